@@ -1,0 +1,51 @@
+"""Semantic matching of photos with a frozen Stable Diffusion whose prompt is learned.
+
+Importing this package loads neither torch nor diffusers: every public name is looked up when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ExperimentConfig": "config",
+    "MatchResult": "pipeline",
+    "Photo": "types",
+    "SemanticMatcher": "pipeline",
+    "load_config": "config",
+    "load_preset": "config",
+    "load_prompt": "prompting.artifact",
+    "preset_names": "config",
+    "save_prompt": "prompting.artifact",
+}
+
+__all__ = [
+    "ExperimentConfig",
+    "MatchResult",
+    "Photo",
+    "SemanticMatcher",
+    "load_config",
+    "load_preset",
+    "load_prompt",
+    "preset_names",
+    "save_prompt",
+]
+
+if TYPE_CHECKING:
+    from sd4match.config import ExperimentConfig, load_config, load_preset, preset_names
+    from sd4match.pipeline import MatchResult, SemanticMatcher
+    from sd4match.prompting.artifact import load_prompt, save_prompt
+    from sd4match.types import Photo
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sd4match' has no attribute {name!r}")
+    return getattr(import_module(f"sd4match.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
