@@ -1,0 +1,170 @@
+"""The seams. A part that has these methods fits, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sd4match.spec import FeatureSpec
+from sd4match.types import (
+    Correlation,
+    FeatureMap,
+    ImageBatch,
+    ImageFeatures,
+    Keypoints,
+    Latents,
+    Matches,
+    Photo,
+    PromptEmbedding,
+    Sampling,
+    View,
+    Views,
+)
+
+Scope = Literal["dataset", "category", "image", "pair"]
+"""What a prompt depends on."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are learned at `scale` times the base learning rate."""
+
+    name: str
+    parameters: tuple[torch.nn.Parameter, ...]
+    scale: float = 1.0
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A CLIP-like text transformer, opened where learned vectors go in."""
+
+    width: int
+    token_budget: int
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch slots"]:
+        """Ids with BOS, EOS and padding."""
+
+    def frame_ids(self, slots: int) -> Int[Tensor, " slots"]:
+        """BOS, `slots` place holders, EOS, padding."""
+
+    def vocabulary(self) -> Float[Tensor, "tokens width"]:
+        """The embedding of every token, without positions."""
+
+    def embed(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
+        """Input of the transformer: vocabulary plus positions."""
+
+    def transform(self, inputs: Float[Tensor, "batch slots width"]) -> Float[Tensor, "batch slots width"]:
+        """Causal transformer and final layer norm; differentiable in its input."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Photo -> view -> latents -> feature map."""
+
+    spec: FeatureSpec
+    text: TextEncoder | None
+    fingerprint: str
+    """Identifies the weights, robust to their dtype; "unknown" if it cannot."""
+
+    def prepare(self, photo: Photo) -> View:
+        """The photo in this backbone's frame. Needs no weights, so it runs in loader workers."""
+
+    def encode(self, views: Views) -> Latents:
+        """Moments of the posterior. Does not depend on the prompt."""
+
+    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Features under a prompt; differentiable in the prompt."""
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """What conditional prompts look at."""
+
+    def prepare(self, photo: Photo) -> View:
+        """The photo in this encoder's frame."""
+
+    def encode(self, views: Views) -> ImageFeatures:
+        """Local and pooled features."""
+
+
+@runtime_checkable
+class PromptProvider(Protocol):
+    """Photos -> prompt. Those that learn are `torch.nn.Module`s."""
+
+    scope: Scope
+
+    def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """One prompt for each image."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What there is to learn; [] if nothing."""
+
+
+@runtime_checkable
+class PairTransform(Protocol):
+    """Two feature maps -> two feature maps, after they are computed."""
+
+    def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+        """Both maps, transformed together."""
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """Correlation -> matches."""
+
+    def __call__(self, correlation: Correlation) -> Matches:
+        """Points in original pixels of the target photos, with scores."""
+
+
+@runtime_checkable
+class MatchingLoss(Protocol):
+    """Correlation and true places -> a number to minimise. Those that learn are `torch.nn.Module`s."""
+
+    def __call__(self, correlation: Correlation, targets: Keypoints) -> Float[Tensor, ""]:
+        """Mean over the pairs that have a visible point."""
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """One annotated pair, without its pixels. `points` are in original pixels."""
+
+    pair_id: str
+    source_id: str
+    target_id: str
+    category: str | None
+    source_points: npt.NDArray[np.float64]
+    target_points: npt.NDArray[np.float64]
+    visible: npt.NDArray[np.bool_]
+    """(N,): visible in both photos."""
+    target_box: tuple[float, float, float, float] | None = None
+    """(left, top, right, bottom) in original pixels."""
+    source_box: tuple[float, float, float, float] | None = None
+    difficulty: Mapping[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PairDataset(Protocol):
+    """Pairs by number and photos by id, so that a photo in many pairs is decoded when it is wanted."""
+
+    name: str
+    split: str
+    categories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    def __getitem__(self, index: int) -> PairRecord:
+        """One pair."""
+
+    def __iter__(self) -> Iterator[PairRecord]:
+        """All pairs in order."""
+
+    def photo(self, image_id: str) -> Photo:
+        """The photo of an id that stands in a pair, in the frame of its annotations."""

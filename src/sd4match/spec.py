@@ -1,0 +1,27 @@
+"""What a backbone declares before any of its weights load: plain numbers that a config can be checked against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The shape of what a backbone takes and gives."""
+
+    channels: int
+    """Channels of its feature map at the chosen layer."""
+    stride: int
+    """Pixels of the model's image per feature cell."""
+    prompt_width: int | None
+    """Width D of the text vectors; None for a backbone without a prompt."""
+    token_budget: int
+    """Text slots L, BOS and EOS included; 0 without a prompt."""
+    layers: int
+    """How many layers there are to choose from."""
+    native_size: tuple[int, int]
+    """(H, W) of the image that the model was trained on."""
+    size_multiple: int
+    """Image sizes must be multiples of this."""
+    architecture: str
+    """One line that two interchangeable checkpoints share."""

@@ -1,0 +1,252 @@
+"""What travels between the parts. All frozen; tensors carry their shapes in their annotations.
+
+Letters: B images or pairs, N points, C channels, (H, W) pixels, (h, w) feature cells, L text slots, D text width.
+Points are (x, y) in the pixels of the original photo, pixel centres at whole numbers; sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sd4match.errors import PhotoError, ShapeError
+
+Size = tuple[int, int]
+"""(height, width)."""
+Alignment = Literal["corners", "centers", "patch"]
+"""How cells lie on pixels; see `sd4match.geometry.pixels_to_cells`."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels."""
+
+    pixels: npt.NDArray[np.uint8]
+    name: str = "photo"
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if len(shape) != 3 or shape[2] != 3 or self.pixels.dtype != np.uint8 or 0 in shape:
+            raise PhotoError(f"{self.name}: a photo is (H, W, 3) uint8 RGB, not {shape} {self.pixels.dtype}")
+
+    @classmethod
+    def open(cls, path: str | Path, *, exif: bool = True) -> Photo:
+        """Decode a file to RGB.
+
+        Args:
+            path: any file that pillow reads.
+            exif: turn the photo as its EXIF tag says, as viewers do. False keeps the stored frame, which is the one
+                of a data set's annotations.
+
+        Raises:
+            PhotoError: there is no such file, or it is not an image.
+        """
+        path = Path(path)
+        try:
+            with Image.open(path) as image:
+                return cls.from_image(image, exif=exif, name=path.name)
+        except FileNotFoundError:
+            raise PhotoError(f"no such photo: {path}") from None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise PhotoError(f"not a readable image: {path} ({error})") from None
+
+    @classmethod
+    def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
+        """Take over a pillow image of any mode; transparency is laid on white.
+
+        >>> Photo.from_image(Image.new("L", (4, 2))).size
+        (2, 4)
+        """
+        turned = ImageOps.exif_transpose(image) if exif else image
+        if turned.has_transparency_data:
+            layer = turned.convert("RGBA")
+            turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return cls(np.array(turned.convert("RGB")), name)
+
+    @property
+    def size(self) -> Size:
+        """(H, W)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the pixels: the same photo has the same key wherever it came from."""
+        header = f"{self.size}".encode()
+        return hashlib.blake2b(header + self.pixels.tobytes(), digest_size=16).hexdigest()
+
+    def to_image(self) -> Image.Image:
+        """As a pillow image."""
+        return Image.fromarray(self.pixels)
+
+
+@dataclass(frozen=True)
+class ImageFrame:
+    """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y)."""
+
+    original_size: Size
+    model_size: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo as one model wants to see it."""
+
+    pixels: Float[Tensor, "3 height width"]
+    frame: ImageFrame
+    key: str
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of views of one size."""
+
+    pixels: Float[Tensor, "batch 3 height width"]
+    frames: tuple[ImageFrame, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """B photos: what a prompt provider may look at and what a backbone encodes."""
+
+    views: dict[str, Views]
+    """By the name of the `prepare` callable that made them; "backbone" is the backbone's."""
+    categories: tuple[str | None, ...]
+    photos: tuple[Photo, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Points of a batch with what is visible of them. Places of invisible points mean nothing."""
+
+    points: Float[Tensor, "batch points 2"]
+    visible: Bool[Tensor, "batch points"]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B pairs, padded to the same number of points; padding is invisible."""
+
+    source: ImageBatch
+    target: ImageBatch
+    source_points: Keypoints
+    target_points: Keypoints
+    pair_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+@dataclass(frozen=True)
+class EvaluationNoise:
+    """Noise that depends on (seed, photo, ensemble member) alone: not on batch order, not on processes."""
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """Noise that depends on (seed, step, place in the global batch)."""
+
+    seed: int
+    step: int
+    first_index: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How latents become noisy latents; training and evaluation differ here and only here."""
+
+    timestep: int
+    """t of Eq. 1, in [0, 1000)."""
+    ensemble_size: int = 1
+    """Features are averaged over so many noises."""
+    noise: EvaluationNoise | TrainingNoise = EvaluationNoise()
+    posterior: Literal["image", "member", "mode"] = "image"
+    """z0 is drawn once an image (SD4Match), once an ensemble member (DIFT), or is the posterior's mode."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The posterior's moments, which do not depend on the prompt and may be kept."""
+
+    mean: Float[Tensor, "batch latent_channels latent_height latent_width"]
+    log_variance: Float[Tensor, "batch latent_channels latent_height latent_width"]
+    frames: tuple[ImageFrame, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    """What a backbone is conditioned on: the text encoder's output, or something learned in its place."""
+
+    values: Float[Tensor, "batch slots width"]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What conditional prompts look at."""
+
+    local: Float[Tensor, "batch patches features"]
+    pooled: Float[Tensor, "batch features"]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Features of B images with the frame of each, so that points need no other context."""
+
+    values: Float[Tensor, "batch channels h w"]
+    frames: tuple[ImageFrame, ...]
+    alignment: Alignment = "corners"
+    groups: tuple[int, ...] = ()
+    """Sizes of the channel groups (layers) in order; () for one group."""
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != self.values.shape[0]:
+            raise ShapeError(
+                f"a feature map of {self.values.shape[0]} images needs as many frames, not {len(self.frames)}"
+            )
+
+    @property
+    def map_size(self) -> Size:
+        """(h, w)."""
+        return self.values.shape[2], self.values.shape[3]
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
+        """The maps of some of the images."""
+        frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[i] for i in rows)
+        return replace(self, values=self.values[rows], frames=frames)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Similarity of N source points to every target cell, with all that a matcher could want."""
+
+    values: Float[Tensor, "batch points h w"]
+    query_points: Float[Tensor, "batch points 2"]
+    source: FeatureMap
+    target: FeatureMap
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Where the query points are in the target photo, in its original pixels."""
+
+    points: Float[Tensor, "batch points 2"]
+    scores: Float[Tensor, "batch points"]
+    """In [0, 1]: the probability mass around the match; see `sd4match.matching.functional.probability_mass`."""
