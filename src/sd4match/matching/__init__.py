@@ -1,0 +1,1 @@
+"""Correlation, matchers, losses, PCK."""

@@ -1,0 +1,80 @@
+"""Configs of the matchers and losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, field_validator
+
+from sd4match.registry import ComponentConfig, losses, matchers
+
+
+@matchers.register
+class NearestNeighborConfig(ComponentConfig):
+    """Arg-max."""
+
+    kind: Literal["nearest_neighbor"] = "nearest_neighbor"
+    temperature: PositiveFloat = Field(0.04, description="of the score")
+    implementation = "sd4match.matching.matchers:NearestNeighbor"
+
+
+@matchers.register
+class SoftArgmaxConfig(ComponentConfig):
+    """Expected place."""
+
+    kind: Literal["soft_argmax"] = "soft_argmax"
+    temperature: PositiveFloat = 0.04
+    implementation = "sd4match.matching.matchers:SoftArgmax"
+
+
+@matchers.register
+class KernelSoftArgmaxConfig(ComponentConfig):
+    """SD4Match's inference; the defaults are the paper's."""
+
+    kind: Literal["kernel_soft_argmax"] = "kernel_soft_argmax"
+    temperature: PositiveFloat = 0.04
+    sigma: PositiveFloat = Field(7.0, description="in cells")
+    implementation = "sd4match.matching.matchers:KernelSoftArgmax"
+
+
+@matchers.register
+class WindowSoftArgmaxConfig(ComponentConfig):
+    """GeoAware's inference."""
+
+    kind: Literal["window_soft_argmax"] = "window_soft_argmax"
+    temperature: PositiveFloat = 0.02
+    window: int = Field(15, ge=1, description="in cells, odd")
+    implementation = "sd4match.matching.matchers:WindowSoftArgmax"
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError(f"must be odd, not {window}")
+        return window
+
+
+@matchers.register
+class BilinearNearestNeighborConfig(ComponentConfig):
+    """Blended arg-max of the query's four cells."""
+
+    kind: Literal["bilinear_nearest_neighbor"] = "bilinear_nearest_neighbor"
+    temperature: PositiveFloat = Field(0.04, description="of the score")
+    implementation = "sd4match.matching.matchers:BilinearNearestNeighbor"
+
+
+@losses.register
+class GaussianCrossEntropyConfig(ComponentConfig):
+    """Eq. 5 of the paper; the defaults are the paper's."""
+
+    kind: Literal["gaussian_cross_entropy"] = "gaussian_cross_entropy"
+    temperature: PositiveFloat = 0.04
+    kernel_size: int = Field(7, ge=3, description="in cells, odd")
+    implementation = "sd4match.matching.losses:GaussianCrossEntropy"
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, kernel_size: int) -> int:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"must be odd, not {kernel_size}")
+        return kernel_size
