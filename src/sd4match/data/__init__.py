@@ -1,0 +1,1 @@
+"""Pairs of photos with key points."""

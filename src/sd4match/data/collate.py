@@ -1,0 +1,52 @@
+"""Pair records and their photos -> a `PairBatch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sd4match.protocols import PairDataset, PairRecord
+from sd4match.types import ImageBatch, Keypoints, PairBatch, Photo, View, Views
+
+Prepare = Callable[[Photo], View]
+
+
+def make_images(
+    photos: Sequence[Photo], categories: Sequence[str | None], prepare: Mapping[str, Prepare]
+) -> ImageBatch:
+    """Every photo in the frame of everyone who will look at it, from one decoding."""
+    views = {name: stack_views([function(photo) for photo in photos]) for name, function in prepare.items()}
+    return ImageBatch(views, tuple(categories), tuple(photos))
+
+
+def stack_views(views: Sequence[View]) -> Views:
+    """A batch from single views."""
+    return Views(
+        torch.stack([view.pixels for view in views]),
+        tuple(view.frame for view in views),
+        tuple(view.key for view in views),
+    )
+
+
+def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:
+    """Pairs with their photos; points padded to the longest record with invisible ones at (0, 0)."""
+    categories = [record.category for record in records]
+    visible = pad_points([record.visible for record in records]).bool()
+    return PairBatch(
+        source=make_images([dataset.photo(record.source_id) for record in records], categories, prepare),
+        target=make_images([dataset.photo(record.target_id) for record in records], categories, prepare),
+        source_points=Keypoints(pad_points([record.source_points for record in records]).float(), visible),
+        target_points=Keypoints(pad_points([record.target_points for record in records]).float(), visible),
+        pair_ids=tuple(record.pair_id for record in records),
+    )
+
+
+def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """Stack arrays of different first size, padded with zeros."""
+    longest = max(len(array) for array in arrays)
+    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)

@@ -1,0 +1,116 @@
+"""Writing any pair data set to disk in SPair-71k's layout, so that one loader serves both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from sd4match.data.synthetic.anatomy import point_names
+from sd4match.data.synthetic.dataset import SyntheticPairs
+from sd4match.errors import DatasetError
+from sd4match.protocols import PairRecord
+
+_SPLITS = {"train": "trn", "validation": "val", "test": "test"}
+
+
+def write_spair_layout(
+    dataset: SyntheticPairs, root: Path, *, layout: str = "large", progress: Callable[[], None] = lambda: None
+) -> int:
+    """Write one split: JPEGImages, ImageAnnotation, PairAnnotation, Segmentation and the layout's list.
+
+    Files are those of SPair-71k: `CATEGORY/NAME.jpg` photos, a JSON for each photo with all key points by number (null
+    where not visible), a JSON for each pair with those visible in both, a PNG of part ids, and a list of pair names.
+
+    Args:
+        dataset: the split.
+        root: of the data set; other splits in it are left alone.
+        layout: name of the list's folder.
+        progress: called after each pair.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        DatasetError: a file cannot be written.
+    """
+    split = _SPLITS[dataset.split]
+    names = []
+    try:
+        for number, record in enumerate(dataset):
+            for image_id in (record.source_id, record.target_id):
+                _write_photo(dataset, image_id, root, split)
+            names.append(_write_pair(dataset, record, root, split, number))
+            progress()
+        listing = root / "Layout" / layout / f"{split}.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("\n".join(names) + "\n")
+    except OSError as error:
+        raise DatasetError(f"cannot write the data set to {root}: {error.strerror or error}") from None
+    return len(names)
+
+
+def _photo_name(image_id: str, split: str) -> str:
+    """Splits share folders in SPair-71k, so the split is part of the name."""
+    return f"{split}_{image_id.partition('-')[2]}"
+
+
+def _write_photo(dataset: SyntheticPairs, image_id: str, root: Path, split: str) -> None:
+    scene = dataset.scene(image_id)
+    name = _photo_name(image_id, split)
+    annotation = root / "ImageAnnotation" / scene.category / f"{name}.json"
+    if annotation.exists():
+        return
+    for folder in ("JPEGImages", "ImageAnnotation", "Segmentation"):
+        (root / folder / scene.category).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(scene.pixels).save(root / "JPEGImages" / scene.category / f"{name}.jpg", quality=95, subsampling=0)
+    Image.fromarray(scene.part_ids).save(root / "Segmentation" / scene.category / f"{name}.png")
+    size = dataset.size
+    content = {
+        "filename": f"{name}.jpg",
+        "src_database": "sd4match synthetic",
+        "category": scene.category,
+        "image_width": size,
+        "image_height": size,
+        "image_depth": 3,
+        "bndbox": [round(side) for side in scene.box],
+        "kps": {
+            str(i): [round(float(x)), round(float(y))] if seen else None
+            for i, ((x, y), seen) in enumerate(zip(scene.points, scene.visible, strict=True))
+        },
+        "kps_names": list(point_names(scene.category)),
+        "parts": list(scene.part_words),
+        "truncated": int(scene.truncated),
+        "occluded": int(scene.occluded),
+    }
+    annotation.write_text(json.dumps(content, indent=1))
+
+
+def _write_pair(dataset: SyntheticPairs, record: PairRecord, root: Path, split: str, number: int) -> str:
+    source, target = (_photo_name(image_id, split) for image_id in (record.source_id, record.target_id))
+    name = f"{number:06d}-{source}-{target}:{record.category}"
+    seen = [i for i, visible in enumerate(record.visible) if visible]
+    assert record.source_box is not None
+    assert record.target_box is not None
+    content = {
+        "pair_id": number,
+        "filename": name,
+        "src_imname": f"{source}.jpg",
+        "trg_imname": f"{target}.jpg",
+        "src_imsize": [dataset.size, dataset.size, 3],
+        "trg_imsize": [dataset.size, dataset.size, 3],
+        "src_bndbox": [round(side) for side in record.source_box],
+        "trg_bndbox": [round(side) for side in record.target_box],
+        "category": record.category,
+        "src_kps": [[round(float(v)) for v in record.source_points[i]] for i in seen],
+        "trg_kps": [[round(float(v)) for v in record.target_points[i]] for i in seen],
+        "kps_ids": [str(i) for i in seen],
+        "mirror": 0,
+        **record.difficulty,
+    }
+    folder = root / "PairAnnotation" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1))
+    return name

@@ -1,0 +1,1 @@
+"""The procedural data set: no download, no end, every point known."""
