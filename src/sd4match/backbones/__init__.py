@@ -1,0 +1,1 @@
+"""Photo -> latents -> feature map."""

@@ -1,0 +1,42 @@
+"""Configs of the backbones, and what they declare before weights load."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sd4match.backbones.checkpoints import find_checkpoint, read_spec
+from sd4match.registry import ComponentConfig, backbones
+from sd4match.spec import FeatureSpec
+
+
+class BackboneConfig(ComponentConfig):
+    """What every backbone's config says before weights load."""
+
+    image_size: int | None = Field(
+        None, ge=1, description="side of the squashed image; None: what the model was trained on"
+    )
+
+    def spec(self) -> FeatureSpec:
+        """What the backbone will take and give."""
+        raise NotImplementedError
+
+
+@backbones.register
+class StableDiffusionConfig(BackboneConfig):
+    """Features of a frozen Stable Diffusion (or anything of the same diffusers classes)."""
+
+    kind: Literal["stable_diffusion"] = "stable_diffusion"
+    weights: str = Field("mini", description='"mini", or a diffusers folder')
+    layer: int = Field(1, ge=0, description="UNet up-block whose output is the feature map, from 0")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    implementation = "sd4match.backbones.stable_diffusion:StableDiffusionBackbone.from_folder"
+
+    def spec(self) -> FeatureSpec:
+        """Read from the folder's JSON files; loads no weights.
+
+        Raises:
+            CheckpointError: there is no such model, or it is of another layout.
+        """
+        return read_spec(find_checkpoint(self.weights), layer=self.layer)
