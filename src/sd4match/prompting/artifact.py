@@ -1,0 +1,172 @@
+"""Learned prompts as files: safetensors with JSON metadata, which know what they were learned on."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sd4match import __version__
+from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
+from sd4match.prompting.config import PromptConfig
+from sd4match.protocols import Backbone, PromptProvider
+from sd4match.registry import prompts
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """What a prompt file says of itself."""
+
+    config: PromptConfig
+    architecture: str
+    fingerprint: str
+    library_version: str
+    details: Mapping[str, Any]
+    """Whatever else was known when it was saved: layer, timesteps, data set, categories, scores."""
+
+
+class UnknownWeightsWarning(UserWarning):
+    """The prompt was learned on other weights of the same architecture."""
+
+
+def save_prompt(
+    provider: PromptProvider, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a learned prompt; the file appears whole or not at all.
+
+    Args:
+        provider: a learned one, with the `config` that it was built from.
+        path: usually `something.safetensors`.
+        backbone: what it was learned on.
+        details: JSON-able extras.
+
+    Raises:
+        InputError: nothing is learned in this prompt.
+        PromptFileError: the file cannot be written.
+    """
+    path = Path(path)
+    config = getattr(provider, "config", None)
+    if not isinstance(provider, nn.Module) or not isinstance(config, PromptConfig) or not provider.parameter_groups():
+        raise InputError(f"{type(provider).__name__} holds nothing learned, so there is nothing to save")
+    metadata = {
+        "format": "sd4match-prompt",
+        "format_version": str(FORMAT_VERSION),
+        "config": config.model_dump_json(),
+        "architecture": backbone.spec.architecture,
+        "fingerprint": backbone.fingerprint,
+        "library_version": __version__,
+        "details": json.dumps(dict(details or {})),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in provider.state_dict().items()}
+    _write_atomically(path, save(tensors, metadata))
+    return path
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    except OSError as error:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+        raise PromptFileError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
+    """What a prompt file says of itself, and its tensors.
+
+    Raises:
+        PromptFileError: missing, not a prompt file, or of a format that this version does not read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PromptFileError(f"no such prompt file: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PromptFileError(f"{path} is not a safetensors file ({error})") from None
+    if metadata.get("format") != "sd4match-prompt":
+        raise PromptFileError(f"{path} is a safetensors file, but not a prompt of sd4match")
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise PromptFileError(
+            f"{path} has format version {metadata.get('format_version')}; this is sd4match {__version__}, "
+            f"which reads version {FORMAT_VERSION}"
+        )
+    try:
+        config = prompts.parse(json.loads(metadata["config"]))
+        info = PromptInfo(
+            config=config if isinstance(config, PromptConfig) else _refuse(config),
+            architecture=metadata["architecture"],
+            fingerprint=metadata["fingerprint"],
+            library_version=metadata["library_version"],
+            details=json.loads(metadata["details"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise PromptFileError(f"{path} is damaged: {error}") from None
+    return info, tensors
+
+
+def _refuse(config: object) -> PromptConfig:
+    raise ConfigError(f"{type(config).__name__} is not a PromptConfig")
+
+
+def load_prompt(path: str | Path, *, backbone: Backbone) -> PromptProvider:
+    """A learned prompt from its file, for a backbone of the architecture that it was learned on.
+
+    Raises:
+        PromptFileError: the file cannot be read.
+        PromptMismatchError: it was learned on another architecture.
+
+    Warns:
+        UnknownWeightsWarning: same architecture, other or unknown weights.
+    """
+    info, tensors = read_prompt(path)
+    if info.architecture != backbone.spec.architecture:
+        raise PromptMismatchError(
+            f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
+        )
+    if not same_weights(info.fingerprint, backbone.fingerprint):
+        warnings.warn(
+            f"{path} was learned on other (or unknown) weights of the same architecture; its scores need not hold here",
+            UnknownWeightsWarning,
+            stacklevel=2,
+        )
+    provider: PromptProvider = prompts.build(info.config, backbone=backbone)
+    assert isinstance(provider, nn.Module)
+    try:
+        provider.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise PromptFileError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    return provider.to(next(iter(backbone.parameters())).device) if isinstance(backbone, nn.Module) else provider
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same weights, up to what another dtype changes.
+
+    >>> same_weights("0.1234 -0.5", "0.1235 -0.4999"), same_weights("0.1234", "unknown")
+    (True, False)
+    """
+    if "unknown" in (one, other):
+        return False
+    pairs = list(zip(one.split(), other.split(), strict=False))
+    return len(one.split()) == len(other.split()) and all(
+        abs(float(a) - float(b)) <= 1e-2 * max(abs(float(a)), abs(float(b))) + 1e-5 for a, b in pairs
+    )

@@ -1,0 +1,20 @@
+"""The rule of prompts in pairs, in one place."""
+
+from __future__ import annotations
+
+from sd4match.protocols import PromptProvider
+from sd4match.types import ImageBatch, PromptEmbedding
+
+
+def pair_prompts(
+    provider: PromptProvider, source: ImageBatch, target: ImageBatch
+) -> tuple[PromptEmbedding, PromptEmbedding]:
+    """Prompts for the sources and the targets of B pairs.
+
+    A provider of scope "pair" is asked once, with (source, target), and its answer serves both; any other is asked for
+    each photo alone.
+    """
+    if provider.scope == "pair":
+        shared = provider(source, target)
+        return shared, shared
+    return provider(source), provider(target)
