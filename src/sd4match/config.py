@@ -1,0 +1,222 @@
+"""An experiment as one frozen tree of settings: read from YAML, overridden, checked, and built into components.
+
+Everything that cannot work together is refused here, before any weights load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+
+from sd4match import registry
+from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
+from sd4match.data.config import DatasetConfig, Split, SyntheticConfig
+from sd4match.errors import ConfigError, choose_from
+from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig, NearestNeighborConfig
+from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
+from sd4match.registry import ComponentConfig, Settings
+
+if TYPE_CHECKING:
+    from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PromptProvider
+    from sd4match.types import Sampling
+
+AnyBackbone = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.backbones.parse)]
+AnyPrompt = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.prompts.parse)]
+AnyMatcher = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.matchers.parse)]
+AnyLoss = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.losses.parse)]
+AnyDataset = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.datasets.parse)]
+
+
+class SamplingSettings(Settings):
+    """How latents are made noisy."""
+
+    timestep: int = Field(261, ge=0, lt=1000)
+    ensemble_size: PositiveInt = 1
+    posterior: Literal["image", "member", "mode"] = "image"
+
+    def sampling(self, seed: int = 0) -> Sampling:
+        """With evaluation noise from `seed`."""
+        from sd4match.types import EvaluationNoise, Sampling
+
+        return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior)
+
+
+class TrainingSettings(Settings):
+    """How a prompt is learned; the defaults are the paper's."""
+
+    steps: PositiveInt = 30_000
+    batch_size: PositiveInt = 9
+    learning_rate: PositiveFloat = 1e-2
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to a tenth")
+    both_directions: bool = Field(False, description="also match from target to source")
+    sampling: SamplingSettings = SamplingSettings()
+    validate_every: PositiveInt = 1000
+    validation_pairs: PositiveInt | None = Field(None, description="None: all")
+    validation_matcher: AnyMatcher = NearestNeighborConfig()
+    seed: NonNegativeInt = Field(0, description="of the order of pairs and of the noise")
+
+
+class EvaluationSettings(Settings):
+    """How matches are made and counted; the defaults are the paper's."""
+
+    sampling: SamplingSettings = SamplingSettings(timestep=50, ensemble_size=8)
+    batch_size: PositiveInt = 8
+    measurement: str = "sd4match"
+    bootstrap_samples: PositiveInt = 2000
+    seed: NonNegativeInt = Field(0, description="of the noise and of the bootstrap")
+
+
+class ExperimentConfig(Settings):
+    """Everything that decides a number. One YAML file holds one."""
+
+    backbone: AnyBackbone = StableDiffusionConfig()
+    prompt: AnyPrompt = EmptyPromptConfig()
+    matcher: AnyMatcher = KernelSoftArgmaxConfig()
+    loss: AnyLoss = GaussianCrossEntropyConfig()
+    data: AnyDataset = SyntheticConfig()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ExperimentConfig:
+        if isinstance(self.backbone, BackboneConfig):
+            spec = self.backbone.spec()
+            size = self.backbone.image_size
+            if size is not None and size % spec.size_multiple:
+                raise ConfigError(
+                    f"backbone.image_size = {size} does not fit backbone ({spec.architecture}): "
+                    f"it must be a multiple of {spec.size_multiple}"
+                )
+            if isinstance(self.prompt, PromptConfig):
+                self.prompt.check_spec(spec)
+        needs_category = isinstance(self.prompt, PromptConfig) and self.prompt.needs_category
+        if needs_category and isinstance(self.data, DatasetConfig) and not self.data.has_categories:
+            raise ConfigError(
+                f"prompt.kind = {self.prompt.kind!r} needs categories, and data.kind = {self.data.kind!r} has none"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole tree, as a file that reads back to the same config."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The built parts of an experiment."""
+
+    backbone: Backbone
+    prompt: PromptProvider
+    matcher: Matcher
+    loss: MatchingLoss
+
+
+def build(config: ExperimentConfig, *, device: str = "cpu") -> Components:
+    """Load the backbone and build the rest around it.
+
+    Args:
+        config: checked.
+        device: where the backbone and learned parts live, for example "cpu" or "cuda".
+    """
+    from torch import nn
+
+    backbone: Backbone = registry.backbones.build(config.backbone, device=device)
+    prompt: PromptProvider = registry.prompts.build(config.prompt, backbone=backbone)
+    if isinstance(prompt, nn.Module):
+        prompt.to(device)
+    return Components(backbone, prompt, registry.matchers.build(config.matcher), registry.losses.build(config.loss))
+
+
+def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
+    """One split of the experiment's data."""
+    dataset: PairDataset = registry.datasets.build(config.data.model_copy(update={"split": split}))
+    return dataset
+
+
+def preset_names() -> tuple[str, ...]:
+    """The experiments that come with the package.
+
+    >>> "mini-single" in preset_names()
+    True
+    """
+    return tuple(sorted(Path(str(file)).stem for file in files("sd4match").joinpath("presets").iterdir()))
+
+
+def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """An experiment that comes with the package, with `a.b=c` overrides.
+
+    Raises:
+        ConfigError: there is no such preset, or an override does not fit.
+
+    >>> load_preset("mini-single", ["training.steps=5"]).training.steps
+    5
+    """
+    if name not in preset_names():
+        raise ConfigError(f"unknown preset {name!r}; {choose_from(name, preset_names())}")
+    text = files("sd4match").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_config(text, origin=f"preset {name}", overrides=overrides)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """An experiment from a YAML file, with `a.b=c` overrides.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown field, a wrong type, or a combination that cannot work.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}") from None
+    return parse_config(text, origin=str(path), overrides=overrides)
+
+
+def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """An experiment from YAML text; `origin` names it in errors."""
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{origin} must hold fields ({', '.join(ExperimentConfig.model_fields)}), not {type(tree).__name__}"
+        )
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return ExperimentConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {registry.describe(error, ExperimentConfig)}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"an override is FIELD=VALUE, for example training.steps=100, not {override!r}")
+    *parents, last = path.strip().split(".")
+    node = tree
+    for parent in parents:
+        below = node.setdefault(parent, {})
+        if isinstance(below, str):
+            below = node[parent] = {"kind": below}
+        if not isinstance(below, dict):
+            raise ConfigError(f"{path!r} cannot be set: {parent!r} is not a group of fields")
+        node = below
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"{override!r}: the value is not YAML") from None

@@ -1,0 +1,203 @@
+"""Two photos in, matches out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from sd4match.config import Components, ExperimentConfig, build, load_preset
+from sd4match.data.collate import make_images
+from sd4match.errors import ConfigError, InputError
+from sd4match.geometry import grid_points
+from sd4match.matching.correlation import correlate_maps, photo_to_cells
+from sd4match.prompting.artifact import load_prompt
+from sd4match.prompting.pairing import pair_prompts
+from sd4match.protocols import Backbone, Matcher, PromptProvider
+from sd4match.types import FeatureMap, Photo, Sampling
+
+PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
+Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
+
+RETURN_CELLS = 1.5
+"""A point comes back if its match's match lies within so many feature cells of it, in x and in y."""
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """Matches between two photos, in the original pixels of each."""
+
+    source: Photo
+    target: Photo
+    source_points: npt.NDArray[np.float64]
+    """(N, 2), (x, y)."""
+    target_points: npt.NDArray[np.float64]
+    """(N, 2), (x, y)."""
+    scores: npt.NDArray[np.float64]
+    """(N,), in [0, 1]: the probability mass around the match."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class SemanticMatcher:
+    """The journey from two photos to matches, composed of a backbone, a prompt and a matcher.
+
+    >>> matcher = SemanticMatcher.from_preset("mini-empty")
+    >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
+    >>> result = matcher.match(photo, photo, points=[(40.0, 30.0)])
+    >>> result.target_points.shape, result.scores.shape
+    ((1, 2), (1,))
+    """
+
+    def __init__(
+        self, *, backbone: Backbone, prompt: PromptProvider, matcher: Matcher, sampling: Sampling | None = None
+    ) -> None:
+        self.backbone = backbone
+        self.prompt = prompt
+        self.matcher = matcher
+        self.sampling = sampling or Sampling(timestep=50)
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str = "mini-text",
+        *,
+        prompt: str | Path | None = None,
+        overrides: Iterable[str] = (),
+        device: str = "cpu",
+    ) -> SemanticMatcher:
+        """Build what a preset describes.
+
+        Args:
+            name: one of `preset_names()`.
+            prompt: a learned prompt's file; a preset that learns its prompt needs one.
+            overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
+            device: for example "cpu" or "cuda".
+        """
+        return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device)
+
+    @classmethod
+    def from_config(
+        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str = "cpu"
+    ) -> SemanticMatcher:
+        """Build what a config describes; `prompt` as in `from_preset`.
+
+        Raises:
+            ConfigError: the config's prompt is yet to be learned and no file is given.
+        """
+        return cls.from_components(build(config, device=device), config, prompt=prompt)
+
+    @classmethod
+    def from_components(
+        cls, parts: Components, config: ExperimentConfig, *, prompt: str | Path | None = None
+    ) -> SemanticMatcher:
+        """Compose built parts, with the sampling of the config's evaluation."""
+        if prompt is not None:
+            provider = load_prompt(prompt, backbone=parts.backbone)
+        elif parts.prompt.parameter_groups():
+            raise ConfigError(
+                f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"
+            )
+        else:
+            provider = parts.prompt
+        sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
+        return cls(backbone=parts.backbone, prompt=provider, matcher=parts.matcher, sampling=sampling)
+
+    @torch.no_grad()
+    def match(
+        self,
+        source: PhotoLike,
+        target: PhotoLike,
+        points: Points | None = None,
+        *,
+        category: str | None = None,
+        mutual: bool = False,
+        grid: int = 8,
+    ) -> MatchResult:
+        """Where points of one photo are in another.
+
+        Args:
+            source: a path, a pillow image, an (H, W, 3) uint8 array or a `Photo`.
+            target: likewise, of any size.
+            points: (N, 2), (x, y) in pixels of the source; a regular grid, if not given.
+            category: what is in the photos; text prompts need it.
+            mutual: keep only points whose match, matched back, comes within `RETURN_CELLS` cells of them.
+            grid: points a side of the regular grid.
+
+        Returns:
+            N matches; fewer with `mutual`.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            InputError: a point outside the source, or a text prompt without a category.
+        """
+        photos = [as_photo(source), as_photo(target)]
+        wanted = grid_points(photos[0].size, side=grid) if points is None else check_points(points, photos[0])
+        images = [make_images([photo], [category], {"backbone": self.backbone.prepare}) for photo in photos]
+        prompts = pair_prompts(self.prompt, images[0], images[1])
+        maps = [
+            self.backbone.extract(self.backbone.encode(image.views["backbone"]), prompt, self.sampling)
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        queries = wanted[None].to(maps[0].values)
+        matches = self.matcher(correlate_maps(maps[0], maps[1], queries))
+        kept = self._comes_back(maps, queries, matches.points) if mutual else torch.ones(len(wanted), dtype=torch.bool)
+        return MatchResult(
+            source=photos[0],
+            target=photos[1],
+            source_points=wanted[kept].double().numpy(),
+            target_points=_inside(matches.points[0].cpu(), photos[1])[kept].double().numpy(),
+            scores=matches.scores[0].cpu()[kept].double().numpy(),
+        )
+
+    def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        back = self.matcher(correlate_maps(maps[1], maps[0], found)).points
+        away = photo_to_cells(back, maps[0]) - photo_to_cells(queries, maps[0])
+        return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+
+
+def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
+    """The outermost cells reach half a pixel over the border of a photo that was enlarged."""
+    height, width = photo.size
+    return torch.stack([points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)], dim=-1)
+
+
+def as_photo(photo: PhotoLike) -> Photo:
+    """Whatever a user has, as a `Photo`."""
+    if isinstance(photo, Photo):
+        return photo
+    if isinstance(photo, Image.Image):
+        return Photo.from_image(photo)
+    if isinstance(photo, np.ndarray):
+        return Photo(photo)
+    return Photo.open(photo)
+
+
+def check_points(points: Points, photo: Photo) -> torch.Tensor:
+    """(N, 2) in float32, each inside the photo.
+
+    Raises:
+        InputError: another shape, nothing, or a point outside; the message names it.
+    """
+    try:
+        array = np.asarray(points, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise InputError(f"points must be (x, y) pairs of numbers, not {points!r}") from None
+    if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
+        raise InputError(f"points must be (N, 2), at least one, not {array.shape}")
+    height, width = photo.size
+    outside = ~((array >= 0) & (array <= [width - 1, height - 1])).all(axis=1)
+    if outside.any():
+        x, y = array[outside][0]
+        raise InputError(
+            f"point {x:g},{y:g} is outside {photo.name}, which is {width} x {height} pixels "
+            f"(x from 0 to {width - 1}, y from 0 to {height - 1})"
+        )
+    return torch.from_numpy(array).float()
