@@ -1,0 +1,102 @@
+"""Pictures of matches: two photos side by side, lines between them."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from sd4match.types import Photo
+
+HIT = (40, 190, 90)
+MISS = (230, 60, 50)
+_GAP = 12
+_INK = (30, 30, 30)
+
+PointArray = npt.NDArray[np.float64]
+
+
+def draw_matches(
+    source: Photo,
+    target: Photo,
+    source_points: PointArray,
+    target_points: PointArray,
+    *,
+    hits: Sequence[bool] | None = None,
+    scores: Sequence[float] | None = None,
+    truth: PointArray | None = None,
+    title: str = "",
+    height: int = 480,
+) -> Image.Image:
+    """Both photos at one height with a line for each match.
+
+    Args:
+        source: left.
+        target: right.
+        source_points: (N, 2), in pixels of the source.
+        target_points: (N, 2), in pixels of the target.
+        hits: colours lines green (hit) or red (miss); without it every match has a colour of its own.
+        scores: makes lines of low score thinner.
+        truth: (N, 2), true places in the target, drawn as crosses.
+        title: written above.
+        height: of the photos in the picture.
+
+    >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
+    >>> points = np.array([[10.0, 10.0]])
+    >>> draw_matches(photo, photo, points, points, height=80).size
+    (252, 80)
+    """
+    left, right = (_at_height(photo, height) for photo in (source, target))
+    top = 30 if title else 0
+    canvas = Image.new("RGB", (left.width + _GAP + right.width, height + top), "white")
+    canvas.paste(left, (0, top))
+    canvas.paste(right, (left.width + _GAP, top))
+    draw = ImageDraw.Draw(canvas)
+    if title:
+        draw.text((6, 7), title, fill=_INK, font=ImageFont.load_default(15))
+    starts = _placed(source_points, source, height) + np.array([0, top])
+    shift = np.array([left.width + _GAP, top])
+    ends = _placed(target_points, target, height) + shift
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        colour = _colour(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
+        strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
+        draw.line([tuple(start), tuple(end)], fill=colour, width=max(1, round(3 * strength)))
+        _dot(draw, start, colour)
+        _dot(draw, end, colour)
+    if truth is not None:
+        for x, y in _placed(truth, target, height) + shift:
+            draw.line([x - 6, y - 6, x + 6, y + 6], fill="white", width=2)
+            draw.line([x - 6, y + 6, x + 6, y - 6], fill="white", width=2)
+    return canvas
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below each other."""
+    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        canvas.paste(picture, (0, top))
+        top += picture.height
+    return canvas
+
+
+def _at_height(photo: Photo, height: int) -> Image.Image:
+    width = max(1, round(photo.size[1] * height / photo.size[0]))
+    return photo.to_image().resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _placed(points: PointArray, photo: Photo, height: int) -> PointArray:
+    return (points + 0.5) * (height / photo.size[0])
+
+
+def _colour(index: int, count: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(index / max(count, 1), 0.85, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _dot(draw: ImageDraw.ImageDraw, place: npt.NDArray[np.float64], colour: tuple[int, int, int]) -> None:
+    x, y = place
+    draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour, outline="white")
