@@ -1,0 +1,32 @@
+"""`sd4match`, also as `python -m sd4match`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from sd4match.errors import SD4MatchError
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"sd4match: warning: {message}\n"
+
+
+def main() -> None:
+    """Run the command line: an error of ours is one line on stderr and exit code 2."""
+    from sd4match.cli.app import app
+
+    warnings.formatwarning = _one_line
+    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|accelerate|huggingface_hub)\b")
+    try:
+        app()
+    except SD4MatchError as error:
+        print(f"sd4match: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sd4match: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The `sd4match` command. Commands import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import sd4match
+from sd4match.cli import data, demo, evaluate, match, train
+
+app = typer.Typer(
+    name="sd4match",
+    help="Semantic matching with a frozen Stable Diffusion whose prompt is learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sd4match {sd4match.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Semantic matching with a frozen Stable Diffusion whose prompt is learned."""
+
+
+app.command("match")(match.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("demo")(demo.command)
+app.add_typer(data.app, name="data")

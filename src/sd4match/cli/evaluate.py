@@ -1,0 +1,104 @@
+"""`sd4match evaluate`: PCK of a prompt on held-out pairs."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Preset, Set, ShowConfig
+
+
+def command(
+    output: Annotated[Path, typer.Option(help="Folder for report.json and report.md.")] = Path("runs/evaluate"),
+    preset: Preset = None,
+    config: ConfigFile = None,
+    prompt: Annotated[Path | None, typer.Option(help="The file of a learned prompt.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help='Also measure "empty", "text" or another prompt file, and compare on the same pairs.'),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    backbone: BackboneName = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    overrides: Set = None,
+    show: ShowConfig = False,
+) -> None:
+    """Measure a prompt: PCK per image, per point and per category, with bootstrap intervals."""
+    from sd4match.cli.common import backbone_entry, pick_device, progress_bar, quiet_libraries, read_config, show_config
+
+    settings = read_config(
+        preset=preset,
+        config=config,
+        overrides=overrides,
+        default="mini-single" if prompt else "mini-text",
+        backbone=backbone,
+        dtype=dtype,
+    )
+    if show:
+        show_config(settings)
+
+    from sd4match import registry
+    from sd4match.config import build, build_dataset
+    from sd4match.errors import ConfigError, InputError
+    from sd4match.evaluation.evaluator import Evaluator
+    from sd4match.evaluation.report import comparison, make_report, result, to_markdown, write_report
+    from sd4match.evaluation.scores import compare
+    from sd4match.measurement import measurement
+    from sd4match.pipeline import SemanticMatcher
+    from sd4match.prompting.artifact import load_prompt
+
+    if split not in ("train", "validation", "test"):
+        raise ConfigError(f"--split must be train, validation or test, not {split!r}")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder")
+    started = time.perf_counter()
+    where = pick_device(device)
+    quiet_libraries()
+    parts = build(settings, device=where)
+    matcher = SemanticMatcher.from_components(parts, settings, prompt=prompt)
+    providers = {prompt.stem if prompt else settings.prompt.kind: matcher.prompt}
+    if against is not None:
+        other = (
+            registry.prompts.build(registry.prompts.parse(against), backbone=parts.backbone)
+            if against in ("empty", "text")
+            else load_prompt(against, backbone=parts.backbone)
+        )
+        name = Path(against).stem
+        providers[name if name not in providers else f"{name} (against)"] = other
+    data = build_dataset(settings, split)  # type: ignore[arg-type]
+    options = settings.evaluation
+    evaluator = Evaluator(
+        backbone=parts.backbone,
+        matcher=parts.matcher,
+        measurement=measurement(options.measurement),
+        sampling=matcher.sampling,
+        batch_size=options.batch_size,
+    )
+    scores = {}
+    with progress_bar() as bar:
+        for name, provider in providers.items():
+            task = bar.add_task(f"evaluating {name}", total=min(limit or len(data), len(data)))
+            scores[name] = evaluator.evaluate(data, provider, limit=limit, progress=partial(bar.advance, task))
+    comparisons = []
+    if len(scores) == 2:
+        (a, of_a), (b, of_b) = scores.items()
+        outcome = compare(of_a, of_b, average="image", alpha=0.1, samples=options.bootstrap_samples, seed=options.seed)
+        comparisons.append(comparison(a, b, outcome, metric="image PCK@0.1"))
+    report = make_report(
+        config=settings,
+        results=[result(name, one, settings) for name, one in scores.items()],
+        comparisons=comparisons,
+        backbone=backbone_entry(settings, parts.backbone),
+        wall_seconds=time.perf_counter() - started,
+        extra={"split": split, "prompt_file": str(prompt) if prompt else None},
+    )
+    title = f"{' and '.join(scores)} on {data.name}, {split} split"
+    write_report(report, output, title=title)
+    typer.echo(to_markdown(report, title=title))
+    typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}")
