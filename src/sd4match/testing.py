@@ -1,0 +1,171 @@
+"""For tests of one's own parts: hypothesis strategies with stated bounds, and tiny fakes that need no weights.
+
+Needs the extra `testing`. Everything shrinks towards small sizes and zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sd4match.geometry import squash_frame
+from sd4match.protocols import PairRecord, TextEncoder
+from sd4match.spec import FeatureSpec
+from sd4match.types import Correlation, FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
+
+
+@st.composite
+def tensors(draw: st.DrawFn, shape: tuple[int, ...], *, low: float = -1.0, high: float = 1.0) -> Float[Tensor, ...]:
+    """A float32 tensor of a shape, uniform in [low, high], from a drawn seed (0 first)."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return torch.rand(shape, generator=generator) * (high - low) + low
+
+
+@st.composite
+def correlations(
+    draw: st.DrawFn, *, max_batch: int = 3, max_points: int = 4, max_side: int = 9, min_side: int = 2
+) -> Float[Tensor, "batch points h w"]:
+    """Correlation values (B, N, h, w) in [-1, 1], h and w drawn apart."""
+    batch, points = draw(st.integers(1, max_batch)), draw(st.integers(1, max_points))
+    sides = draw(st.tuples(st.integers(min_side, max_side), st.integers(min_side, max_side)))
+    return draw(tensors((batch, points, *sides)))
+
+
+@st.composite
+def cells(
+    draw: st.DrawFn, batch: int, points: int, map_size: tuple[int, int], *, margin: float = 0.0
+) -> Float[Tensor, "batch points 2"]:
+    """Places (B, N, 2), (x, y), inside a map of (h, w) cells, or up to `margin` cells outside it."""
+    unit = draw(tensors((batch, points, 2), low=0.0, high=1.0))
+    extent = torch.tensor([map_size[1] - 1, map_size[0] - 1], dtype=torch.float32)
+    return unit * (extent + 2 * margin) - margin
+
+
+@st.composite
+def visibility(draw: st.DrawFn, batch: int, points: int) -> Bool[Tensor, "batch points"]:
+    """Any pattern of visible points, none and all among them."""
+    flags = draw(st.lists(st.booleans(), min_size=batch * points, max_size=batch * points))
+    return torch.tensor(flags, dtype=torch.bool).reshape(batch, points)
+
+
+def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
+    """Noise in (H, W) pixels.
+
+    >>> random_photo((4, 6)).size
+    (4, 6)
+    """
+    rng = np.random.default_rng(seed)
+    return Photo(rng.integers(0, 256, size=(*size, 3), dtype=np.uint8), f"random-{seed}")
+
+
+def random_correlation(
+    batch: int = 2, points: int = 3, map_size: tuple[int, int] = (8, 8), *, channels: int = 6, seed: int = 0
+) -> Correlation:
+    """A `Correlation` between random maps of 32 x 48 photos, for a matcher or a loss to chew on."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = tuple(squash_frame((32, 48), (64, 64)) for _ in range(batch))
+    source, target = (
+        FeatureMap(torch.randn(batch, channels, *map_size, generator=generator), frames) for _ in range(2)
+    )
+    queries = torch.rand(batch, points, 2, generator=generator) * torch.tensor([47.0, 31.0])
+    from sd4match.matching.correlation import correlate_maps
+
+    return correlate_maps(source, target, queries)
+
+
+class FakeBackbone:
+    """A backbone without weights: colours of 4 x 4 patches, tinted by the prompt. Deterministic and fast.
+
+    >>> backbone = FakeBackbone()
+    >>> backbone.spec.prompt_width, backbone.prepare(random_photo()).pixels.shape
+    (8, torch.Size([3, 32, 32]))
+    """
+
+    fingerprint = "unknown"
+    text: TextEncoder | None = None
+
+    def __init__(self, *, side: int = 32) -> None:
+        self.side = side
+        self.encoded = 0
+        """Photos that went through `encode`."""
+        self.spec = FeatureSpec(
+            channels=48,
+            stride=4,
+            prompt_width=8,
+            token_budget=16,
+            layers=1,
+            native_size=(side, side),
+            size_multiple=4,
+            architecture="fake",
+        )
+
+    def prepare(self, photo: Photo) -> View:
+        """Squash to the side."""
+        from sd4match.backbones.frames import squash
+
+        return squash(photo, (self.side, self.side))
+
+    def encode(self, views: Views) -> Latents:
+        """The pixels themselves."""
+        self.encoded += len(views.keys)
+        return Latents(views.pixels, torch.full_like(views.pixels, -20.0), views.frames, views.keys)
+
+    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Patches; the prompt's mean is added to the first channels, so that gradients reach it."""
+        values = torch.nn.functional.pixel_unshuffle(latents.mean, 4)
+        if prompt is not None:
+            tint = prompt.values.mean(dim=1).expand(values.shape[0], -1)
+            values = values + torch.nn.functional.pad(tint, (0, values.shape[1] - tint.shape[1]))[..., None, None]
+        return FeatureMap(values, latents.frames)
+
+
+class FakePairs:
+    """A pair data set of random photos with random points and boxes.
+
+    >>> pairs = FakePairs(pairs=3)
+    >>> len(list(pairs)), pairs.photo(pairs[0].source_id).size
+    (3, (24, 32))
+    """
+
+    name = "fake"
+    split = "test"
+    categories = ("left", "right")
+
+    def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
+        self._pairs, self._photos, self._points = pairs, photos, points
+        self._invisible_pair = invisible_pair
+
+    def __len__(self) -> int:
+        return self._pairs
+
+    def __iter__(self) -> Iterator[PairRecord]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> PairRecord:
+        rng = np.random.default_rng(index)
+        source, target = rng.choice(self._photos, size=2, replace=False)
+        points = self._points + index % 2
+        visible = rng.random(points) < 0.8
+        visible[0] = True
+        return PairRecord(
+            pair_id=f"pair-{index}",
+            source_id=str(source),
+            target_id=str(target),
+            category=self.categories[index % 2],
+            source_points=rng.uniform((0, 0), (31, 23), size=(points, 2)),
+            target_points=rng.uniform((0, 0), (31, 23), size=(points, 2)),
+            visible=visible & (index != self._invisible_pair),
+            source_box=(2.0, 2.0, 30.0, 22.0),
+            target_box=(1.0, 3.0, 29.0, 20.0),
+        )
+
+    def photo(self, image_id: str) -> Photo:
+        """Noise, always the same for an id."""
+        seed = int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=4).digest(), "little")
+        return random_photo(seed=seed)
