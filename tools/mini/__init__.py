@@ -1,0 +1,1 @@
+"""The parts of mini's training: words, autoencoder, grounding."""
