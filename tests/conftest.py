@@ -1,0 +1,46 @@
+"""Shapes in signatures are checked at run time: this hook must stand before the first import of sd4match."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+CHECKED = ("types", "geometry", "matching", "backbones", "prompting", "data", "measurement", "evaluation", "training", "viz")
+install_import_hook([f"sd4match.{name}" for name in CHECKED], "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+settings.register_profile(
+    "sd4match", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("sd4match")
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def mini():
+    """The packaged model, loaded once."""
+    from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+
+    return StableDiffusionBackbone.from_folder("mini")
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory) -> Path:
+    """A Stable Diffusion folder of another size, with random weights, in diffusers' layout."""
+    from model_folders import write_random_model
+
+    return write_random_model(tmp_path_factory.mktemp("models") / "tiny-sd")
+
+
+@pytest.fixture
+def realdata() -> Path:
+    """Real files that are not in the repository."""
+    folder = Path(os.environ.get("SD4MATCH_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SD4MATCH_REALDATA")
+    return folder

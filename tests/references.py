@@ -1,0 +1,132 @@
+"""Slow, literal versions of the formulas: loops over everything, one number at a time, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+def lerp_feature(feature: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """(C, h, w) at (x, y), bilinear, clamped."""
+    _, h, w = feature.shape
+    x, y = min(max(x, 0.0), w - 1.0), min(max(y, 0.0), h - 1.0)
+    x0, y0 = math.floor(x), math.floor(y)
+    x1, y1 = min(x0 + 1, w - 1), min(y0 + 1, h - 1)
+    top = (1 - (x - x0)) * feature[:, y0, x0] + (x - x0) * feature[:, y0, x1]
+    bottom = (1 - (x - x0)) * feature[:, y1, x0] + (x - x0) * feature[:, y1, x1]
+    return (1 - (y - y0)) * top + (y - y0) * bottom
+
+
+def correlate(source, target, queries, normalize=True):
+    b, n = queries.shape[:2]
+    out = torch.zeros(b, n, *target.shape[2:], dtype=torch.float64)
+    for i in range(b):
+        for j in range(n):
+            q = lerp_feature(source[i].double(), float(queries[i, j, 0]), float(queries[i, j, 1]))
+            if normalize:
+                q = q / max(float(q.norm()), 1e-12)
+            for y in range(target.shape[2]):
+                for x in range(target.shape[3]):
+                    t = target[i, :, y, x].double()
+                    if normalize:
+                        t = t / max(float(t.norm()), 1e-12)
+                    out[i, j, y, x] = float(q @ t)
+    return out
+
+
+def arg_max(plane):
+    best, where = -math.inf, (0, 0)
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            if float(plane[y, x]) > best:
+                best, where = float(plane[y, x]), (x, y)
+    return where
+
+
+def soft_arg_max(plane, temperature):
+    values = [(float(plane[y, x]) / temperature, x, y) for y in range(plane.shape[0]) for x in range(plane.shape[1])]
+    top = max(v for v, _, _ in values)
+    total = sum(math.exp(v - top) for v, _, _ in values)
+    return (
+        sum(math.exp(v - top) * x for v, x, _ in values) / total,
+        sum(math.exp(v - top) * y for v, _, y in values) / total,
+    )
+
+
+def kernel_soft_arg_max(plane, temperature, sigma):
+    px, py = arg_max(plane)
+    damped = plane.double().clone()
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            damped[y, x] *= math.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2))
+    return soft_arg_max(damped, temperature)
+
+
+def window_soft_arg_max(plane, temperature, window):
+    px, py = arg_max(plane)
+    cut = plane.double().clone()
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            if abs(x - px) > window // 2 or abs(y - py) > window // 2:
+                cut[y, x] = 0.0
+    return soft_arg_max(cut, temperature)
+
+
+def bilinear_arg_max(source, target, x, y):
+    """One query; (C, h, w) maps."""
+    _, h, w = source.shape
+    x, y = min(max(x, 0.0), w - 1.0), min(max(y, 0.0), h - 1.0)
+    x0, y0 = math.floor(x), math.floor(y)
+    found = [0.0, 0.0]
+    for cx, wx in ((x0, 1 - (x - x0)), (min(x0 + 1, w - 1), x - x0)):
+        for cy, wy in ((y0, 1 - (y - y0)), (min(y0 + 1, h - 1), y - y0)):
+            plane = correlate(source[None], target[None], torch.tensor([[[float(cx), float(cy)]]]))[0, 0]
+            mx, my = arg_max(plane.float())
+            found[0] += wx * wy * mx
+            found[1] += wx * wy * my
+    return tuple(found)
+
+
+def gaussian_cross_entropy(correlation, targets, visible, temperature, kernel=7):
+    """The reference's own form: probability map, grid_sample with border padding, log."""
+    b, n, h, w = correlation.shape
+    s = (kernel - 1) / 4
+    per_pair = []
+    for i in range(b):
+        seen = [j for j in range(n) if visible[i, j]]
+        if not seen:
+            continue
+        total = 0.0
+        for j in seen:
+            p = torch.softmax(correlation[i, j].double().flatten() / temperature, 0).reshape(1, 1, h, w)
+            for dy in range(-(kernel // 2), kernel // 2 + 1):
+                for dx in range(-(kernel // 2), kernel // 2 + 1):
+                    x, y = float(targets[i, j, 0]) + dx, float(targets[i, j, 1]) + dy
+                    if not (0 < x < w - 1 and 0 < y < h - 1):
+                        continue
+                    place = torch.tensor([[[[2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]]]], dtype=torch.float64)
+                    value = float(F.grid_sample(p, place, padding_mode="border", align_corners=True))
+                    weight = math.exp(-(dx * dx + dy * dy) / (2 * s * s)) / (2 * math.pi * s * s)
+                    total -= weight * math.log(value)
+        per_pair.append(total / len(seen))
+    return sum(per_pair) / len(per_pair) if per_pair else 0.0
+
+
+def pck(predicted, target, visible, length, alphas, inclusive=True):
+    out = []
+    for i in range(predicted.shape[0]):
+        row = []
+        for alpha in alphas:
+            hits = count = 0
+            for j in range(predicted.shape[1]):
+                if not visible[i, j]:
+                    continue
+                count += 1
+                d = math.dist(predicted[i, j].tolist(), target[i, j].tolist())
+                limit = alpha * float(length[i])
+                hits += d <= limit if inclusive else d < limit
+            row.append(hits / count if count else math.nan)
+        out.append(row)
+    return out

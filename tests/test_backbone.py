@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from sd4match.backbones.cached import CachedBackbone
+from sd4match.backbones.checkpoints import read_spec
+from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+from sd4match.backbones.unet import features_at
+from sd4match.data.collate import stack_views
+from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.prompting.artifact import same_weights
+from sd4match.prompting.fixed import EmptyPrompt
+from sd4match.protocols import Backbone, TextEncoder
+from sd4match.testing import FakeBackbone, random_photo
+from sd4match.types import EvaluationNoise, ImageBatch, PromptEmbedding, Sampling, TrainingNoise
+
+
+def empty(backbone) -> PromptEmbedding:
+    return EmptyPrompt(backbone=backbone)(ImageBatch({}, (None,)))
+
+
+def latents_of(backbone, *seeds):
+    return backbone.encode(stack_views([backbone.prepare(random_photo(seed=seed)) for seed in seeds]))
+
+
+@pytest.fixture(scope="module")
+def other(other_model):
+    return StableDiffusionBackbone.from_folder(str(other_model))
+
+
+@pytest.mark.parametrize("name", ["mini", "other"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_features_are_those_of_the_whole_unet(name, layer, request):
+    backbone = request.getfixturevalue(name)
+    unet = backbone.unet
+    torch.manual_seed(0)
+    noisy = torch.randn(2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    context = torch.randn(2, 77, unet.config.cross_attention_dim)
+    seen = {}
+    hook = unet.up_blocks[layer].register_forward_hook(lambda module, args, output: seen.setdefault("features", output))
+    with torch.no_grad():
+        unet(noisy, 261, context)
+        hook.remove()
+        features = features_at(unet, noisy, 261, context, layer)
+    torch.testing.assert_close(features, seen["features"])
+    folder = "mini" if name == "mini" else None
+    if folder is None:
+        spec = read_spec(request.getfixturevalue("other_model"), layer=layer)
+        assert tuple(features.shape[1:]) == (spec.channels, 64 // spec.stride, 64 // spec.stride)
+
+
+def test_later_blocks_do_not_run(mini, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("ran")
+
+    monkeypatch.setattr(mini.unet.up_blocks[2], "forward", never)
+    with torch.no_grad():
+        maps = mini.extract(latents_of(mini, 0), empty(mini), Sampling(40))
+    assert maps.values.shape == (1, mini.spec.channels, 24, 24)
+
+
+def test_noise_follows_equation_1(mini):
+    """With the posterior's mode, z_t = sqrt(abar) z_0 + sqrt(1 - abar) eps, abar of scaled-linear betas."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)
+    torch.testing.assert_close(mini.signal.double(), abar, atol=1e-5, rtol=1e-4)
+
+
+def test_evaluation_noise_is_the_photos_own(mini):
+    sampling = Sampling(200, 2, EvaluationNoise(3))
+    with torch.no_grad():
+        together = mini.extract(latents_of(mini, 0, 1), empty(mini), sampling)
+        swapped = mini.extract(latents_of(mini, 1, 0), empty(mini), sampling)
+        alone = mini.extract(latents_of(mini, 1), empty(mini), sampling)
+        again = mini.extract(latents_of(mini, 0, 1), empty(mini), sampling)
+        other_seed = mini.extract(latents_of(mini, 1), empty(mini), Sampling(200, 2, EvaluationNoise(4)))
+    assert torch.equal(together.values, again.values)
+    torch.testing.assert_close(together.values, swapped.values.flip(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together[1:].values, alone.values, atol=1e-4, rtol=1e-4)
+    assert (alone.values - other_seed.values).abs().max() > 1e-2
+
+
+def test_training_noise_is_the_steps_own(mini):
+    with torch.no_grad():
+        maps = {
+            (step, first): mini.extract(latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, first)))
+            for step, first in ((1, 0), (2, 0), (1, 5))
+        }
+        pair = mini.extract(latents_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, 4)))
+    assert not torch.equal(maps[1, 0].values, maps[2, 0].values)
+    torch.testing.assert_close(pair[1:].values, maps[1, 5].values, atol=1e-4, rtol=1e-4)
+
+
+def test_ensemble_is_the_mean_of_its_members(mini, monkeypatch):
+    with torch.no_grad():
+        latents = latents_of(mini, 0)
+        calls = []
+        inner = features_at
+        monkeypatch.setattr(
+            "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)) or calls[-1]
+        )
+        whole = mini.extract(latents, empty(mini), Sampling(100, 3, posterior="member"))
+    assert len(calls) == 3
+    torch.testing.assert_close(whole.values, torch.stack(calls).mean(0))
+    assert not torch.equal(calls[0], calls[1])
+
+
+def test_posterior_policies(mini):
+    with torch.no_grad():
+        latents = latents_of(mini, 0)
+        modes = [mini._draw_latents(latents, Sampling(1, 2, posterior="mode"), member) for member in (0, 1)]
+        images = [mini._draw_latents(latents, Sampling(1, 2, posterior="image"), member) for member in (0, 1)]
+        members = [mini._draw_latents(latents, Sampling(1, 2, posterior="member"), member) for member in (0, 1)]
+    torch.testing.assert_close(modes[0], latents.mean * mini.vae.config.scaling_factor)
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(members[0], members[1])
+    assert not torch.equal(images[0], modes[0])
+
+
+def test_gradient_reaches_the_prompt_and_only_the_prompt(mini):
+    values = empty(mini).values.clone().requires_grad_()
+    mini.extract(latents_of(mini, 0), PromptEmbedding(values), Sampling(40)).values.square().mean().backward()
+    assert values.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in mini.parameters())
+
+
+def test_text_encoder_equals_transformers(mini, other):
+    for text in (mini.text, other.text):
+        ids = text.tokenize(["a photo of a fish", ""])
+        expected = text.model(ids).last_hidden_state
+        torch.testing.assert_close(text.transform(text.embed(ids)), expected, atol=1e-5, rtol=1e-5)
+        assert isinstance(text, TextEncoder)
+
+
+def test_padding_follows_the_pad_token(mini, other):
+    assert other.text.tokenize([""])[0, 2:].unique().tolist() == [0]
+    assert mini.text.tokenize([""])[0, 2:].unique().tolist() == [mini.text.tokenizer.eos_token_id]
+    assert other.text.frame_ids(3).tolist()[:5] == [53, 0, 0, 0, 54]
+
+
+def test_a_text_that_is_too_long_is_refused(mini):
+    with pytest.raises(InputError, match=r"has 80 tokens; there is room for 75"):
+        mini.text.tokenize([" ".join(["fish"] * 80)])
+    with pytest.raises(ShapeError, match="76 slots"):
+        mini.text.frame_ids(76)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_dtypes_give_nearly_the_same_features_and_fingerprint(mini, dtype):
+    half = StableDiffusionBackbone.from_folder("mini", dtype=dtype)
+    with torch.no_grad():
+        one = mini.extract(latents_of(mini, 0), empty(mini), Sampling(40)).values
+        other = half.extract(latents_of(half, 0), empty(half), Sampling(40)).values
+    assert other.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(one, other, dim=1).mean() > 0.99
+    assert same_weights(mini.fingerprint, half.fingerprint)
+
+
+def test_another_model_has_another_fingerprint(mini, other, tmp_path):
+    from model_folders import write_random_model
+
+    again = StableDiffusionBackbone.from_folder(str(write_random_model(tmp_path / "m", seed=1)))
+    assert again.spec.architecture == other.spec.architecture != mini.spec.architecture
+    assert not same_weights(again.fingerprint, other.fingerprint)
+
+
+def test_wrong_input_is_named(mini):
+    latents = latents_of(mini, 0)
+    with pytest.raises(InputError, match="needs a prompt"):
+        mini.extract(latents, None, Sampling(40))
+    with pytest.raises(ShapeError, match=r"\(1, L, 128\), got \(1, 77, 64\)"):
+        mini.extract(latents, PromptEmbedding(torch.zeros(1, 77, 64)), Sampling(40))
+    with pytest.raises(InputError, match="timestep"):
+        mini.extract(latents, empty(mini), Sampling(1000))
+    with pytest.raises(ShapeError, match="expected views"):
+        mini.encode(stack_views([FakeBackbone().prepare(random_photo())]))
+    with pytest.raises(InputError, match="multiple of 16"):
+        StableDiffusionBackbone.from_folder("mini", image_size=90)
+
+
+def test_another_image_size_gives_another_map(mini):
+    larger = StableDiffusionBackbone.from_folder("mini", image_size=128)
+    with torch.no_grad():
+        assert larger.extract(latents_of(larger, 0), empty(larger), Sampling(40)).map_size == (32, 32)
+
+
+@pytest.mark.parametrize("damage", ["weights", "json", "field"])
+def test_damaged_folders_are_one_clear_error(other_model, tmp_path, damage):
+    folder = tmp_path / "damaged"
+    shutil.copytree(other_model, folder)
+    config = folder / "unet" / "config.json"
+    if damage == "weights":
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100)
+    elif damage == "json":
+        config.write_text("{")
+    else:
+        content = json.loads(config.read_text())
+        del content["block_out_channels"]
+        config.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="damaged"):
+        StableDiffusionBackbone.from_folder(str(folder))
+
+
+def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
+    inner = FakeBackbone()
+    cached = CachedBackbone(inner)
+    views = stack_views([inner.prepare(random_photo(seed=seed)) for seed in (0, 1, 0)])
+    first, second = cached.encode(views), cached.encode(views)
+    assert inner.encoded == 2
+    assert torch.equal(first.mean, inner.encode(views).mean)
+    assert torch.equal(first.mean, second.mean)
+    inner.encoded = 0
+    small = CachedBackbone(inner, max_bytes=1)
+    for seed in (0, 1, 0):
+        small.encode(stack_views([inner.prepare(random_photo(seed=seed))]))
+    assert inner.encoded == 3
+    assert isinstance(cached, Backbone)
+    assert isinstance(inner, Backbone)
+
+
+def test_cached_features_are_the_same(mini):
+    cached = CachedBackbone(mini)
+    views = stack_views([mini.prepare(random_photo(seed=5))])
+    with torch.no_grad():
+        plain = mini.extract(mini.encode(views), empty(mini), Sampling(40))
+        for _ in range(2):
+            assert torch.equal(cached.extract(cached.encode(views), empty(cached), Sampling(40)).values, plain.values)
