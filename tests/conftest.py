@@ -7,7 +7,18 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("types", "geometry", "matching", "backbones", "prompting", "data", "measurement", "evaluation", "training", "viz")
+CHECKED = (
+    "types",
+    "geometry",
+    "matching",
+    "backbones",
+    "prompting",
+    "data",
+    "measurement",
+    "evaluation",
+    "training",
+    "viz",
+)
 install_import_hook([f"sd4match.{name}" for name in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402

@@ -87,7 +87,9 @@ def test_evaluation_noise_is_the_photos_own(mini):
 def test_training_noise_is_the_steps_own(mini):
     with torch.no_grad():
         maps = {
-            (step, first): mini.extract(latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, first)))
+            (step, first): mini.extract(
+                latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, first))
+            )
             for step, first in ((1, 0), (2, 0), (1, 5))
         }
         pair = mini.extract(latents_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, 4)))

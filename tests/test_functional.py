@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-import references
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import references
 from sd4match.errors import InputError, ShapeError
 from sd4match.matching import functional
 from sd4match.testing import cells, correlations, tensors, visibility
@@ -168,7 +168,9 @@ def test_targets_at_and_beyond_the_border(place):
     seen = torch.ones(1, 1, dtype=torch.bool)
     loss = functional.gaussian_cross_entropy(values, places, seen, temperature=0.04)
     loss.backward()
-    assert loss.item() == pytest.approx(references.gaussian_cross_entropy(values.detach(), places, seen, 0.04), rel=1e-5, abs=1e-5)
+    assert loss.item() == pytest.approx(
+        references.gaussian_cross_entropy(values.detach(), places, seen, 0.04), rel=1e-5, abs=1e-5
+    )
     assert torch.isfinite(values.grad).all()
 
 
@@ -233,7 +235,9 @@ def test_batching_changes_nothing(values, seed):
 def test_temperature_may_be_learned():
     temperature = torch.tensor(0.1, requires_grad=True)
     seen = torch.ones(1, 1, dtype=torch.bool)
-    loss = functional.gaussian_cross_entropy(torch.randn(1, 1, 9, 9), torch.full((1, 1, 2), 4.0), seen, temperature=temperature)
+    loss = functional.gaussian_cross_entropy(
+        torch.randn(1, 1, 9, 9), torch.full((1, 1, 2), 4.0), seen, temperature=temperature
+    )
     loss.backward()
     assert temperature.grad is not None
 

@@ -33,9 +33,9 @@ def test_corner_rule_sends_corners_to_corners_and_x_is_first():
 
 
 def test_center_rule_sends_the_middle_of_a_patch_to_its_cell():
-    assert pixels_to_cells(torch.tensor([6.5, 20.5]), (840, 840), (60, 60), alignment="centers").tolist() == pytest.approx(
-        [0.0, 1.0], abs=1e-5
-    )
+    assert pixels_to_cells(
+        torch.tensor([6.5, 20.5]), (840, 840), (60, 60), alignment="centers"
+    ).tolist() == pytest.approx([0.0, 1.0], abs=1e-5)
 
 
 @pytest.mark.parametrize("offset", [6.5, 7.0])

@@ -3,11 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-import references
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import references
 from sd4match.matching.pck import pck
 from sd4match.testing import tensors, visibility
 

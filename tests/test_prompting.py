@@ -35,7 +35,9 @@ def test_text_prompt_is_the_text_encoders_output(mini):
 
 def test_empty_prompt_is_the_empty_text(mini):
     values = EmptyPrompt(backbone=mini)(photos(None, "fish")).values
-    torch.testing.assert_close(values[0], mini.text.model(mini.text.tokenize([""])).last_hidden_state[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        values[0], mini.text.model(mini.text.tokenize([""])).last_hidden_state[0], atol=1e-5, rtol=1e-5
+    )
     assert torch.equal(values[0], values[1])
 
 
@@ -48,7 +50,8 @@ def test_a_text_prompt_without_a_category_says_so(mini):
 
 
 @pytest.mark.parametrize(
-    ("category", "word"), [("winebottle(wC)", "winebottle"), ("duck(S)", "duck"), ("tv_monitor", "tv monitor"), ("cat", "cat")]
+    ("category", "word"),
+    [("winebottle(wC)", "winebottle"), ("duck(S)", "duck"), ("tv_monitor", "tv monitor"), ("cat", "cat")],
 )
 def test_willow_suffixes_are_cleaned(category, word):
     assert clean_category(category) == word

@@ -1,0 +1,193 @@
+"""The command line as a user meets it: answers, files, exit codes, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+
+import pytest
+from PIL import Image
+
+from sd4match.__main__ import main
+from sd4match.prompting.artifact import save_prompt
+from sd4match.prompting.learned import SinglePrompt
+from sd4match.testing import random_photo
+
+SMALL = ["data.photos_per_category=3", "data.pairs=8", "evaluation.bootstrap_samples=50", "training.batch_size=2"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command; (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sd4match", *map(str, arguments)])
+        code = 0
+        with warnings.catch_warnings():
+            try:
+                main()
+            except SystemExit as leave:
+                code = leave.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paths = []
+    for number, size in enumerate([(60, 90), (80, 50)]):
+        paths.append(tmp_path / f"photo-{number}.png")
+        random_photo(size, seed=number).to_image().save(paths[-1])
+    return paths
+
+
+def sets(*overrides):
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def test_match_writes_json_and_picture(run, photos, tmp_path):
+    out = tmp_path / "out"
+    code, screen, _ = run(
+        "match", *photos, "--point", "12,8", "--point", "80,50", "--category", "fish", "--output", out
+    )
+    assert code == 0
+    content = json.loads((out / "matches.json").read_text())
+    assert [match["source"] for match in content["matches"]] == [[12, 8], [80, 50]]
+    assert all(0 <= match["score"] <= 1 for match in content["matches"])
+    assert content["prompt"]["kind"] == "text"
+    assert "drawings" in content["note"]
+    assert "drawings" in screen
+    assert Image.open(out / "matches.png").height == 480
+
+
+def test_match_grid_mutual_learned_prompt_and_other_backbone(run, photos, tmp_path, mini, other_model):
+    prompt = save_prompt(SinglePrompt(backbone=mini, slots=3), tmp_path / "p.safetensors", backbone=mini)
+    code, screen, _ = run("match", *photos, "--prompt", prompt, "--grid", 5, "--mutual", "--output", tmp_path / "a")
+    assert code == 0
+    assert len(json.loads((tmp_path / "a" / "matches.json").read_text())["matches"]) < 25
+    code, screen, _ = run("match", *photos, "--backbone", other_model, "--grid", 5, "--output", tmp_path / "b")
+    assert code == 0
+    assert "25 matches, of which the 20 best" in screen
+    assert "drawings" not in screen
+
+
+def test_every_mistake_is_one_line_exit_2_and_nothing_written(run, photos, tmp_path, mini, other_model):
+    a, b = photos
+    out = tmp_path / "out"
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    prompt = save_prompt(SinglePrompt(backbone=mini, slots=3), tmp_path / "p.safetensors", backbone=mini)
+    config = tmp_path / "c.yaml"
+    config.write_text("promt: empty\n")
+    mistakes = {
+        ("match", tmp_path / "none.png", b): "no such photo",
+        ("match", text, b): "not a readable image",
+        ("match", a, b, "--point", "90,3"): "point 90,3 is outside photo-0.png, which is 90 x 60 pixels",
+        ("match", a, b, "--point", "nine"): "--point is X,Y",
+        ("match", a, b, "--prompt", "text"): "--category",
+        ("match", a, b, "--preset", "mini-text"): "--category",
+        ("match", a, b, "--preset", "mini-txet"): "did you mean 'mini-text'",
+        ("match", a, b, "--prompt", "nothing.safetensors"): "no such prompt file",
+        ("match", a, b, "--prompt", a): "not a safetensors file",
+        ("match", a, b, "--prompt", prompt, "--backbone", other_model): "learned on another backbone",
+        ("match", a, b, "--backbone", empty): "is not a diffusers folder",
+        ("match", a, b, "--backbone", tmp_path / "nowhere"): "no model folder",
+        ("match", a, b, "--device", "tpu9"): "--device must be",
+        ("match", a, b, "--dtype", "int3"): "float32",
+        ("match", a, b, *sets("matcher.sigam=3")): "did you mean 'sigma'",
+        ("match", a, b, "--config", config): "unknown field 'promt'; did you mean 'prompt'",
+        ("match", a, b, "--config", config, "--preset", "mini-text"): "not both",
+        ("train", *sets("training.steps=few")): "training.steps",
+        ("train", "--preset", "mini-text"): "nothing to learn",
+        ("evaluate", "--split", "exam"): "train, validation or test",
+        ("evaluate", "--preset", "mini-single"): "give the file of a prompt",
+    }
+    for arguments, message in mistakes.items():
+        code, _, error = run(*arguments, "--output", out)
+        assert code == 2, arguments
+        assert message in error, (arguments, error)
+        assert error.startswith("sd4match: error: "), error
+        assert error.count("\n") == 1, error
+        assert not out.exists(), arguments
+    code, _, error = run("match", a, b, "--output", text)
+    assert (code, "is a file" in error) == (2, True)
+
+
+def test_train_then_evaluate_against_text(run, tmp_path):
+    out = tmp_path / "run"
+    code, screen, _ = run(
+        "train", "--steps", 2, "--output", out, *sets(*SMALL, "prompt.slots=4", "training.validate_every=2")
+    )
+    assert code == 0
+    assert "Best prompt: step" in screen
+    assert {file.name for file in out.iterdir()} == {
+        "config.yaml", "loss.png", "losses.csv", "prompt.safetensors", "validation.csv",
+    }  # fmt: skip
+    code, screen, _ = run(
+        "evaluate", "--prompt", out / "prompt.safetensors", "--against", "text", "--limit", 6,
+        "--output", tmp_path / "report", *sets(*SMALL),
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [(row["prompt"], row["pairs"]) for row in report["results"]] == [("prompt", 6), ("text", 6)]
+    assert report["comparisons"][0]["metric"] == "image PCK@0.1"
+    assert "not numbers of Stable" in screen
+
+
+def test_show_config_prints_every_preset(run):
+    import yaml
+
+    for command in ("train", "evaluate"):
+        code, screen, _ = run(command, "--preset", "mini-single", "--show-config", *sets("training.steps=7"))
+        assert code == 0
+        assert yaml.safe_load(screen)["training"]["steps"] == 7
+
+
+def test_make_synthetic(run, tmp_path):
+    code, screen, _ = run("data", "make-synthetic", tmp_path / "data", "--pairs", 8, "--photos", 3)
+    assert code == 0
+    assert "8 train, 8 validation, 8 test pairs" in screen
+    code, _, error = run("data", "make-synthetic", tmp_path / "data")
+    assert code == 2
+    assert "not an empty folder" in error
+
+
+def test_demo_writes_everything(run, tmp_path, monkeypatch):
+    """The whole demo on few pairs and steps; the real one is `make demo`."""
+    from sd4match import config
+
+    real = config.load_preset
+    small = [*SMALL, "training.steps=2", "training.validate_every=2", "prompt.slots=4"]
+    monkeypatch.setattr(config, "load_preset", lambda name, overrides=(): real(name, [*overrides, *small]))
+    out = tmp_path / "demo"
+    code, screen, _ = run("demo", "--output", out)
+    assert code == 0
+    assert {file.name for file in out.iterdir()} >= {
+        "report.json",
+        "report.md",
+        "single.safetensors",
+        "loss.png",
+        "pair.png",
+    }
+    report = json.loads((out / "report.json").read_text())
+    assert [row["prompt"] for row in report["results"]] == ["empty", "text", "single"]
+    assert (report["comparisons"][0]["a"], report["comparisons"][0]["b"]) == ("single", "text")
+    assert {row["prompt"] for row in report["baselines"]} == {"identity", "random", "part words"}
+    assert screen.count("  sd4match ") == 3
+
+
+@pytest.mark.realdata
+def test_match_on_real_photos(run, realdata, tmp_path):
+    photos = realdata / "photos" / "cat.png", realdata / "photos" / "target_cat.png"
+    code, screen, _ = run("match", *photos, "--output", tmp_path / "cats")
+    assert code == 0
+    assert "on real photos they mean little" in screen
+    animals = sorted((realdata / "ap-10k").rglob("*.jpg"))
+    code, _, _ = run("match", *animals, "--output", tmp_path / "ap", "--grid", 4)
+    assert code == 0
+    assert len(json.loads((tmp_path / "ap" / "matches.json").read_text())["matches"]) == 16

@@ -1,0 +1,33 @@
+"""The README's and the docs' Python runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sd4match.data.synthetic.dataset import SyntheticPairs
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = [
+    pytest.param(block, id=f"{file.name}-{number}")
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block, tmp_path, monkeypatch):
+    """In a folder with two photos, as the texts assume."""
+    monkeypatch.chdir(tmp_path)
+    data = SyntheticPairs(split="test")
+    for number, name in enumerate(("a.png", "b.png")):
+        data.photo(f"fish-{number}").to_image().resize((320, 240)).save(name)
+    exec(compile(block, "block", "exec"), {"__name__": "block"})
+
+
+def test_links_lead_somewhere():
+    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", file.read_text(encoding="utf-8")):
+            assert (file.parent / link).exists(), (file.name, link)

@@ -1,0 +1,99 @@
+"""What the package promises as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+import sd4match
+from sd4match.backbones.checkpoints import MINI_FOLDER
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_importing_loads_neither_torch_nor_diffusers():
+    code = "import sys, sd4match; sys.exit(bool({'torch', 'diffusers', 'transformers', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_sorted_and_real():
+    assert list(sd4match.__all__) == sorted(sd4match.__all__)
+    assert set(sd4match.__all__) == set(sd4match._HOMES)
+    for name in sd4match.__all__:
+        assert getattr(sd4match, name).__name__ == name
+        assert name in dir(sd4match)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sd4match.nothing  # noqa: B018
+
+
+def test_help_answers_at_once():
+    """Under a second where nothing else runs; the best of three, as other tests may."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "sd4match", "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert "match" in done.stdout
+    assert min(seconds) < 1.0
+
+
+def test_no_file_is_long():
+    long = {
+        str(file.relative_to(ROOT)): count
+        for file in (ROOT / "src").rglob("*.py")
+        if (count := len(file.read_text(encoding="utf-8").splitlines())) > 350
+    }
+    assert not long
+
+
+def test_mini_is_small_and_has_a_card():
+    size = sum(file.stat().st_size for file in MINI_FOLDER.rglob("*") if file.is_file())
+    assert size < 16e6
+    card = (MINI_FOLDER / "README.md").read_text(encoding="utf-8")
+    for word in ("license: apache-2.0", "Disclosure", "Recipe", "Data", "Figures"):
+        assert word in card
+    assert json.loads((MINI_FOLDER / "unet" / "config.json").read_text())["_class_name"] == "UNet2DConditionModel"
+
+
+def test_the_version_is_one():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, re.MULTILINE).group(1) == sd4match.__version__
+    assert f"[{sd4match.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_nothing_of_the_place_it_was_written_in():
+    """Code, docs and configs speak of the project alone."""
+    words = re.compile("|".join(("/wo" + "rk/", "/ro" + "ot/", "farm" + "-studio")))
+    for folder in ("src", "tests", "docs", "tools"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix in {".py", ".md", ".yaml", ".toml", ".json"}:
+                assert not words.search(file.read_text(encoding="utf-8")), file
+
+
+def test_wheel_in_another_environment(tmp_path):
+    """Built, installed beside the same dependencies but without this checkout, and used."""
+    run = lambda *command: subprocess.run(
+        [str(c) for c in command], check=True, capture_output=True, text=True, cwd=tmp_path
+    )  # noqa: E731
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    where = run(python, "-c", "import sd4match; print(sd4match.__file__)").stdout
+    assert str(tmp_path) in where
+    command = tmp_path / "env" / "bin" / "sd4match"
+    assert run(command, "--version").stdout.strip() == f"sd4match {sd4match.__version__}"
+    code = "from sd4match.testing import random_photo as r; [r(seed=i).to_image().save(f'{i}.png') for i in (0, 1)]"
+    run(python, "-c", code)
+    run(command, "match", "0.png", "1.png", "--output", "out")
+    assert json.loads((tmp_path / "out" / "matches.json").read_text())["matches"]
