@@ -19,7 +19,7 @@ CHECKED = (
     "training",
     "viz",
 )
-install_import_hook([f"sd4match.{name}" for name in CHECKED], "beartype.beartype")
+install_import_hook([f"sd4match.{name}" for name in CHECKED], "typecheck.typecheck")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -60,7 +60,8 @@ def test_match_writes_json_and_picture(run, photos, tmp_path):
     assert content["prompt"]["kind"] == "text"
     assert "drawings" in content["note"]
     assert "drawings" in screen
-    assert Image.open(out / "matches.png").height == 480
+    with Image.open(out / "matches.png") as picture:
+        assert picture.height == 480
 
 
 def test_match_grid_mutual_learned_prompt_and_other_backbone(run, photos, tmp_path, mini, other_model):

@@ -79,9 +79,10 @@ def test_nothing_of_the_place_it_was_written_in():
 
 def test_wheel_in_another_environment(tmp_path):
     """Built, installed beside the same dependencies but without this checkout, and used."""
-    run = lambda *command: subprocess.run(
-        [str(c) for c in command], check=True, capture_output=True, text=True, cwd=tmp_path
-    )  # noqa: E731
+
+    def run(*command):
+        return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True, cwd=tmp_path)
+
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")

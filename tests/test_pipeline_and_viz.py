@@ -138,4 +138,5 @@ def test_pictures_show_hits_misses_and_truth(tmp_path):
     assert picture.size == (300 + 12 + 100, 230)
     assert stack([picture, picture]).size == (412, 460)
     plot_training([3.0, 2.0, 1.0], [(0, 0.1), (3, 0.2)], tmp_path / "loss.png", title="t")
-    assert Image.open(tmp_path / "loss.png").size[0] > 500
+    with Image.open(tmp_path / "loss.png") as plot:
+        assert plot.size[0] > 500

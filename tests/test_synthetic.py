@@ -102,9 +102,11 @@ def test_spair_layout(tmp_path):
         assert len(pair["trg_bndbox"]) == 4
         for side in ("src", "trg"):
             stem = pair[f"{side}_imname"].removesuffix(".jpg")
-            photo = Image.open(tmp_path / "JPEGImages" / pair["category"] / f"{stem}.jpg")
+            with Image.open(tmp_path / "JPEGImages" / pair["category"] / f"{stem}.jpg") as photo:
+                photo_size = photo.size
             annotation = json.loads((tmp_path / "ImageAnnotation" / pair["category"] / f"{stem}.json").read_text())
-            mask = np.array(Image.open(tmp_path / "Segmentation" / pair["category"] / f"{stem}.png"))
-            assert photo.size == (annotation["image_width"], annotation["image_height"]) == mask.shape[::-1]
+            with Image.open(tmp_path / "Segmentation" / pair["category"] / f"{stem}.png") as image:
+                mask = np.array(image)
+            assert photo_size == (annotation["image_width"], annotation["image_height"]) == mask.shape[::-1]
             seen = [number for number, place in annotation["kps"].items() if place is not None]
             assert set(pair["kps_ids"]) <= set(seen)

@@ -35,6 +35,10 @@ class Vector(nn.Module):
         return [ParameterGroup("vector", (self.vector,), scale=0.5)]
 
 
+def read(file):
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
 def trainer(prompt=None, loss=None, **settings):
     options = {"steps": 6, "batch_size": 2, "validate_every": 3, "sampling": SamplingSettings(timestep=0)} | settings
     return Trainer(
@@ -62,9 +66,9 @@ def test_a_prompt_is_learned_validated_and_kept(tmp_path):
     assert [step for step, _ in run.validation] == [0, 3, 6]
     assert run.best_step == bests[-1]
     assert torch.equal(prompt.vector, snapshots[run.best_step])
-    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    rows = read(tmp_path / "losses.csv")
     assert [float(row["loss"]) for row in rows] == pytest.approx(run.losses, abs=1e-5)
-    assert len(list(csv.DictReader((tmp_path / "validation.csv").open()))) == 3
+    assert len(read(tmp_path / "validation.csv")) == 3
 
 
 def test_the_same_seed_gives_the_same_losses():

@@ -54,6 +54,9 @@ class Recipe:
     grounding_weight: float = 0.3
     grounding_until: int = 500
     text_width: int = 128
+    category_grounding: int = 1
+    absent_words: float = 0.0
+    top_attention: int = 0
     seed: int = 0
 
 
@@ -127,13 +130,17 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )  # fmt: skip
 
 
-def build_unet(text_width: int) -> UNet2DConditionModel:
-    """Cross-attention on the two coarser grids (12 and 6 cells), as the field's layer 1 reads the middle one."""
+def build_unet(text_width: int, *, top_attention: bool) -> UNet2DConditionModel:
+    """Cross-attention on the two coarser grids (12 and 6 cells); `top_attention` adds it to the last, finest up-block.
+
+    Without it up-block 1, the last one with words, hands over to a block that only needs what denoises.
+    """
+    last = "CrossAttnUpBlock2D" if top_attention else "UpBlock2D"
     return UNet2DConditionModel(
         sample_size=24, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
         block_out_channels=(48, 96, 128), norm_num_groups=16, cross_attention_dim=text_width, attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", last),
     )  # fmt: skip
 
 
@@ -163,7 +170,19 @@ def save_folder(
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def train(recipe: Recipe, output: Path, *, checkpoint_every: int) -> None:
+def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) -> None:
+    """Take over the averaged weights of an earlier training; new attention layers start as if they were not there."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    unknown = unet.load_state_dict(state["modules"][2], strict=False)
+    if unknown.unexpected_keys:
+        raise SystemExit(f"{folder} holds another UNet: {unknown.unexpected_keys[:3]}")
+    text.load_state_dict(state["modules"][3])
+    for name, parameter in unet.named_parameters():
+        if name in unknown.missing_keys and ".proj_out." in name:
+            torch.nn.init.zeros_(parameter)
+
+
+def train(recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Path | None) -> None:
     """The whole training, from photos to a diffusers folder in `output / "model"`."""
     output.mkdir(parents=True, exist_ok=True)
     settings = output / "recipe.json"
@@ -173,8 +192,11 @@ def train(recipe: Recipe, output: Path, *, checkpoint_every: int) -> None:
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer()
     word_ids = {word: tokenizer(word).input_ids[1] for word in vocabulary()}
-    vae, photos = prepare_photos(recipe, output)
-    text, unet = build_text_encoder(tokenizer, recipe.text_width), build_unet(recipe.text_width)
+    vae, photos = prepare_photos(recipe, start_from or output)
+    text = build_text_encoder(tokenizer, recipe.text_width)
+    unet = build_unet(recipe.text_width, top_attention=bool(recipe.top_attention))
+    if start_from is not None:
+        load_start(start_from, unet, text)
     averages = (copy.deepcopy(unet), copy.deepcopy(text))
     record = record_cross_attention(unet)
     parameters = [*unet.parameters(), *text.parameters()]
@@ -199,7 +221,7 @@ def train(recipe: Recipe, output: Path, *, checkpoint_every: int) -> None:
             noise_stream = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
             rows = rng.choice(recipe.photos, size=recipe.batch, replace=False)
             labels = [photos.labels[i] for i in rows]
-            captions = [write_caption(label, rng) for label in labels]
+            captions = [write_caption(label, rng, absent_words=recipe.absent_words) for label in labels]
             ids = tokenizer(
                 captions, padding="max_length", truncation=True, max_length=SLOTS, return_tensors="pt"
             ).input_ids
@@ -208,7 +230,8 @@ def train(recipe: Recipe, output: Path, *, checkpoint_every: int) -> None:
             timesteps = (1000 * torch.rand(recipe.batch, generator=noise_stream) ** recipe.timestep_power).long()
             signal = alphas[timesteps].sqrt()[:, None, None, None]
             spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
-            targets = target_tokens(ids, labels, photos.coverage[rows].float() / 64, word_ids)
+            coverage = photos.coverage[rows].float() / 64
+            targets = target_tokens(ids, labels, coverage, word_ids, category_grounding=bool(recipe.category_grounding))
             record.maps.clear()
             predicted = unet(signal * clean + spread * noise, timesteps, text(ids).last_hidden_state).sample
             diffusion = F.mse_loss(predicted, signal * noise - spread * clean)
@@ -245,6 +268,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for photos, checkpoints and the model")
+    parser.add_argument("--start-from", type=Path, help="folder of an earlier training to go on from, photos included")
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     for name, value in asdict(Recipe()).items():
@@ -252,7 +276,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
     output, every = arguments.pop("output"), arguments.pop("checkpoint_every")
-    train(Recipe(**arguments), output, checkpoint_every=every)
+    start_from = arguments.pop("start_from")
+    train(Recipe(**arguments), output, checkpoint_every=every, start_from=start_from)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,27 @@ class Labels:
     facing: str | None
 
 
-def write_caption(labels: Labels, rng: np.random.Generator) -> str:
-    """12 % empty, 23 % the plain template, the rest with parts and, each at times, colours, direction, background."""
+ALL_PART_WORDS = tuple(sorted({word for category in ANATOMIES for word in part_words(category)}))
+_UNNAMED = 0.5
+
+
+def write_caption(labels: Labels, rng: np.random.Generator, *, absent_words: float = 0.0) -> str:
+    """12 % empty, 23 % the plain template, the rest with parts and, each at times, colours, direction, background.
+
+    With probability `absent_words` a caption with parts also mentions parts of other categories, as captions of the web
+    mention what is not in the picture, and half of those do not name the category.
+    """
     draw = rng.random()
     if draw < 0.12:
         return ""
     kind = ("photo", "photo", "picture", "drawing")[int(rng.integers(4))]
     caption = f"a {kind} of a {labels.category}"
+    if draw >= 0.35 and rng.random() < absent_words:
+        others = [word for word in ALL_PART_WORDS if word not in labels.part_words]
+        mentioned = [word for word in labels.part_words if rng.random() < 0.85]
+        mentioned += list(rng.choice(others, size=int(rng.integers(1, len(others) + 1)), replace=False))
+        rng.shuffle(mentioned)
+        return ("a photo of an object" if rng.random() < _UNNAMED else caption) + " with " + ", ".join(mentioned)
     if draw < 0.35:
         return caption
     if labels.facing and rng.random() < 0.3:
@@ -93,25 +107,32 @@ def write_caption(labels: Labels, rng: np.random.Generator) -> str:
 
 
 def target_tokens(
-    input_ids: torch.Tensor, labels: list[Labels], coverage: torch.Tensor, word_ids: dict[str, int]
+    input_ids: torch.Tensor,
+    labels: list[Labels],
+    coverage: torch.Tensor,
+    word_ids: dict[str, int],
+    *,
+    category_grounding: bool,
 ) -> torch.Tensor:
     """Which text slot each place of the photo belongs to.
 
-    A place of a part whose word stands in the caption belongs to that word; the object's other places belong to the
-    category's word, if it stands there; the background belongs to none.
+    A place of a part whose word stands in the caption belongs to that word; all other places belong to none, but see
+    `category_grounding`.
 
     Args:
         input_ids: (B, 77).
         labels: B of them.
         coverage: (B, K, h, w), the share of each cell that part k covers.
         word_ids: token id of each word.
+        category_grounding: the object's other places belong to the category's word, if it stands there.
 
     Returns:
         (B, 77, h, w), at most 1 summed over slots.
     """
     targets = coverage.new_zeros(len(labels), input_ids.shape[1], *coverage.shape[2:])
     for row, (ids, label) in enumerate(zip(input_ids.tolist(), labels, strict=True)):
-        whole = ids.index(word_ids[label.category]) if word_ids[label.category] in ids else None
+        named = category_grounding and word_ids[label.category] in ids
+        whole = ids.index(word_ids[label.category]) if named else None
         for k, word in enumerate(label.part_words):
             slot = ids.index(word_ids[word]) if word_ids[word] in ids else whole
             if slot is not None:

@@ -12,7 +12,7 @@ def features_at(
     unet: UNet2DConditionModel,
     noisy: Float[Tensor, "batch latent_channels height width"],
     timestep: int,
-    context: Float[Tensor, "batch slots width"],
+    context: Float[Tensor, "batch slots text_width"],
     layer: int,
 ) -> Float[Tensor, "batch channels h w"]:
     """Output of up-block `layer`, from 0; later blocks do not run.
