@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -195,8 +194,3 @@ def _sketch(unet: nn.Module) -> str:
     chosen = [tensors[i * len(tensors) // _SKETCH_SIZE] for i in range(_SKETCH_SIZE)]
     values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
     return " ".join(f"{value:.4g}" for value in values)
-
-
-def model_name(weights: str) -> str:
-    """What to call a model in reports: "mini", or the folder's own name."""
-    return "mini" if weights == "mini" else Path(weights).expanduser().resolve().name

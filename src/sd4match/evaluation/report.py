@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sd4match import __version__
 from sd4match.config import ExperimentConfig
 from sd4match.errors import SD4MatchError
 from sd4match.evaluation.scores import Comparison, PairScores, describe
+from sd4match.version import __version__
 
 SCHEMA_VERSION = 1
 

@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sd4match import __version__
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
 from sd4match.prompting.config import PromptConfig
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.registry import prompts
+from sd4match.version import __version__
 
 FORMAT_VERSION = 1
 
