@@ -182,7 +182,9 @@ def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) ->
             torch.nn.init.zeros_(parameter)
 
 
-def train(recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Path | None) -> None:
+def train(
+    recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Path | None, stop_after: int | None
+) -> None:
     """The whole training, from photos to a diffusers folder in `output / "model"`."""
     output.mkdir(parents=True, exist_ok=True)
     settings = output / "recipe.json"
@@ -254,7 +256,7 @@ def train(recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Pa
                 recent.clear()
                 with log.open("a") as out:
                     out.write(f"{step + 1},{row[0]:.4f},{row[1]:.4f},{row[2]:.4f},{time.time() - started:.0f}\n")
-            if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
+            if (step + 1) % checkpoint_every == 0 or step + 1 in (recipe.steps, stop_after):
                 state = {
                     "modules": [module.state_dict() for module in (unet, text, *averages)],
                     "optimizer": optimizer.state_dict(), "step": step + 1,
@@ -262,6 +264,8 @@ def train(recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Pa
                 torch.save(state, checkpoint.with_suffix(".new"))
                 checkpoint.with_suffix(".new").replace(checkpoint)
                 save_folder(output / "model", *averages, vae, tokenizer)
+            if step + 1 == stop_after:
+                return
 
 
 def main() -> None:
@@ -269,6 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for photos, checkpoints and the model")
     parser.add_argument("--start-from", type=Path, help="folder of an earlier training to go on from, photos included")
+    parser.add_argument("--stop-after", type=int, help="leave after this step; started again, it goes on")
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     for name, value in asdict(Recipe()).items():
@@ -276,8 +281,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
     output, every = arguments.pop("output"), arguments.pop("checkpoint_every")
-    start_from = arguments.pop("start_from")
-    train(Recipe(**arguments), output, checkpoint_every=every, start_from=start_from)
+    start_from, stop_after = arguments.pop("start_from"), arguments.pop("stop_after")
+    train(Recipe(**arguments), output, checkpoint_every=every, start_from=start_from, stop_after=stop_after)
 
 
 if __name__ == "__main__":
