@@ -24,7 +24,7 @@ def test_block_runs(block, tmp_path, monkeypatch):
     data = SyntheticPairs(split="test")
     for number, name in enumerate(("a.png", "b.png")):
         data.photo(f"fish-{number}").to_image().resize((320, 240)).save(name)
-    exec(compile(block, "block", "exec"), {"__name__": "block"})
+    exec(compile(block, "block", "exec", dont_inherit=True), {"__name__": "block"})
 
 
 def test_links_lead_somewhere():

@@ -34,5 +34,5 @@ def plot_training(
         right = axes.twinx()
         right.plot(*zip(*[(step, 100 * value) for step, value in validation], strict=True), "o-", color="tab:orange")
         right.set_ylabel("validation PCK@0.1 (%)", color="tab:orange")
-    axes.legend(loc="upper right")
+    axes.legend(loc="center right")
     figure.savefig(path, dpi=130)
