@@ -100,8 +100,7 @@ class StableDiffusionBackbone(nn.Module):
             model = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=kind, local_files_only=True)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
             settings = read_json(folder / "scheduler" / "scheduler_config.json")
-            known = DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
-            signal = DDIMScheduler.from_config({k: v for k, v in known.items() if k in settings}).alphas_cumprod
+            signal = DDIMScheduler.from_config(settings).alphas_cumprod
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None

@@ -112,8 +112,10 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
         )
     try:
         config = prompts.parse(json.loads(metadata["config"]))
+        if not isinstance(config, PromptConfig):
+            raise ConfigError(f"{type(config).__name__} is not a PromptConfig")
         info = PromptInfo(
-            config=config if isinstance(config, PromptConfig) else _refuse(config),
+            config=config,
             architecture=metadata["architecture"],
             fingerprint=metadata["fingerprint"],
             library_version=metadata["library_version"],
@@ -122,10 +124,6 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
     except (KeyError, ValueError) as error:
         raise PromptFileError(f"{path} is damaged: {error}") from None
     return info, tensors
-
-
-def _refuse(config: object) -> PromptConfig:
-    raise ConfigError(f"{type(config).__name__} is not a PromptConfig")
 
 
 def load_prompt(path: str | Path, *, backbone: Backbone) -> PromptProvider:
