@@ -55,7 +55,7 @@ def test_targets_stand_at_the_words(tokenizer):
     eye, tail = FISH.part_words.index("eye"), FISH.part_words.index("tail")
     coverage[0, eye, 0, 0] = 1.0
     coverage[0, tail, 1, 1] = 0.5
-    for grounded, expected in ((True, 0.5), (False, 0.0)):
+    for grounded, expected in ((1.0, 0.5), (0.5, 0.25), (0.0, 0.0)):
         targets = target_tokens(ids, [FISH], coverage, word_ids, category_grounding=grounded)
         assert targets[0, ids[0].tolist().index(word_ids["eye"]), 0, 0] == 1.0
         assert targets[0, ids[0].tolist().index(word_ids["fish"]), 1, 1] == expected

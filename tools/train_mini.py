@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -54,9 +55,10 @@ class Recipe:
     grounding_weight: float = 0.3
     grounding_until: int = 500
     text_width: int = 128
-    category_grounding: int = 1
+    category_grounding: float = 1.0
     absent_words: float = 0.0
     top_attention: int = 0
+    distractors: float = 0.25
     seed: int = 0
 
 
@@ -69,8 +71,8 @@ class TrainingPhotos:
     labels: list[Labels]
 
 
-def _render(index: int) -> Scene:
-    return render(TRAINING_STREAM, index)
+def _render(index: int, *, distractors: float) -> Scene:
+    return render(TRAINING_STREAM, index, distractors=distractors)
 
 
 def _labels(scene: Scene) -> Labels:
@@ -89,16 +91,17 @@ def _coverage(scenes: list[Scene]) -> Tensor:
     return (F.avg_pool2d(one_hot, 8) * 64).round().to(torch.uint8)
 
 
-def prepare_photos(recipe: Recipe, folder: Path) -> tuple[AutoencoderKL, TrainingPhotos]:
-    """Draw the training photos, fit the encoder to the first 2,000, and encode them all (kept in `folder`)."""
+def prepare_photos(recipe: Recipe, folder: Path, vae: AutoencoderKL | None) -> tuple[AutoencoderKL, TrainingPhotos]:
+    """Draw the training photos, fit an encoder to the first 2,000 unless `vae` is given, and encode them all.
+
+    Both are kept in `folder`.
+    """
     file = folder / "photos.pt"
+    if file.exists():
+        return AutoencoderKL.from_pretrained(folder / "vae"), TrainingPhotos(**torch.load(file, weights_only=False))
     latents, coverage, labels, held = [], [], [], []
     with Pool(2) as pool:
-        scenes = pool.imap(_render, range(recipe.photos), chunksize=64)
-        vae: AutoencoderKL | None = AutoencoderKL.from_pretrained(folder / "vae") if (folder / "vae").exists() else None
-        if vae is not None and file.exists():
-            pool.terminate()
-            return vae, TrainingPhotos(**torch.load(file, weights_only=False))
+        scenes = pool.imap(partial(_render, distractors=recipe.distractors), range(recipe.photos), chunksize=64)
         for scene in track(scenes, "drawing photos", total=recipe.photos):
             held.append(scene)
             labels.append(_labels(scene))
@@ -108,7 +111,7 @@ def prepare_photos(recipe: Recipe, folder: Path) -> tuple[AutoencoderKL, Trainin
                 held = []
     if vae is None:
         vae = build_autoencoder(torch.cat(latents[:4]))
-        vae.save_pretrained(folder / "vae")
+    vae.save_pretrained(folder / "vae")
     vae.requires_grad_(False).eval()
     with torch.no_grad():
         for i, pixels in enumerate(track(latents, "encoding photos")):
@@ -170,20 +173,28 @@ def save_folder(
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) -> None:
-    """Take over the averaged weights of an earlier training; new attention layers start as if they were not there."""
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    unknown = unet.load_state_dict(state["modules"][2], strict=False)
+def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) -> AutoencoderKL:
+    """Take over the weights of a model folder; new attention layers start as if they were not there."""
+    earlier = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    unknown = unet.load_state_dict(earlier.state_dict(), strict=False)
     if unknown.unexpected_keys:
         raise SystemExit(f"{folder} holds another UNet: {unknown.unexpected_keys[:3]}")
-    text.load_state_dict(state["modules"][3])
+    text.load_state_dict(CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").state_dict())
     for name, parameter in unet.named_parameters():
         if name in unknown.missing_keys and ".proj_out." in name:
             torch.nn.init.zeros_(parameter)
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    return vae
 
 
 def train(
-    recipe: Recipe, output: Path, *, checkpoint_every: int, start_from: Path | None, stop_after: int | None
+    recipe: Recipe,
+    output: Path,
+    *,
+    checkpoint_every: int,
+    start_from: Path | None,
+    photos_from: Path | None,
+    stop_after: int | None,
 ) -> None:
     """The whole training, from photos to a diffusers folder in `output / "model"`."""
     output.mkdir(parents=True, exist_ok=True)
@@ -194,11 +205,10 @@ def train(
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer()
     word_ids = {word: tokenizer(word).input_ids[1] for word in vocabulary()}
-    vae, photos = prepare_photos(recipe, start_from or output)
     text = build_text_encoder(tokenizer, recipe.text_width)
     unet = build_unet(recipe.text_width, top_attention=bool(recipe.top_attention))
-    if start_from is not None:
-        load_start(start_from, unet, text)
+    earlier = None if start_from is None else load_start(start_from, unet, text)
+    vae, photos = prepare_photos(recipe, photos_from or output, earlier)
     averages = (copy.deepcopy(unet), copy.deepcopy(text))
     record = record_cross_attention(unet)
     parameters = [*unet.parameters(), *text.parameters()]
@@ -233,7 +243,7 @@ def train(
             signal = alphas[timesteps].sqrt()[:, None, None, None]
             spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
             coverage = photos.coverage[rows].float() / 64
-            targets = target_tokens(ids, labels, coverage, word_ids, category_grounding=bool(recipe.category_grounding))
+            targets = target_tokens(ids, labels, coverage, word_ids, category_grounding=recipe.category_grounding)
             record.maps.clear()
             predicted = unet(signal * clean + spread * noise, timesteps, text(ids).last_hidden_state).sample
             diffusion = F.mse_loss(predicted, signal * noise - spread * clean)
@@ -272,7 +282,8 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for photos, checkpoints and the model")
-    parser.add_argument("--start-from", type=Path, help="folder of an earlier training to go on from, photos included")
+    parser.add_argument("--start-from", type=Path, help="model folder of an earlier training to go on from")
+    parser.add_argument("--photos-from", type=Path, help="folder of an earlier training whose photos to take")
     parser.add_argument("--stop-after", type=int, help="leave after this step; started again, it goes on")
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
@@ -281,8 +292,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
     output, every = arguments.pop("output"), arguments.pop("checkpoint_every")
-    start_from, stop_after = arguments.pop("start_from"), arguments.pop("stop_after")
-    train(Recipe(**arguments), output, checkpoint_every=every, start_from=start_from, stop_after=stop_after)
+    start = {name: arguments.pop(name) for name in ("start_from", "photos_from", "stop_after")}
+    train(Recipe(**arguments), output, checkpoint_every=every, **start)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def target_tokens(
     coverage: torch.Tensor,
     word_ids: dict[str, int],
     *,
-    category_grounding: bool,
+    category_grounding: float,
 ) -> torch.Tensor:
     """Which text slot each place of the photo belongs to.
 
@@ -124,17 +124,17 @@ def target_tokens(
         labels: B of them.
         coverage: (B, K, h, w), the share of each cell that part k covers.
         word_ids: token id of each word.
-        category_grounding: the object's other places belong to the category's word, if it stands there.
+        category_grounding: share to which the object's other places belong to the category's word, if it stands there.
 
     Returns:
         (B, 77, h, w), at most 1 summed over slots.
     """
     targets = coverage.new_zeros(len(labels), input_ids.shape[1], *coverage.shape[2:])
     for row, (ids, label) in enumerate(zip(input_ids.tolist(), labels, strict=True)):
-        named = category_grounding and word_ids[label.category] in ids
-        whole = ids.index(word_ids[label.category]) if named else None
+        category = word_ids[label.category]
         for k, word in enumerate(label.part_words):
-            slot = ids.index(word_ids[word]) if word_ids[word] in ids else whole
-            if slot is not None:
-                targets[row, slot] += coverage[row, k]
+            if word_ids[word] in ids:
+                targets[row, ids.index(word_ids[word])] += coverage[row, k]
+            elif category in ids:
+                targets[row, ids.index(category)] += category_grounding * coverage[row, k]
     return targets

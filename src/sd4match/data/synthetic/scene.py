@@ -53,8 +53,10 @@ class Scene:
     occluded: bool
 
 
-def render(seed: int, index: int, *, category: str | None = None, size: int = 96) -> Scene:
+def render(seed: int, index: int, *, category: str | None = None, size: int = 96, distractors: float = 0.25) -> Scene:
     """Draw photo number `index` of the stream `seed`: `size` x `size` pixels.
+
+    With probability `distractors` a smaller object of another category stands in it too.
 
     >>> scene = render(0, 3, category="fish")
     >>> scene.pixels.shape, scene.part_ids.shape, scene.points.shape
@@ -68,7 +70,7 @@ def render(seed: int, index: int, *, category: str | None = None, size: int = 96
     background = _colour_name(rng)
     canvas = Image.new("RGB", (grid, grid), _jitter(rng, background))
     _clutter(canvas, rng, grid)
-    if rng.random() < 0.25:
+    if rng.random() < distractors:
         others = [other for other in names if other != name]
         _other_object(canvas, rng, others[int(rng.integers(len(others)))], grid)
 
