@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
-from sd4match.errors import InputError, PromptFileError, PromptMismatchError
+from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
 from sd4match.prompting.artifact import UnknownWeightsWarning, load_prompt, read_prompt, save_prompt
 from sd4match.prompting.fixed import EmptyPrompt, TextPrompt, clean_category
 from sd4match.prompting.learned import SinglePrompt
@@ -87,8 +87,10 @@ def test_only_the_slots_learn(mini):
 
 
 def test_slots_must_fit(mini):
-    with pytest.raises(InputError, match="1 to 75"):
+    with pytest.raises(ConfigError, match="at most 75"):
         SinglePrompt(backbone=mini, slots=76)
+    with pytest.raises(ConfigError, match="slots"):
+        SinglePrompt(backbone=mini, slots=0)
     with pytest.raises(InputError, match="takes no prompt"):
         SinglePrompt(backbone=FakeBackbone())
 

@@ -5,23 +5,14 @@ Everything that cannot work together is refused here, before any weights load.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
@@ -29,17 +20,11 @@ from sd4match.data.config import DatasetConfig, Split, SyntheticConfig
 from sd4match.errors import ConfigError, choose_from
 from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig, NearestNeighborConfig
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
-from sd4match.registry import ComponentConfig, Settings
+from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPrompt, Settings
 
 if TYPE_CHECKING:
     from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PromptProvider
     from sd4match.types import Sampling
-
-AnyBackbone = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.backbones.parse)]
-AnyPrompt = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.prompts.parse)]
-AnyMatcher = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.matchers.parse)]
-AnyLoss = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.losses.parse)]
-AnyDataset = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(registry.datasets.parse)]
 
 
 class SamplingSettings(Settings):
@@ -126,20 +111,42 @@ class Components:
     loss: MatchingLoss
 
 
-def build(config: ExperimentConfig, *, device: str = "cpu") -> Components:
+def build(
+    config: ExperimentConfig,
+    *,
+    prompt_file: str | Path | None = None,
+    prompt_settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Components:
     """Load the backbone and build the rest around it.
 
     Args:
         config: checked.
+        prompt_file: a learned prompt, instead of the config's.
+        prompt_settings: what to change in that file's config; see `load_prompt`.
         device: where the backbone and learned parts live, for example "cpu" or "cuda".
     """
-    from torch import nn
+    from sd4match.prompting.artifact import load_prompt
 
     backbone: Backbone = registry.backbones.build(config.backbone, device=device)
-    prompt: PromptProvider = registry.prompts.build(config.prompt, backbone=backbone)
-    if isinstance(prompt, nn.Module):
-        prompt.to(device)
+    if prompt_file is None:
+        prompt = build_prompt(config, backbone)
+    else:
+        prompt = load_prompt(prompt_file, backbone=backbone, settings=prompt_settings)
     return Components(backbone, prompt, registry.matchers.build(config.matcher), registry.losses.build(config.loss))
+
+
+def build_prompt(config: ExperimentConfig, backbone: Backbone) -> PromptProvider:
+    """The experiment's prompt around a backbone, on its device; a prompt for each category learns those of the data."""
+    from torch import nn
+
+    settings = config.prompt
+    if isinstance(settings, PromptConfig) and settings.wants_categories:
+        settings = settings.for_categories(build_dataset(config, "train").categories)
+    prompt: PromptProvider = registry.prompts.build(settings, backbone=backbone)
+    if isinstance(prompt, nn.Module) and isinstance(backbone, nn.Module):
+        prompt.to(next(backbone.parameters()).device)
+    return prompt
 
 
 def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
@@ -148,28 +155,44 @@ def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
     return dataset
 
 
-def preset_names() -> tuple[str, ...]:
-    """The experiments that come with the package.
+_PRESETS = Path(str(files("sd4match").joinpath("presets")))
 
-    >>> "mini-single" in preset_names()
-    True
+
+def preset_names() -> tuple[str, ...]:
+    """The experiments that come with the package: "cpm" is on mini, "sd2-1-cpm" on Stable Diffusion 2.1.
+
+    >>> "cpm" in preset_names(), "mini-cpm" in preset_names(), "sd2-1-cpm" in preset_names()
+    (True, True, True)
     """
-    return tuple(sorted(Path(str(file)).stem for file in files("sd4match").joinpath("presets").iterdir()))
+    experiments = {file.stem for file in _PRESETS.glob("*.yaml")}
+    models = [file.stem for file in (_PRESETS / "on").glob("*.yaml")]
+    plain = {name for name in experiments if not name.startswith(tuple(f"{model}-" for model in models))}
+    return tuple(sorted(experiments | {f"{model}-{name}" for model in models for name in plain}))
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """An experiment that comes with the package, with `a.b=c` overrides.
 
+    MODEL-EXPERIMENT lays the experiment's few lines over what all experiments on that model share; without a model it
+    is mini.
+
     Raises:
         ConfigError: there is no such preset, or an override does not fit.
 
-    >>> load_preset("mini-single", ["training.steps=5"]).training.steps
+    >>> load_preset("single", ["training.steps=5"]).training.steps
     5
     """
     if name not in preset_names():
         raise ConfigError(f"unknown preset {name!r}; {choose_from(name, preset_names())}")
-    text = files("sd4match").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_config(text, origin=f"preset {name}", overrides=overrides)
+    model = next((file.stem for file in (_PRESETS / "on").glob("*.yaml") if name.startswith(f"{file.stem}-")), "mini")
+    own, plain = _PRESETS / f"{name}.yaml", _PRESETS / f"{name.removeprefix(f'{model}-')}.yaml"
+    shared, experiment = (
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in (_PRESETS / "on" / f"{model}.yaml", own if own.is_file() else plain)
+    )
+    prompt = experiment["prompt"]
+    prompt = {**shared.pop("prompt_settings", {}).get(prompt["kind"], {}), **prompt}
+    return _make_config({**shared, **experiment, "prompt": prompt}, origin=f"preset {name}", overrides=overrides)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -195,6 +218,10 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
         raise ConfigError(
             f"{origin} must hold fields ({', '.join(ExperimentConfig.model_fields)}), not {type(tree).__name__}"
         )
+    return _make_config(tree, origin=origin, overrides=overrides)
+
+
+def _make_config(tree: dict[str, Any], *, origin: str, overrides: Iterable[str]) -> ExperimentConfig:
     for override in overrides:
         _override(tree, override)
     try:

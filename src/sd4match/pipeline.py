@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import grid_points
 from sd4match.matching.correlation import correlate_maps, photo_to_cells
-from sd4match.prompting.artifact import load_prompt
-from sd4match.prompting.pairing import pair_prompts
+from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PromptProvider
 from sd4match.types import FeatureMap, Photo, Sampling
 
@@ -46,6 +45,26 @@ class MatchResult:
         return len(self.scores)
 
 
+def build_for_matching(
+    config: ExperimentConfig,
+    *,
+    prompt: str | Path | None = None,
+    prompt_settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Components:
+    """As `config.build`, but a prompt that is learned must come from a file.
+
+    Raises:
+        ConfigError: the config's prompt is yet to be learned and no file is given.
+    """
+    parts = build(config, prompt_file=prompt, prompt_settings=prompt_settings, device=device)
+    if prompt is None and parts.prompt.parameter_groups():
+        raise ConfigError(
+            f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"
+        )
+    return parts
+
+
 class SemanticMatcher:
     """The journey from two photos to matches, composed of a backbone, a prompt and a matcher.
 
@@ -67,7 +86,7 @@ class SemanticMatcher:
     @classmethod
     def from_preset(
         cls,
-        name: str = "mini-text",
+        name: str = "text",
         *,
         prompt: str | Path | None = None,
         overrides: Iterable[str] = (),
@@ -92,23 +111,13 @@ class SemanticMatcher:
         Raises:
             ConfigError: the config's prompt is yet to be learned and no file is given.
         """
-        return cls.from_components(build(config, device=device), config, prompt=prompt)
+        return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
-    def from_components(
-        cls, parts: Components, config: ExperimentConfig, *, prompt: str | Path | None = None
-    ) -> SemanticMatcher:
+    def from_components(cls, parts: Components, config: ExperimentConfig) -> SemanticMatcher:
         """Compose built parts, with the sampling of the config's evaluation."""
-        if prompt is not None:
-            provider = load_prompt(prompt, backbone=parts.backbone)
-        elif parts.prompt.parameter_groups():
-            raise ConfigError(
-                f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"
-            )
-        else:
-            provider = parts.prompt
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
-        return cls(backbone=parts.backbone, prompt=provider, matcher=parts.matcher, sampling=sampling)
+        return cls(backbone=parts.backbone, prompt=parts.prompt, matcher=parts.matcher, sampling=sampling)
 
     @torch.no_grad()
     def match(
@@ -140,7 +149,8 @@ class SemanticMatcher:
         """
         photos = [as_photo(source), as_photo(target)]
         wanted = grid_points(photos[0].size, side=grid) if points is None else check_points(points, photos[0])
-        images = [make_images([photo], [category], {"backbone": self.backbone.prepare}) for photo in photos]
+        views = wanted_views(self.backbone, self.prompt)
+        images = [make_images([photo], [category], views) for photo in photos]
         prompts = pair_prompts(self.prompt, images[0], images[1])
         maps = [
             self.backbone.extract(self.backbone.encode(image.views["backbone"]), prompt, self.sampling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sd4match.spec import FeatureSpec
+from sd4match.spec import FeatureSpec, ImageFeatureSpec
 from sd4match.types import (
     Correlation,
     FeatureMap,
@@ -30,6 +30,9 @@ from sd4match.types import (
 
 Scope = Literal["dataset", "category", "image", "pair"]
 """What a prompt depends on."""
+
+Prepare = Callable[[Photo], View]
+"""A photo -> somebody's view of it. Needs no weights."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Backbone(Protocol):
 class ImageEncoder(Protocol):
     """What conditional prompts look at."""
 
+    spec: ImageFeatureSpec
+
     def prepare(self, photo: Photo) -> View:
         """The photo in this encoder's frame."""
 
@@ -105,6 +110,13 @@ class PromptProvider(Protocol):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What there is to learn; [] if nothing."""
+
+
+@runtime_checkable
+class LooksAtPhotos(Protocol):
+    """A prompt provider that wants views of the photos: `ImageBatch.views` will have them under these names."""
+
+    views: Mapping[str, Prepare]
 
 
 @runtime_checkable

@@ -10,9 +10,9 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 from pydantic.fields import FieldInfo
 
 from sd4match.errors import ConfigError, UnknownComponentError, choose_from
@@ -31,6 +31,18 @@ class ComponentConfig(Settings):
     implementation: ClassVar[str | Callable[..., Any]]
     """"package.module:attribute", or the callable itself; called with the fields (without `kind`) as keywords."""
 
+    @classmethod
+    def of(cls, **fields: object) -> Self:
+        """A config from its fields.
+
+        Raises:
+            ConfigError: a field is unknown, of a wrong type, or does not go with another.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise ConfigError(describe(error, cls)) from None
+
 
 ConfigClass = TypeVar("ConfigClass", bound=type[ComponentConfig])
 
@@ -48,9 +60,11 @@ class Registry:
     {'radius': 2.0}
     """
 
-    def __init__(self, sort: str, entry_point_group: str) -> None:
+    def __init__(self, sort: str, entry_point_group: str, *, builtins: str | None = None) -> None:
         self.sort = sort
         self.entry_point_group = entry_point_group
+        self.builtins = builtins
+        """The module whose import registers what comes with the package."""
         self._configs: dict[str, type[ComponentConfig]] = {}
 
     def register(self, config: ConfigClass) -> ConfigClass:
@@ -72,14 +86,16 @@ class Registry:
         return config
 
     @cached_property
-    def _entry_points_loaded(self) -> bool:
+    def _all_loaded(self) -> bool:
+        if self.builtins:
+            import_module(self.builtins)
         for point in entry_points(group=self.entry_point_group):
             self.register(point.load())
         return True
 
     def kinds(self) -> tuple[str, ...]:
         """All kinds, those of installed packages included."""
-        return tuple(sorted(self._configs)) if self._entry_points_loaded else ()
+        return tuple(sorted(self._configs)) if self._all_loaded else ()
 
     def parse(self, value: object) -> ComponentConfig:
         """A config from a mapping with `kind`, from a bare kind, or from a config.
@@ -95,11 +111,7 @@ class Registry:
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ConfigError(f"a {self.sort} needs a kind; known: {', '.join(self.kinds())}")
-        config = self._find(value["kind"])
-        try:
-            return config.model_validate(dict(value))
-        except ValidationError as error:
-            raise ConfigError(describe(error, config)) from None
+        return self._find(value["kind"]).of(**value)
 
     def _find(self, kind: str) -> type[ComponentConfig]:
         if kind not in self._configs and kind not in self.kinds():
@@ -141,9 +153,17 @@ def _owner(config: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseMod
     return config
 
 
-backbones = Registry("backbone", "sd4match.backbones")
-image_encoders = Registry("image encoder", "sd4match.image_encoders")
-prompts = Registry("prompt", "sd4match.prompts")
-matchers = Registry("matcher", "sd4match.matchers")
-losses = Registry("loss", "sd4match.losses")
-datasets = Registry("data set", "sd4match.datasets")
+backbones = Registry("backbone", "sd4match.backbones", builtins="sd4match.backbones.config")
+image_encoders = Registry("image encoder", "sd4match.image_encoders", builtins="sd4match.backbones.config")
+prompts = Registry("prompt", "sd4match.prompts", builtins="sd4match.prompting.config")
+matchers = Registry("matcher", "sd4match.matchers", builtins="sd4match.matching.config")
+losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.config")
+datasets = Registry("data set", "sd4match.datasets", builtins="sd4match.data.config")
+
+AnyBackbone = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(backbones.parse)]
+"""A field that holds a backbone's config, built-in or foreign; likewise below."""
+AnyImageEncoder = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(image_encoders.parse)]
+AnyPrompt = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(prompts.parse)]
+AnyMatcher = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(matchers.parse)]
+AnyLoss = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(losses.parse)]
+AnyDataset = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(datasets.parse)]

@@ -25,3 +25,15 @@ class FeatureSpec:
     """Image sizes must be multiples of this."""
     architecture: str
     """One line that two interchangeable checkpoints share."""
+
+
+@dataclass(frozen=True)
+class ImageFeatureSpec:
+    """The shape of what an image encoder gives."""
+
+    patches: int
+    """Places P of the photo that have a vector."""
+    local: int
+    """Width of a patch's vector."""
+    pooled: int
+    """Width of the vector of the whole photo."""

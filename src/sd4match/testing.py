@@ -6,18 +6,29 @@ Needs the extra `testing`. Everything shrinks towards small sizes and zeros.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sd4match.errors import InputError
 from sd4match.geometry import squash_frame
 from sd4match.protocols import PairRecord, TextEncoder
-from sd4match.spec import FeatureSpec
-from sd4match.types import Correlation, FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.spec import FeatureSpec, ImageFeatureSpec
+from sd4match.types import (
+    Correlation,
+    FeatureMap,
+    ImageFeatures,
+    Latents,
+    Photo,
+    PromptEmbedding,
+    Sampling,
+    View,
+    Views,
+)
 
 
 @st.composite
@@ -79,6 +90,76 @@ def random_correlation(
     return correlate_maps(source, target, queries)
 
 
+class FakeTextEncoder:
+    """A text encoder without weights to load: 32 tokens, width 8, 16 slots; each slot sees those before it.
+
+    >>> text = FakeTextEncoder()
+    >>> text.transform(text.embed(text.tokenize(["ab", ""]))).shape
+    torch.Size([2, 16, 8])
+    """
+
+    width = 8
+    token_budget = 16
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._vocabulary = torch.randn(32, self.width, generator=generator)
+        self._positions = 0.1 * torch.randn(self.token_budget, self.width, generator=generator)
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch slots"]:
+        """A token for each letter; BOS 0, EOS 1, padding 2.
+
+        Raises:
+            InputError: a text has more letters than there are slots.
+        """
+        rows = []
+        for text in texts:
+            if len(text) > self.token_budget - 2:
+                raise InputError(f"{text!r} has {len(text)} tokens; there is room for {self.token_budget - 2}")
+            row = self.frame_ids(len(text))
+            row[1 : len(text) + 1] = torch.tensor([3 + ord(letter) % 29 for letter in text], dtype=row.dtype)
+            rows.append(row)
+        return torch.stack(rows)
+
+    def frame_ids(self, slots: int) -> Int[Tensor, " slots"]:
+        """BOS, place holders, EOS, padding."""
+        return torch.tensor([0, *[2] * slots, 1, *[2] * (self.token_budget - slots - 2)])
+
+    def vocabulary(self) -> Float[Tensor, "tokens width"]:
+        """Without positions."""
+        return self._vocabulary
+
+    def embed(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
+        """Vocabulary plus positions."""
+        return self._vocabulary[ids] + self._positions
+
+    def transform(self, inputs: Float[Tensor, "batch slots width"]) -> Float[Tensor, "batch slots width"]:
+        """The running mean over the slots before and its own, through tanh."""
+        count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype)[:, None]
+        return torch.tanh(inputs.cumsum(dim=1) / count)
+
+
+class FakeImageEncoder:
+    """An image encoder without weights: colours of 4 x 4 patches of a 16 x 16 view, and their mean.
+
+    >>> FakeImageEncoder().spec
+    ImageFeatureSpec(patches=16, local=48, pooled=48)
+    """
+
+    spec = ImageFeatureSpec(patches=16, local=48, pooled=48)
+
+    def prepare(self, photo: Photo) -> View:
+        """Squash to 16 x 16."""
+        from sd4match.backbones.frames import squash
+
+        return squash(photo, (16, 16))
+
+    def encode(self, views: Views) -> ImageFeatures:
+        """(B, 16, 48) and (B, 48)."""
+        local = torch.nn.functional.pixel_unshuffle(views.pixels, 4).flatten(2).transpose(1, 2)
+        return ImageFeatures(local, local.mean(dim=1))
+
+
 class FakeBackbone:
     """A backbone without weights: colours of 4 x 4 patches, tinted by the prompt. Deterministic and fast.
 
@@ -88,10 +169,10 @@ class FakeBackbone:
     """
 
     fingerprint = "unknown"
-    text: TextEncoder | None = None
 
-    def __init__(self, *, side: int = 32) -> None:
+    def __init__(self, *, side: int = 32, text: TextEncoder | None = None) -> None:
         self.side = side
+        self.text = text
         self.encoded = 0
         """Photos that went through `encode`."""
         self.spec = FeatureSpec(

@@ -1,32 +1,55 @@
-"""A backbone around a backbone that encodes a photo once."""
+"""Decorators that encode a photo once: a backbone around a backbone, an image encoder around an image encoder."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from sd4match.protocols import Backbone, TextEncoder
-from sd4match.spec import FeatureSpec
-from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.protocols import Backbone, ImageEncoder, TextEncoder
+from sd4match.spec import FeatureSpec, ImageFeatureSpec
+from sd4match.types import FeatureMap, ImageFeatures, Latents, Photo, PromptEmbedding, Sampling, View, Views
+
+
+class _Kept:
+    """Tensors of photos by the digest of their pixels, on the CPU, up to `max_bytes`, the longest unused go first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._rows: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
+        self._bytes = 0
+
+    def rows(self, views: Views, compute: Callable[[Views], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `compute` gives for all views, computed for those that are not kept."""
+        missing = list({key: i for i, key in enumerate(views.keys) if key not in self._rows}.values())
+        found = {key: self._rows[key] for key in views.keys if key in self._rows}
+        if missing:
+            keys = tuple(views.keys[i] for i in missing)
+            fresh = compute(Views(views.pixels[missing], tuple(views.frames[i] for i in missing), keys))
+            for row, key in enumerate(keys):
+                found[key] = tuple(part[row].cpu() for part in fresh)
+                self._rows[key] = found[key]
+                self._bytes += sum(part.nbytes for part in found[key])
+        for key in found:
+            self._rows.move_to_end(key)
+        while self._bytes > self.max_bytes and len(self._rows) > 1:
+            _, dropped = self._rows.popitem(last=False)
+            self._bytes -= sum(part.nbytes for part in dropped)
+        return tuple(torch.stack(parts) for parts in zip(*(found[key] for key in views.keys), strict=True))
 
 
 class CachedBackbone(nn.Module):
-    """Keeps the latents of photos it has seen, on the CPU; the VAE costs more than the UNet, and ignores the prompt.
-
-    Latents are kept by the digest of the photo's pixels, up to `max_bytes`, the longest unused ones dropped first.
-    """
+    """Keeps the latents of photos it has seen; the VAE costs more than the UNet, and ignores the prompt."""
 
     def __init__(self, backbone: Backbone, *, max_bytes: int = 1 << 30) -> None:
         super().__init__()
         self.backbone = backbone
-        self.max_bytes = max_bytes
         self.spec: FeatureSpec = backbone.spec
         self.text: TextEncoder | None = backbone.text
         self.fingerprint: str = backbone.fingerprint
-        self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-        self._bytes = 0
+        self._kept = _Kept(max_bytes)
 
     def prepare(self, photo: Photo) -> View:
         """As the inner backbone."""
@@ -34,30 +57,37 @@ class CachedBackbone(nn.Module):
 
     def encode(self, views: Views) -> Latents:
         """Encode the photos that are not kept, take the others from memory."""
-        missing = [i for i, key in enumerate(views.keys) if key not in self._kept]
-        missing = list({views.keys[i]: i for i in missing}.values())
-        found = {key: self._kept[key] for key in views.keys if key in self._kept}
-        if missing:
-            rows = Views(
-                views.pixels[missing], tuple(views.frames[i] for i in missing), tuple(views.keys[i] for i in missing)
-            )
-            fresh = self.backbone.encode(rows)
-            for key, mean, log_variance in zip(fresh.keys, fresh.mean, fresh.log_variance, strict=True):
-                found[key] = (mean.cpu(), log_variance.cpu())
-                self._keep(key, found[key])
-        for key in found:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-        means, log_variances = zip(*(found[key] for key in views.keys), strict=True)
-        return Latents(torch.stack(means), torch.stack(log_variances), views.frames, views.keys)
 
-    def _keep(self, key: str, moments: tuple[Tensor, Tensor]) -> None:
-        self._kept[key] = moments
-        self._bytes += sum(part.nbytes for part in moments)
-        while self._bytes > self.max_bytes and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= sum(part.nbytes for part in dropped)
+        def moments(missing: Views) -> tuple[Tensor, ...]:
+            latents = self.backbone.encode(missing)
+            return latents.mean, latents.log_variance
+
+        mean, log_variance = self._kept.rows(views, moments)
+        return Latents(mean, log_variance, views.frames, views.keys)
 
     def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """As the inner backbone."""
         return self.backbone.extract(latents, prompt, sampling)
+
+
+class CachedImageEncoder:
+    """Keeps the features of photos it has seen."""
+
+    def __init__(self, encoder: ImageEncoder, *, max_bytes: int = 1 << 30) -> None:
+        self.encoder = encoder
+        self.spec: ImageFeatureSpec = encoder.spec
+        self._kept = _Kept(max_bytes)
+
+    def prepare(self, photo: Photo) -> View:
+        """As the inner encoder."""
+        return self.encoder.prepare(photo)
+
+    def encode(self, views: Views) -> ImageFeatures:
+        """Encode the photos that are not kept, take the others from memory."""
+
+        def features(missing: Views) -> tuple[Tensor, ...]:
+            fresh = self.encoder.encode(missing)
+            return fresh.local, fresh.pooled
+
+        local, pooled = self._kept.rows(views, features)
+        return ImageFeatures(local, pooled)

@@ -1,4 +1,4 @@
-"""Configs of the backbones, and what they declare before weights load."""
+"""Configs of backbones and image encoders, and what they declare before weights load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sd4match.backbones.checkpoints import find_checkpoint, read_spec
-from sd4match.registry import ComponentConfig, backbones
+from sd4match.registry import ComponentConfig, backbones, image_encoders
 from sd4match.spec import FeatureSpec
 
 
@@ -40,3 +40,31 @@ class StableDiffusionConfig(BackboneConfig):
             CheckpointError: there is no such model, or it is of another layout.
         """
         return read_spec(find_checkpoint(self.weights), layer=self.layer)
+
+
+@image_encoders.register
+class Dinov2Config(ComponentConfig):
+    """DINOv2, as CPM looks at photos."""
+
+    kind: Literal["dinov2"] = "dinov2"
+    weights: str = Field("facebook/dinov2-base", description="a transformers folder, or its name on the hub")
+    implementation = "sd4match.backbones.image_encoders:load_dinov2"
+
+
+@image_encoders.register
+class ClipConfig(ComponentConfig):
+    """CLIP's image tower, as the implicit captioner looks at photos."""
+
+    kind: Literal["clip"] = "clip"
+    weights: str = Field("openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub")
+    implementation = "sd4match.backbones.image_encoders:load_clip"
+
+
+@image_encoders.register
+class BackboneEncoderConfig(ComponentConfig):
+    """The backbone itself, under the empty prompt."""
+
+    kind: Literal["backbone"] = "backbone"
+    side: int = Field(8, ge=1, description="patches a side, pooled from the feature map")
+    timestep: int = Field(50, ge=0, lt=1000)
+    implementation = "sd4match.backbones.image_encoders:load_backbone_encoder"

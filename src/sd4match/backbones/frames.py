@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sd4match.geometry import squash_frame
-from sd4match.types import Photo, Size, View
+from sd4match.types import ImageFrame, Photo, Size, View
 
 
 def squash(photo: Photo, size: Size) -> View:
@@ -22,3 +22,26 @@ def squash(photo: Photo, size: Size) -> View:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1.0
     return View(pixels, squash_frame(photo.size, size), photo.key)
+
+
+def crop_centre(
+    photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], deviation: tuple[float, float, float]
+) -> View:
+    """Resize (bicubic) so that the shorter side has `shorter` pixels, crop the central square, normalise each channel.
+
+    >>> photo = Photo.from_image(Image.new("RGB", (32, 16)))
+    >>> view = crop_centre(photo, shorter=8, side=6, mean=(0.5,) * 3, deviation=(0.5,) * 3)
+    >>> view.pixels.shape, view.frame.offset
+    (torch.Size([3, 6, 6]), (-5.0, -1.0))
+    """
+    height, width = photo.size
+    scale = shorter / min(height, width)
+    size = (shorter, int(scale * width)) if height < width else (int(scale * height), shorter)
+    resized = photo.to_image().resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    square = torch.from_numpy(np.array(resized.crop((left, top, left + side, top + side)))).permute(2, 0, 1) / 255.0
+    pixels = (square - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+    frame = squash_frame(photo.size, size)
+    offset = (frame.offset[0] - left, frame.offset[1] - top)
+    moved = ImageFrame(photo.size, (side, side), frame.scale, offset)
+    return View(pixels, moved, photo.key)

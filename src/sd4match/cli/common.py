@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from sd4match.config import ExperimentConfig
-    from sd4match.protocols import Backbone
 
 console = Console(stderr=True, highlight=False)
 """Progress and remarks; what a command answers goes to stdout."""
@@ -24,6 +23,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: a.
 BackboneName = Annotated[str | None, typer.Option(help='"mini", or the folder of a diffusers model.')]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Fallback = Annotated[
+    str | None, typer.Option(help='"text": a class prompt takes the text template for categories it has not learned.')
+]
 ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print the experiment as YAML and leave.")]
 
 
@@ -59,6 +61,11 @@ def show_config(config: ExperimentConfig) -> None:
     """Print a config and leave."""
     typer.echo(config.to_yaml(), nl=False)
     raise typer.Exit
+
+
+def prompt_settings(fallback: str | None) -> dict[str, str]:
+    """What an option changes in the config of a prompt file."""
+    return {} if fallback is None else {"fallback": fallback}
 
 
 def pick_device(name: str) -> str:
@@ -104,10 +111,3 @@ def progress_bar() -> Iterator[Progress]:
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
         yield progress
-
-
-def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:
-    """What a report or a prompt file says of the backbone."""
-    weights: Any = getattr(config.backbone, "weights", config.backbone.kind)
-    name = weights if weights == "mini" else Path(str(weights)).expanduser().resolve().name
-    return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}

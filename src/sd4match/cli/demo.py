@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,18 +35,18 @@ def command(
 ) -> None:
     """Learn a prompt on mini and compare it with text on pairs it has never seen. Two minutes, no network."""
     started = time.perf_counter()
-    from sd4match.cli.common import backbone_entry, console, quiet_libraries
+    from sd4match.cli.common import console, quiet_libraries
     from sd4match.cli.train import learn
     from sd4match.config import build, build_dataset, load_preset
     from sd4match.errors import InputError
-    from sd4match.evaluation.report import comparison, make_report, result, write_report
-    from sd4match.evaluation.scores import compare
+    from sd4match.evaluation.report import backbone_entry, make_report, result, write_report
+    from sd4match.evaluation.run import compare_prompts
     from sd4match.prompting.fixed import EmptyPrompt, TextPrompt
 
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder")
     quiet_libraries()
-    config = load_preset("mini-single", [f"prompt.seed={seed}", f"training.seed={seed}"])
+    config = load_preset("single", [f"prompt.seed={seed}", f"training.seed={seed}"])
     parts = build(config)
     console.print("Learning one prompt for all categories on mini, a small diffusion model; its weights stay frozen.")
     run = learn(config, parts, output, prompt_file=output / "single.safetensors")
@@ -60,11 +59,10 @@ def command(
     }
     scores = _evaluate(config, parts, data, prompts | {"part words": part_word_prompt(parts)})
     floor = _baselines(config, data)
-    options = config.evaluation
     comparisons = [
-        comparison(a, b, compare(scores[a], scores[b], average="image", alpha=0.1, samples=options.bootstrap_samples, seed=options.seed), metric="image PCK@0.1")  # noqa: E501
+        compare_prompts(config, scores, a, b)
         for a, b in (("single", "text"), ("single", "empty"), ("text", "empty"), ("single", "part words"))
-    ]  # fmt: skip
+    ]
     report = make_report(
         config=config,
         results=[result(name, scores[name], config) for name in prompts],
@@ -92,25 +90,14 @@ def part_word_prompt(parts: Components) -> PromptProvider:
 def _evaluate(
     config: ExperimentConfig, parts: Components, data: PairDataset, prompts: Mapping[str, PromptProvider]
 ) -> dict[str, PairScores]:
-    from sd4match.backbones.cached import CachedBackbone
     from sd4match.cli.common import progress_bar
-    from sd4match.evaluation.evaluator import Evaluator
-    from sd4match.measurement import measurement
+    from sd4match.evaluation.run import evaluate_prompts
 
-    options = config.evaluation
-    evaluator = Evaluator(
-        backbone=CachedBackbone(parts.backbone),
-        matcher=parts.matcher,
-        measurement=measurement(options.measurement),
-        sampling=options.sampling.sampling(options.seed),
-        batch_size=options.batch_size,
-    )
-    scores = {}
     with progress_bar() as bar:
-        for name, prompt in prompts.items():
-            task = bar.add_task(f"evaluating {name}", total=len(data))
-            scores[name] = evaluator.evaluate(data, prompt, progress=partial(bar.advance, task))
-    return scores
+        tasks = {name: bar.add_task(f"evaluating {name}", total=len(data)) for name in prompts}
+        return evaluate_prompts(
+            config, parts, data, prompts, progress=lambda name, done: bar.advance(tasks[name], done)
+        )
 
 
 def _baselines(config: ExperimentConfig, data: PairDataset) -> dict[str, PairScores]:
@@ -201,5 +188,5 @@ def _tell(report: Mapping[str, Any], scores: Mapping[str, PairScores], output: P
         "\nTry next:\n"
         f"  sd4match match PHOTO_A PHOTO_B --prompt {output}/single.safetensors --output matches\n"
         f"  sd4match evaluate --prompt {output}/single.safetensors --against text --output runs/evaluate\n"
-        "  sd4match train --preset mini-single --set prompt.slots=60 --output runs/slots-60"
+        "  sd4match train --preset single --set prompt.slots=60 --output runs/slots-60"
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Preset, Set, ShowConfig
+from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Fallback, Preset, Set, ShowConfig
 
 
 def command(
@@ -23,6 +22,7 @@ def command(
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    fallback: Fallback = None,
     backbone: BackboneName = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -30,13 +30,20 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Measure a prompt: PCK per image, per point and per category, with bootstrap intervals."""
-    from sd4match.cli.common import backbone_entry, pick_device, progress_bar, quiet_libraries, read_config, show_config
+    from sd4match.cli.common import (
+        pick_device,
+        progress_bar,
+        prompt_settings,
+        quiet_libraries,
+        read_config,
+        show_config,
+    )
 
     settings = read_config(
         preset=preset,
         config=config,
         overrides=overrides,
-        default="mini-single" if prompt else "mini-text",
+        default="single" if prompt else "text",
         backbone=backbone,
         dtype=dtype,
     )
@@ -44,13 +51,11 @@ def command(
         show_config(settings)
 
     from sd4match import registry
-    from sd4match.config import build, build_dataset
+    from sd4match.config import build_dataset
     from sd4match.errors import ConfigError, InputError
-    from sd4match.evaluation.evaluator import Evaluator
-    from sd4match.evaluation.report import comparison, make_report, result, to_markdown, write_report
-    from sd4match.evaluation.scores import compare
-    from sd4match.measurement import measurement
-    from sd4match.pipeline import SemanticMatcher
+    from sd4match.evaluation.report import backbone_entry, make_report, result, to_markdown, write_report
+    from sd4match.evaluation.run import compare_prompts, evaluate_prompts
+    from sd4match.pipeline import build_for_matching
     from sd4match.prompting.artifact import load_prompt
 
     if split not in ("train", "validation", "test"):
@@ -60,9 +65,8 @@ def command(
     started = time.perf_counter()
     where = pick_device(device)
     quiet_libraries()
-    parts = build(settings, device=where)
-    matcher = SemanticMatcher.from_components(parts, settings, prompt=prompt)
-    providers = {prompt.stem if prompt else settings.prompt.kind: matcher.prompt}
+    parts = build_for_matching(settings, prompt=prompt, prompt_settings=prompt_settings(fallback), device=where)
+    providers = {prompt.stem if prompt else settings.prompt.kind: parts.prompt}
     if against is not None:
         other = (
             registry.prompts.build(registry.prompts.parse(against), backbone=parts.backbone)
@@ -72,24 +76,13 @@ def command(
         name = Path(against).stem
         providers[name if name not in providers else f"{name} (against)"] = other
     data = build_dataset(settings, split)  # type: ignore[arg-type]
-    options = settings.evaluation
-    evaluator = Evaluator(
-        backbone=parts.backbone,
-        matcher=parts.matcher,
-        measurement=measurement(options.measurement),
-        sampling=matcher.sampling,
-        batch_size=options.batch_size,
-    )
-    scores = {}
     with progress_bar() as bar:
-        for name, provider in providers.items():
-            task = bar.add_task(f"evaluating {name}", total=min(limit or len(data), len(data)))
-            scores[name] = evaluator.evaluate(data, provider, limit=limit, progress=partial(bar.advance, task))
-    comparisons = []
-    if len(scores) == 2:
-        (a, of_a), (b, of_b) = scores.items()
-        outcome = compare(of_a, of_b, average="image", alpha=0.1, samples=options.bootstrap_samples, seed=options.seed)
-        comparisons.append(comparison(a, b, outcome, metric="image PCK@0.1"))
+        count = min(limit or len(data), len(data))
+        tasks = {name: bar.add_task(f"evaluating {name}", total=count) for name in providers}
+        scores = evaluate_prompts(
+            settings, parts, data, providers, limit=limit, progress=lambda name, done: bar.advance(tasks[name], done)
+        )
+    comparisons = [compare_prompts(settings, scores, *scores)] if len(scores) == 2 else []
     report = make_report(
         config=settings,
         results=[result(name, one, settings) for name, one in scores.items()],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Preset, Set, ShowConfig
+from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Fallback, Preset, Set, ShowConfig
 
 if TYPE_CHECKING:
     from sd4match.pipeline import MatchResult
@@ -29,6 +29,7 @@ def command(
     ] = None,
     category: Annotated[str | None, typer.Option(help="What is in both photos, for text prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help='"empty", "text", or the file of a learned prompt.')] = None,
+    fallback: Fallback = None,
     mutual: Annotated[
         bool, typer.Option("--mutual", help="Keep only points that come back when matched back.")
     ] = False,
@@ -42,14 +43,14 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Find points of one photo in another."""
-    from sd4match.cli.common import pick_device, quiet_libraries, read_config, show_config
+    from sd4match.cli.common import pick_device, prompt_settings, quiet_libraries, read_config, show_config
 
     named = prompt in ("empty", "text")
     settings = read_config(
         preset=preset,
         config=config,
         overrides=[*(overrides or []), *([f"prompt={prompt}"] if named else [])],
-        default="mini-text" if category else "mini-empty",
+        default="text" if category else "empty",
         backbone=backbone,
         dtype=dtype,
     )
@@ -57,7 +58,7 @@ def command(
         show_config(settings)
 
     from sd4match.errors import InputError
-    from sd4match.pipeline import SemanticMatcher, as_photo, check_points
+    from sd4match.pipeline import SemanticMatcher, as_photo, build_for_matching, check_points
     from sd4match.prompting.config import PromptConfig
 
     photos = as_photo(source), as_photo(target)
@@ -77,7 +78,8 @@ def command(
 
     where = pick_device(device)
     quiet_libraries()
-    matcher = SemanticMatcher.from_config(settings, prompt=file, device=where)
+    parts = build_for_matching(settings, prompt=file, prompt_settings=prompt_settings(fallback), device=where)
+    matcher = SemanticMatcher.from_components(parts, settings)
     result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
     on_mini = getattr(settings.backbone, "weights", None) == "mini"
     facts = {

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from sd4match.protocols import PairDataset, PairRecord
+from sd4match.protocols import PairDataset, PairRecord, Prepare
 from sd4match.types import ImageBatch, Keypoints, PairBatch, Photo, View, Views
-
-Prepare = Callable[[Photo], View]
 
 
 def make_images(

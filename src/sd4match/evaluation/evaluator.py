@@ -13,7 +13,7 @@ from sd4match.data.collate import make_images, make_pairs, pad_points
 from sd4match.evaluation.scores import PairScores
 from sd4match.matching.correlation import correlate_maps
 from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import pair_prompts
+from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PromptProvider
 from sd4match.types import FeatureMap, Sampling
 
@@ -79,7 +79,7 @@ class Evaluator:
     def _maps_of_pairs(
         self, dataset: PairDataset, records: Sequence[PairRecord], prompt: PromptProvider
     ) -> tuple[FeatureMap, FeatureMap]:
-        pairs = make_pairs(records, dataset, {"backbone": self.backbone.prepare})
+        pairs = make_pairs(records, dataset, wanted_views(self.backbone, prompt))
         prompts = pair_prompts(prompt, pairs.source, pairs.target)
         source, target = (
             self.backbone.extract(self.backbone.encode(images.views["backbone"]), embedding, self.sampling)
@@ -96,7 +96,7 @@ class Evaluator:
         missing = [key for key in dict.fromkeys([*sources, *targets]) if key not in kept]
         if missing:
             photos = [dataset.photo(image_id) for image_id, _ in missing]
-            images = make_images(photos, [category for _, category in missing], {"backbone": self.backbone.prepare})
+            images = make_images(photos, [category for _, category in missing], wanted_views(self.backbone, prompt))
             latents = self.backbone.encode(images.views["backbone"])
             kept.add(missing, self.backbone.extract(latents, prompt(images), self.sampling))
         maps = kept.stack(sources), kept.stack(targets)

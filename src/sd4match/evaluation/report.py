@@ -12,6 +12,7 @@ from typing import Any
 from sd4match.config import ExperimentConfig
 from sd4match.errors import SD4MatchError
 from sd4match.evaluation.scores import Comparison, PairScores, describe
+from sd4match.protocols import Backbone
 from sd4match.version import __version__
 
 SCHEMA_VERSION = 1
@@ -63,6 +64,13 @@ def make_report(
         "wall_seconds": round(wall_seconds, 2),
         **(extra or {}),
     }
+
+
+def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:
+    """What a report or a prompt file says of the backbone."""
+    weights: Any = getattr(config.backbone, "weights", config.backbone.kind)
+    name = weights if weights == "mini" else Path(str(weights)).expanduser().resolve().name
+    return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}
 
 
 def _version(package: str) -> str:

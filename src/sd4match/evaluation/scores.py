@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,23 @@ class PairScores:
         """
         values = self._averages(average, np.ones((1, len(self))))[0]
         return {f"{alpha:g}": float(value) for alpha, value in zip(self.alphas, values, strict=True)}
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self) | {"visible": self.visible.tolist(), "correct": self.correct.tolist()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> PairScores:
+        """Back from `to_plain`, through JSON too.
+
+        >>> scores = PairScores(("a",), ("cat",), np.array([1]), np.array([[1]]), (0.1,))
+        >>> PairScores.from_plain(scores.to_plain()).pck("image")
+        {'0.1': 1.0}
+        """
+        return cls(
+            tuple(plain["pair_ids"]), tuple(plain["categories"]), np.array(plain["visible"], dtype=np.int64),
+            np.array(plain["correct"], dtype=np.int64), tuple(plain["alphas"]), plain["left_out"],
+        )  # fmt: skip
 
     def by_category(self) -> dict[str, dict[str, float]]:
         """Per-image PCK of each category."""

@@ -126,33 +126,55 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
     return info, tensors
 
 
-def load_prompt(path: str | Path, *, backbone: Backbone) -> PromptProvider:
+def check_architecture(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
+    """Refuse a prompt that was learned on another architecture.
+
+    Raises:
+        PromptMismatchError: it was; names both.
+    """
+    if info.architecture != backbone.spec.architecture:
+        raise PromptMismatchError(
+            f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
+        )
+
+
+def load_prompt(path: str | Path, *, backbone: Backbone, settings: Mapping[str, Any] | None = None) -> PromptProvider:
     """A learned prompt from its file, for a backbone of the architecture that it was learned on.
+
+    Args:
+        path: from `save_prompt`.
+        backbone: of the same architecture.
+        settings: fields of its config to change, for example `{"fallback": "text"}` of a class prompt, or
+            `{"image_encoder": {"kind": "dinov2", "weights": FOLDER}}` of a conditional one.
 
     Raises:
         PromptFileError: the file cannot be read.
-        PromptMismatchError: it was learned on another architecture.
+        PromptMismatchError: it was learned on another architecture, or on another layer.
+        ConfigError: its config has no such field, or the value does not fit.
 
     Warns:
         UnknownWeightsWarning: same architecture, other or unknown weights.
     """
     info, tensors = read_prompt(path)
-    if info.architecture != backbone.spec.architecture:
-        raise PromptMismatchError(
-            f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
-        )
+    check_architecture(info, path, backbone)
+    layer, own = info.details.get("layer"), getattr(backbone, "layer", None)
+    if None not in (layer, own) and layer != own:
+        raise PromptMismatchError(f"{path} was learned for layer {layer}; this backbone gives layer {own}")
     if not same_weights(info.fingerprint, backbone.fingerprint):
         warnings.warn(
             f"{path} was learned on other (or unknown) weights of the same architecture; its scores need not hold here",
             UnknownWeightsWarning,
             stacklevel=2,
         )
-    provider: PromptProvider = prompts.build(info.config, backbone=backbone)
+    config = prompts.parse({**info.config.model_dump(), **(settings or {})})
+    assert isinstance(config, PromptConfig)
+    provider: PromptProvider = prompts.build(config.without_start(), backbone=backbone)
     assert isinstance(provider, nn.Module)
     try:
         provider.load_state_dict(tensors)
     except RuntimeError as error:
         raise PromptFileError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    provider.config = config  # type: ignore[assignment]  # what it says of itself, its start included, when it is saved again
     return provider.to(next(iter(backbone.parameters())).device) if isinstance(backbone, nn.Module) else provider
 
 

@@ -33,8 +33,8 @@ def clean_category(category: str) -> str:
     return re.sub(r"\s*\(.*\)\s*$", "", category).replace("_", " ").strip()
 
 
-class _TextEmbeddings:
-    """Embeds each text once."""
+class TextEmbeddings:
+    """The text encoder's output of each text, computed once."""
 
     def __init__(self, text: TextEncoder) -> None:
         self.text = text
@@ -42,6 +42,7 @@ class _TextEmbeddings:
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
+        """(B, L, D)."""
         for text in set(texts) - self._kept.keys():
             self._kept[text] = self.text.transform(self.text.embed(self.text.tokenize([text])))[0]
         return torch.stack([self._kept[text] for text in texts])
@@ -53,7 +54,7 @@ class EmptyPrompt:
     scope: Scope = "dataset"
 
     def __init__(self, *, backbone: Backbone) -> None:
-        self._embed = _TextEmbeddings(text_encoder_of(backbone))
+        self._embed = TextEmbeddings(text_encoder_of(backbone))
 
     def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """(B, L, D)."""
@@ -74,7 +75,7 @@ class TextPrompt:
         template: str = "a photo of a {category}",
         by_category: Mapping[str, str] | None = None,
     ) -> None:
-        self._embed = _TextEmbeddings(text_encoder_of(backbone))
+        self._embed = TextEmbeddings(text_encoder_of(backbone))
         self.template = template
         self.by_category = dict(by_category or {})
         self.scope: Scope = "category" if "{category}" in template or self.by_category else "dataset"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sd4match.protocols import PromptProvider
+from sd4match.protocols import Backbone, LooksAtPhotos, Prepare, PromptProvider
 from sd4match.types import ImageBatch, PromptEmbedding
 
 
@@ -18,3 +18,9 @@ def pair_prompts(
         shared = provider(source, target)
         return shared, shared
     return provider(source), provider(target)
+
+
+def wanted_views(backbone: Backbone, provider: PromptProvider) -> dict[str, Prepare]:
+    """Everyone who will look at a photo, by name: the backbone, and whoever the provider names."""
+    more = provider.views if isinstance(provider, LooksAtPhotos) else {}
+    return {"backbone": backbone.prepare, **more}

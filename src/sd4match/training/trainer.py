@@ -6,7 +6,7 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from sd4match.errors import InputError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.matching.correlation import correlate_maps
 from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import pair_prompts
-from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PromptProvider
+from sd4match.prompting.pairing import pair_prompts, wanted_views
+from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, Prepare, PromptProvider
 from sd4match.types import FeatureMap, ImageBatch, Keypoints, PairBatch, PromptEmbedding, Sampling, TrainingNoise, Views
 
 SELECTION_ALPHA = 0.1
@@ -103,7 +103,8 @@ class Trainer:
                 for group in groups
             ]
         )
-        batches = _Batches(self.train_data, self.backbone, self.settings, accelerator.process_index)
+        views = wanted_views(self.backbone, self.prompt)
+        batches = _Batches(self.train_data, views, self.settings, accelerator.process_index)
         run, started = TrainingRun(), time.perf_counter()
         self._validate(0, run, on_best)
         best = copy.deepcopy(self._state())
@@ -192,9 +193,11 @@ class Trainer:
 class _Batches(Dataset[PairBatch]):
     """The pairs of each step, drawn from (seed, step) alone; processes take alternate ones."""
 
-    def __init__(self, data: PairDataset, backbone: Backbone, settings: TrainingSettings, process: int) -> None:
+    def __init__(
+        self, data: PairDataset, views: Mapping[str, Prepare], settings: TrainingSettings, process: int
+    ) -> None:
         self.data = data
-        self.backbone = backbone
+        self.views = views
         self.settings = settings
         self.process = process
 
@@ -208,7 +211,7 @@ class _Batches(Dataset[PairBatch]):
         chosen = rng.choice(
             len(self.data), size=self.settings.batch_size, replace=len(self.data) < self.settings.batch_size
         )
-        return make_pairs([self.data[int(i)] for i in chosen], self.data, {"backbone": self.backbone.prepare})
+        return make_pairs([self.data[int(i)] for i in chosen], self.data, self.views)
 
 
 def _joined(source: ImageBatch, target: ImageBatch) -> Views:

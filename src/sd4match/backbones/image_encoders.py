@@ -1,0 +1,128 @@
+"""What conditional prompts look at: DINOv2, CLIP, or the backbone itself. All frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedModel
+
+from sd4match.backbones.cached import CachedImageEncoder
+from sd4match.backbones.frames import crop_centre
+from sd4match.errors import CheckpointError, InputError
+from sd4match.protocols import Backbone
+from sd4match.spec import ImageFeatureSpec
+from sd4match.types import ImageFeatures, Photo, PromptEmbedding, Sampling, View, Views
+
+_SIDE = 224
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+class Dinov2Encoder:
+    """DINOv2 on a 224 x 224 central crop: patch vectors without CLS, and the pooled output (CLS)."""
+
+    def __init__(self, model: Dinov2Model) -> None:
+        self.model = model.requires_grad_(False).eval()
+        width: int = model.config.hidden_size
+        self.spec = ImageFeatureSpec((_SIDE // model.config.patch_size) ** 2, width, width)
+
+    def prepare(self, photo: Photo) -> View:
+        """Shorter side to 256, centre to 224, ImageNet's normalisation: what DINOv2's processor does."""
+        return crop_centre(photo, shorter=256, side=_SIDE, mean=_IMAGENET[0], deviation=_IMAGENET[1])
+
+    @torch.no_grad()
+    def encode(self, views: Views) -> ImageFeatures:
+        """(B, P, d) and (B, d)."""
+        out = self.model(pixel_values=views.pixels.to(self.model.device, self.model.dtype))
+        return ImageFeatures(out.last_hidden_state[:, 1:].float(), out.pooler_output.float())
+
+
+class ClipEncoder:
+    """CLIP on a 224 x 224 central crop: patch vectors without CLS, and the image embedding, not normalised."""
+
+    def __init__(self, model: CLIPVisionModelWithProjection) -> None:
+        self.model = model.requires_grad_(False).eval()
+        config = model.config
+        self.side: int = config.image_size
+        self.spec = ImageFeatureSpec((self.side // config.patch_size) ** 2, config.hidden_size, config.projection_dim)
+
+    def prepare(self, photo: Photo) -> View:
+        """Shorter side to the model's, central crop, CLIP's normalisation: what CLIP's processor does."""
+        return crop_centre(photo, shorter=self.side, side=self.side, mean=_CLIP[0], deviation=_CLIP[1])
+
+    @torch.no_grad()
+    def encode(self, views: Views) -> ImageFeatures:
+        """(B, P, d) and (B, e)."""
+        out = self.model(pixel_values=views.pixels.to(self.model.device, self.model.dtype))
+        return ImageFeatures(out.last_hidden_state[:, 1:].float(), out.image_embeds.float())
+
+
+class BackboneEncoder:
+    """The backbone's own features under the empty prompt, average-pooled to `side` x `side` patches.
+
+    Vectors are scaled to a root mean square of 1, as DINOv2's have about. Pooled: their mean.
+    """
+
+    def __init__(self, backbone: Backbone, *, side: int = 8, timestep: int = 50) -> None:
+        if backbone.text is None:
+            raise InputError(f"the backbone ({backbone.spec.architecture}) takes no prompt, and so cannot look")
+        self.backbone = backbone
+        self.side = side
+        self.sampling = Sampling(timestep, posterior="mode")
+        channels = backbone.spec.channels
+        self.spec = ImageFeatureSpec(side * side, channels, channels)
+        with torch.no_grad():
+            text = backbone.text
+            self._empty = PromptEmbedding(text.transform(text.embed(text.tokenize([""]))))
+
+    def prepare(self, photo: Photo) -> View:
+        """As the backbone."""
+        return self.backbone.prepare(photo)
+
+    @torch.no_grad()
+    def encode(self, views: Views) -> ImageFeatures:
+        """(B, side^2, C) and (B, C)."""
+        maps = self.backbone.extract(self.backbone.encode(views), self._empty, self.sampling)
+        local = F.adaptive_avg_pool2d(maps.values, self.side).flatten(2).transpose(1, 2)
+        local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
+        return ImageFeatures(local, local.mean(dim=1))
+
+
+def load_dinov2(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
+    """DINOv2 from a transformers folder or from the hub, beside the backbone.
+
+    Raises:
+        CheckpointError: not found, or not a DINOv2.
+    """
+    return CachedImageEncoder(Dinov2Encoder(_load(Dinov2Model, weights, backbone)))
+
+
+def load_clip(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
+    """CLIP's image tower from a transformers folder or from the hub, beside the backbone.
+
+    Raises:
+        CheckpointError: not found, or not a CLIP.
+    """
+    return CachedImageEncoder(ClipEncoder(_load(CLIPVisionModelWithProjection, weights, backbone)))
+
+
+def load_backbone_encoder(side: int, timestep: int, *, backbone: Backbone) -> CachedImageEncoder:
+    """The backbone itself as an encoder."""
+    return CachedImageEncoder(BackboneEncoder(backbone, side=side, timestep=timestep))
+
+
+def _load(model_class: type[PreTrainedModel], weights: str, backbone: Backbone) -> Any:
+    try:
+        model = model_class.from_pretrained(weights)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"cannot load the image encoder {weights!r}: give a transformers folder of a {model_class.__name__}, "
+            f"or a name that the hub can be asked for ({reason})"
+        ) from None
+    if isinstance(backbone, nn.Module):
+        model = model.to(next(backbone.parameters()).device)
+    return model

@@ -1,0 +1,150 @@
+"""Many experiments of one kind, one report: the ablation table of prompts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sd4match import registry
+from sd4match.backbones.cached import CachedBackbone
+from sd4match.config import Components, ExperimentConfig, build_dataset, build_prompt, load_preset
+from sd4match.data.config import Split
+from sd4match.errors import ConfigError, choose_from
+from sd4match.evaluation.report import backbone_entry, make_report, result
+from sd4match.evaluation.run import compare_prompts, evaluate_prompts
+from sd4match.evaluation.scores import PairScores
+from sd4match.training.run import learn
+
+PROMPTS = (
+    "empty", "text", "implicit-captioner", "single", "class", "cpm", "cpm-global-features", "cpm-single-image",
+    "cpm-single-image-global-features", "cpm-no-global-prompt", "cpm-no-patch-mixing",
+)  # fmt: skip
+"""The presets of the table, in the order of the paper's Tabs. 1 to 3 and Fig. 3."""
+
+
+@dataclass
+class Progress:
+    """What a sweep tells of its way; each is a function that does nothing unless given."""
+
+    on_start: Callable[[str], None] = lambda name: None
+    on_step: Callable[[str, int], None] = lambda name, step: None
+    on_pairs: Callable[[str, int], None] = lambda name, pairs: None
+
+
+def sweep_prompts(
+    output: Path,
+    *,
+    model: str = "mini",
+    names: Sequence[str] = PROMPTS,
+    seed: int = 0,
+    overrides: Iterable[str] = (),
+    split: Split = "test",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Learn and measure each prompt on one model, with one seed and one number of steps.
+
+    A prompt that `output` already holds with the same config is not learned again, so a stopped sweep goes on.
+
+    Args:
+        output: a folder; each prompt leaves its file, curve and scores in a folder of its name.
+        model: "mini", or another model that presets exist for.
+        names: presets, without the model.
+        seed: of the initial prompts, the order of pairs and the noise.
+        overrides: `a.b=c` changes to all of them.
+        split: what is measured; prompts are always chosen on the validation split.
+        device: where it runs.
+        progress: what it tells of its way.
+
+    Returns:
+        The report; see `evaluation.report`.
+
+    Raises:
+        ConfigError: no such preset, or presets that do not share a backbone, a matcher, data and evaluation.
+    """
+    started, progress = time.perf_counter(), progress or Progress()
+    configs = {name: _config(f"{model}-{name}", seed, list(overrides)) for name in names}
+    if not configs:
+        raise ConfigError(f"a sweep needs at least one preset; {choose_from('', PROMPTS)}")
+    first = next(iter(configs.values()))
+    for name, config in configs.items():
+        for field in ("backbone", "matcher", "data", "evaluation"):
+            if getattr(config, field) != getattr(first, field):
+                raise ConfigError(f"{model}-{name} and {model}-{names[0]} differ in {field}: no table can hold both")
+    backbone = CachedBackbone(registry.backbones.build(first.backbone, device=device))
+    scores: dict[str, PairScores] = {}
+    seconds: dict[str, float] = {}
+    for name, config in configs.items():
+        progress.on_start(name)
+        folder = output / name
+        scores[name], seconds[name] = _kept(folder, config, split) or _measure(
+            folder, config, backbone, split=split, name=name, progress=progress
+        )
+    return make_report(
+        config=first,
+        results=[
+            result(name, scores[name], config) | {"prompt_config": config.prompt.model_dump(mode="json")}
+            for name, config in configs.items()
+        ],
+        comparisons=[compare_prompts(first, scores, a, b) for a, b in _comparisons(configs)],
+        backbone=backbone_entry(first, backbone),
+        wall_seconds=time.perf_counter() - started,
+        extra={"split": split, "seconds": seconds},
+    )
+
+
+def _config(preset: str, seed: int, overrides: list[str]) -> ExperimentConfig:
+    config = load_preset(preset, [*overrides, f"training.seed={seed}"])
+    learns = "seed" in type(config.prompt).model_fields
+    return load_preset(preset, [*overrides, f"training.seed={seed}", f"prompt.seed={seed}"]) if learns else config
+
+
+def _kept(folder: Path, config: ExperimentConfig, split: Split) -> tuple[PairScores, float] | None:
+    """What an earlier sweep left there, if it was of the same experiment."""
+    try:
+        content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if content.get("config") != config.model_dump(mode="json") or content.get("split") != split:
+        return None
+    return PairScores.from_plain(content["scores"]), content["seconds"]
+
+
+def _comparisons(names: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Each learned prompt against text, and the steps that the paper's tables take."""
+    wanted = [(name, "text") for name in PROMPTS if name != "text"]
+    wanted += [("class", "single"), ("cpm", "single"), ("cpm", "class")]
+    wanted += [("cpm", name) for name in PROMPTS if name.startswith("cpm-")]
+    return [(a, b) for a, b in wanted if a in names and b in names]
+
+
+def _measure(
+    folder: Path, config: ExperimentConfig, backbone: CachedBackbone, *, split: Split, name: str, progress: Progress
+) -> tuple[PairScores, float]:
+    started = time.perf_counter()
+    parts = Components(
+        backbone,
+        build_prompt(config, backbone),
+        registry.matchers.build(config.matcher),
+        registry.losses.build(config.loss),
+    )
+    if parts.prompt.parameter_groups():
+        learn(config, parts, folder, on_step=lambda step, loss: progress.on_step(name, step))
+    data = build_dataset(config, split)
+    scores = evaluate_prompts(config, parts, data, {name: parts.prompt}, progress=progress.on_pairs)[name]
+    seconds = round(time.perf_counter() - started, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "config": config.model_dump(mode="json"),
+        "split": split,
+        "seconds": seconds,
+        "scores": scores.to_plain(),
+    }
+    part = folder / ".scores.json.part"
+    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    part.replace(folder / "scores.json")
+    return scores, seconds
