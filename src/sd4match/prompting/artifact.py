@@ -59,21 +59,36 @@ def save_prompt(
     config = getattr(provider, "config", None)
     if not isinstance(provider, nn.Module) or not isinstance(config, PromptConfig) or not provider.parameter_groups():
         raise InputError(f"{type(provider).__name__} holds nothing learned, so there is nothing to save")
-    metadata = {
-        "format": "sd4match-prompt",
-        "format_version": str(FORMAT_VERSION),
-        "config": config.model_dump_json(),
-        "architecture": backbone.spec.architecture,
-        "fingerprint": backbone.fingerprint,
-        "library_version": __version__,
-        "details": json.dumps(dict(details or {})),
-    }
     tensors = {name: value.detach().cpu().contiguous() for name, value in provider.state_dict().items()}
-    _write_atomically(path, save(tensors, metadata))
+    info = PromptInfo(config, backbone.spec.architecture, backbone.fingerprint, __version__, dict(details or {}))
+    write_prompt(info, tensors, path)
     return path
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a prompt file from its parts; the file appears whole or not at all.
+
+    Raises:
+        PromptFileError: it cannot be written.
+    """
+    metadata = {
+        "format": "sd4match-prompt",
+        "format_version": str(FORMAT_VERSION),
+        "config": info.config.model_dump_json(),
+        "architecture": info.architecture,
+        "fingerprint": info.fingerprint,
+        "library_version": info.library_version,
+        "details": json.dumps(dict(info.details)),
+    }
+    write_atomically(Path(path), save(dict(tensors), metadata))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A file that appears whole or not at all.
+
+    Raises:
+        PromptFileError: it cannot be written.
+    """
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

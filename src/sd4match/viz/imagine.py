@@ -1,0 +1,112 @@
+"""Images of a prompt: what the whole diffusion model draws when it is conditioned on it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sd4match.backbones.checkpoints import find_checkpoint
+from sd4match.errors import CheckpointError
+from sd4match.types import Photo
+
+_SIDE = 160
+_GAP = 6
+_LABEL_WIDTH = 190
+_INK = (30, 30, 30)
+
+
+def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipeline:
+    """The whole diffusion pipeline of a model folder, in float32, without bars and checkers.
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete or damaged.
+    """
+    folder = find_checkpoint(weights)
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot load a pipeline from {folder}: {' '.join(str(error).split())[:300]}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device, torch.float32)
+
+
+@torch.no_grad()
+def paint(
+    painter: StableDiffusionPipeline,
+    embedding: Float[Tensor, "slots width"],
+    *,
+    empty: Float[Tensor, "slots width"],
+    images: int = 4,
+    steps: int = 30,
+    guidance: float = 4.0,
+    seed: int = 0,
+    on_step: Callable[[], None] = lambda: None,
+) -> list[Image.Image]:
+    """Draw from a prompt embedding, with classifier-free guidance against the empty prompt.
+
+    Args:
+        painter: from `load_painter`.
+        embedding: (L, D).
+        empty: (L, D), of the empty text.
+        images: how many; number i is drawn from the noise of (seed, i), whatever the prompt.
+        steps: of the scheduler.
+        guidance: 1 for none.
+        seed: of the noise.
+        on_step: called after each step.
+    """
+
+    def tell(pipeline: object, step: int, timestep: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_step()
+        return values
+
+    drawn = painter(
+        prompt_embeds=embedding.expand(images, -1, -1),
+        negative_prompt_embeds=empty.expand(images, -1, -1),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed * 10_007 + number) for number in range(images)],
+        callback_on_step_end=tell,
+    )
+    pictures: list[Image.Image] = drawn.images
+    return pictures
+
+
+def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]], *, title: str = "") -> Image.Image:
+    """A row for each prompt: its label, the photos that decided it, what was drawn.
+
+    >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
+    >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size
+    (694, 360)
+    """
+    seen = max(len(photos) for _, photos, _ in rows)
+    columns = seen + max(len(drawn) for _, _, drawn in rows)
+    step, top = _SIDE + _GAP, 34 if title else _GAP
+    canvas = Image.new("RGB", (_LABEL_WIDTH + columns * step + _GAP, top + len(rows) * step), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 8), title, fill=_INK, font=ImageFont.load_default(15))
+    for number, (label, photos, drawn) in enumerate(rows):
+        y = top + number * step
+        draw.multiline_text((8, y + 8), _wrapped(label), fill=_INK, font=ImageFont.load_default(14))
+        for column, photo in enumerate(photos):
+            x = _LABEL_WIDTH + column * step
+            canvas.paste(_square(photo.to_image()), (x, y))
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline=_INK, width=3)
+        for column, picture in enumerate(drawn):
+            canvas.paste(_square(picture), (_LABEL_WIDTH + (seen + column) * step, y))
+    return canvas
+
+
+def _square(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+def _wrapped(text: str, width: int = 22) -> str:
+    return "\n".join(textwrap.wrap(text, width))
