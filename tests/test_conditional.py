@@ -256,7 +256,7 @@ def test_a_class_prompt_may_start_from_its_category(mini):
     text = TextPrompt(backbone=mini)(ImageBatch({}, ("fish", "car"))).values
     found = prompt(ImageBatch({}, ("fish", "car"))).values
     torch.testing.assert_close(found[:, :76], text[:, :76], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ConfigError, match="only {category}"):
+    with pytest.raises(ConfigError, match=r"only \{category\}"):
         ClassPrompt(backbone=mini, categories=("fish",), init="a {thing}")
 
 
@@ -285,11 +285,11 @@ def test_what_cannot_be_started_from_says_so(mini, tmp_path):
         SinglePrompt(backbone=mini, slots=5, start_from=str(single))
     with pytest.raises(PromptMismatchError, match="token space; this class needs hidden"):
         ClassPrompt(backbone=mini, categories=("fish",), space="hidden", start_from=str(single))
-    with pytest.raises(PromptMismatchError, match="a single prompt cannot start from .* holds a class"):
+    with pytest.raises(PromptMismatchError, match=r"a single prompt cannot start from .* holds a class"):
         SinglePrompt(backbone=mini, start_from=str(kinds))
     with pytest.raises(PromptMismatchError, match="other categories: fish"):
         ClassPrompt(backbone=mini, categories=("car",), start_from=str(kinds))
-    with pytest.raises(PromptMismatchError, match="holds 4 vectors; prompt.global_slots = 25"):
+    with pytest.raises(PromptMismatchError, match=r"holds 4 vectors; prompt\.global_slots = 25"):
         ConditionalPrompt(backbone=mini, image_encoder="backbone", start_from=str(single))
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from sd4match.config import build, build_dataset, load_config
@@ -118,3 +119,37 @@ def test_foreign_components_are_trained_saved_and_matched_from_yaml(registered, 
     result = matcher.match(photo, photo, points=[(1, 1)])
     assert result.target_points.tolist() == [[23.75, 23.75]] or abs(result.target_points - 24).max() < 1
     assert "centre" in registry.matchers.kinds()
+
+
+def test_one_class_and_one_line(tmp_path):
+    """A provider that is registered by its signature goes the whole way."""
+    from sd4match.cli.train import learn
+    from sd4match.config import parse_config
+    from sd4match.errors import ConfigError
+    from sd4match.prompting.artifact import load_prompt
+    from sd4match.prompting.register import register_prompt
+
+    @register_prompt("by-signature")
+    class BySignature(SuffixPrompt):
+        scope = "category"
+
+        def __init__(self, *, backbone, slots: int = 2, note: str):
+            super().__init__(backbone=backbone, slots=slots)
+            self.note = note
+
+    try:
+        with pytest.raises(ConfigError, match="note: Field required"):
+            prompts.parse("by-signature")
+        with pytest.raises(ConfigError, match="unknown field 'slosts'; did you mean 'slots'"):
+            prompts.parse({"kind": "by-signature", "note": "", "slosts": 3})
+        tree = yaml.safe_load(YAML) | {"matcher": "nearest_neighbor", "loss": "gaussian_cross_entropy"}
+        tree["prompt"] = {"kind": "by-signature", "note": "x"}
+        config = parse_config(yaml.safe_dump(tree), origin="test")
+        assert config.prompt.needs_category
+        parts = build(config)
+        learn(config, parts, tmp_path)
+        again = load_prompt(tmp_path / "prompt.safetensors", backbone=parts.backbone)
+        assert torch.equal(again.vectors, parts.prompt.vectors)
+        assert (again.note, again.config.slots) == ("x", 2)
+    finally:
+        del prompts._configs["by-signature"]

@@ -147,17 +147,20 @@ def test_cpm_gives_the_tokens_of_the_reference(wide, dinov2, tmp_path, kind):
 def test_odise_tensors_become_a_captioner(tmp_path):
     prefix = "backbone.feature_extractor."
     state = {
-        f"{prefix}alpha_cond": torch.randn(1, 77, 768), f"{prefix}clip_project.positional_embedding": torch.randn(1, 77, 768),
-        f"{prefix}clip_project.linear.weight": torch.randn(768, 768), f"{prefix}clip_project.linear.bias": torch.randn(768),
-        f"{prefix}alpha_cond_time_embed": torch.randn(1280), "sem_seg_head.weight": torch.randn(3),
+        f"{prefix}alpha_cond": torch.randn(1, 77, 768),
+        f"{prefix}clip_project.positional_embedding": torch.randn(1, 77, 768),
+        f"{prefix}clip_project.linear.weight": torch.randn(768, 768),
+        f"{prefix}clip_project.linear.bias": torch.randn(768),
+        f"{prefix}alpha_cond_time_embed": torch.randn(1280),
+        "sem_seg_head.weight": torch.randn(3),
     }  # fmt: skip
     torch.save({"model": state}, tmp_path / "odise.pth")
     published = read_published(tmp_path / "odise.pth")
     assert published.config.kind == "implicit_captioner"
     assert torch.equal(published.tensors["alpha"], state[f"{prefix}alpha_cond"][0])
     assert torch.equal(published.tensors["linear.weight"], state[f"{prefix}clip_project.linear.weight"])
+    torch.save({"model": {}}, tmp_path / "other.pth")
     with pytest.raises(PromptFileError, match="0 tensors named 'alpha_cond'"):
-        torch.save({"model": {}}, tmp_path / "other.pth")
         read_published(tmp_path / "other.pth")
 
 

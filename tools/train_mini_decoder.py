@@ -1,4 +1,4 @@
-"""Train the decoder of `mini`'s autoencoder, so that its latents can be looked at. About a quarter of an hour on 2 cores.
+"""Train the decoder of `mini`'s autoencoder, so that its latents can be looked at. Under half an hour.
 
     python tools/train_mini_decoder.py --model src/sd4match/backbones/mini_weights --output runs/decoder
 

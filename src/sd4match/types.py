@@ -203,7 +203,7 @@ class ImageFeatures:
     """What conditional prompts look at."""
 
     local: Float[Tensor, "batch patches features"]
-    pooled: Float[Tensor, "batch features"]
+    pooled: Float[Tensor, "batch pooled_features"]
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,14 @@ def command(
 
     from sd4match.config import build
     from sd4match.errors import InputError
+    from sd4match.training.trainer import check_learns
 
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder")
     where = pick_device(device)
     quiet_libraries()
     parts = build(settings, device=where)
+    check_learns(parts.prompt)
     run = learn(settings, parts, output)
     typer.echo(
         f"Best prompt: step {run.best_step}, validation PCK@0.1 {100 * run.best_pck:.1f}. "

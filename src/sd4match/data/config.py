@@ -26,5 +26,6 @@ class SyntheticConfig(DatasetConfig):
     pairs: PositiveInt | None = Field(None, description="None: 2000 to train on, 160 to validate, 480 to test")
     photos_per_category: int | None = Field(None, ge=2, description="None: 120, 24, 50")
     size: int = Field(96, ge=32, description="side of a photo in pixels")
+    distractors: float = Field(0.25, ge=0, le=1, description="share of photos with an object of another category")
     seed: int = Field(0, ge=0)
     implementation = "sd4match.data.synthetic.dataset:SyntheticPairs"

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from sd4match.errors import PromptFileError
 from sd4match.prompting.artifact import PromptInfo, read_prompt
@@ -39,7 +38,7 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
             (Path(folder) / "README.md").write_text(prompt_card(info, repo_id), encoding="utf-8")
             (Path(folder) / FILE_NAME).write_bytes(Path(path).read_bytes())
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a prompt of sd4match")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the client lets errors of its HTTP library through
         raise PromptFileError(f"cannot push {path} to {repo_id!r}: {_one_line(error)}") from None
     return str(url)
 
@@ -52,7 +51,7 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
     """
     try:
         return Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:
         raise PromptFileError(f"cannot get {file} of {repo_id!r} from the hub: {_one_line(error)}") from None
 
 

@@ -63,10 +63,7 @@ class Trainer:
         validation_matcher: Matcher,
         measurement: Measurement,
     ) -> None:
-        if not isinstance(prompt, nn.Module) or not prompt.parameter_groups():
-            raise InputError(
-                f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single"
-            )
+        check_learns(prompt)
         self.backbone = CachedBackbone(backbone)
         self.prompt = prompt
         self.loss = loss
@@ -188,6 +185,18 @@ class Trainer:
         if value > run.best_pck:
             run.best_step, run.best_pck = step, value
             on_best(step, value)
+
+
+def check_learns(prompt: PromptProvider) -> None:
+    """Refuse a prompt with which there is nothing to do.
+
+    Raises:
+        InputError: it has no parameters.
+    """
+    if not isinstance(prompt, nn.Module) or not prompt.parameter_groups():
+        raise InputError(
+            f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single"
+        )
 
 
 class _Batches(Dataset[PairBatch]):

@@ -63,7 +63,7 @@ def paint(
         on_step: called after each step.
     """
 
-    def tell(pipeline: object, step: int, timestep: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def tell(pipeline: object, step: int, timestep: object, values: dict[str, Tensor]) -> dict[str, Tensor]:
         on_step()
         return values
 
@@ -84,7 +84,7 @@ def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]]
 
     >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
     >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size
-    (694, 360)
+    (694, 366)
     """
     seen = max(len(photos) for _, photos, _ in rows)
     columns = seen + max(len(drawn) for _, _, drawn in rows)

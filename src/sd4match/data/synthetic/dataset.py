@@ -42,10 +42,12 @@ class SyntheticPairs:
         pairs: int | None = None,
         photos_per_category: int | None = None,
         size: int = 96,
+        distractors: float = 0.25,
         seed: int = 0,
     ) -> None:
         self.split: str = split
         self.size = size
+        self.distractors = distractors
         self._pairs = pairs or _PAIRS[split]
         self._photos = photos_per_category or _PHOTOS[split]
         self._stream = seed * _STREAMS_A_SEED + _STREAMS[split]
@@ -87,7 +89,7 @@ class SyntheticPairs:
 
     def _render(self, category: str, number: int) -> Scene:
         index = self.categories.index(category) * 1_000_000 + number
-        return render(self._stream, index, category=category, size=self.size)
+        return render(self._stream, index, category=category, size=self.size, distractors=self.distractors)
 
     @cached_property
     def _chosen(self) -> list[tuple[str, int, int]]:
