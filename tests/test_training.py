@@ -123,3 +123,34 @@ def test_single_learns_on_mini(mini):
     assert len(run.losses) == 2
     assert run.best_step in (0, 2)
     assert run.best_step == 0 or not torch.equal(before, prompt.token_embeddings)
+
+
+def test_gradients_are_averaged_over_processes_and_what_no_process_used_stays_untouched():
+    """Against a stand-in for two processes, of which the other one used only the second category."""
+    from accelerate import Accelerator
+
+    class Three(Vector):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ParameterList(torch.zeros(2) for _ in range(3))
+
+        def parameter_groups(self):
+            return [ParameterGroup("parts", tuple(self.parts))]
+
+    theirs = iter([torch.tensor([0.0, 1.0, 0.0]), torch.zeros(2), torch.tensor([6.0, 8.0])])
+
+    class TwoProcesses(Accelerator):
+        num_processes = 2
+        device = torch.device("cpu")
+
+        def __init__(self):
+            pass
+
+        def reduce(self, tensor, reduction="sum", scale=1.0):
+            return (tensor + next(theirs)) / (1 if reduction == "sum" else 2)
+
+    prompt = Three()
+    prompt.parts[0].grad = torch.tensor([2.0, 4.0])
+    trainer(prompt)._average_gradients(TwoProcesses())
+    found = [None if part.grad is None else part.grad.tolist() for part in prompt.parts]
+    assert found == [[1.0, 2.0], [3.0, 4.0], None]

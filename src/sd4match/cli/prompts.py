@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prompt files: inspect, convert, export, imagine.", no_args_is_help=True, rich_markup_mode=None)
 
+MINI_REMARK = (
+    "mini is too small to compose an object from noise: it draws coloured parts on a background, and only their change "
+    "from prompt to prompt means something."
+)
+
 PromptFile = Annotated[Path, typer.Argument(help="A prompt file.")]
 Pair = Annotated[tuple[Path, Path] | None, typer.Option(help="Two photos, for a prompt that depends on photos.")]
 Category = Annotated[str | None, typer.Option(help="What is in the photos, for a class prompt.")]
@@ -146,6 +151,8 @@ def imagine(
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror or error}") from None
     typer.echo(f"Written: {output}")
+    if getattr(config.backbone, "weights", None) == "mini":
+        typer.echo(MINI_REMARK)
 
 
 def _load(file: Path, backbone: str | None, device: str) -> tuple[ExperimentConfig, Backbone, PromptProvider]:

@@ -164,11 +164,15 @@ class Trainer:
         return maps[: len(pairs)], maps[len(pairs) :]
 
     def _average_gradients(self, accelerator: Accelerator) -> None:
-        if accelerator.num_processes > 1:
-            for group in self.prompt.parameter_groups():
-                for parameter in group.parameters:
-                    if parameter.grad is not None:
-                        parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        """Mean over processes; a parameter that no process used (a category of no pair) stays without a gradient."""
+        if accelerator.num_processes == 1:
+            return
+        parameters = [parameter for group in self.prompt.parameter_groups() for parameter in group.parameters]
+        used = torch.tensor([float(one.grad is not None) for one in parameters], device=accelerator.device)
+        for parameter, processes in zip(parameters, accelerator.reduce(used, "sum").tolist(), strict=True):
+            if processes:
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = accelerator.reduce(own, "mean")
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         settings = self.settings
