@@ -94,8 +94,10 @@ def pick_device(name: str) -> str:
 def quiet_libraries() -> None:
     """No loading bars and no notices of other libraries between ours."""
     import diffusers
+    import huggingface_hub
     import transformers
 
+    huggingface_hub.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
