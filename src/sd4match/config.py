@@ -114,6 +114,7 @@ class Components:
 def build(
     config: ExperimentConfig,
     *,
+    backbone: Backbone | None = None,
     prompt_file: str | Path | None = None,
     prompt_settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
@@ -122,13 +123,15 @@ def build(
 
     Args:
         config: checked.
+        backbone: one that is loaded already, instead of the config's.
         prompt_file: a learned prompt, instead of the config's.
         prompt_settings: what to change in that file's config; see `load_prompt`.
         device: where the backbone and learned parts live, for example "cpu" or "cuda".
     """
     from sd4match.prompting.artifact import load_prompt
 
-    backbone: Backbone = registry.backbones.build(config.backbone, device=device)
+    backbone = backbone or registry.backbones.build(config.backbone, device=device)
+    assert backbone is not None
     if prompt_file is None:
         prompt = build_prompt(config, backbone)
     else:

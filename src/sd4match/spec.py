@@ -25,6 +25,8 @@ class FeatureSpec:
     """Image sizes must be multiples of this."""
     architecture: str
     """One line that two interchangeable checkpoints share."""
+    layer: int | None = None
+    """The chosen layer; None for a backbone that has only one."""
 
 
 @dataclass(frozen=True)

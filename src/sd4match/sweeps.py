@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sd4match import registry
-from sd4match.backbones.cached import CachedBackbone
-from sd4match.config import Components, ExperimentConfig, build_dataset, build_prompt, load_preset
+from sd4match.backbones.cached import cached
+from sd4match.config import ExperimentConfig, build, build_dataset, load_preset
 from sd4match.data.config import Split
 from sd4match.errors import ConfigError, choose_from
 from sd4match.evaluation.report import backbone_entry, make_report, result
 from sd4match.evaluation.run import compare_prompts, evaluate_prompts
 from sd4match.evaluation.scores import PairScores
+from sd4match.files import write_atomically
+from sd4match.protocols import Backbone
 from sd4match.training.run import learn
 
 PROMPTS = (
@@ -75,7 +77,7 @@ def sweep_prompts(
         for field in ("backbone", "matcher", "data", "evaluation"):
             if getattr(config, field) != getattr(first, field):
                 raise ConfigError(f"{model}-{name} and {model}-{names[0]} differ in {field}: no table can hold both")
-    backbone = CachedBackbone(registry.backbones.build(first.backbone, device=device))
+    backbone = cached(registry.backbones.build(first.backbone, device=device))
     scores: dict[str, PairScores] = {}
     seconds: dict[str, float] = {}
     for name, config in configs.items():
@@ -123,28 +125,20 @@ def _comparisons(names: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def _measure(
-    folder: Path, config: ExperimentConfig, backbone: CachedBackbone, *, split: Split, name: str, progress: Progress
+    folder: Path, config: ExperimentConfig, backbone: Backbone, *, split: Split, name: str, progress: Progress
 ) -> tuple[PairScores, float]:
     started = time.perf_counter()
-    parts = Components(
-        backbone,
-        build_prompt(config, backbone),
-        registry.matchers.build(config.matcher),
-        registry.losses.build(config.loss),
-    )
+    parts = build(config, backbone=backbone)
     if parts.prompt.parameter_groups():
         learn(config, parts, folder, on_step=lambda step, loss: progress.on_step(name, step))
     data = build_dataset(config, split)
     scores = evaluate_prompts(config, parts, data, {name: parts.prompt}, progress=progress.on_pairs)[name]
     seconds = round(time.perf_counter() - started, 1)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "config": config.model_dump(mode="json"),
         "split": split,
         "seconds": seconds,
         "scores": scores.to_plain(),
     }
-    part = folder / ".scores.json.part"
-    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    part.replace(folder / "scores.json")
+    write_atomically(folder / "scores.json", (json.dumps(content) + "\n").encode())
     return scores, seconds

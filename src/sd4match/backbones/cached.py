@@ -70,6 +70,11 @@ class CachedBackbone(nn.Module):
         return self.backbone.extract(latents, prompt, sampling)
 
 
+def cached(backbone: Backbone) -> CachedBackbone:
+    """The backbone itself if it keeps latents already, or one around it that does."""
+    return backbone if isinstance(backbone, CachedBackbone) else CachedBackbone(backbone)
+
+
 class CachedImageEncoder:
     """Keeps the features of photos it has seen."""
 

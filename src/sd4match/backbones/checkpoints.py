@@ -88,6 +88,7 @@ def read_spec(folder: Path, *, layer: int) -> FeatureSpec:
                 f"UNet {'-'.join(map(str, widths))}, heads {heads}, latents {unet['in_channels']}, "
                 f"text {width} x {text['num_hidden_layers']} layers, {text['vocab_size']} tokens"
             ),
+            layer=layer,
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(

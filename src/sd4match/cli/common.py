@@ -63,6 +63,18 @@ def show_config(config: ExperimentConfig) -> None:
     raise typer.Exit
 
 
+def check_output(output: Path) -> None:
+    """Refuse an output folder that cannot be one.
+
+    Raises:
+        InputError: there is a file of that name.
+    """
+    from sd4match.errors import InputError
+
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder")
+
+
 def prompt_settings(fallback: str | None) -> dict[str, str]:
     """What an option changes in the config of a prompt file."""
     return {} if fallback is None else {"fallback": fallback}

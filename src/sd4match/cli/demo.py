@@ -35,16 +35,14 @@ def command(
 ) -> None:
     """Learn a prompt on mini and compare it with text on pairs it has never seen. Two minutes, no network."""
     started = time.perf_counter()
-    from sd4match.cli.common import console, quiet_libraries
+    from sd4match.cli.common import check_output, console, quiet_libraries
     from sd4match.cli.train import learn
     from sd4match.config import build, build_dataset, load_preset
-    from sd4match.errors import InputError
     from sd4match.evaluation.report import backbone_entry, make_report, result, write_report
     from sd4match.evaluation.run import compare_prompts
     from sd4match.prompting.fixed import EmptyPrompt, TextPrompt
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    check_output(output)
     quiet_libraries()
     config = load_preset("single", [f"prompt.seed={seed}", f"training.seed={seed}"])
     parts = build(config)

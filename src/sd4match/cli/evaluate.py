@@ -31,6 +31,7 @@ def command(
 ) -> None:
     """Measure a prompt: PCK per image, per point and per category, with bootstrap intervals."""
     from sd4match.cli.common import (
+        check_output,
         pick_device,
         progress_bar,
         prompt_settings,
@@ -52,7 +53,7 @@ def command(
 
     from sd4match import registry
     from sd4match.config import build_dataset
-    from sd4match.errors import ConfigError, InputError
+    from sd4match.errors import ConfigError
     from sd4match.evaluation.report import backbone_entry, make_report, result, to_markdown, write_report
     from sd4match.evaluation.run import compare_prompts, evaluate_prompts
     from sd4match.pipeline import build_for_matching
@@ -60,8 +61,7 @@ def command(
 
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split must be train, validation or test, not {split!r}")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    check_output(output)
     started = time.perf_counter()
     where = pick_device(device)
     quiet_libraries()

@@ -43,7 +43,14 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Find points of one photo in another."""
-    from sd4match.cli.common import pick_device, prompt_settings, quiet_libraries, read_config, show_config
+    from sd4match.cli.common import (
+        check_output,
+        pick_device,
+        prompt_settings,
+        quiet_libraries,
+        read_config,
+        show_config,
+    )
 
     named = prompt in ("empty", "text")
     settings = read_config(
@@ -73,8 +80,7 @@ def command(
         and settings.prompt.needs_category
     ):
         raise InputError("a text prompt needs to know what is in the photos: give --category NAME, or --prompt empty")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    check_output(output)
 
     where = pick_device(device)
     quiet_libraries()

@@ -34,8 +34,7 @@ def inspect(
     file: PromptFile, as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False
 ) -> None:
     """Print all that a prompt file says of itself, and the shapes in it."""
-    from sd4match.prompting.artifact import read_prompt
-    from sd4match.prompting.hub import describe_prompt
+    from sd4match.prompting.artifact import describe_prompt, read_prompt
 
     info, tensors = read_prompt(file)
     shapes = {name: list(value.shape) for name, value in sorted(tensors.items())}

@@ -34,16 +34,15 @@ def prompts(
 
     Started again with the same output, it goes on where it stopped.
     """
-    from sd4match.cli.common import pick_device, progress_bar, quiet_libraries
+    from sd4match.cli.common import check_output, pick_device, progress_bar, quiet_libraries
     from sd4match.config import build_dataset, load_preset
-    from sd4match.errors import ConfigError, InputError
+    from sd4match.errors import ConfigError
     from sd4match.evaluation.report import to_markdown, write_report
     from sd4match.sweeps import PROMPTS, Progress, sweep_prompts
 
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split must be train, validation or test, not {split!r}")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    check_output(output)
     names = tuple(only or PROMPTS)
     changes = [*(overrides or []), *([f"training.steps={steps}"] if steps is not None else [])]
     configs = {name: load_preset(f"{on}-{name}", changes) for name in names}

@@ -29,7 +29,7 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Learn a prompt; the best one on validation is kept."""
-    from sd4match.cli.common import pick_device, quiet_libraries, read_config, show_config
+    from sd4match.cli.common import check_output, pick_device, quiet_libraries, read_config, show_config
 
     changes = list(overrides or ())
     changes += [f"training.steps={steps}"] if steps is not None else []
@@ -41,11 +41,9 @@ def command(
         show_config(settings)
 
     from sd4match.config import build
-    from sd4match.errors import InputError
     from sd4match.training.trainer import check_learns
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    check_output(output)
     where = pick_device(device)
     quiet_libraries()
     parts = build(settings, device=where)

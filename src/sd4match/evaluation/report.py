@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sd4match.config import ExperimentConfig
-from sd4match.errors import SD4MatchError
 from sd4match.evaluation.scores import Comparison, PairScores, describe
+from sd4match.files import write_atomically
 from sd4match.protocols import Backbone
 from sd4match.version import __version__
 
@@ -86,17 +86,11 @@ def write_report(report: Mapping[str, Any], folder: Path, *, title: str) -> None
     Raises:
         SD4MatchError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("report.json", json.dumps(report, indent=2, allow_nan=False) + "\n"),
-            ("report.md", to_markdown(report, title=title)),
-        ):
-            part = folder / f".{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(folder / name)
-    except OSError as error:
-        raise SD4MatchError(f"cannot write the report to {folder}: {error.strerror or error}") from None
+    for name, text in (
+        ("report.json", json.dumps(report, indent=2, allow_nan=False) + "\n"),
+        ("report.md", to_markdown(report, title=title)),
+    ):
+        write_atomically(folder / name, text.encode(), name=f"the report to {folder}")
 
 
 def to_markdown(report: Mapping[str, Any], *, title: str) -> str:

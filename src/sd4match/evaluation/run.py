@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from sd4match.backbones.cached import CachedBackbone
+from sd4match.backbones.cached import cached
 from sd4match.config import Components, ExperimentConfig
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.evaluation.report import comparison
@@ -35,7 +35,7 @@ def evaluate_prompts(
     """
     options = config.evaluation
     evaluator = Evaluator(
-        backbone=CachedBackbone(parts.backbone),
+        backbone=cached(parts.backbone),
         matcher=parts.matcher,
         measurement=measurement(options.measurement),
         sampling=options.sampling.sampling(options.seed),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
+from sd4match.files import write_atomically
 from sd4match.prompting.config import PromptConfig
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.registry import prompts
@@ -34,6 +33,18 @@ class PromptInfo:
     library_version: str
     details: Mapping[str, Any]
     """Whatever else was known when it was saved: layer, timesteps, data set, categories, scores."""
+
+
+def describe_prompt(info: PromptInfo) -> dict[str, Any]:
+    """Everything a prompt file says of itself, by the words that a reader would use."""
+    return {
+        "kind": info.config.kind,
+        "config": info.config.model_dump(mode="json"),
+        "architecture": info.architecture,
+        "fingerprint": info.fingerprint,
+        "library version": info.library_version,
+        **info.details,
+    }
 
 
 class UnknownWeightsWarning(UserWarning):
@@ -80,27 +91,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         "library_version": info.library_version,
         "details": json.dumps(dict(info.details)),
     }
-    write_atomically(Path(path), save(dict(tensors), metadata))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """A file that appears whole or not at all.
-
-    Raises:
-        PromptFileError: it cannot be written.
-    """
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        raise PromptFileError(f"cannot write {path}: {error.strerror or error}") from None
+    write_atomically(Path(path), save(dict(tensors), metadata), error=PromptFileError)
 
 
 def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
@@ -141,8 +132,8 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
     return info, tensors
 
 
-def check_architecture(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
-    """Refuse a prompt that was learned on another architecture.
+def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
+    """Refuse a prompt that was learned on another architecture or layer.
 
     Raises:
         PromptMismatchError: it was; names both.
@@ -151,6 +142,9 @@ def check_architecture(info: PromptInfo, path: str | Path, backbone: Backbone) -
         raise PromptMismatchError(
             f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
         )
+    layer, own = info.details.get("layer"), backbone.spec.layer
+    if None not in (layer, own) and layer != own:
+        raise PromptMismatchError(f"{path} was learned for layer {layer}; this backbone gives layer {own}")
 
 
 def load_prompt(path: str | Path, *, backbone: Backbone, settings: Mapping[str, Any] | None = None) -> PromptProvider:
@@ -171,10 +165,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, settings: Mapping[str, 
         UnknownWeightsWarning: same architecture, other or unknown weights.
     """
     info, tensors = read_prompt(path)
-    check_architecture(info, path, backbone)
-    layer, own = info.details.get("layer"), getattr(backbone, "layer", None)
-    if None not in (layer, own) and layer != own:
-        raise PromptMismatchError(f"{path} was learned for layer {layer}; this backbone gives layer {own}")
+    check_fits(info, path, backbone)
     if not same_weights(info.fingerprint, backbone.fingerprint):
         warnings.warn(
             f"{path} was learned on other (or unknown) weights of the same architecture; its scores need not hold here",

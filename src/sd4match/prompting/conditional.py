@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,18 +11,14 @@ from torch.nn import functional as F
 
 from sd4match.errors import InputError
 from sd4match.prompting.config import ConditionalPromptConfig
-from sd4match.prompting.fixed import text_encoder_of
 from sd4match.prompting.initial import initial_vectors, take_over
-from sd4match.prompting.looking import VIEW, look
+from sd4match.prompting.looking import LookingPrompt
 from sd4match.prompting.splice import encode_slots
-from sd4match.protocols import Backbone, ImageEncoder, ParameterGroup, Prepare, Scope, TextEncoder
-from sd4match.registry import image_encoders
+from sd4match.protocols import Backbone, Scope
 from sd4match.types import ImageBatch, ImageFeatures, PromptEmbedding
 
-_LINEAR_SCALE = 0.1
 
-
-class ConditionalPrompt(nn.Module):
+class ConditionalPrompt(LookingPrompt):
     """SD4Match-CPM (section 3.3 of the paper): [global; tanh(alpha) * (x + pos)] between BOS and EOS.
 
     What x, (B, slots, D), is, with own features F_A and the partner's F_B:
@@ -50,13 +45,10 @@ class ConditionalPrompt(nn.Module):
     """
 
     def __init__(self, *, backbone: Backbone, **settings: Any) -> None:
-        super().__init__()
-        text = text_encoder_of(backbone)
-        self.config = config = ConditionalPromptConfig.of(**settings)
-        config.check_spec(backbone.spec)
-        encoder: ImageEncoder = image_encoders.build(config.image_encoder, backbone=backbone)
-        self._frozen: tuple[TextEncoder, ImageEncoder] = (text, encoder)  # a tuple: no part of this module's state
-        self.views: Mapping[str, Prepare] = {VIEW: encoder.prepare}
+        config = ConditionalPromptConfig.of(**settings)
+        super().__init__(config, backbone)
+        self.config = config
+        text, encoder = self._frozen
         self.scope: Scope = config.condition_on
         spec = encoder.spec
         own = spec.local if config.features == "local" else spec.pooled
@@ -87,9 +79,7 @@ class ConditionalPrompt(nn.Module):
             partners = None
         elif partners is None:
             raise InputError("this prompt is conditioned on pairs: it needs the partner of every photo")
-        encoder, device = self._frozen[1], self.alpha.device
-        own = look(encoder, images, device)
-        conditional = self.condition(own, None if partners is None else look(encoder, partners, device))
+        conditional = self.condition(self.look(images), None if partners is None else self.look(partners))
         if self.global_embeddings is None:
             return conditional
         return torch.cat([self.global_embeddings.expand(len(images), -1, -1), conditional], dim=1)
@@ -111,14 +101,3 @@ class ConditionalPrompt(nn.Module):
             x = F.adaptive_max_pool1d(x, self.config.slots).transpose(1, 2)
         conditional: Tensor = self.alpha.tanh() * (x + self.positions)
         return conditional
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Vectors, and at a tenth of their rate W_C and W_N."""
-        vectors = [self.alpha, self.positions]
-        vectors += [] if self.global_embeddings is None else [self.global_embeddings]
-        linear = [*self.channel_linear.parameters()]
-        linear += [] if self.patch_linear is None else [*self.patch_linear.parameters()]
-        return [
-            ParameterGroup("vectors", tuple(vectors)),
-            ParameterGroup("linear", tuple(linear), scale=_LINEAR_SCALE),
-        ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 
 from sd4match.errors import PromptFileError
-from sd4match.prompting.artifact import PromptInfo, read_prompt
+from sd4match.prompting.artifact import PromptInfo, describe_prompt, read_prompt
 
 FILE_NAME = "prompt.safetensors"
 
@@ -57,18 +56,6 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def describe_prompt(info: PromptInfo) -> dict[str, Any]:
-    """Everything a prompt file says of itself, by the words that a reader would use."""
-    return {
-        "kind": info.config.kind,
-        "config": info.config.model_dump(mode="json"),
-        "architecture": info.architecture,
-        "fingerprint": info.fingerprint,
-        "library version": info.library_version,
-        **info.details,
-    }
 
 
 def prompt_card(info: PromptInfo, repo_id: str) -> str:

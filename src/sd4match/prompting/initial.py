@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd4match.errors import PromptMismatchError
-from sd4match.prompting.artifact import check_architecture, read_prompt
+from sd4match.prompting.artifact import check_fits, read_prompt
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
 from sd4match.prompting.splice import random_slots
 from sd4match.protocols import Backbone, TextEncoder
@@ -54,7 +54,7 @@ def take_over(prompt: nn.Module, config: Startable, backbone: Backbone) -> None:
     ones to the global vectors of a CPM.
 
     Raises:
-        PromptMismatchError: another architecture, space, number of slots, or a kind that has nothing to give.
+        PromptMismatchError: another architecture, layer, space, number of slots, or a kind that has nothing to give.
     """
     if config.start_from is None:
         return
@@ -72,7 +72,7 @@ def take_over(prompt: nn.Module, config: Startable, backbone: Backbone) -> None:
 
 def _state_from_file(path: str, config: Startable, backbone: Backbone) -> dict[str, Tensor]:
     info, tensors = read_prompt(path)
-    check_architecture(info, path, backbone)
+    check_fits(info, path, backbone)
     given = info.config
     if given.kind == config.kind:
         if isinstance(given, ClassPromptConfig) and given.categories != getattr(config, "categories", ()):

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from sd4match.errors import InputError
-from sd4match.prompting.artifact import write_atomically
+from sd4match.errors import InputError, PromptFileError
+from sd4match.files import write_atomically
 from sd4match.prompting.fixed import text_encoder_of
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.types import ImageBatch
@@ -58,6 +58,7 @@ def export_textual_inversion(
     count = vectors.shape[1]
     ids = text.frame_ids(count)
     positions = text.embed(ids[None])[0, 1 : count + 1] - text.vocabulary()[ids[1 : count + 1]]
+    words = (vectors[0].to(positions) - positions).float().cpu().contiguous()
     path = Path(path)
-    write_atomically(path, save({token: (vectors[0].to(positions) - positions).float().cpu().contiguous()}))
+    write_atomically(path, save({token: words}), error=PromptFileError)
     return path

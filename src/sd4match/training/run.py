@@ -52,7 +52,7 @@ def learn(
     def keep(step: int, pck: float) -> None:
         details = {
             "backbone": backbone_entry(config, parts.backbone)["name"],
-            "layer": getattr(config.backbone, "layer", None),
+            "layer": parts.backbone.spec.layer,
             "training_timestep": config.training.sampling.timestep,
             "evaluation_timestep": config.evaluation.sampling.timestep,
             "loss": config.loss.model_dump(mode="json"),

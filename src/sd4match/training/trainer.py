@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sd4match.backbones.cached import CachedBackbone
+from sd4match.backbones.cached import cached
 from sd4match.config import TrainingSettings
 from sd4match.data.collate import make_pairs
 from sd4match.errors import InputError, TrainingError
@@ -64,7 +64,7 @@ class Trainer:
         measurement: Measurement,
     ) -> None:
         check_learns(prompt)
-        self.backbone = CachedBackbone(backbone)
+        self.backbone = cached(backbone)
         self.prompt = prompt
         self.loss = loss
         self.settings = settings
