@@ -130,3 +130,84 @@ def pck(predicted, target, visible, length, alphas, inclusive=True):
             row.append(hits / count if count else math.nan)
         out.append(row)
     return out
+
+
+# How the benchmarks count, end to end, for one pair: features of two photos and their points in; places in the frame in
+# which errors are measured, and correctness at each alpha, out.
+
+
+def _nearest(source, target, qx, qy):
+    """The query's plane of cosines."""
+    return correlate(source[None], target[None], torch.tensor([[[qx, qy]]], dtype=torch.float64))[0, 0]
+
+
+def _judge(places, truth, length, alphas, inclusive):
+    rows = []
+    for (px, py), (tx, ty) in zip(places, truth, strict=True):
+        distance = math.sqrt((px - tx) ** 2 + (py - ty) ** 2)
+        rows.append([distance <= a * length if inclusive else distance < a * length for a in alphas])
+    return rows
+
+
+def count_sd4match(source, target, sizes, points, box, alphas, side=768):
+    """Squashed to 768: query bilinear with aligned corners, kernel soft arg-max, truth clamped, squashed box."""
+    (sh, sw), (th, tw) = sizes
+    h, w = target.shape[1:]
+    places, truth = [], []
+    for (x, y), (u, v) in zip(*points, strict=True):
+        qx = x * side / sw * (source.shape[2] - 1) / (side - 1)
+        qy = y * side / sh * (source.shape[1] - 1) / (side - 1)
+        cx, cy = kernel_soft_arg_max(_nearest(source, target, qx, qy), 0.04, 7.0)
+        places.append((cx * (side - 1) / (w - 1), cy * (side - 1) / (h - 1)))
+        truth.append((min(max(u * side / tw, 0.0), side - 1.0), min(max(v * side / th, 0.0), side - 1.0)))
+    length = max((box[2] - box[0]) * side / tw, (box[3] - box[1]) * side / th)
+    return places, _judge(places, truth, length, alphas, True)
+
+
+def count_dift(source, target, sizes, points, box, alphas):
+    """Features really upsampled to the photos' sizes; whole pixels looked up; arg-max over pixels."""
+    (sh, sw), (th, tw) = sizes
+    big = [
+        F.interpolate(one[None].double(), size=size, mode="bilinear", align_corners=False)[0]
+        for one, size in ((source, (sh, sw)), (target, (th, tw)))
+    ]
+    places = []
+    for x, y in points[0]:
+        query = big[0][:, int(y), int(x)]
+        best, where = -math.inf, (0, 0)
+        cosines = torch.einsum("c,chw->hw", query / query.norm(), big[1] / big[1].norm(dim=0))
+        for row in range(th):
+            value, column = cosines[row].max(0)
+            if float(value) > best + 1e-12:
+                best, where = float(value), (int(column), row)
+        places.append(where)
+    length = max(box[2] - box[0], box[3] - box[1])
+    return places, _judge(places, points[1], length, alphas, True)
+
+
+def _padded(size, side):
+    """Scale and offset of SD-DINO's padding."""
+    height, width = size
+    scale = side / max(height, width)
+    across = down = 0
+    if height < width:
+        down = int((side - round(side * height / width)) / 2)
+    elif width < height:
+        across = int((side - round(side * width / height)) / 2)
+    return scale, across, down
+
+
+def count_padded(source, target, sizes, points, box, alphas, *, middle, window=None, side=840):
+    """Padded to 840: source points floored to their cell, arg-max or window soft arg-max, cell * stride + middle."""
+    (scale, ax, ay), (tscale, tx, ty) = (_padded(size, side) for size in sizes)
+    cells = target.shape[2]
+    stride = side / cells
+    places, truth = [], []
+    for (x, y), (u, v) in zip(*points, strict=True):
+        qx, qy = math.floor((x * scale + ax) / stride), math.floor((y * scale + ay) / stride)
+        plane = _nearest(source, target, float(qx), float(qy))
+        cx, cy = arg_max(plane) if window is None else window_soft_arg_max(plane, 0.02, window)
+        places.append((cx * stride + middle(stride), cy * stride + middle(stride)))
+        truth.append((u * tscale + tx, v * tscale + ty))
+    length = max(box[2] - box[0], box[3] - box[1]) * tscale
+    return places, _judge(places, truth, length, alphas, False)

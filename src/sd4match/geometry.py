@@ -25,6 +25,36 @@ def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:
     return ImageFrame(original_size, model_size, (model_width / width, model_height / height))
 
 
+def pad_frame(original_size: Size, side: int) -> ImageFrame:
+    """The frame of a photo whose longer side becomes `side`, centred in a square.
+
+    Convention: SD-DINO's: the shorter side is rounded to whole pixels, and half of the rest, rounded down, comes first.
+
+    >>> pad_frame((200, 100), 96)
+    ImageFrame(original_size=(200, 100), model_size=(96, 96), scale=(0.48, 0.48), offset=(24.0, 0.0))
+    """
+    scale = side / max(original_size)
+    height, width = padded_size(original_size, side)
+    return ImageFrame(
+        original_size, (side, side), (scale, scale), (float((side - width) // 2), float((side - height) // 2))
+    )
+
+
+def padded_size(original_size: Size, side: int) -> Size:
+    """(H, W) of the photo inside the square of `pad_frame`."""
+    height, width = (max(1, round(side * length / max(original_size))) for length in original_size)
+    return height, width
+
+
+def own_frame(original_size: Size) -> ImageFrame:
+    """A photo's own pixels as a frame.
+
+    >>> own_frame((200, 100)).scale
+    (1.0, 1.0)
+    """
+    return ImageFrame(original_size, original_size, (1.0, 1.0))
+
+
 def to_model(points: Float[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
     """Photo pixels to model pixels, each image by its own frame."""
     scale, offset = _frame_tensors(points, frames)
@@ -95,6 +125,45 @@ def cells_to_pixels(
     """
     scale, shift = _cell_rule(cells, image_size, map_size, alignment, patch_offset)
     return (cells - shift) / scale
+
+
+def photo_to_cells(
+    points: Float[Tensor, "batch points 2"],
+    frames: Sequence[ImageFrame],
+    map_size: Size,
+    *,
+    alignment: Alignment,
+    patch_offset: float | None = None,
+) -> Float[Tensor, "batch points 2"]:
+    """Photo pixels to cells of a map, each image by its own frame.
+
+    >>> frame = squash_frame((100, 100), (96, 96))
+    >>> photo_to_cells(torch.tensor([[[50.0, 25.0]]]), [frame], (24, 24), alignment="patch", patch_offset=0.0)
+    tensor([[[12.,  6.]]])
+    """
+    scale, shift = _cell_rules(points, frames, map_size, alignment, patch_offset)
+    return to_model(points, frames) * scale + shift
+
+
+def cells_to_photo(
+    cells: Float[Tensor, "batch points 2"],
+    frames: Sequence[ImageFrame],
+    map_size: Size,
+    *,
+    alignment: Alignment,
+    patch_offset: float | None = None,
+) -> Float[Tensor, "batch points 2"]:
+    """The inverse of `photo_to_cells`."""
+    scale, shift = _cell_rules(cells, frames, map_size, alignment, patch_offset)
+    return to_photo((cells - shift) / scale, frames)
+
+
+def _cell_rules(
+    points: Tensor, frames: Sequence[ImageFrame], map_size: Size, alignment: Alignment, patch_offset: float | None
+) -> tuple[Tensor, Tensor]:
+    rules = [_cell_rule(points, frame.model_size, map_size, alignment, patch_offset) for frame in frames]
+    scale, shift = (torch.stack(parts)[:, None] for parts in zip(*rules, strict=True))
+    return scale, shift
 
 
 def _cell_rule(

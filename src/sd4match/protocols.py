@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sd4match.spec import FeatureSpec, ImageFeatureSpec
 from sd4match.types import (
+    Box,
     Correlation,
     FeatureMap,
     ImageBatch,
@@ -24,12 +25,16 @@ from sd4match.types import (
     Photo,
     PromptEmbedding,
     Sampling,
+    Size,
     View,
     Views,
 )
 
 Scope = Literal["dataset", "category", "image", "pair"]
 """What a prompt depends on."""
+
+Reference = Literal["box", "photo"]
+"""Alpha is a share of the longer side of the target's box, or of its photo."""
 
 Prepare = Callable[[Photo], View]
 """A photo -> somebody's view of it. Needs no weights."""
@@ -143,22 +148,40 @@ class MatchingLoss(Protocol):
         """Mean over the pairs that have a visible point."""
 
 
-@dataclass(frozen=True)
-class PairRecord:
-    """One annotated pair, without its pixels. `points` are in original pixels."""
+@dataclass(frozen=True, kw_only=True)
+class PairKey:
+    """What is known of a pair before its annotation is read."""
 
     pair_id: str
     source_id: str
     target_id: str
-    category: str | None
+    category: str | None = None
+    """Of the source; the pair counts to it."""
+    target_category: str | None = None
+    """Of the target, if it is another one."""
+
+    @property
+    def sides(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        """(photo id, category) of source and target."""
+        return (self.source_id, self.category), (self.target_id, self.target_category or self.category)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRecord(PairKey):
+    """One annotated pair, without its pixels. Points and boxes are in original pixels."""
+
+    source_size: Size
+    """(H, W) of the photo in its stored frame, which is the one of the annotations."""
+    target_size: Size
     source_points: npt.NDArray[np.float64]
+    """(N, 2), (x, y)."""
     target_points: npt.NDArray[np.float64]
     visible: npt.NDArray[np.bool_]
-    """(N,): visible in both photos."""
-    target_box: tuple[float, float, float, float] | None = None
-    """(left, top, right, bottom) in original pixels."""
-    source_box: tuple[float, float, float, float] | None = None
+    """(N,): visible in both photos. Places of other points mean nothing."""
+    source_box: Box | None = None
+    target_box: Box | None = None
     difficulty: Mapping[str, int] = field(default_factory=dict)
+    """Flags of the data set, for example SPair-71k's viewpoint_variation: 0, 1 or 2."""
 
 
 @runtime_checkable
@@ -168,12 +191,22 @@ class PairDataset(Protocol):
     name: str
     split: str
     categories: tuple[str, ...]
+    reference: Reference
+    """What alpha is a share of in this benchmark, for measurements that follow the data set."""
+
+    @property
+    def keys(self) -> Sequence[PairKey]:
+        """All pairs in order, without reading annotations."""
 
     def __len__(self) -> int:
         """Number of pairs."""
 
     def __getitem__(self, index: int) -> PairRecord:
-        """One pair."""
+        """One pair.
+
+        Raises:
+            DatasetError, PhotoError: its annotation or a photo's header cannot be read; the message names the file.
+        """
 
     def __iter__(self) -> Iterator[PairRecord]:
         """All pairs in order."""

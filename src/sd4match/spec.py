@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class FeatureSpec:
     """One line that two interchangeable checkpoints share."""
     layer: int | None = None
     """The chosen layer; None for a backbone that has only one."""
+    frame: Literal["squash", "pad"] = "squash"
+    """How it puts a photo into its image; the measurement must be made for it."""
+    dtype: str = "float32"
+    """Of weights and arithmetic."""
 
 
 @dataclass(frozen=True)

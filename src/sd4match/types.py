@@ -7,7 +7,8 @@ Points are (x, y) in the pixels of the original photo, pixel centres at whole nu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from sd4match.errors import PhotoError, ShapeError
 
 Size = tuple[int, int]
 """(height, width)."""
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels."""
 Alignment = Literal["corners", "centers", "patch"]
 """How cells lie on pixels; see `sd4match.geometry.pixels_to_cells`."""
 
@@ -51,14 +54,18 @@ class Photo:
         Raises:
             PhotoError: there is no such file, or it is not an image.
         """
-        path = Path(path)
-        try:
-            with Image.open(path) as image:
-                return cls.from_image(image, exif=exif, name=path.name)
-        except FileNotFoundError:
-            raise PhotoError(f"no such photo: {path}") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise PhotoError(f"not a readable image: {path} ({error})") from None
+        with _opened(path) as image:
+            return cls.from_image(image, exif=exif, name=Path(path).name)
+
+    @staticmethod
+    def size_of(path: str | Path) -> Size:
+        """(H, W) of a file in its stored frame, from its header.
+
+        Raises:
+            PhotoError: there is no such file, or it is not an image.
+        """
+        with _opened(path) as image:
+            return image.height, image.width
 
     @classmethod
     def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
@@ -87,6 +94,19 @@ class Photo:
     def to_image(self) -> Image.Image:
         """As a pillow image."""
         return Image.fromarray(self.pixels)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise PhotoError(f"no such photo: {path}") from None
+    except PhotoError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PhotoError(f"not a readable image: {path} ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -213,6 +233,8 @@ class FeatureMap:
     values: Float[Tensor, "batch channels h w"]
     frames: tuple[ImageFrame, ...]
     alignment: Alignment = "corners"
+    patch_offset: float | None = None
+    """For the alignment "patch"; see `sd4match.geometry.pixels_to_cells`."""
     groups: tuple[int, ...] = ()
     """Sizes of the channel groups (layers) in order; () for one group."""
 
@@ -239,6 +261,9 @@ class Correlation:
 
     values: Float[Tensor, "batch points h w"]
     query_points: Float[Tensor, "batch points 2"]
+    """In original pixels of the source photos."""
+    query_cells: Float[Tensor, "batch points 2"]
+    """Where the source maps were read."""
     source: FeatureMap
     target: FeatureMap
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sd4match.errors import CheckpointError
 from sd4match.spec import FeatureSpec
@@ -57,7 +57,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_spec(folder: Path, *, layer: int) -> FeatureSpec:
+def read_spec(
+    folder: Path, *, layer: int, frame: Literal["squash", "pad"] = "squash", dtype: str = "float32"
+) -> FeatureSpec:
     """What a Stable Diffusion folder declares, for the output of up-block `layer`.
 
     Raises:
@@ -89,6 +91,8 @@ def read_spec(folder: Path, *, layer: int) -> FeatureSpec:
                 f"text {width} x {text['num_hidden_layers']} layers, {text['vocab_size']} tokens"
             ),
             layer=layer,
+            frame=frame,
+            dtype=dtype,
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(

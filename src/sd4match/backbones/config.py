@@ -30,6 +30,9 @@ class StableDiffusionConfig(BackboneConfig):
     kind: Literal["stable_diffusion"] = "stable_diffusion"
     weights: str = Field("mini", description='"mini", or a diffusers folder')
     layer: int = Field(1, ge=0, description="UNet up-block whose output is the feature map, from 0")
+    frame: Literal["squash", "pad"] = Field(
+        "squash", description="squash photos to the model's square, or scale the longer side and pad with black"
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     implementation = "sd4match.backbones.stable_diffusion:StableDiffusionBackbone.from_folder"
 
@@ -39,7 +42,7 @@ class StableDiffusionConfig(BackboneConfig):
         Raises:
             CheckpointError: there is no such model, or it is of another layout.
         """
-        return read_spec(find_checkpoint(self.weights), layer=self.layer)
+        return read_spec(find_checkpoint(self.weights), layer=self.layer, frame=self.frame, dtype=self.dtype)
 
 
 @image_encoders.register

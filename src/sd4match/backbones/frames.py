@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sd4match.geometry import squash_frame
+from sd4match.geometry import pad_frame, padded_size, squash_frame
 from sd4match.types import ImageFrame, Photo, Size, View
 
 
@@ -20,8 +20,26 @@ def squash(photo: Photo, size: Size) -> View:
     image = photo.to_image()
     if photo.size != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1.0
-    return View(pixels, squash_frame(photo.size, size), photo.key)
+    return View(_signed(image), squash_frame(photo.size, size), photo.key)
+
+
+def pad(photo: Photo, side: int) -> View:
+    """Scale the longer side to `side` (Lanczos, as SD-DINO does), centre in a black square, and scale to [-1, 1].
+
+    >>> view = pad(Photo.from_image(Image.new("RGB", (8, 4), "white")), 6)
+    >>> view.pixels[0, :, 0].tolist(), view.frame.offset
+    ([-1.0, 1.0, 1.0, 1.0, -1.0, -1.0], (0.0, 1.0))
+    """
+    height, width = padded_size(photo.size, side)
+    square = Image.new("RGB", (side, side))
+    scaled = photo.to_image().resize((width, height), Image.Resampling.LANCZOS)
+    square.paste(scaled, ((side - width) // 2, (side - height) // 2))
+    return View(_signed(square), pad_frame(photo.size, side), photo.key)
+
+
+def _signed(image: Image.Image) -> torch.Tensor:
+    """(3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def crop_centre(

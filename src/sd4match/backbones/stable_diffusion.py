@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sd4match.backbones.checkpoints import find_checkpoint, read_json, read_spec
-from sd4match.backbones.frames import squash
+from sd4match.backbones.frames import pad, squash
 from sd4match.backbones.text import ClipTextEncoder
 from sd4match.backbones.unet import features_at
 from sd4match.errors import CheckpointError, InputError, ShapeError
@@ -40,7 +40,7 @@ class StableDiffusionBackbone(nn.Module):
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is the output of up-block `layer`, averaged over
     `ensemble_size` noises eps. The UNet runs only so far. Weights are frozen; gradients reach the prompt.
 
-    Convention: feature cells are aligned with the corners of the squashed image.
+    Convention: feature cells are aligned with the corners of the image.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class StableDiffusionBackbone(nn.Module):
         *,
         layer: int = 1,
         image_size: int | None = None,
+        frame: Literal["squash", "pad"] = "squash",
         dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         device: str | torch.device = "cpu",
     ) -> StableDiffusionBackbone:
@@ -82,7 +83,8 @@ class StableDiffusionBackbone(nn.Module):
         Args:
             weights: "mini" or the path of a folder.
             layer: up-block, from 0; 1 in SD4Match and DIFT.
-            image_size: side of the squashed image in pixels; what the model was trained on, if not given.
+            image_size: side of the model's image in pixels; what the model was trained on, if not given.
+            frame: "squash" a photo to that square (SD4Match, DIFT), or "pad" it (SD+DINO).
             dtype: of weights and arithmetic; feature maps come out in float32.
             device: where it runs.
 
@@ -90,7 +92,7 @@ class StableDiffusionBackbone(nn.Module):
             CheckpointError: the folder is missing, incomplete or damaged.
         """
         folder = find_checkpoint(weights)
-        spec = read_spec(folder, layer=layer)
+        spec = read_spec(folder, layer=layer, frame=frame, dtype=dtype)
         kind = _DTYPES[dtype]
         try:
             unet = UNet2DConditionModel.from_pretrained(
@@ -116,8 +118,8 @@ class StableDiffusionBackbone(nn.Module):
         return backbone.to(device)
 
     def prepare(self, photo: Photo) -> View:
-        """Squash to the model's size and scale to [-1, 1]."""
-        return squash(photo, self.image_size)
+        """Into the model's square, squashed or padded as `spec.frame` says, scaled to [-1, 1]."""
+        return pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Latents:

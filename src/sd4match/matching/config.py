@@ -63,6 +63,15 @@ class BilinearNearestNeighborConfig(ComponentConfig):
     implementation = "sd4match.matching.matchers:BilinearNearestNeighbor"
 
 
+@matchers.register
+class PixelNearestNeighborConfig(ComponentConfig):
+    """DIFT's inference."""
+
+    kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"
+    temperature: PositiveFloat = Field(0.04, description="of the score")
+    implementation = "sd4match.matching.matchers:PixelNearestNeighbor"
+
+
 @losses.register
 class GaussianCrossEntropyConfig(ComponentConfig):
     """Eq. 5 of the paper; the defaults are the paper's."""

@@ -7,12 +7,13 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.geometry import cells_to_pixels, pixels_to_cells, to_model, to_photo
+from sd4match import geometry
 from sd4match.matching import functional
 from sd4match.types import Correlation, FeatureMap
 
-QueryMode = Literal["bilinear", "floor"]
-"""How the source feature of a point is read: between cells, or from the cell that holds the point."""
+QueryMode = Literal["bilinear", "floor", "pixel"]
+"""How the source feature of a point is read: between cells; from the cell whose area holds the point; or between cells
+at the whole pixel, rounded down, of the frame."""
 
 
 def correlate_maps(
@@ -29,27 +30,40 @@ def correlate_maps(
         source: B maps.
         target: B maps.
         query_points: (B, N, 2), (x, y) in original pixels of the source photos.
-        query_mode: "bilinear" (SD4Match) or "floor".
+        query_mode: "bilinear" (SD4Match), "floor" (SD+DINO, GeoAware) or "pixel" (DIFT).
         normalize: L2-normalise features.
 
     Returns:
         Values (B, N, h, w), the queries and both maps.
     """
-    cells = photo_to_cells(query_points.to(source.values), source)
-    if query_mode == "floor":
-        cells = cells.floor()
+    cells = query_cells(query_points.to(source.values), source, mode=query_mode)
     values = functional.correlate(source.values, target.values, cells, normalize=normalize)
-    return Correlation(values, query_points, source, target)
+    return Correlation(values, query_points, cells, source, target)
+
+
+def query_cells(
+    points: Float[Tensor, "batch points 2"], features: FeatureMap, *, mode: QueryMode
+) -> Float[Tensor, "batch points 2"]:
+    """Where a map is read for points in photo pixels."""
+    if mode == "floor":
+        return geometry.photo_to_cells(
+            points, features.frames, features.map_size, alignment="patch", patch_offset=0.0
+        ).floor()
+    if mode == "pixel":
+        whole = geometry.to_model(points, features.frames).floor()
+        points = geometry.to_photo(whole, features.frames)
+    return photo_to_cells(points, features)
 
 
 def photo_to_cells(points: Float[Tensor, "batch points 2"], features: FeatureMap) -> Float[Tensor, "batch points 2"]:
     """Photo pixels to cells of a feature map, each image by its frame."""
-    size = features.frames[0].model_size
-    return pixels_to_cells(to_model(points, features.frames), size, features.map_size, alignment=features.alignment)
+    return geometry.photo_to_cells(
+        points, features.frames, features.map_size, alignment=features.alignment, patch_offset=features.patch_offset
+    )
 
 
 def cells_to_photo(cells: Float[Tensor, "batch points 2"], features: FeatureMap) -> Float[Tensor, "batch points 2"]:
     """Cells of a feature map to photo pixels, each image by its frame."""
-    size = features.frames[0].model_size
-    pixels = cells_to_pixels(cells, size, features.map_size, alignment=features.alignment)
-    return to_photo(pixels, features.frames)
+    return geometry.cells_to_photo(
+        cells, features.frames, features.map_size, alignment=features.alignment, patch_offset=features.patch_offset
+    )

@@ -43,7 +43,7 @@ def correlate(
     >>> correlate(features, features, torch.tensor([[[1.0, 0.0]]])).flatten().tolist()
     [0.0, 1.0, 0.0, 0.0]
     """
-    source_features, target_features = _full_precision(source_features), _full_precision(target_features)
+    source_features, target_features = full_precision(source_features), full_precision(target_features)
     if source_features.shape[:2] != target_features.shape[:2] or query_cells.shape[0] != source_features.shape[0]:
         raise ShapeError(
             "expected source (B, C, h, w), target (B, C, h', w') and queries (B, N, 2), got "
@@ -100,7 +100,7 @@ def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Te
     width = correlation.shape[-1]
     best = correlation.flatten(2).argmax(dim=-1)
     cells = torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1)
-    return cells.to(_full_precision(correlation[:0]).dtype)
+    return cells.to(full_precision(correlation[:0]).dtype)
 
 
 def soft_argmax(
@@ -133,7 +133,7 @@ def log_match_probability(
 ) -> Float[Tensor, "batch points h w"]:
     """The logarithm of Eq. 4, which does not underflow."""
     _check_positive("temperature", temperature)
-    scores = _full_precision(correlation) / temperature
+    scores = full_precision(correlation) / temperature
     return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
 
 
@@ -220,7 +220,7 @@ def bilinear_nearest_neighbor(
     tensor([[[0.2500, 1.0000]]])
     """
     height, width = source_features.shape[-2:]
-    index, weight = _bilinear_corners(query_cells.to(_full_precision(source_features[:0]).dtype), height, width)
+    index, weight = _bilinear_corners(query_cells.to(full_precision(source_features[:0]).dtype), height, width)
     corners = torch.stack([index % width, index.div(width, rounding_mode="floor")], dim=-1).to(weight.dtype)
     correlation = correlate(source_features, target_features, corners.flatten(1, 2), normalize=normalize)
     found = nearest_neighbor(correlation).unflatten(1, corners.shape[1:3])
@@ -294,7 +294,7 @@ def gaussian_cross_entropy(
     if kernel_size < 3 or kernel_size % 2 == 0:
         raise InputError(f"kernel_size must be odd and at least 3, not {kernel_size}")
     height, width = correlation.shape[-2:]
-    correlation = torch.where(visible[..., None, None], _full_precision(correlation), 0.0)
+    correlation = torch.where(visible[..., None, None], full_precision(correlation), 0.0)
     places = torch.where(visible[..., None], target_cells.to(correlation.dtype), 0.0).detach()
 
     reach = kernel_size // 2
@@ -316,7 +316,7 @@ def gaussian_cross_entropy(
     return per_pair.sum() / visible.any(-1).sum().clamp(min=1)
 
 
-def _full_precision(values: Tensor) -> Tensor:
+def full_precision(values: Tensor) -> Tensor:
     """float32 for half-precision floats; other dtypes as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 

@@ -5,12 +5,15 @@ Every score is `functional.probability_mass` at the matcher's temperature.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.geometry import pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.matching.correlation import cells_to_photo, photo_to_cells
-from sd4match.types import Correlation, Matches
+from sd4match.matching.upsampled import upsampled_nearest_neighbor
+from sd4match.types import Correlation, FeatureMap, Matches
 
 
 def matches_at(cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float) -> Matches:
@@ -77,7 +80,40 @@ class BilinearNearestNeighbor:
 
     def __call__(self, correlation: Correlation) -> Matches:
         """Match by blended arg-max."""
-        source, target = correlation.source, correlation.target
-        queries = photo_to_cells(correlation.query_points.to(source.values), source)
-        cells = functional.bilinear_nearest_neighbor(source.values, target.values, queries)
+        source, target = correlation.source.values, correlation.target.values
+        cells = functional.bilinear_nearest_neighbor(source, target, correlation.query_cells)
         return matches_at(cells, correlation, temperature=self.temperature)
+
+
+class PixelNearestNeighbor:
+    """DIFT's inference: arg-max over the pixels of the frame, of the cosine with features interpolated to its size."""
+
+    def __init__(self, *, temperature: float = 0.04) -> None:
+        self.temperature = temperature
+
+    def __call__(self, correlation: Correlation) -> Matches:
+        """Match by arg-max over pixels."""
+        target = correlation.target
+        queries = functional.sample_bilinear(
+            functional.full_precision(correlation.source.values), correlation.query_cells
+        )
+        pixels = []
+        for row, frame in enumerate(target.frames):  # frames may differ in size
+            columns, rows = _cells_of_pixels(frame.model_size, target)
+            pixels.append(upsampled_nearest_neighbor(queries[row], target.values[row], columns, rows))
+        points = to_photo(torch.stack(pixels), target.frames)
+        score = functional.probability_mass(
+            correlation.values, photo_to_cells(points, target), temperature=self.temperature
+        )
+        return Matches(points, score)
+
+
+def _cells_of_pixels(size: tuple[int, int], features: FeatureMap) -> tuple[Tensor, Tensor]:
+    """The cell of every column and of every row of pixels of a frame."""
+    height, width = size
+    places = torch.arange(max(size), device=features.values.device, dtype=torch.float64)
+    cells = pixels_to_cells(
+        places[:, None].expand(-1, 2), size, features.map_size, alignment=features.alignment,
+        patch_offset=features.patch_offset,
+    )  # fmt: skip
+    return cells[:width, 0], cells[:height, 1]
