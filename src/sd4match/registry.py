@@ -113,6 +113,14 @@ class Registry:
             raise ConfigError(f"a {self.sort} needs a kind; known: {', '.join(self.kinds())}")
         return self._find(value["kind"]).of(**value)
 
+    def config_of(self, kind: str) -> type[ComponentConfig]:
+        """The config class of a kind.
+
+        Raises:
+            UnknownComponentError: nobody registered it.
+        """
+        return self._find(kind)
+
     def _find(self, kind: str) -> type[ComponentConfig]:
         if kind not in self._configs and kind not in self.kinds():
             raise UnknownComponentError(f"unknown {self.sort} kind {kind!r}; {choose_from(kind, self._configs)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sd4match.errors import InputError
 from sd4match.geometry import squash_frame
-from sd4match.protocols import PairRecord, TextEncoder
+from sd4match.protocols import PairKey, PairRecord, Reference, TextEncoder
 from sd4match.spec import FeatureSpec, ImageFeatureSpec
 from sd4match.types import (
     Correlation,
@@ -175,6 +175,8 @@ class FakeBackbone:
         self.text = text
         self.encoded = 0
         """Photos that went through `encode`."""
+        self.extracted = 0
+        """Feature maps made."""
         self.spec = FeatureSpec(
             channels=48,
             stride=4,
@@ -199,6 +201,7 @@ class FakeBackbone:
 
     def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Patches; the prompt's mean is added to the first channels, so that gradients reach it."""
+        self.extracted += len(latents.keys)
         values = torch.nn.functional.pixel_unshuffle(latents.mean, 4)
         if prompt is not None:
             tint = prompt.values.mean(dim=1).expand(values.shape[0], -1)
@@ -217,6 +220,7 @@ class FakePairs:
     name = "fake"
     split = "test"
     categories = ("left", "right")
+    reference: Reference = "box"
 
     def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
         self._pairs, self._photos, self._points = pairs, photos, points
@@ -239,12 +243,19 @@ class FakePairs:
             source_id=str(source),
             target_id=str(target),
             category=self.categories[index % 2],
+            source_size=(24, 32),
+            target_size=(24, 32),
             source_points=rng.uniform((0, 0), (31, 23), size=(points, 2)),
             target_points=rng.uniform((0, 0), (31, 23), size=(points, 2)),
             visible=visible & (index != self._invisible_pair),
             source_box=(2.0, 2.0, 30.0, 22.0),
             target_box=(1.0, 3.0, 29.0, 20.0),
         )
+
+    @property
+    def keys(self) -> tuple[PairKey, ...]:
+        """All pairs; a record is a key too."""
+        return tuple(self)
 
     def photo(self, image_id: str) -> Photo:
         """Noise, always the same for an id."""

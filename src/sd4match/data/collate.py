@@ -30,15 +30,21 @@ def stack_views(views: Sequence[View]) -> Views:
 
 def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:
     """Pairs with their photos; points padded to the longest record with invisible ones at (0, 0)."""
-    categories = [record.category for record in records]
+    source, target = zip(*(record.sides for record in records), strict=True)
     visible = pad_points([record.visible for record in records]).bool()
     return PairBatch(
-        source=make_images([dataset.photo(record.source_id) for record in records], categories, prepare),
-        target=make_images([dataset.photo(record.target_id) for record in records], categories, prepare),
+        source=_images(source, dataset, prepare),
+        target=_images(target, dataset, prepare),
         source_points=Keypoints(pad_points([record.source_points for record in records]).float(), visible),
         target_points=Keypoints(pad_points([record.target_points for record in records]).float(), visible),
         pair_ids=tuple(record.pair_id for record in records),
     )
+
+
+def _images(
+    sides: Sequence[tuple[str, str | None]], dataset: PairDataset, prepare: Mapping[str, Prepare]
+) -> ImageBatch:
+    return make_images([dataset.photo(one) for one, _ in sides], [category for _, category in sides], prepare)
 
 
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from sd4match.data.config import Split
 from sd4match.data.synthetic.anatomy import ANATOMIES
 from sd4match.data.synthetic.scene import Scene, render
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairRecord
+from sd4match.protocols import PairKey, PairRecord, Reference
 from sd4match.types import Photo
 
 _STREAMS: dict[str, int] = {"train": 1, "validation": 2, "test": 3}
@@ -34,6 +34,7 @@ class SyntheticPairs:
 
     name = "synthetic"
     categories = tuple(ANATOMIES)
+    reference: Reference = "box"
 
     def __init__(
         self,
@@ -63,17 +64,33 @@ class SyntheticPairs:
         category, source_number, target_number = self._chosen[index]
         source, target = self.scene(f"{category}-{source_number}"), self.scene(f"{category}-{target_number}")
         both = source.visible & target.visible
+        key = self.keys[index]
         return PairRecord(
-            pair_id=f"{index:05d}-{category}-{source_number}-{target_number}",
-            source_id=f"{category}-{source_number}",
-            target_id=f"{category}-{target_number}",
+            pair_id=key.pair_id,
+            source_id=key.source_id,
+            target_id=key.target_id,
             category=category,
+            source_size=(self.size, self.size),
+            target_size=(self.size, self.size),
             source_points=source.points,
             target_points=target.points,
             visible=both,
             source_box=source.box,
             target_box=target.box,
             difficulty=difficulty(source, target),
+        )
+
+    @cached_property
+    def keys(self) -> tuple[PairKey, ...]:
+        """All pairs."""
+        return tuple(
+            PairKey(
+                pair_id=f"{index:05d}-{category}-{source}-{target}",
+                source_id=f"{category}-{source}",
+                target_id=f"{category}-{target}",
+                category=category,
+            )
+            for index, (category, source, target) in enumerate(self._chosen)
         )
 
     def photo(self, image_id: str) -> Photo:
