@@ -192,3 +192,24 @@ def test_match_on_real_photos(run, realdata, tmp_path):
     code, _, _ = run("match", *animals, "--output", tmp_path / "ap", "--grid", 4)
     assert code == 0
     assert len(json.loads((tmp_path / "ap" / "matches.json").read_text())["matches"]) == 16
+
+
+def test_a_wrong_option_is_one_line_too(run, photos):
+    for arguments, message in {
+        ("evaluate", "--limit", 0): "'--limit'",
+        ("match", photos[0]): "Missing argument",
+        ("evaluate", "--nope"): "No such option: --nope",
+        ("data", "chek"): "Did you mean 'check'",
+        ("prompts", "imagine", "x", "--steps", 2000): "'--steps'",
+        ("prompts", "imagine", "x", "--guidance", "nan"): "--guidance must be from 1 to 100",
+        ("match", *photos, "--prompt", "empty", "--fallback", "text"): "--fallback goes with --prompt FILE",
+        ("sweep", "prompts", "--only", "single", *sets("prompt={kind: class}")): "cannot be changed in a sweep",
+        ("train", "--output", photos[0] / "below"): "cannot be made",
+        ("train", *sets("prompt.init='a {category}'")): "nothing can be filled in",
+        ("train", *sets("prompt.init='a b c d'", "prompt.slots=2")): "4 tokens, and the prompt 2 slots",
+    }.items():
+        code, _, error = run(*arguments)
+        assert code == 2, arguments
+        assert message in error, (arguments, error)
+        assert error.count("\n") == 1, error
+    assert run("data")[0] == 2

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sd4match.cli.app import app
-from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, SD4MatchError
+from sd4match.errors import InputError, PromptFileError, PromptMismatchError, SD4MatchError
 from sd4match.prompting.artifact import save_prompt
 from sd4match.prompting.captioner import ImplicitCaptioner
 from sd4match.prompting.conditional import ConditionalPrompt
@@ -139,5 +139,5 @@ def test_match_and_evaluate_take_every_prompt(files, tmp_path):
         run("evaluate", "--prompt", files / "class.safetensors", *small, "--output", tmp_path / "class-report")
     assert not (tmp_path / "class-report").exists()
     run("evaluate", "--prompt", files / "class.safetensors", "--fallback", "text", *small, "--output", tmp_path / "r")
-    with pytest.raises(ConfigError, match="'fallback'"):
+    with pytest.raises(InputError, match="--fallback is for class prompts"):
         run("evaluate", "--prompt", files / "cpm.safetensors", "--fallback", "text", *small)

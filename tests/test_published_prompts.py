@@ -262,6 +262,9 @@ def test_any_pipeline_reproduces_an_exported_single(mini, pipeline, tmp_path, sl
 def test_any_pipeline_reproduces_an_exported_class_and_cpm(mini, pipeline, tmp_path):
     kinds = ClassPrompt(backbone=mini, categories=("fish", "car"), slots=20)
     car = ImageBatch({}, ("car",))
+    for word in ("", " ", "__metadata__"):
+        with pytest.raises(InputError, match="the new word must be a word"):
+            export_textual_inversion(kinds, tmp_path / "no.safetensors", backbone=mini, images=car, token=word)
     file = export_textual_inversion(kinds, tmp_path / "car.safetensors", backbone=mini, images=car, token="<car>")
     torch.testing.assert_close(embedding_of(pipeline(), "<car>", file), kinds(car).values, atol=1e-5, rtol=1e-5)
 

@@ -19,9 +19,16 @@ def main() -> None:
     warnings.formatwarning = _one_line
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|accelerate|huggingface_hub)\b")
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except SD4MatchError as error:
         print(f"sd4match: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # click's, of which typer has a private copy
+        if message is None:
+            raise
+        help_wanted = type(error).__name__ == "NoArgsIsHelpError"
+        print(message() if help_wanted else f"sd4match: error: {' '.join(message().split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("sd4match: stopped", file=sys.stderr)

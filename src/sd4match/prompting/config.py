@@ -87,6 +87,17 @@ def check_template(template: str) -> str:
     return template
 
 
+def check_fixed(text: str) -> str:
+    """A text in which nothing is to be filled in.
+
+    Raises:
+        ValueError: something is.
+    """
+    if "{" in text or "}" in text:
+        raise ValueError(f"this prompt is the same for all categories: nothing can be filled in, as in {text!r}")
+    return text
+
+
 class LearnedPromptConfig(PromptConfig):
     """Where learned vectors start."""
 
@@ -126,6 +137,7 @@ class SinglePromptConfig(_VectorsConfig):
     """One learned prompt for everything (SD4Match-Single)."""
 
     kind: Literal["single"] = "single"
+    _fixed = field_validator("init")(check_fixed)
     implementation = "sd4match.prompting.learned:SinglePrompt"
 
 
@@ -167,6 +179,7 @@ class ConditionalPromptConfig(LearnedPromptConfig):
     slots: int = Field(50, ge=1, description="vectors that the photos decide")
     mix_patches: bool | None = Field(None, description="W_N; not given: for local features of a pair, as in the paper")
     init: str = Field("uniform", description="of the global vectors; as in a single prompt")
+    _fixed = field_validator("init")(check_fixed)
     implementation = "sd4match.prompting.conditional:ConditionalPrompt"
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sd4match.errors import PromptMismatchError
+from sd4match.errors import InputError, PromptMismatchError
 from sd4match.prompting.artifact import check_fits, read_prompt
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
 from sd4match.prompting.splice import random_slots
@@ -32,6 +32,9 @@ def initial_vectors(
             tokens take the first slots, EOS and padding the others.
         seed: of the random ones.
 
+    Raises:
+        InputError: a text of more tokens than slots.
+
     >>> from sd4match.testing import FakeTextEncoder
     >>> initial_vectors(FakeTextEncoder(), space="token", slots=3, init="empty", seed=0).shape
     torch.Size([3, 8])
@@ -41,10 +44,19 @@ def initial_vectors(
         return torch.rand(count, text.width, generator=torch.Generator().manual_seed(seed))
     if init == "random":
         return random_slots(text, slots, seed=seed)
-    embedded = text.embed(text.tokenize(["" if init == "empty" else init]))
+    ids = text.tokenize(["" if init == "empty" else init])
+    embedded = text.embed(ids)
+    if space == "token" and _words(ids[0], text) > slots:
+        raise InputError(f"init {init!r} has {_words(ids[0], text)} tokens, and the prompt {slots} slots")
     if space == "hidden":
         return text.transform(embedded)[0].float()
     return embedded[0, 1 : slots + 1].float()
+
+
+def _words(ids: Tensor, text: TextEncoder) -> int:
+    """How many tokens stand between BOS and EOS."""
+    counts = range(text.token_budget - 1)
+    return next(count for count in counts if torch.equal(ids[count + 1 :], text.frame_ids(count)[count + 1 :]))
 
 
 def take_over(prompt: nn.Module, config: Startable, backbone: Backbone) -> None:

@@ -41,12 +41,14 @@ def export_textual_inversion(
         token: the new word.
 
     Raises:
-        InputError: more than one photo, or a prompt that is not made of token vectors: in hidden space, an implicit
-            captioner, or not learned.
+        InputError: more than one photo, a word that is none, or a prompt that is not made of token vectors: in hidden
+            space, an implicit captioner, or not learned.
         PromptFileError: the file cannot be written.
     """
     if len(images) != 1:
         raise InputError(f"a textual inversion is of one prompt; {len(images)} photos were given")
+    if not token or token != token.strip() or token == "__metadata__":
+        raise InputError(f"the new word must be a word, for example <sd4match>, not {token!r}")
     token_vectors = getattr(provider, "token_vectors", None)
     vectors = None if token_vectors is None else token_vectors(images, partners)
     if vectors is None:
