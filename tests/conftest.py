@@ -8,13 +8,13 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 CHECKED = (
+    "store",
     "types",
     "geometry",
     "matching",
     "backbones",
     "prompting",
     "data",
-    "measurement",
     "evaluation",
     "training",
     "viz",

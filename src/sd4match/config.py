@@ -19,6 +19,7 @@ from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
 from sd4match.data.config import DatasetConfig, Split, SyntheticConfig
 from sd4match.errors import ConfigError, choose_from
 from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig, NearestNeighborConfig
+from sd4match.measurement import AnyMeasurement, Measurement
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
 from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPrompt, Settings
 
@@ -61,7 +62,11 @@ class EvaluationSettings(Settings):
 
     sampling: SamplingSettings = SamplingSettings(timestep=50, ensemble_size=8)
     batch_size: PositiveInt = 8
-    measurement: str = "sd4match"
+    measurement: AnyMeasurement = Field(Measurement(), description="how matches are counted: a name, or its fields")
+    matchers: tuple[AnyMatcher, ...] = Field((), description="measured too, on the same features")
+    categories: tuple[str, ...] = Field((), description="only pairs of these; (): all")
+    limit: PositiveInt | None = Field(None, description="only the first so many pairs")
+    skip_bad: bool = Field(False, description="leave out pairs whose annotation or photo cannot be read")
     bootstrap_samples: PositiveInt = 2000
     seed: NonNegativeInt = Field(0, description="of the noise and of the bootstrap")
 
@@ -86,6 +91,12 @@ class ExperimentConfig(Settings):
                 raise ConfigError(
                     f"backbone.image_size = {size} does not fit backbone ({spec.architecture}): "
                     f"it must be a multiple of {spec.size_multiple}"
+                )
+            view = self.evaluation.measurement.view
+            if spec.frame != view:
+                raise ConfigError(
+                    f"evaluation.measurement = {self.evaluation.measurement.name!r} counts on photos that are put "
+                    f"into the model's image by {view}, and backbone.frame = {spec.frame!r}: set backbone.frame={view}"
                 )
             if isinstance(self.prompt, PromptConfig):
                 self.prompt.check_spec(spec)

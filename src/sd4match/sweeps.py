@@ -13,13 +13,14 @@ from sd4match import registry
 from sd4match.backbones.cached import cached
 from sd4match.config import ExperimentConfig, build, build_dataset, load_preset
 from sd4match.data.config import Split
-from sd4match.errors import ConfigError, choose_from
+from sd4match.errors import ConfigError, InputError, choose_from
 from sd4match.evaluation.report import backbone_entry, make_report, result
-from sd4match.evaluation.run import compare_prompts, evaluate_prompts
+from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
 from sd4match.evaluation.scores import PairScores
 from sd4match.files import write_atomically
 from sd4match.protocols import Backbone
 from sd4match.training.run import learn
+from sd4match.version import __version__
 
 PROMPTS = (
     "empty", "text", "implicit-captioner", "single", "class", "cpm", "cpm-global-features", "cpm-single-image",
@@ -34,7 +35,7 @@ class Progress:
 
     on_start: Callable[[str], None] = lambda name: None
     on_step: Callable[[str, int], None] = lambda name, step: None
-    on_pairs: Callable[[str, int], None] = lambda name, pairs: None
+    on_measured: Callable[[str, int, int], None] = lambda name, done, total: None
 
 
 def sweep_prompts(
@@ -69,7 +70,7 @@ def sweep_prompts(
         ConfigError: no such preset, or presets that do not share a backbone, a matcher, data and evaluation.
     """
     started, progress = time.perf_counter(), progress or Progress()
-    configs = {name: _config(f"{model}-{name}", seed, list(overrides)) for name in names}
+    configs = {name: sweep_config(f"{model}-{name}", seed, list(overrides)) for name in names}
     if not configs:
         raise ConfigError(f"a sweep needs at least one preset; {choose_from('', PROMPTS)}")
     first = next(iter(configs.values()))
@@ -83,11 +84,12 @@ def sweep_prompts(
     for name, config in configs.items():
         progress.on_start(name)
         folder = output / name
-        scores[name], seconds[name] = _kept(folder, config, split) or _measure(
+        scores[name], seconds[name] = _kept(folder, _origin(config, backbone, split)) or _measure(
             folder, config, backbone, split=split, name=name, progress=progress
         )
     return make_report(
         config=first,
+        data=chosen_pairs(first, build_dataset(first, split)),
         results=[
             result(name, scores[name], config) | {"prompt_config": config.prompt.model_dump(mode="json")}
             for name, config in configs.items()
@@ -99,21 +101,42 @@ def sweep_prompts(
     )
 
 
-def _config(preset: str, seed: int, overrides: list[str]) -> ExperimentConfig:
+def sweep_config(preset: str, seed: int, overrides: list[str]) -> ExperimentConfig:
+    """A preset with a sweep's seed and changes.
+
+    Raises:
+        ConfigError: no such preset, or a change that makes another prompt of it.
+    """
     config = load_preset(preset, [*overrides, f"training.seed={seed}"])
+    own = load_preset(preset).prompt.kind
+    if config.prompt.kind != own:
+        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {preset} is of a {own} prompt")
     learns = "seed" in type(config.prompt).model_fields
     return load_preset(preset, [*overrides, f"training.seed={seed}", f"prompt.seed={seed}"]) if learns else config
 
 
-def _kept(folder: Path, config: ExperimentConfig, split: Split) -> tuple[PairScores, float] | None:
+def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[str, Any]:
+    """What scores follow from; others with the same need not be measured again."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "split": split,
+        "fingerprint": backbone.fingerprint,
+        "library_version": __version__,
+    }
+
+
+def _kept(folder: Path, wanted: Mapping[str, Any]) -> tuple[PairScores, float] | None:
     """What an earlier sweep left there, if it was of the same experiment."""
     try:
         content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if content.get("config") != config.model_dump(mode="json") or content.get("split") != split:
+    if not isinstance(content, dict) or any(content.get(field) != value for field, value in wanted.items()):
         return None
-    return PairScores.from_plain(content["scores"]), content["seconds"]
+    try:
+        return PairScores.from_plain(content["scores"]), float(content["seconds"])
+    except (KeyError, TypeError, ValueError, InputError):  # of another version, or damaged: measured again
+        return None
 
 
 def _comparisons(names: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -132,11 +155,18 @@ def _measure(
     if parts.prompt.parameter_groups():
         learn(config, parts, folder, on_step=lambda step, loss: progress.on_step(name, step))
     data = build_dataset(config, split)
-    scores = evaluate_prompts(config, parts, data, {name: parts.prompt}, progress=progress.on_pairs)[name]
+    measured = evaluate_prompts(
+        config,
+        parts,
+        chosen_pairs(config, data),
+        {name: parts.prompt},
+        scratch=folder if folder.is_dir() else None,
+        progress=lambda name, what, done, total: progress.on_measured(name, done, total),
+    )
+    scores = measured[0].scores
     seconds = round(time.perf_counter() - started, 1)
     content = {
-        "config": config.model_dump(mode="json"),
-        "split": split,
+        **_origin(config, backbone, split),
         "seconds": seconds,
         "scores": scores.to_plain(),
     }

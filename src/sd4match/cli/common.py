@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from sd4match.config import ExperimentConfig
@@ -21,6 +30,11 @@ Preset = Annotated[str | None, typer.Option(help="An experiment that comes with 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="An experiment from a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: a.b=c. May be repeated.")]
 BackboneName = Annotated[str | None, typer.Option(help='"mini", or the folder of a diffusers model.')]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="spair, pf_pascal, pf_willow, ap10k, folder or synthetic; without: the preset's."),
+]
+Root = Annotated[Path | None, typer.Option(help="Folder of the data set, as it was unpacked.")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 Fallback = Annotated[
@@ -45,12 +59,12 @@ def read_config(
     if preset and config:
         raise ConfigError("give --preset or --config, not both")
     changes = list(overrides or ())
-    changes += [f"backbone.weights={_quoted(backbone)}"] if backbone else []
-    changes += [f"backbone.dtype={_quoted(dtype)}"] if dtype else []
+    changes += [f"backbone.weights={quoted(backbone)}"] if backbone else []
+    changes += [f"backbone.dtype={quoted(dtype)}"] if dtype else []
     return load_config(config, changes) if config else load_preset(preset or default, changes)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As a YAML string, whatever is in it."""
     import json
 
@@ -63,21 +77,42 @@ def show_config(config: ExperimentConfig) -> None:
     raise typer.Exit
 
 
-def check_output(output: Path) -> None:
-    """Refuse an output folder that cannot be one.
+def check_output(output: Path) -> Path:
+    """Refuse an output folder that cannot be one, before any work is done for it.
+
+    Returns:
+        The folder itself, or the nearest one above it that exists already: a place for temporary files.
 
     Raises:
-        InputError: there is a file of that name.
+        InputError: there is a file of that name or above it, or nothing can be written there.
     """
     from sd4match.errors import InputError
 
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder")
+    above = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--output {output} cannot be made: {above} is not a folder that can be written")
+    return above
 
 
-def prompt_settings(fallback: str | None) -> dict[str, str]:
-    """What an option changes in the config of a prompt file."""
-    return {} if fallback is None else {"fallback": fallback}
+def prompt_settings(fallback: str | None, file: Path | str | None) -> dict[str, str]:
+    """What --fallback changes in the config of a prompt file.
+
+    Raises:
+        InputError: there is no file, or its prompt is not one for each category.
+    """
+    from sd4match.errors import InputError
+    from sd4match.prompting.artifact import read_prompt
+
+    if fallback is None:
+        return {}
+    if file is None:
+        raise InputError("--fallback goes with --prompt FILE, of a class prompt")
+    kind = read_prompt(file)[0].config.kind
+    if kind != "class":
+        raise InputError(f"--fallback is for class prompts; {file} is a {kind} prompt")
+    return {"fallback": fallback}
 
 
 def pick_device(name: str) -> str:
@@ -91,7 +126,8 @@ def pick_device(name: str) -> str:
     from sd4match.errors import ConfigError
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        own = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
+        return ("cuda" if own is None else f"cuda:{own}") if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -117,11 +153,45 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
+def progress_bar(*, visible: bool = True) -> Iterator[Progress]:
     """A bar with counts and the time that is left."""
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not visible) as progress:
         yield progress
+
+
+def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
+    """What `evaluate_prompts` tells of its way, as lines of a bar: each prompt's photos, then its pairs."""
+    tasks: dict[tuple[str, str], TaskID] = {}
+
+    def tell(name: str, what: str, done: int, total: int) -> None:
+        if (name, what) not in tasks:
+            tasks[name, what] = bar.add_task(f"{name}: {what}", total=total)
+        bar.update(tasks[name, what], completed=done)
+
+    return tell
+
+
+def data_changes(dataset: str | None, root: Path | None) -> list[str]:
+    """What --dataset and --root change in a config.
+
+    Raises:
+        ConfigError: an unknown kind, or one of the two without the other.
+    """
+    from sd4match.data.config import RootedConfig, dataset_kind
+    from sd4match.errors import ConfigError
+    from sd4match.registry import datasets
+
+    if dataset is None:
+        if root is not None:
+            raise ConfigError("--root goes with --dataset KIND")
+        return []
+    kind = dataset_kind(dataset)
+    if root is None:
+        if issubclass(datasets.config_of(kind), RootedConfig):
+            raise ConfigError(f"--dataset {dataset} needs --root FOLDER, the data set as it was unpacked")
+        return [f"data={{kind: {kind}}}"]
+    return [f"data={{kind: {kind}, root: {quoted(str(root))}}}"]

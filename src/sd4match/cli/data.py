@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sd4match.cli.common import Set
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 app = typer.Typer(help="Data sets on disk.", no_args_is_help=True)
 
@@ -45,3 +50,42 @@ def make_synthetic(
             counts[split] = write_spair_layout(dataset, folder, progress=partial(bar.advance, task))
     listing = ", ".join(f"{count} {split}" for split, count in counts.items())
     typer.echo(f"{folder}: {listing} pairs in SPair-71k's layout")
+
+
+@app.command("check")
+def check(
+    kind: Annotated[str, typer.Argument(help="spair, pf_pascal, pf_willow, ap10k or folder.")],
+    root: Annotated[Path, typer.Argument(help="Its folder, as it was unpacked.")],
+    split: Annotated[str | None, typer.Option(help="train, validation or test; without: all that it has.")] = None,
+    overrides: Set = None,
+) -> None:
+    """Look for what is wrong with a data set: a line for each problem, exit code 1 if there is one."""
+    from typing import get_args
+
+    from sd4match.cli.common import data_changes, progress_bar, read_config
+    from sd4match.config import build_dataset
+    from sd4match.data.check import check_split
+    from sd4match.data.config import DatasetConfig, Split
+    from sd4match.errors import ConfigError
+
+    known = get_args(Split)
+    if split is not None and split not in known:
+        raise ConfigError(f"--split must be train, validation or test, not {split!r}")
+    changes = [*data_changes(kind, root), *(f"data.{change}" for change in overrides or ())]
+    settings = read_config(preset=None, config=None, overrides=changes, default="empty")
+    assert isinstance(settings.data, DatasetConfig)
+    splits = [one for one in known if one == split] or list(settings.data.splits)
+    problems = 0
+    with progress_bar() as bar:
+        for name in splits:
+            tell = partial(_tell, bar, bar.add_task(f"checking {name}", total=None))
+            for finding in check_split(partial(build_dataset, settings, name), name, progress=tell):
+                problems += finding.is_problem
+                typer.echo(finding.text if finding.is_problem else f"note: {finding.text}")
+    typer.echo(f"{root}: {problems or 'no'} problem{'' if problems == 1 else 's'} in {', '.join(splits)}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)

@@ -38,8 +38,9 @@ def command(
     from sd4match.cli.common import check_output, console, quiet_libraries
     from sd4match.cli.train import learn
     from sd4match.config import build, build_dataset, load_preset
+    from sd4match.evaluation.baselines import BASELINES
     from sd4match.evaluation.report import backbone_entry, make_report, result, write_report
-    from sd4match.evaluation.run import compare_prompts
+    from sd4match.evaluation.run import compare_prompts, evaluate_baselines
     from sd4match.prompting.fixed import EmptyPrompt, TextPrompt
 
     check_output(output)
@@ -56,16 +57,20 @@ def command(
         "single": parts.prompt,
     }
     scores = _evaluate(config, parts, data, prompts | {"part words": part_word_prompt(parts)})
-    floor = _baselines(config, data)
+    floor = evaluate_baselines(config, data, list(BASELINES))
     comparisons = [
         compare_prompts(config, scores, a, b)
         for a, b in (("single", "text"), ("single", "empty"), ("text", "empty"), ("single", "part words"))
     ]
     report = make_report(
         config=config,
+        data=data,
         results=[result(name, scores[name], config) for name in prompts],
         comparisons=comparisons,
-        baselines=[result(name, one, config) for name, one in {**floor, "part words": scores["part words"]}.items()],
+        baselines=[
+            *(result(name, one, config, matcher="none") for name, one in floor.items()),
+            result("part words", scores["part words"], config),
+        ],
         backbone=backbone_entry(config, parts.backbone),
         wall_seconds=time.perf_counter() - started,
         extra={"split": "test", "best_step": run.best_step, "validation_pck@0.1": run.best_pck},
@@ -88,23 +93,12 @@ def part_word_prompt(parts: Components) -> PromptProvider:
 def _evaluate(
     config: ExperimentConfig, parts: Components, data: PairDataset, prompts: Mapping[str, PromptProvider]
 ) -> dict[str, PairScores]:
-    from sd4match.cli.common import progress_bar
+    from sd4match.cli.common import evaluation_progress, progress_bar
     from sd4match.evaluation.run import evaluate_prompts
 
     with progress_bar() as bar:
-        tasks = {name: bar.add_task(f"evaluating {name}", total=len(data)) for name in prompts}
-        return evaluate_prompts(
-            config, parts, data, prompts, progress=lambda name, done: bar.advance(tasks[name], done)
-        )
-
-
-def _baselines(config: ExperimentConfig, data: PairDataset) -> dict[str, PairScores]:
-    from sd4match.evaluation.baselines import BASELINES
-    from sd4match.evaluation.evaluator import score
-    from sd4match.measurement import measurement
-
-    rule = measurement(config.evaluation.measurement)
-    return {name: score(data, make(data), rule) for name, make in BASELINES.items()}
+        measured = evaluate_prompts(config, parts, data, prompts, progress=evaluation_progress(bar))
+    return {one.prompt: one.scores for one in measured}
 
 
 def _typical_pair(data: PairDataset, scores: Mapping[str, PairScores]) -> PairRecord:
@@ -127,13 +121,12 @@ def _picture(
     """The pair under text and under the learned prompt, hits at 0.1 green, misses red, truth crossed."""
     import torch
 
-    from sd4match.measurement import measurement
     from sd4match.pipeline import SemanticMatcher
     from sd4match.viz.matches import draw_matches, stack
 
     source, target = data.photo(record.source_id), data.photo(record.target_id)
     points, truth = record.source_points[record.visible], record.target_points[record.visible]
-    rule = measurement(config.evaluation.measurement)
+    rule = config.evaluation.measurement
     pictures = []
     for name in ("text", "single"):
         matcher = SemanticMatcher(
@@ -161,7 +154,7 @@ def _tell(report: Mapping[str, Any], scores: Mapping[str, PairScores], output: P
     from rich.console import Console
     from rich.table import Table
 
-    from sd4match.evaluation.report import MINI_NOTE, percent
+    from sd4match.evaluation.tables import MINI_NOTE, percent
 
     rows = {row["prompt"]: row for row in [*report["results"], *report["baselines"]]}
     table = Table("prompt", "PCK@0.1 per image", "95 % interval", "per point", title="mini, held-out synthetic pairs")

@@ -84,7 +84,7 @@ def command(
 
     where = pick_device(device)
     quiet_libraries()
-    parts = build_for_matching(settings, prompt=file, prompt_settings=prompt_settings(fallback), device=where)
+    parts = build_for_matching(settings, prompt=file, prompt_settings=prompt_settings(fallback, file), device=where)
     matcher = SemanticMatcher.from_components(parts, settings)
     result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
     on_mini = getattr(settings.backbone, "weights", None) == "mini"

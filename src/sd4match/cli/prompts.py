@@ -108,9 +108,9 @@ def imagine(
     category: Category = None,
     pair: Pair = None,
     images: Annotated[int, typer.Option(min=1, max=16, help="For each prompt.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Of the diffusion.")] = 30,
-    guidance: Annotated[float, typer.Option(min=1.0, help="Against the empty prompt; 1 for none.")] = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Of the diffusion.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Against the empty prompt, from 1 (none) to 100.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**40, help="Of the noise.")] = 0,
     backbone: BackboneName = None,
     device: Device = "cpu",
 ) -> None:
@@ -122,6 +122,8 @@ def imagine(
 
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--output must be a .png or a .jpg, not {output}")
+    if not 1 <= guidance <= 100:  # NaN is neither
+        raise InputError(f"--guidance must be from 1 to 100, not {guidance}")
     config, model, provider = _load(file, backbone, device)
     from sd4match.viz.imagine import draw_grid, load_painter, paint  # after `_load`, which quietens what this imports
 

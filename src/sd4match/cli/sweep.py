@@ -35,20 +35,19 @@ def prompts(
     Started again with the same output, it goes on where it stopped.
     """
     from sd4match.cli.common import check_output, pick_device, progress_bar, quiet_libraries
-    from sd4match.config import build_dataset, load_preset
     from sd4match.errors import ConfigError
-    from sd4match.evaluation.report import to_markdown, write_report
-    from sd4match.sweeps import PROMPTS, Progress, sweep_prompts
+    from sd4match.evaluation.report import write_report
+    from sd4match.evaluation.tables import to_summary
+    from sd4match.sweeps import PROMPTS, Progress, sweep_config, sweep_prompts
 
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split must be train, validation or test, not {split!r}")
     check_output(output)
     names = tuple(only or PROMPTS)
     changes = [*(overrides or []), *([f"training.steps={steps}"] if steps is not None else [])]
-    configs = {name: load_preset(f"{on}-{name}", changes) for name in names}
+    configs = {name: sweep_config(f"{on}-{name}", seed, changes) for name in names}
     where = pick_device(device)
     quiet_libraries()
-    pairs = len(build_dataset(configs[names[0]], split))  # type: ignore[arg-type]
     with progress_bar() as bar:
         whole = bar.add_task("all prompts", total=len(names))
         current = bar.add_task("")
@@ -57,19 +56,17 @@ def prompts(
             bar.update(whole, completed=names.index(name))
             bar.reset(current, description=name, total=configs[name].training.steps)
 
-        def measured(name: str, done: int) -> None:
-            if bar.tasks[1].description == name:
-                bar.reset(current, description=f"measuring {name}", total=pairs)
-            bar.advance(current, done)
+        def measured(name: str, done: int, total: int) -> None:
+            bar.update(current, description=f"measuring {name}", completed=done, total=total)
 
         report = sweep_prompts(
             output, model=on, names=names, seed=seed, overrides=changes, split=split, device=where,  # type: ignore[arg-type]
             progress=Progress(
-                on_start=started, on_step=lambda name, step: bar.update(current, completed=step), on_pairs=measured
+                on_start=started, on_step=lambda name, step: bar.update(current, completed=step), on_measured=measured
             ),
         )  # fmt: skip
         bar.update(whole, completed=len(names))
     title = f"Prompts on {on}, {split} split"
     write_report(report, output, title=title)
-    typer.echo(to_markdown(report, title=title))
+    typer.echo(to_summary(report, title=title))
     typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, and a folder for each prompt")

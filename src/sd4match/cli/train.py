@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Preset, Set, ShowConfig
+from sd4match.cli.common import BackboneName, ConfigFile, Dataset, Device, Dtype, Preset, Root, Set, ShowConfig
 
 if TYPE_CHECKING:
     from sd4match.config import Components, ExperimentConfig
@@ -19,6 +19,8 @@ def command(
         Path, typer.Option(help="Folder for prompt.safetensors, the config, CSVs and the loss curve.")
     ] = Path("runs/train"),
     preset: Preset = None,
+    dataset: Dataset = None,
+    root: Root = None,
     config: ConfigFile = None,
     backbone: BackboneName = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of training.steps.")] = None,
@@ -29,9 +31,16 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Learn a prompt; the best one on validation is kept."""
-    from sd4match.cli.common import check_output, pick_device, quiet_libraries, read_config, show_config
+    from sd4match.cli.common import (
+        check_output,
+        data_changes,
+        pick_device,
+        quiet_libraries,
+        read_config,
+        show_config,
+    )
 
-    changes = list(overrides or ())
+    changes = [*data_changes(dataset, root), *(overrides or ())]
     changes += [f"training.steps={steps}"] if steps is not None else []
     changes += [f"training.seed={seed}"] if seed is not None else []
     settings = read_config(

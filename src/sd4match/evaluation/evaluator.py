@@ -1,183 +1,213 @@
-"""Feature maps, then pairs, then counts."""
+"""Measuring a prompt: feature maps first, then pairs, then counts."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
-from sd4match.data.collate import make_images, make_pairs, pad_points
+from sd4match.data.collate import make_pairs, pad_points
+from sd4match.errors import ConfigError, DatasetError, SD4MatchError
+from sd4match.evaluation.counting import Predictions, Progress, count, no_progress
+from sd4match.evaluation.maps import PhotoMaps
+from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairScores
-from sd4match.matching.correlation import correlate_maps
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PromptProvider
+from sd4match.store import Store
 from sd4match.types import FeatureMap, Sampling
 
-Predict = Callable[[Sequence[PairRecord]], Tensor]
-"""Pairs -> (B, N, 2) predictions in original pixels of the target photos, N padded as `pad_points` does."""
 
-_PhotoKey = tuple[str, str | None]
+@dataclass(frozen=True)
+class Rule:
+    """A way to find matches and a way to count them."""
+
+    measurement: Measurement
+    matcher: Matcher
 
 
 class Evaluator:
-    """Measures a prompt on a data set with a backbone and a matcher.
+    """Measures prompts on a data set with a backbone, under several rules on the same features.
 
-    A photo's feature map is computed once if the prompt's scope allows, and once a pair if it does not. Maps are kept
-    up to `max_bytes`, the longest unused ones dropped first.
+    A photo's feature map is made once if the prompt's scope allows, and once a pair if it does not. Maps are kept on
+    disk, so memory does not grow with the data set. Any number of processes gives the same counts.
+
+    Args:
+        backbone: as built.
+        rules: matchers and measurements, by the names that the answer gives them.
+        sampling: timestep, ensemble, noise.
+        batch_size: photos, and pairs, that go through together.
+        maps: a folder in which maps stay and are found again (for another matcher, another measurement, or after a
+        stop).
+            Without it they are removed at the end.
+        scratch: the folder in which that temporary folder is made; the system's, if not given.
+        max_bytes: of maps in memory.
+        skip_bad: leave out pairs whose annotation or photo cannot be read.
+
+    Raises:
+        ConfigError: a rule counts on photos in another frame than the backbone's.
     """
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        matcher: Matcher,
-        measurement: Measurement,
+        rules: Mapping[str, Rule],
         sampling: Sampling,
         batch_size: int = 8,
+        maps: Path | None = None,
+        scratch: Path | None = None,
         max_bytes: int = 1 << 30,
+        skip_bad: bool = False,
     ) -> None:
+        for rule in rules.values():
+            check_frame(rule.measurement, backbone.spec.frame)
         self.backbone = backbone
-        self.matcher = matcher
-        self.measurement = measurement
+        self.rules = dict(rules)
         self.sampling = sampling
         self.batch_size = batch_size
+        self.maps = maps
+        self.scratch = scratch
         self.max_bytes = max_bytes
+        self.skip_bad = skip_bad
 
+    @torch.no_grad()
     def evaluate(
-        self,
-        dataset: PairDataset,
-        prompt: PromptProvider,
-        *,
-        limit: int | None = None,
-        progress: Callable[[int], None] = lambda pairs: None,
-    ) -> PairScores:
+        self, dataset: PairDataset, prompt: PromptProvider, *, progress: Progress = no_progress
+    ) -> dict[str, PairScores]:
         """Match every pair and count.
 
         Args:
-            dataset: pairs with boxes.
+            dataset: pairs; all processes must be given the same.
             prompt: any provider.
-            limit: only the first so many pairs.
-            progress: called with the number of pairs just done.
+            progress: called on the way; see `counting.Progress`.
+
+        Returns:
+            Counts by rule.
+
+        Raises:
+            DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
         """
-        kept = _KeptMaps(self.max_bytes)
+        if prompt.scope == "pair":
+            return self._count(dataset, _PairMaps(self.backbone, prompt, self.sampling, dataset), progress)
+        with self._store() as store:
+            maps = PhotoMaps(
+                backbone=self.backbone, prompt=prompt, sampling=self.sampling, store=store, dataset=dataset,
+                batch_size=self.batch_size, max_bytes=self.max_bytes,
+            )  # fmt: skip
+            maps.make_all(skip_bad=self.skip_bad, progress=progress)
+            return self._count(dataset, _MapsOfPhotos(maps), progress)
 
-        def predict(records: Sequence[PairRecord]) -> Tensor:
-            if prompt.scope == "pair":
-                maps = self._maps_of_pairs(dataset, records, prompt)
-            else:
-                maps = self._maps_of_photos(dataset, records, prompt, kept)
+    def _count(
+        self, dataset: PairDataset, maps: _PairMaps | _MapsOfPhotos, progress: Progress
+    ) -> dict[str, PairScores]:
+        weights = next(self.backbone.parameters(), None) if isinstance(self.backbone, nn.Module) else None
+
+        def predict(records: Sequence[PairRecord]) -> Predictions:
+            source, target = maps(records)
+            _check_sizes(records, source, target)
             points = pad_points([record.source_points for record in records]).float()
-            return self.matcher(correlate_maps(*maps, points.to(maps[0].values))).points.cpu()
+            if weights is not None:
+                source, target = (replace(m, values=m.values.to(weights.device)) for m in (source, target))
+            return self._match(source, target, points.to(source.values))
 
-        return score(dataset, predict, self.measurement, limit=limit, batch_size=self.batch_size, progress=progress)
+        measurements = {name: rule.measurement for name, rule in self.rules.items()}
+        return count(
+            dataset, predict, measurements, batch_size=self.batch_size, skip_bad=self.skip_bad, progress=progress
+        )
 
-    @torch.no_grad()
-    def _maps_of_pairs(
-        self, dataset: PairDataset, records: Sequence[PairRecord], prompt: PromptProvider
-    ) -> tuple[FeatureMap, FeatureMap]:
-        pairs = make_pairs(records, dataset, wanted_views(self.backbone, prompt))
-        prompts = pair_prompts(prompt, pairs.source, pairs.target)
+    def _match(self, source: FeatureMap, target: FeatureMap, points: torch.Tensor) -> Predictions:
+        """Predictions of every rule; rules that differ in their matcher alone share a correlation."""
+        found = {}
+        by_measurement = sorted(self.rules.items(), key=lambda item: item[1].measurement.model_dump_json())
+        for measurement, rules in groupby(by_measurement, key=lambda item: item[1].measurement):
+            correlation = measurement.correlate(source, target, points)
+            for name, rule in rules:
+                found[name] = rule.matcher(correlation).points.cpu()
+        return found
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        if self.maps is not None:
+            yield Store(self.maps)
+            return
+        processes = Processes()
+        folder, failure = None, None
+        if processes.is_main:
+            try:
+                folder = tempfile.mkdtemp(prefix=".sd4match-maps-", dir=self.scratch)
+            except OSError as error:
+                failure = SD4MatchError(f"cannot make a folder for feature maps: {error}")
+        processes.together(failure)
+        folder = processes.from_main(folder)
+        assert folder is not None
+        try:
+            yield Store(Path(folder))
+        finally:
+            if processes.is_main:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _MapsOfPhotos:
+    """Maps of pairs from maps of photos."""
+
+    def __init__(self, maps: PhotoMaps) -> None:
+        self.maps = maps
+
+    def __call__(self, records: Sequence[PairRecord]) -> tuple[FeatureMap, FeatureMap]:
+        sources, targets = zip(*(record.sides for record in records), strict=True)
+        return self.maps.of(sources), self.maps.of(targets)
+
+
+class _PairMaps:
+    """Maps of pairs under a prompt that both photos decide."""
+
+    def __init__(self, backbone: Backbone, prompt: PromptProvider, sampling: Sampling, dataset: PairDataset) -> None:
+        self.backbone = backbone
+        self.prompt = prompt
+        self.sampling = sampling
+        self.dataset = dataset
+
+    def __call__(self, records: Sequence[PairRecord]) -> tuple[FeatureMap, FeatureMap]:
+        pairs = make_pairs(records, self.dataset, wanted_views(self.backbone, self.prompt))
+        prompts = pair_prompts(self.prompt, pairs.source, pairs.target)
         source, target = (
             self.backbone.extract(self.backbone.encode(images.views["backbone"]), embedding, self.sampling)
             for images, embedding in zip((pairs.source, pairs.target), prompts, strict=True)
         )
         return source, target
 
-    @torch.no_grad()
-    def _maps_of_photos(
-        self, dataset: PairDataset, records: Sequence[PairRecord], prompt: PromptProvider, kept: _KeptMaps
-    ) -> tuple[FeatureMap, FeatureMap]:
-        sources: list[_PhotoKey] = [(record.source_id, record.category) for record in records]
-        targets: list[_PhotoKey] = [(record.target_id, record.category) for record in records]
-        missing = [key for key in dict.fromkeys([*sources, *targets]) if key not in kept]
-        if missing:
-            photos = [dataset.photo(image_id) for image_id, _ in missing]
-            images = make_images(photos, [category for _, category in missing], wanted_views(self.backbone, prompt))
-            latents = self.backbone.encode(images.views["backbone"])
-            kept.add(missing, self.backbone.extract(latents, prompt(images), self.sampling))
-        maps = kept.stack(sources), kept.stack(targets)
-        kept.trim()
-        return maps
 
+def check_frame(measurement: Measurement, frame: str) -> None:
+    """Refuse a measurement of photos in another frame.
 
-class _KeptMaps:
-    """Feature maps by photo, the longest unused first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._maps: OrderedDict[_PhotoKey, FeatureMap] = OrderedDict()
-        self._bytes = 0
-
-    def __contains__(self, key: _PhotoKey) -> bool:
-        return key in self._maps
-
-    def add(self, keys: Sequence[_PhotoKey], maps: FeatureMap) -> None:
-        for row, key in enumerate(keys):
-            self._maps[key] = maps[row : row + 1]
-            self._bytes += self._maps[key].values[0].nbytes
-
-    def stack(self, keys: Sequence[_PhotoKey]) -> FeatureMap:
-        found = [self._maps[key] for key in keys]
-        for key in keys:
-            self._maps.move_to_end(key)
-        frames = tuple(frame for one in found for frame in one.frames)
-        return FeatureMap(torch.cat([one.values for one in found]), frames, found[0].alignment, found[0].groups)
-
-    def trim(self) -> None:
-        while self._bytes > self.max_bytes and self._maps:
-            _, dropped = self._maps.popitem(last=False)
-            self._bytes -= dropped.values[0].nbytes
-
-
-def score(
-    dataset: PairDataset,
-    predict: Predict,
-    measurement: Measurement,
-    *,
-    limit: int | None = None,
-    batch_size: int = 8,
-    progress: Callable[[int], None] = lambda pairs: None,
-) -> PairScores:
-    """Count what any predictor gets right, model or not."""
-    ids: list[str] = []
-    categories: list[str] = []
-    visible_counts: list[int] = []
-    correct_counts: list[list[int]] = []
-    left_out = 0
-    for records in _batches(dataset, limit, batch_size):
-        visible = pad_points([record.visible for record in records])
-        correct = measurement.correct(
-            predict(records),
-            pad_points([record.target_points for record in records]).float(),
-            visible,
-            photo_sizes=[dataset.photo(record.target_id).size for record in records],
-            boxes=[record.target_box for record in records],
+    Raises:
+        ConfigError: names both.
+    """
+    if measurement.view != frame:
+        raise ConfigError(
+            f"measurement {measurement.name!r} counts on photos that are put into the model's image by view = "
+            f"{measurement.view!r}; this backbone has frame = {frame!r}"
         )
-        for record, seen, right in zip(records, visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True):
-            if not seen:
-                left_out += 1
-                continue
-            ids.append(record.pair_id)
-            categories.append(record.category or "")
-            visible_counts.append(seen)
-            correct_counts.append(right)
-        progress(len(records))
-    alphas = measurement.alphas
-    return PairScores(
-        tuple(ids),
-        tuple(categories),
-        np.array(visible_counts, dtype=np.int64),
-        np.array(correct_counts, dtype=np.int64).reshape(-1, len(alphas)),
-        alphas,
-        left_out,
-    )
 
 
-def _batches(dataset: PairDataset, limit: int | None, size: int) -> Iterable[list[PairRecord]]:
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    for start in range(0, count, size):
-        yield [dataset[index] for index in range(start, min(start + size, count))]
+def _check_sizes(records: Sequence[PairRecord], source: FeatureMap, target: FeatureMap) -> None:
+    """Points mean nothing on a photo of another size than the annotation's."""
+    for row, record in enumerate(records):
+        for name, frame, said in (
+            (record.source_id, source.frames[row], record.source_size),
+            (record.target_id, target.frames[row], record.target_size),
+        ):
+            if tuple(frame.original_size) != tuple(said):
+                height, width = frame.original_size
+                raise DatasetError(
+                    f"{name} is {width} x {height} pixels, but its annotation says {said[1]} x {said[0]}"
+                )

@@ -8,7 +8,7 @@ from pathlib import Path
 from sd4match import registry
 from sd4match.config import Components, ExperimentConfig, build_dataset
 from sd4match.evaluation.report import backbone_entry
-from sd4match.measurement import measurement
+from sd4match.files import write_atomically
 from sd4match.prompting.artifact import save_prompt
 from sd4match.training.trainer import Trainer, TrainingRun
 from sd4match.viz.curves import plot_training
@@ -44,10 +44,9 @@ def learn(
         train_data=data,
         validation_data=build_dataset(config, "validation"),
         validation_matcher=registry.matchers.build(config.training.validation_matcher),
-        measurement=measurement(config.evaluation.measurement),
+        measurement=config.evaluation.measurement,
     )
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    write_atomically(output / "config.yaml", config.to_yaml().encode())
 
     def keep(step: int, pck: float) -> None:
         details = {

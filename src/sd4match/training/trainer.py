@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from sd4match.backbones.cached import cached
 from sd4match.config import TrainingSettings
 from sd4match.data.collate import make_pairs
+from sd4match.data.subset import first
 from sd4match.errors import InputError, TrainingError
-from sd4match.evaluation.evaluator import Evaluator
+from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.matching.correlation import correlate_maps
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
@@ -69,11 +70,10 @@ class Trainer:
         self.loss = loss
         self.settings = settings
         self.train_data = train_data
-        self.validation_data = validation_data
         validation = settings.sampling.sampling(settings.seed)
-        self.evaluator = Evaluator(
-            backbone=self.backbone, matcher=validation_matcher, measurement=measurement, sampling=validation
-        )
+        self.validation_pairs = first(validation_data, settings.validation_pairs)
+        rule = Rule(measurement, validation_matcher)
+        self.evaluator = Evaluator(backbone=self.backbone, rules={"validation": rule}, sampling=validation)
 
     def fit(
         self,
@@ -183,7 +183,7 @@ class Trainer:
             group["lr"] = settings.learning_rate * group["scale"] * share
 
     def _validate(self, step: int, run: TrainingRun, on_best: Callable[[int, float], None]) -> None:
-        scores = self.evaluator.evaluate(self.validation_data, self.prompt, limit=self.settings.validation_pairs)
+        scores = self.evaluator.evaluate(self.validation_pairs, self.prompt)["validation"]
         value = scores.pck("image")[f"{SELECTION_ALPHA:g}"]
         run.validation.append((step, value))
         if value > run.best_pck:

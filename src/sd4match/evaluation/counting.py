@@ -1,0 +1,142 @@
+"""Pairs and predictions -> counts of correct points, whatever made the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sd4match.data.collate import pad_points
+from sd4match.errors import DatasetError, PhotoError
+from sd4match.evaluation.processes import Processes
+from sd4match.evaluation.scores import PairCount, PairScores, Skipped
+from sd4match.measurement import Measurement
+from sd4match.protocols import PairDataset, PairRecord
+
+Predictions = Mapping[str, Tensor]
+"""By the name of a rule: (B, N, 2) in original pixels of the target photos, N padded as `pad_points` does."""
+Predict = Callable[[Sequence[PairRecord]], Predictions]
+Progress = Callable[[str, int, int], None]
+"""Called with what is counted ("photos", "pairs"), how many are done, and how many there are."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What became of one pair under one rule."""
+
+    place: int
+    rule: str
+    outcome: PairCount | Skipped
+
+
+def count(
+    dataset: PairDataset,
+    predict: Predict,
+    measurements: Mapping[str, Measurement],
+    *,
+    batch_size: int = 8,
+    skip_bad: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, PairScores]:
+    """Count what a predictor gets right, by rule. Every process takes its share of the batches; all get the whole
+    answer.
+
+    Args:
+        dataset: pairs.
+        predict: pairs -> predictions of every rule.
+        measurements: by the names that `predict` uses.
+        batch_size: pairs that are predicted together. Batches do not depend on the number of processes.
+        skip_bad: leave out pairs whose annotation or photo cannot be read, and say so in the scores.
+        progress: called after each batch.
+
+    Raises:
+        DatasetError, PhotoError: an annotation or a photo cannot be read; the message names file and pair.
+    """
+    processes = Processes()
+    found: list[_Counted] = []
+    failure: DatasetError | PhotoError | None = None
+    starts = range(0, len(dataset), batch_size)
+    try:
+        for start in processes.mine(starts):
+            places = range(start, min(start + batch_size, len(dataset)))
+            found += _count_batch(dataset, places, predict, measurements, skip_bad=skip_bad)
+            progress("pairs", places.stop, len(dataset))
+    except (DatasetError, PhotoError) as error:
+        failure = error
+    processes.together(failure)
+    merged = {(one.rule, one.place): one.outcome for one in processes.gather(found)}
+    return {
+        rule: PairScores.of(
+            [outcome for (name, _), outcome in sorted(merged.items(), key=lambda item: item[0]) if name == rule],
+            alphas=chosen.alphas,
+        )
+        for rule, chosen in measurements.items()
+    }
+
+
+def _count_batch(
+    dataset: PairDataset,
+    places: range,
+    predict: Predict,
+    measurements: Mapping[str, Measurement],
+    *,
+    skip_bad: bool,
+) -> Iterator[_Counted]:
+    records: dict[int, PairRecord] = {}
+    skipped: dict[int, Skipped] = {}
+    for place in places:
+        with _named(dataset, place, skipped if skip_bad else None):
+            records[place] = dataset[place]
+    batches = [records]
+    try:
+        predictions = [predict(list(records.values()))] if records else []
+    except (DatasetError, PhotoError):  # find out which pair it is
+        batches, predictions = [], []
+        for place, record in records.items():
+            with _named(dataset, place, skipped if skip_bad else None):
+                predictions.append(predict([record]))
+                batches.append({place: record})
+    for batch, predicted in zip(batches, predictions, strict=False):
+        for rule, points in predicted.items():
+            yield from _compare(batch, points, rule, measurements[rule], dataset)
+    for place, outcome in skipped.items():
+        for rule in measurements:
+            yield _Counted(place, rule, outcome)
+
+
+@contextmanager
+def _named(dataset: PairDataset, place: int, skipped: dict[int, Skipped] | None) -> Iterator[None]:
+    """Puts the pair's name before an error of its data, or takes it down as a pair that is left out."""
+    try:
+        yield
+    except (DatasetError, PhotoError) as error:
+        name = dataset.keys[place].pair_id
+        if skipped is None:
+            raise type(error)(f"pair {name}: {error}") from None
+        skipped[place] = Skipped(name, str(error))
+
+
+def _compare(
+    records: Mapping[int, PairRecord], points: Tensor, rule: str, measurement: Measurement, dataset: PairDataset
+) -> Iterator[_Counted]:
+    batch = list(records.values())
+    visible = pad_points([record.visible for record in batch])
+    correct = measurement.correct(
+        points.cpu().double(),
+        pad_points([record.target_points for record in batch]).double(),
+        visible,
+        photo_sizes=[record.target_size for record in batch],
+        boxes=[record.target_box for record in batch],
+        reference=dataset.reference,
+    )
+    counts = zip(records.items(), visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
+    for (place, record), seen, right in counts:
+        yield _Counted(
+            place, rule, PairCount(record.pair_id, record.category or "", seen, tuple(right), record.difficulty)
+        )
