@@ -149,16 +149,20 @@ def _judge(places, truth, length, alphas, inclusive):
     return rows
 
 
-def count_sd4match(source, target, sizes, points, box, alphas, side=768):
-    """Squashed to 768: query bilinear with aligned corners, kernel soft arg-max, truth clamped, squashed box."""
+def count_sd4match(source, target, sizes, points, box, alphas, image=768, side=768):
+    """Squashed: query bilinear with aligned corners, kernel soft arg-max, truth clamped, squashed box.
+
+    `image` is the side of the model's image, `side` that of the square in which errors are measured: both 768 as
+    published.
+    """
     (sh, sw), (th, tw) = sizes
     h, w = target.shape[1:]
     places, truth = [], []
     for (x, y), (u, v) in zip(*points, strict=True):
-        qx = x * side / sw * (source.shape[2] - 1) / (side - 1)
-        qy = y * side / sh * (source.shape[1] - 1) / (side - 1)
+        qx = x * image / sw * (source.shape[2] - 1) / (image - 1)
+        qy = y * image / sh * (source.shape[1] - 1) / (image - 1)
         cx, cy = kernel_soft_arg_max(_nearest(source, target, qx, qy), 0.04, 7.0)
-        places.append((cx * (side - 1) / (w - 1), cy * (side - 1) / (h - 1)))
+        places.append(tuple(c * (image - 1) / (n - 1) * side / image for c, n in ((cx, w), (cy, h))))
         truth.append((min(max(u * side / tw, 0.0), side - 1.0), min(max(v * side / th, 0.0), side - 1.0)))
     length = max((box[2] - box[0]) * side / tw, (box[3] - box[1]) * side / th)
     return places, _judge(places, truth, length, alphas, True)

@@ -21,10 +21,10 @@ from sd4match.types import FeatureMap
 
 NAMES = tuple(MEASUREMENTS)
 LITERAL = {
-    "sd4match": references.count_sd4match,
-    "dift": references.count_dift,
-    "sd-dino": lambda *a: references.count_padded(*a, middle=lambda stride: stride / 2 - 0.5),
-    "geoaware": lambda *a: references.count_padded(*a, middle=lambda stride: stride / 2, window=15),
+    "sd4match": lambda *a, image: references.count_sd4match(*a, image=image),
+    "dift": lambda *a, image: references.count_dift(*a),
+    "sd-dino": lambda *a, image: references.count_padded(*a, middle=lambda stride: stride / 2 - 0.5),
+    "geoaware": lambda *a, image: references.count_padded(*a, middle=lambda stride: stride / 2, window=15),
 }
 SIZES = st.tuples(st.integers(20, 60), st.integers(20, 60))
 
@@ -43,11 +43,12 @@ def inside(unit, size):
 def test_each_equals_its_literal_version(name, data):
     rule = measurement(name)
     cells, points = data.draw(st.integers(4, 9)), data.draw(st.integers(1, 3))
-    source, target = (data.draw(tensors((1, 6, cells, cells))) for _ in range(2))
+    source, target = (data.draw(tensors((1, 6, cells, cells))).double() for _ in range(2))
     sizes = [data.draw(SIZES) for _ in range(2)]
-    places = [inside(data.draw(tensors((1, points, 2), low=0.0)), size) for size in sizes]
+    places = [inside(data.draw(tensors((1, points, 2), low=0.0)), size).double() for size in sizes]
     box = (3.0, 2.0, *(inside(data.draw(tensors((2,), low=0.5)), sizes[1])).tolist())
-    frames = [model_frame(size, rule.view, 16 * cells) for size in sizes]
+    image = data.draw(st.sampled_from([768, 16 * cells]))
+    frames = [model_frame(size, rule.view, image) for size in sizes]
     maps = [FeatureMap(values, (frame,)) for values, frame in zip((source, target), frames, strict=True)]
 
     correlation = rule.correlate(*maps, places[0])
@@ -56,7 +57,7 @@ def test_each_equals_its_literal_version(name, data):
         found.double(), places[1].double(), torch.ones(1, points, dtype=torch.bool), photo_sizes=[sizes[1]], boxes=[box]
     )
     plain = [one[0].tolist() for one in places]
-    expected, judged = LITERAL[name](source[0], target[0], sizes, plain, box, rule.alphas)
+    expected, judged = LITERAL[name](source[0], target[0], sizes, plain, box, rule.alphas, image=image)
     torch.testing.assert_close(
         to_model(found, [rule.frame(sizes[1])])[0].double(), torch.tensor(expected).double(), atol=2e-3, rtol=1e-4
     )

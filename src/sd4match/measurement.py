@@ -50,7 +50,9 @@ class Measurement(Settings):
     reference: Literal["data", "box", "photo"] = Field(
         "data", description="alpha is a share of the target's box, of its photo, or as the data set's benchmark has it"
     )
-    alignment: Literal["corners", "centers", "patch"] = Field("corners", description="how cells lie on the frame")
+    alignment: Literal["corners", "centers", "patch"] = Field(
+        "corners", description="how cells lie on photos; see `placed`"
+    )
     cell_shift: float = Field(0.0, description='for "patch": pixels from the middle of a cell to where its match goes')
     query: Literal["bilinear", "floor", "pixel"] = Field("bilinear", description="how source points are read")
     matcher: AnyMatcher = Field(KernelSoftArgmaxConfig(), description="with which it was published")
@@ -103,9 +105,15 @@ class Measurement(Settings):
         return geometry.squash_frame(size, (self.side, self.side))
 
     def placed(self, features: FeatureMap) -> FeatureMap:
-        """A feature map whose cells lie on its photos as this benchmark has it; no value changes."""
+        """A feature map whose cells lie on its photos as this benchmark has it; no value changes.
+
+        Convention: "corners" are those of the model's own image (768 for Stable Diffusion 2.1, as published); middles
+        of areas and patches are laid on the frame in which errors are measured.
+        """
         from dataclasses import replace
 
+        if self.alignment == "corners":
+            return replace(features, alignment=self.alignment, patch_offset=None)
         frames = tuple(self.frame(frame.original_size) for frame in features.frames)
         offset = None
         if self.alignment == "patch":

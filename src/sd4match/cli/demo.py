@@ -174,7 +174,7 @@ def _tell(report: Mapping[str, Any], scores: Mapping[str, PairScores], output: P
         f"{rows['single']['pairs']} pairs.\n"
         f"The interval is over pairs; another --seed learns another prompt.\n{MINI_NOTE}"
     )
-    typer.echo(f"\nWritten to {output}/: report.json, report.md, single.safetensors, loss.png, pair.png")
+    typer.echo(f"\nWritten to {output}/: report.json, .md, .csv, .tex, single.safetensors, loss.png, pair.png")
     typer.echo(
         "\nTry next:\n"
         f"  sd4match match PHOTO_A PHOTO_B --prompt {output}/single.safetensors --output matches\n"
