@@ -420,6 +420,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         ({"photos": {"a.jpg": {"points": {}, "box": [1, 2]}}}, "box must be left, top, right, bottom"),
         ({"photos": point, "pairs": [["a.jpg", "b.jpg"]]}, r"names 'b\.jpg', which is not among its photos"),
         ({"photos": point, "pairs": ["a.jpg"]}, "pair 0 must be two file names"),
+        ({"photos": point, "pairs": [["a.jpg", "a.jpg"]] * 2}, "pair 1 stands there twice"),
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=message):

@@ -140,6 +140,8 @@ def _read_json(file: Path) -> tuple[dict[str, _Annotated], list[tuple[str, str]]
         for name in pair:
             if name not in annotated:
                 raise DatasetError(f"{file}: pair {number} names {name!r}, which is not among its photos")
+        if tuple(pair) in listed:
+            raise DatasetError(f"{file}: pair {number} stands there twice: {pair[0]}, {pair[1]}")
         listed.append((pair[0], pair[1]))
     return annotated, listed
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sd4match.data.collate import pad_points
-from sd4match.errors import DatasetError, PhotoError
+from sd4match.errors import DatasetError, PhotoError, SD4MatchError
 from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped
 from sd4match.measurement import Measurement
@@ -60,14 +60,14 @@ def count(
     """
     processes = Processes()
     found: list[_Counted] = []
-    failure: DatasetError | PhotoError | None = None
+    failure: SD4MatchError | None = None
     starts = range(0, len(dataset), batch_size)
     try:
         for start in processes.mine(starts):
             places = range(start, min(start + batch_size, len(dataset)))
             found += _count_batch(dataset, places, predict, measurements, skip_bad=skip_bad)
             progress("pairs", places.stop, len(dataset))
-    except (DatasetError, PhotoError) as error:
+    except SD4MatchError as error:
         failure = error
     processes.together(failure)
     merged = {(one.rule, one.place): one.outcome for one in processes.gather(found)}

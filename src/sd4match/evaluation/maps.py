@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sd4match.data.collate import make_images
-from sd4match.errors import PhotoError
+from sd4match.errors import PhotoError, SD4MatchError
 from sd4match.evaluation.counting import Progress
 from sd4match.evaluation.processes import Processes
 from sd4match.prompting.pairing import wanted_views
@@ -95,7 +95,7 @@ class PhotoMaps:
                 self._make({side: wanted[side] for side in batch}, skip_bad=skip_bad)
                 done += len(batch)
                 progress("photos", min(done * processes.count, len(wanted)), len(wanted))
-        except PhotoError as error:
+        except SD4MatchError as error:
             failure = error
         processes.together(failure)
         self._kept = dict(processes.gather(list(self._kept.items())))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -14,6 +16,12 @@ from sd4match.errors import SD4MatchError
 Item = TypeVar("Item")
 
 
+@cache
+def _leave_in_order() -> None:
+    """Close the connections before the interpreter ends: their threads would abort it now and then."""
+    atexit.register(PartialState().destroy_process_group)
+
+
 class Processes:
     """All processes of this run, as `accelerate launch` or torchrun started them."""
 
@@ -21,6 +29,8 @@ class Processes:
         self._state = PartialState(cpu=not torch.cuda.is_available())
         self.index: int = self._state.process_index
         self.count: int = self._state.num_processes
+        if self.count > 1:
+            _leave_in_order()
 
     @property
     def is_main(self) -> bool:
