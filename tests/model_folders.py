@@ -7,26 +7,38 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTModel,
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def write_random_model(folder: Path, *, width: int = 32, seed: int = 0) -> Path:
-    """As Stable Diffusion 2 is laid out: four blocks, 8 x VAE, pad token other than EOS, PNDM scheduler file."""
+def write_random_model(folder: Path, *, width: int = 32, seed: int = 0, like: str = "2.1") -> Path:
+    """As Stable Diffusion 2 is laid out: four blocks, 8 x VAE, pad token other than EOS, PNDM scheduler file.
+
+    Like "1.5": another native size, one number of heads, EOS as pad token, convolutions around its transformers.
+    """
+    second = like == "2.1"
     torch.manual_seed(seed)
     UNet2DConditionModel(
-        sample_size=8,
+        sample_size=8 if second else 16,
         in_channels=4,
         out_channels=4,
         layers_per_block=2,
         block_out_channels=(8, 16, 16, 16),
         norm_num_groups=4,
         cross_attention_dim=width,
-        attention_head_dim=(2, 2, 2, 2),
+        attention_head_dim=(2, 2, 2, 2) if second else 2,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        use_linear_projection=True,
+        use_linear_projection=second,
     ).save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(4, 4, 8, 8),
@@ -39,7 +51,7 @@ def write_random_model(folder: Path, *, width: int = 32, seed: int = 0) -> Path:
     ).save_pretrained(folder / "vae")
     tokens = ["!", *LETTERS, *(f"{c}</w>" for c in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     vocab = {token: i for i, token in enumerate(tokens)}
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=77)
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], pad_token="!" if second else "<|endoftext|>", model_max_length=77)
     tokenizer.save_pretrained(folder / "tokenizer")
     CLIPTextModel(
         CLIPTextConfig(
@@ -59,4 +71,48 @@ def write_random_model(folder: Path, *, width: int = 32, seed: int = 0) -> Path:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     ).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+def write_full_sd2_1(folder: Path) -> Path:
+    """Stable Diffusion 2.1's whole architecture (865.9 M parameters in the UNet), random weights, float32: 5 GB."""
+    torch.manual_seed(0)
+    write_random_model(folder, width=32)  # for tokenizer and scheduler
+    UNet2DConditionModel(
+        sample_size=96,
+        block_out_channels=(320, 640, 1280, 1280),
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=768,
+    ).save_pretrained(folder / "vae")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=23,
+            num_attention_heads=16,
+            max_position_embeddings=77,
+            hidden_act="gelu",
+        )
+    ).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def write_random_transformer(folder: Path, *, kind: str = "dinov2", seed: int = 0) -> Path:
+    """DINOv2 or DINO as transformers saves them: four blocks, positions for another size than is asked for."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 48}
+    if kind == "dinov2":
+        Dinov2Model(Dinov2Config(image_size=70, patch_size=14, mlp_ratio=2, **shape)).save_pretrained(folder)
+    else:
+        ViTModel(ViTConfig(image_size=64, patch_size=8, **shape)).save_pretrained(folder)
     return folder

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from sd4match.backbones.cached import CachedBackbone
-from sd4match.backbones.checkpoints import read_spec
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+from sd4match.backbones.checkpoints import MINI_FOLDER
+from sd4match.backbones.layers import parse_layers
+from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _sketch
 from sd4match.backbones.unet import features_at
 from sd4match.data.collate import stack_views
 from sd4match.errors import CheckpointError, InputError, ShapeError
@@ -32,35 +34,73 @@ def other(other_model):
     return StableDiffusionBackbone.from_folder(str(other_model))
 
 
+def whole_unet(folder):
+    return UNet2DConditionModel.from_pretrained(folder, subfolder="unet").eval()
+
+
+PLACES = [0, 1, 2, "0.0", "0.1", "1.0", "1.1", "2.0", ("0.1", 1), (2, "1.0", "0.1")]
+
+
 @pytest.mark.parametrize("name", ["mini", "other"])
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_features_are_those_of_the_whole_unet(name, layer, request):
-    backbone = request.getfixturevalue(name)
-    unet = backbone.unet
+@pytest.mark.parametrize("layers", PLACES, ids=str)
+def test_features_are_those_of_the_whole_unet(name, layers, request):
+    """Against a plain forward of the unpruned UNet with hooks; the pruned one keeps no later block."""
+    folder = MINI_FOLDER if name == "mini" else request.getfixturevalue("other_model")
+    backbone = StableDiffusionBackbone.from_folder(str(folder), layers=layers)
+    unet = whole_unet(folder)
     torch.manual_seed(0)
     noisy = torch.randn(2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     context = torch.randn(2, 77, unet.config.cross_attention_dim)
-    seen = {}
-    hook = unet.up_blocks[layer].register_forward_hook(lambda module, args, output: seen.setdefault("features", output))
+    places, seen, hooks = parse_layers(layers), {}, []
+    for place in places:
+        block = unet.up_blocks[place.block]
+        inner = getattr(block, "attentions", None) or block.resnets
+        module = block if place.sub is None else inner[place.sub]
+
+        def keep(module, inputs, output, place=place):
+            seen[place] = output if isinstance(output, torch.Tensor) else output[0]
+
+        hooks.append(module.register_forward_hook(keep))
     with torch.no_grad():
         unet(noisy, 261, context)
-        hook.remove()
-        features = features_at(unet, noisy, 261, context, layer)
-    torch.testing.assert_close(features, seen["features"])
-    folder = "mini" if name == "mini" else None
-    if folder is None:
-        spec = read_spec(request.getfixturevalue("other_model"), layer=layer)
-        assert tuple(features.shape[1:]) == (spec.channels, 64 // spec.stride, 64 // spec.stride)
-
-
-def test_later_blocks_do_not_run(mini, monkeypatch):
-    def never(*args, **kwargs):
-        raise AssertionError("ran")
-
-    monkeypatch.setattr(mini.unet.up_blocks[2], "forward", never)
+        features = features_at(backbone.unet, noisy, 261, context, places)
+    for place, one in zip(places, features, strict=True):
+        torch.testing.assert_close(one, seen[place], atol=1e-5, rtol=1e-5)
+    assert len(backbone.unet.up_blocks) == max(place.block for place in places) + 1
+    assert backbone.unet.conv_out is None
+    assert backbone.vae.decoder is None
+    assert backbone.fingerprint == _sketch(unet)
     with torch.no_grad():
-        maps = mini.extract(latents_of(mini, 0), empty(mini), Sampling(40))
-    assert maps.values.shape == (1, mini.spec.channels, 24, 24)
+        made = backbone.extract(latents_of(backbone, 0), empty(backbone), Sampling(40))
+    spec, side = backbone.spec, backbone.image_size[0]
+    assert tuple(made.values.shape[1:]) == (spec.channels, side // spec.stride, side // spec.stride)
+    assert spec.channels == sum(one.shape[1] for one in features)
+    assert made.groups == (tuple(one.shape[1] for one in features) if len(places) > 1 else ())
+
+
+def test_layers_are_brought_to_one_size_by_the_middles_of_cells(mini):
+    both = StableDiffusionBackbone.from_folder("mini", layers=("0.1", 1), cells=24)
+    coarse = StableDiffusionBackbone.from_folder("mini", layers="0.1")
+    latents = latents_of(mini, 0)
+    with torch.no_grad():
+        joined = both.extract(latents, empty(mini), Sampling(40)).values
+        one, other = (b.extract(latents, empty(mini), Sampling(40)).values for b in (coarse, mini))
+    grown = torch.nn.functional.interpolate(one, size=24, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(joined, torch.cat([grown, other], dim=1), atol=1e-5, rtol=1e-5)
+    assert both.spec.layer == "0.1+1"
+
+
+def test_a_clean_unet_sees_no_noise_and_no_timestep(other_model):
+    clean = StableDiffusionBackbone.from_folder(str(other_model), clean=True)
+    with torch.no_grad():
+        maps = [
+            clean.extract(latents_of(clean, 0), empty(clean), sampling).values
+            for sampling in (Sampling(261), Sampling(1, 4, EvaluationNoise(9), "member"))
+        ]
+        latents = latents_of(clean, 0).mean * clean.vae.config.scaling_factor
+        expected = features_at(clean.unet, latents, 261, empty(clean).values, clean.places)[0]
+    assert torch.equal(*maps)
+    torch.testing.assert_close(maps[0], expected)
 
 
 def test_noise_follows_equation_1(mini):
@@ -103,7 +143,7 @@ def test_ensemble_is_the_mean_of_its_members(mini, monkeypatch):
         calls = []
         inner = features_at
         monkeypatch.setattr(
-            "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)) or calls[-1]
+            "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)[0]) or [calls[-1]]
         )
         whole = mini.extract(latents, empty(mini), Sampling(100, 3, posterior="member"))
     assert len(calls) == 3

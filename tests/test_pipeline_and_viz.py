@@ -140,3 +140,58 @@ def test_pictures_show_hits_misses_and_truth(tmp_path):
     plot_training([3.0, 2.0, 1.0], [(0, 0.1), (3, 0.2)], tmp_path / "loss.png", title="t")
     with Image.open(tmp_path / "loss.png") as plot:
         assert plot.size[0] > 500
+
+
+def test_several_best_places_are_apart_and_in_order(matcher):
+    source, target = random_photo((80, 120)), random_photo((60, 50), seed=1)
+    points = [(10.0, 20.0), (100.0, 60.0)]
+    found = matcher.match_candidates(source, target, points, count=4)
+    assert found.target_points.shape == (2, 4, 2)
+    assert found.scores.shape == (2, 4)
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    sharp = SemanticMatcher(backbone=matcher.backbone, prompt=matcher.prompt, matcher=NearestNeighbor())
+    sharp.sampling = matcher.sampling
+    assert np.allclose(found.target_points[:, 0], sharp.match(source, target, points).target_points, atol=1e-3)
+    cells = found.target_points * (23 / 95) * np.array([96 / 50, 96 / 60])
+    for row in cells:
+        for i in range(4):
+            for j in range(i):
+                assert np.abs(row[i] - row[j]).max() > 1.4
+    with pytest.raises(InputError, match="places do not fit into a map of 24 x 24 cells"):
+        matcher.match_candidates(source, target, points, count=400)
+
+
+def test_a_dense_match_has_a_place_for_every_cell(matcher):
+    photo = random_photo((80, 120))
+    dense = matcher.match_dense(photo, photo)
+    assert dense.source_points.shape == dense.target_points.shape == (24, 24, 2)
+    assert dense.inside.all()
+    away = np.abs(dense.target_points - dense.source_points)
+    assert np.median(away) < 120 / 23
+    few = matcher.match(photo, photo, dense.source_points[4, 3:6].clip(0, [119, 79]))
+    assert np.allclose(few.target_points, dense.target_points[4, 3:6], atol=1e-2)
+    padded = SemanticMatcher.from_preset(
+        "mini-empty", overrides=["backbone.frame=pad", "evaluation.measurement=sd-dino"]
+    )
+    dense = padded.match_dense(random_photo((40, 120)), photo)
+    assert 7 <= dense.inside.any(axis=1).sum() <= 9  # a third of the rows
+    assert dense.inside.any(axis=0).all()
+
+
+def test_features_of_one_photo_and_back_from_a_file(matcher, tmp_path):
+    from sd4match.features import read_features, write_features
+
+    photo = random_photo((80, 120))
+    features = matcher.feature_map(photo)
+    assert features.values.shape == (1, 96, 24, 24)
+    write_features(features, tmp_path / "f.safetensors", provenance={"who": "mini"})
+    back, provenance = read_features(tmp_path / "f.safetensors")
+    assert provenance == {"who": "mini"}
+    assert (back.frames, back.alignment, back.groups) == (features.frames, features.alignment, features.groups)
+    assert torch.equal(back.values, features.values)
+    for content in (b"no", b""):
+        (tmp_path / "bad.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match="is not a file of features"):
+            read_features(tmp_path / "bad.safetensors")
+    with pytest.raises(InputError, match="is not a file of features"):
+        read_features(tmp_path / "none.safetensors")

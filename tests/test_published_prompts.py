@@ -224,7 +224,7 @@ def test_the_architecture_of_stable_diffusion_2_1_is_spelled_as_its_folder_would
     """The line that converted files carry, against `read_spec` on the fields of SD 2.1's own config files."""
     import json
 
-    from sd4match.backbones.checkpoints import read_spec
+    from sd4match.backbones.layers import read_spec
 
     fields = {
         "unet": {"block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": [5, 10, 20, 20], "in_channels": 4,
@@ -235,7 +235,7 @@ def test_the_architecture_of_stable_diffusion_2_1_is_spelled_as_its_folder_would
     for part, content in fields.items():
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(content))
-    assert read_spec(tmp_path, layer=1).architecture == SD2_1_ARCHITECTURE
+    assert read_spec(tmp_path, layers=1).architecture == SD2_1_ARCHITECTURE
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_presets_of_real_weights_fit_a_folder_of_that_layout(other_model):
     for name in preset_names():
         if name.startswith("sd"):
             config = load_preset(name, [f"backbone.weights={other_model}"])
-            assert config.backbone.layer == 1
+            assert config.backbone.layers == 1
 
 
 def test_defaults_are_the_papers():

@@ -21,10 +21,10 @@ from sd4match.errors import ConfigError, choose_from
 from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig, NearestNeighborConfig
 from sd4match.measurement import AnyMeasurement, Measurement
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
-from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPrompt, Settings
+from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPairTransform, AnyPrompt, Settings
 
 if TYPE_CHECKING:
-    from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PromptProvider
+    from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PairTransform, PromptProvider
     from sd4match.types import Sampling
 
 
@@ -77,6 +77,7 @@ class ExperimentConfig(Settings):
     backbone: AnyBackbone = StableDiffusionConfig()
     prompt: AnyPrompt = EmptyPromptConfig()
     matcher: AnyMatcher = KernelSoftArgmaxConfig()
+    pair_transform: AnyPairTransform | None = Field(None, description="of the two maps of a pair, before matching")
     loss: AnyLoss = GaussianCrossEntropyConfig()
     data: AnyDataset = SyntheticConfig()
     training: TrainingSettings = TrainingSettings()
@@ -86,7 +87,7 @@ class ExperimentConfig(Settings):
     def _fits_together(self) -> ExperimentConfig:
         if isinstance(self.backbone, BackboneConfig):
             spec = self.backbone.spec()
-            size = self.backbone.image_size
+            size = getattr(self.backbone, "image_size", None)
             if size is not None and size % spec.size_multiple:
                 raise ConfigError(
                     f"backbone.image_size = {size} does not fit backbone ({spec.architecture}): "
@@ -120,6 +121,7 @@ class Components:
     prompt: PromptProvider
     matcher: Matcher
     loss: MatchingLoss
+    pair_transform: PairTransform | None = None
 
 
 def build(
@@ -147,7 +149,11 @@ def build(
         prompt = build_prompt(config, backbone)
     else:
         prompt = load_prompt(prompt_file, backbone=backbone, settings=prompt_settings)
-    return Components(backbone, prompt, registry.matchers.build(config.matcher), registry.losses.build(config.loss))
+    transform: PairTransform | None = None
+    if config.pair_transform is not None:
+        transform = registry.pair_transforms.build(config.pair_transform)
+    matcher, loss = registry.matchers.build(config.matcher), registry.losses.build(config.loss)
+    return Components(backbone, prompt, matcher, loss, transform)
 
 
 def build_prompt(config: ExperimentConfig, backbone: Backbone) -> PromptProvider:
@@ -179,16 +185,17 @@ def preset_names() -> tuple[str, ...]:
     (True, True, True)
     """
     experiments = {file.stem for file in _PRESETS.glob("*.yaml")}
+    baselines = {file.stem for file in (_PRESETS / "baselines").glob("*.yaml")}
     models = [file.stem for file in (_PRESETS / "on").glob("*.yaml")]
     plain = {name for name in experiments if not name.startswith(tuple(f"{model}-" for model in models))}
-    return tuple(sorted(experiments | {f"{model}-{name}" for model in models for name in plain}))
+    return tuple(sorted(experiments | baselines | {f"{model}-{name}" for model in models for name in plain}))
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """An experiment that comes with the package, with `a.b=c` overrides.
 
     MODEL-EXPERIMENT lays the experiment's few lines over what all experiments on that model share; without a model it
-    is mini.
+    is mini. Baselines of the field (dift, sd-dino, dinov2, ...) stand on their own.
 
     Raises:
         ConfigError: there is no such preset, or an override does not fit.
@@ -198,6 +205,10 @@ def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """
     if name not in preset_names():
         raise ConfigError(f"unknown preset {name!r}; {choose_from(name, preset_names())}")
+    whole = _PRESETS / "baselines" / f"{name}.yaml"
+    if whole.is_file():
+        tree = yaml.safe_load(whole.read_text(encoding="utf-8"))
+        return _make_config(tree, origin=f"preset {name}", overrides=overrides)
     model = next((file.stem for file in (_PRESETS / "on").glob("*.yaml") if name.startswith(f"{file.stem}-")), "mini")
     own, plain = _PRESETS / f"{name}.yaml", _PRESETS / f"{name.removeprefix(f'{model}-')}.yaml"
     shared, experiment = (

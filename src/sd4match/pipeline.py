@@ -16,14 +16,17 @@ from sd4match.config import Components, ExperimentConfig, build, load_preset
 from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import grid_points
-from sd4match.matching.correlation import correlate_maps, photo_to_cells
+from sd4match.matching import functional
+from sd4match.matching.correlation import cells_to_photo, correlate_maps, photo_to_cells
+from sd4match.matching.peaks import best_cells
 from sd4match.prompting.pairing import pair_prompts, wanted_views
-from sd4match.protocols import Backbone, Matcher, PromptProvider
+from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
 from sd4match.types import FeatureMap, Photo, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
 
+_QUERIES_AT_ONCE = 256
 RETURN_CELLS = 1.5
 """A point comes back if its match's match lies within so many feature cells of it, in x and in y."""
 
@@ -43,6 +46,32 @@ class MatchResult:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Several places for each point, best first."""
+
+    source_points: npt.NDArray[np.float64]
+    """(N, 2), in pixels of the source."""
+    target_points: npt.NDArray[np.float64]
+    """(N, K, 2), in pixels of the target."""
+    scores: npt.NDArray[np.float64]
+    """(N, K), in [0, 1]: the probability mass around each place."""
+
+
+@dataclass(frozen=True)
+class DenseMatch:
+    """A match for every cell of the source's feature map."""
+
+    source_points: npt.NDArray[np.float64]
+    """(h, w, 2), where the cells lie, in pixels of the source."""
+    target_points: npt.NDArray[np.float64]
+    """(h, w, 2), in pixels of the target."""
+    scores: npt.NDArray[np.float64]
+    """(h, w), in [0, 1]."""
+    inside: npt.NDArray[np.bool_]
+    """(h, w): cells that lie in the source photo, not in its padding."""
 
 
 def build_for_matching(
@@ -76,12 +105,19 @@ class SemanticMatcher:
     """
 
     def __init__(
-        self, *, backbone: Backbone, prompt: PromptProvider, matcher: Matcher, sampling: Sampling | None = None
+        self,
+        *,
+        backbone: Backbone,
+        prompt: PromptProvider,
+        matcher: Matcher,
+        sampling: Sampling | None = None,
+        pair_transform: PairTransform | None = None,
     ) -> None:
         self.backbone = backbone
         self.prompt = prompt
         self.matcher = matcher
         self.sampling = sampling or Sampling(timestep=50)
+        self.pair_transform = pair_transform
 
     @classmethod
     def from_preset(
@@ -117,7 +153,10 @@ class SemanticMatcher:
     def from_components(cls, parts: Components, config: ExperimentConfig) -> SemanticMatcher:
         """Compose built parts, with the sampling of the config's evaluation."""
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
-        return cls(backbone=parts.backbone, prompt=parts.prompt, matcher=parts.matcher, sampling=sampling)
+        return cls(
+            backbone=parts.backbone, prompt=parts.prompt, matcher=parts.matcher, sampling=sampling,
+            pair_transform=parts.pair_transform,
+        )  # fmt: skip
 
     @torch.no_grad()
     def match(
@@ -149,13 +188,7 @@ class SemanticMatcher:
         """
         photos = [as_photo(source), as_photo(target)]
         wanted = grid_points(photos[0].size, side=grid) if points is None else check_points(points, photos[0])
-        views = wanted_views(self.backbone, self.prompt)
-        images = [make_images([photo], [category], views) for photo in photos]
-        prompts = pair_prompts(self.prompt, images[0], images[1])
-        maps = [
-            self.backbone.extract(self.backbone.encode(image.views["backbone"]), prompt, self.sampling)
-            for image, prompt in zip(images, prompts, strict=True)
-        ]
+        maps = self._maps(photos, category)
         queries = wanted[None].to(maps[0].values)
         matches = self.matcher(correlate_maps(maps[0], maps[1], queries))
         kept = self._comes_back(maps, queries, matches.points) if mutual else torch.ones(len(wanted), dtype=torch.bool)
@@ -166,6 +199,104 @@ class SemanticMatcher:
             target_points=_inside(matches.points[0].cpu(), photos[1])[kept].double().numpy(),
             scores=matches.scores[0].cpu()[kept].double().numpy(),
         )
+
+    @torch.no_grad()
+    def match_candidates(
+        self,
+        source: PhotoLike,
+        target: PhotoLike,
+        points: Points,
+        *,
+        count: int = 5,
+        category: str | None = None,
+        temperature: float = 0.04,
+    ) -> Candidates:
+        """Several best places for each point: peaks of the correlation, at the resolution of cells.
+
+        Args:
+            source: as in `match`.
+            target: as in `match`.
+            points: (N, 2), (x, y) in pixels of the source.
+            count: places a point, K.
+            category: as in `match`.
+            temperature: of the scores.
+
+        Raises:
+            InputError: as `match`, or fewer cells than places.
+        """
+        photos = [as_photo(source), as_photo(target)]
+        wanted = check_points(points, photos[0])
+        maps = self._maps(photos, category)
+        correlation = correlate_maps(maps[0], maps[1], wanted[None].to(maps[0].values))
+        cells, values = best_cells(correlation.values, count=count)
+        if not values.isfinite().all():
+            height, width = maps[1].map_size
+            raise InputError(f"{count} places do not fit into a map of {height} x {width} cells")
+        scores = torch.stack(
+            [
+                functional.probability_mass(correlation.values, one, temperature=temperature)
+                for one in cells.unbind(dim=2)
+            ],
+            dim=2,
+        )
+        found = cells_to_photo(cells.flatten(1, 2), maps[1])[0].cpu()
+        places = _inside(found, photos[1]).unflatten(0, (len(wanted), count))
+        return Candidates(wanted.double().numpy(), places.double().numpy(), scores[0].double().cpu().numpy())
+
+    @torch.no_grad()
+    def match_dense(self, source: PhotoLike, target: PhotoLike, *, category: str | None = None) -> DenseMatch:
+        """Where every cell of the source's feature map is in the target.
+
+        Args:
+            source: as in `match`.
+            target: as in `match`.
+            category: as in `match`.
+
+        Returns:
+            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
+        """
+        photos = [as_photo(source), as_photo(target)]
+        maps = self._maps(photos, category)
+        height, width = maps[0].map_size
+        across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
+        cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
+        queries = cells_to_photo(cells, maps[0])
+        parts = queries.split(_QUERIES_AT_ONCE, dim=1)
+        found = [self.matcher(correlate_maps(maps[0], maps[1], part)) for part in parts]
+        points = torch.cat([one.points[0] for one in found]).cpu()
+        scores = torch.cat([one.scores[0] for one in found]).cpu()
+        places = queries[0].cpu()
+        edge = torch.tensor([photos[0].size[1] - 0.5, photos[0].size[0] - 0.5])
+        inside = ((places >= -0.5) & (places <= edge)).all(dim=-1)
+        shape = (height, width)
+        start, end, score = (
+            part.unflatten(0, shape).double().numpy() for part in (places, _inside(points, photos[1]), scores)
+        )
+        return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
+
+    @torch.no_grad()
+    def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
+        """The features of one photo, (1, C, h, w), with the frame in which its cells lie.
+
+        Raises:
+            InputError: the prompt depends on pairs.
+        """
+        if self.prompt.scope == "pair":
+            raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
+        images = make_images([as_photo(photo)], [category], wanted_views(self.backbone, self.prompt))
+        latents = self.backbone.encode(images.views["backbone"])
+        return self.backbone.extract(latents, self.prompt(images), self.sampling)
+
+    def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
+        """Of source and target."""
+        views = wanted_views(self.backbone, self.prompt)
+        images = [make_images([photo], [category], views) for photo in photos]
+        prompts = pair_prompts(self.prompt, images[0], images[1])
+        source, target = (
+            self.backbone.extract(self.backbone.encode(image.views["backbone"]), prompt, self.sampling)
+            for image, prompt in zip(images, prompts, strict=True)
+        )
+        return list(self.pair_transform(source, target)) if self.pair_transform else [source, target]
 
     def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         back = self.matcher(correlate_maps(maps[1], maps[0], found)).points

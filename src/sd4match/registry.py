@@ -165,6 +165,7 @@ backbones = Registry("backbone", "sd4match.backbones", builtins="sd4match.backbo
 image_encoders = Registry("image encoder", "sd4match.image_encoders", builtins="sd4match.backbones.config")
 prompts = Registry("prompt", "sd4match.prompts", builtins="sd4match.prompting.config")
 matchers = Registry("matcher", "sd4match.matchers", builtins="sd4match.matching.config")
+pair_transforms = Registry("pair transform", "sd4match.pair_transforms", builtins="sd4match.matching.config")
 losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.config")
 datasets = Registry("data set", "sd4match.datasets", builtins="sd4match.data.config")
 
@@ -173,5 +174,6 @@ AnyBackbone = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(backbon
 AnyImageEncoder = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(image_encoders.parse)]
 AnyPrompt = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(prompts.parse)]
 AnyMatcher = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(matchers.parse)]
+AnyPairTransform = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(pair_transforms.parse)]
 AnyLoss = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(losses.parse)]
 AnyDataset = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(datasets.parse)]

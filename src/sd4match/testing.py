@@ -203,7 +203,7 @@ class FakeBackbone:
         """Patches; the prompt's mean is added to the first channels, so that gradients reach it."""
         self.extracted += len(latents.keys)
         values = torch.nn.functional.pixel_unshuffle(latents.mean, 4)
-        if prompt is not None:
+        if prompt is not None and prompt.values.shape[1]:
             tint = prompt.values.mean(dim=1).expand(values.shape[0], -1)
             values = values + torch.nn.functional.pad(tint, (0, values.shape[1] - tint.shape[1]))[..., None, None]
         return FeatureMap(values, latents.frames)

@@ -126,6 +126,8 @@ class View:
     pixels: Float[Tensor, "3 height width"]
     frame: ImageFrame
     key: str
+    others: tuple[View, ...] = ()
+    """What the further parts of a backbone that is made of several want to see."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,14 @@ class Views:
     pixels: Float[Tensor, "batch 3 height width"]
     frames: tuple[ImageFrame, ...]
     keys: tuple[str, ...]
+    others: tuple[Views, ...] = ()
+    """Of the further parts; see `View`."""
+
+    def __getitem__(self, rows: Sequence[int]) -> Views:
+        """The views of some of the photos."""
+        chosen = list(rows)
+        frames, keys = (tuple(part[i] for i in chosen) for part in (self.frames, self.keys))
+        return Views(self.pixels[chosen], frames, keys, tuple(other[chosen] for other in self.others))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,8 @@ class Latents:
     log_variance: Float[Tensor, "batch latent_channels latent_height latent_width"]
     frames: tuple[ImageFrame, ...]
     keys: tuple[str, ...]
+    others: tuple[Latents, ...] = ()
+    """Of the further parts of a backbone that is made of several."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,9 @@ class _Kept:
         missing = list({key: i for i, key in enumerate(views.keys) if key not in self._rows}.values())
         found = {key: self._rows[key] for key in views.keys if key in self._rows}
         if missing:
-            keys = tuple(views.keys[i] for i in missing)
-            fresh = compute(Views(views.pixels[missing], tuple(views.frames[i] for i in missing), keys))
-            for row, key in enumerate(keys):
+            wanted = views[missing]
+            fresh = compute(wanted)
+            for row, key in enumerate(wanted.keys):
                 found[key] = tuple(part[row].cpu() for part in fresh)
                 self._rows[key] = found[key]
                 self._bytes += sum(part.nbytes for part in found[key])
@@ -57,17 +57,23 @@ class CachedBackbone(nn.Module):
 
     def encode(self, views: Views) -> Latents:
         """Encode the photos that are not kept, take the others from memory."""
-
-        def moments(missing: Views) -> tuple[Tensor, ...]:
-            latents = self.backbone.encode(missing)
-            return latents.mean, latents.log_variance
-
-        mean, log_variance = self._kept.rows(views, moments)
-        return Latents(mean, log_variance, views.frames, views.keys)
+        kept = iter(self._kept.rows(views, lambda missing: _moments(self.backbone.encode(missing))))
+        return _latents(views, kept)
 
     def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """As the inner backbone."""
         return self.backbone.extract(latents, prompt, sampling)
+
+
+def _moments(latents: Latents) -> tuple[Tensor, ...]:
+    """Mean and log-variance of every part."""
+    return (latents.mean, latents.log_variance, *(part for other in latents.others for part in _moments(other)))
+
+
+def _latents(views: Views, kept: Iterator[Tensor]) -> Latents:
+    """The way back."""
+    mean, log_variance = next(kept), next(kept)
+    return Latents(mean, log_variance, views.frames, views.keys, tuple(_latents(other, kept) for other in views.others))
 
 
 def cached(backbone: Backbone) -> CachedBackbone:

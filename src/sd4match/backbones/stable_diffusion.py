@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sd4match.backbones.checkpoints import find_checkpoint, read_json, read_spec
+from sd4match.backbones.checkpoints import find_checkpoint, find_overlay, read_json
 from sd4match.backbones.frames import pad, squash
+from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
 from sd4match.backbones.text import ClipTextEncoder
-from sd4match.backbones.unet import features_at
+from sd4match.backbones.unet import features_at, prune
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
 from sd4match.types import (
     EvaluationNoise,
     FeatureMap,
+    ImageFrame,
     Latents,
     Photo,
     PromptEmbedding,
@@ -31,14 +38,21 @@ from sd4match.types import (
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SKETCH_SIZE = 24
+_CLEAN_TIMESTEP = 261
+"""A UNet of CleanDIFT still has a time embedding; this is the one at which its features were made to fit."""
 _Draw = tuple[str | int, ...]
 
 
 class StableDiffusionBackbone(nn.Module):
     """Stable Diffusion as a feature extractor (Eqs. 1 and 2).
 
-    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is the output of up-block `layer`, averaged over
-    `ensemble_size` noises eps. The UNet runs only so far. Weights are frozen; gradients reach the prompt.
+    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is what comes out of up-blocks, or of sub-blocks of
+    them, averaged over `ensemble_size` noises eps. The UNet runs only so far. Weights are frozen; gradients reach the
+    prompt.
+
+    Several layers are brought to one size (bilinear, by the middles of cells, as SD-DINO does) and concatenated; their
+    channels are the map's groups. A clean UNet (CleanDIFT) gets the posterior's mode without noise, under one time
+    embedding, whatever the sampling says.
 
     Convention: feature cells are aligned with the corners of the image.
     """
@@ -51,19 +65,22 @@ class StableDiffusionBackbone(nn.Module):
         text: ClipTextEncoder,
         signal: Float[Tensor, " timesteps"],
         spec: FeatureSpec,
-        layer: int = 1,
+        layers: Layers | Sequence[Layer] = 1,
         image_size: int | None = None,
+        clean: bool = False,
+        fingerprint: str | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet.requires_grad_(False).eval()
         self.vae = vae.requires_grad_(False).eval()
         self.text = text
         self.spec = spec
-        self.layer = layer
+        self.places = parse_layers(layers)
+        self.clean = clean
         self.image_size = (image_size, image_size) if image_size else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {image_size}")
-        self.fingerprint = _sketch(unet)
+        self.fingerprint = fingerprint or _sketch(unet)
         self.register_buffer("signal", signal, persistent=False)
         self.signal: Tensor
 
@@ -72,48 +89,71 @@ class StableDiffusionBackbone(nn.Module):
         cls,
         weights: str = "mini",
         *,
-        layer: int = 1,
+        layers: Layers | Sequence[Layer] = 1,
         image_size: int | None = None,
         frame: Literal["squash", "pad"] = "squash",
+        cells: int | None = None,
         dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        variant: str | None = None,
+        clean: bool | None = None,
         device: str | torch.device = "cpu",
     ) -> StableDiffusionBackbone:
-        """Load a diffusers folder.
+        """Load a model, and keep of it what is read: the VAE's encoder, and the UNet as far as the last layer.
 
         Args:
-            weights: "mini" or the path of a folder.
-            layer: up-block, from 0; 1 in SD4Match and DIFT.
+            weights: a known name, the path of a diffusers folder, or an id of the hub.
+            layers: up-blocks, from 0, or sub-blocks of them; 1 in SD4Match and DIFT.
             image_size: side of the model's image in pixels; what the model was trained on, if not given.
             frame: "squash" a photo to that square (SD4Match, DIFT), or "pad" it (SD+DINO).
+            cells: side of the map; that of the finest layer, if not given.
             dtype: of weights and arithmetic; feature maps come out in float32.
-            device: where it runs.
+            variant: of the weight files, for example "fp16"; whichever is there, if not given.
+            clean: whether the UNet wants no noise; if not given, the name of the weights tells.
+            device: where it runs: "cpu", "cuda", "mps".
 
         Raises:
-            CheckpointError: the folder is missing, incomplete or damaged.
+            CheckpointError: the model is nowhere, incomplete or damaged.
         """
-        folder = find_checkpoint(weights)
-        spec = read_spec(folder, layer=layer, frame=frame, dtype=dtype)
+        folder, overlay = find_checkpoint(weights), find_overlay(weights)
+        configs = {part: read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
+        spec = spec_of(
+            configs, where=str(folder), layers=layers, frame=frame, dtype=dtype, image_size=image_size, cells=cells
+        )
         kind = _DTYPES[dtype]
         try:
             unet = UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=kind, local_files_only=True
-            )
-            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=kind, local_files_only=True)
-            model = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=kind, local_files_only=True)
+                folder, subfolder="unet", torch_dtype=kind, local_files_only=True,
+                variant=_variant(folder / "unet", "diffusion_pytorch_model", variant),
+            )  # fmt: skip
+            if overlay is not None:
+                unet.load_state_dict(load_file(overlay), strict=True)
+            vae = AutoencoderKL.from_pretrained(
+                folder, subfolder="vae", torch_dtype=kind, local_files_only=True,
+                variant=_variant(folder / "vae", "diffusion_pytorch_model", variant),
+            )  # fmt: skip
+            model = CLIPTextModel.from_pretrained(
+                folder, subfolder="text_encoder", dtype=kind, local_files_only=True,
+                variant=_variant(folder / "text_encoder", "model", variant),
+            )  # fmt: skip
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
             settings = read_json(folder / "scheduler" / "scheduler_config.json")
             signal = DDIMScheduler.from_config(settings).alphas_cumprod
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
+        fingerprint = _sketch(unet)  # of the whole, so that it does not depend on the layer
+        prune(unet, parse_layers(layers))
+        vae.decoder = vae.post_quant_conv = None
         backbone = cls(
             unet=unet,
             vae=vae,
             text=ClipTextEncoder(model, tokenizer),
             signal=signal,
             spec=spec,
-            layer=layer,
+            layers=layers,
             image_size=image_size,
+            clean=weights.startswith("cleandift") if clean is None else clean,
+            fingerprint=fingerprint,
         )
         return backbone.to(device)
 
@@ -145,15 +185,30 @@ class StableDiffusionBackbone(nn.Module):
         context = self._context(prompt, len(latents.keys))
         if not 0 <= sampling.timestep < len(self.signal):
             raise InputError(f"timestep must be in [0, {len(self.signal)}), not {sampling.timestep}")
+        if self.clean:
+            mean = latents.mean.to(self.signal.device) * self.vae.config.scaling_factor
+            return self._map(self._features(mean, _CLEAN_TIMESTEP, context), latents.frames)
         kept, spread = self.signal[sampling.timestep].sqrt(), (1 - self.signal[sampling.timestep]).sqrt()
-        total: Tensor | None = None
+        total: list[Tensor] | None = None
         for member in range(sampling.ensemble_size):
             clean = self._draw_latents(latents, sampling, member)
             noisy = kept * clean + spread * _noise(clean, latents.keys, sampling.noise, ("noise", member))
-            features = features_at(self.unet, noisy.to(self.unet.dtype), sampling.timestep, context, self.layer).float()
-            total = features if total is None else total + features
+            features = self._features(noisy, sampling.timestep, context)
+            total = features if total is None else [one + other for one, other in zip(total, features, strict=True)]
         assert total is not None
-        return FeatureMap(total / sampling.ensemble_size, latents.frames, "corners")
+        return self._map([one / sampling.ensemble_size for one in total], latents.frames)
+
+    def _features(self, latents: Tensor, timestep: int, context: Tensor) -> list[Tensor]:
+        found = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.places)
+        return [one.float() for one in found]
+
+    def _map(self, features: list[Tensor], frames: tuple[ImageFrame, ...]) -> FeatureMap:
+        """One map of all layers."""
+        side = self.image_size[0] // self.spec.stride
+        sized = [
+            one if one.shape[-1] == side else F.interpolate(one, size=(side, side), mode="bilinear") for one in features
+        ]
+        return FeatureMap(torch.cat(sized, dim=1), frames, "corners", groups=self.spec.groups)
 
     def _context(self, prompt: PromptEmbedding | None, batch: int) -> Tensor:
         if prompt is None:
@@ -187,6 +242,17 @@ def _noise(like: Tensor, keys: tuple[str, ...], policy: EvaluationNoise | Traini
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
         rows.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(rows).to(like)
+
+
+def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
+    """The variant of a part's weight files: the one that is wanted, or the only one that is there."""
+    if wanted is not None or any((folder / f"{stem}.{end}").is_file() for end in ("safetensors", "bin")):
+        return wanted
+    if (folder / f"{stem}.safetensors.index.json").is_file():
+        return None
+    names = sorted(file.name.split(".")[1] for file in folder.glob(f"{stem}.*.safetensors"))
+    names += sorted(file.name.split(".")[-2] for file in folder.glob(f"{stem}.safetensors.index.*.json"))
+    return names[0] if names else None
 
 
 def _sketch(unet: nn.Module) -> str:

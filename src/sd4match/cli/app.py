@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sd4match
-from sd4match.cli import compare, data, demo, evaluate, match, prompts, sweep, train
+from sd4match.cli import compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
 
 app = typer.Typer(
     name="sd4match",
@@ -37,8 +37,11 @@ def root(
 app.command("match")(match.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("extract")(extract.command)
 app.command("compare")(compare.command)
 app.command("demo")(demo.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.command("doctor")(models.doctor)

@@ -29,13 +29,15 @@ console = Console(stderr=True, highlight=False)
 Preset = Annotated[str | None, typer.Option(help="An experiment that comes with the package.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="An experiment from a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: a.b=c. May be repeated.")]
-BackboneName = Annotated[str | None, typer.Option(help='"mini", or the folder of a diffusers model.')]
+BackboneName = Annotated[
+    str | None, typer.Option(help="A known name, a folder, or a hub id; see `sd4match models list`.")
+]
 Dataset = Annotated[
     str | None,
     typer.Option(help="spair, pf_pascal, pf_willow, ap10k, folder or synthetic; without: the preset's."),
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the data set, as it was unpacked.")]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:N" or "mps".')]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 Fallback = Annotated[
     str | None, typer.Option(help='"text": a class prompt takes the text template for categories it has not learned.')
@@ -131,9 +133,11 @@ def pick_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"--device {name}: torch has no MPS here; use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
     return name

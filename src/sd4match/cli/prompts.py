@@ -58,7 +58,7 @@ def convert(
     ] = None,
 ) -> None:
     """Make a prompt file of a published prompt. The folder's name tells its settings; nothing in it is executed."""
-    from sd4match.backbones.checkpoints import find_checkpoint, read_spec
+    from sd4match.backbones.config import StableDiffusionConfig
     from sd4match.errors import ConfigError
     from sd4match.prompting.artifact import PromptInfo, write_prompt
     from sd4match.prompting.reference import read_published
@@ -67,7 +67,7 @@ def convert(
     found = read_published(published)
     architecture = found.architecture
     if backbone is not None:
-        spec = read_spec(find_checkpoint(backbone), layer=found.details.get("layer") or 0)
+        spec = StableDiffusionConfig.of(weights=backbone, layers=found.details.get("layer") or 0).spec()
         widths = {value.shape[-1] for name, value in found.tensors.items() if "linear" not in name}
         if widths != {spec.prompt_width}:
             raise ConfigError(f"{published} has vectors of width {widths.pop()}; {backbone} takes {spec.prompt_width}")

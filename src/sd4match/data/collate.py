@@ -25,7 +25,14 @@ def stack_views(views: Sequence[View]) -> Views:
         torch.stack([view.pixels for view in views]),
         tuple(view.frame for view in views),
         tuple(view.key for view in views),
+        tuple(stack_views(others) for others in zip(*(view.others for view in views), strict=True)),
     )
+
+
+def join_views(one: Views, other: Views) -> Views:
+    """Two batches of the same makers as one."""
+    others = tuple(join_views(a, b) for a, b in zip(one.others, other.others, strict=True))
+    return Views(torch.cat([one.pixels, other.pixels]), one.frames + other.frames, one.keys + other.keys, others)
 
 
 def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:

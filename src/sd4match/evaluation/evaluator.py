@@ -21,7 +21,7 @@ from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairScores
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
-from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PromptProvider
+from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PairTransform, PromptProvider
 from sd4match.store import Store
 from sd4match.types import FeatureMap, Sampling
 
@@ -51,6 +51,7 @@ class Evaluator:
         scratch: the folder in which that temporary folder is made; the system's, if not given.
         max_bytes: of maps in memory.
         skip_bad: leave out pairs whose annotation or photo cannot be read.
+        pair_transform: of the two maps of a pair, before they are matched.
 
     Raises:
         ConfigError: a rule counts on photos in another frame than the backbone's.
@@ -67,6 +68,7 @@ class Evaluator:
         scratch: Path | None = None,
         max_bytes: int = 1 << 30,
         skip_bad: bool = False,
+        pair_transform: PairTransform | None = None,
     ) -> None:
         for rule in rules.values():
             check_frame(rule.measurement, backbone.spec.frame)
@@ -78,6 +80,7 @@ class Evaluator:
         self.scratch = scratch
         self.max_bytes = max_bytes
         self.skip_bad = skip_bad
+        self.pair_transform = pair_transform
 
     @torch.no_grad()
     def evaluate(
@@ -117,6 +120,8 @@ class Evaluator:
             points = pad_points([record.source_points for record in records]).float()
             if weights is not None:
                 source, target = (replace(m, values=m.values.to(weights.device)) for m in (source, target))
+            if self.pair_transform is not None:
+                source, target = self.pair_transform(source, target)
             return self._match(source, target, points.to(source.values))
 
         measurements = {name: rule.measurement for name, rule in self.rules.items()}

@@ -18,7 +18,7 @@ from sd4match.evaluation.processes import Processes
 from sd4match.prompting.pairing import wanted_views
 from sd4match.protocols import Backbone, PairDataset, PromptProvider
 from sd4match.store import Store, digest
-from sd4match.types import FeatureMap, ImageBatch, ImageFrame, PromptEmbedding, Sampling
+from sd4match.types import FeatureMap, ImageBatch, ImageFrame, PromptEmbedding, Sampling, Views
 
 Side = tuple[str, str | None]
 """A photo's id, and the category that its prompt is asked for."""
@@ -118,8 +118,8 @@ class PhotoMaps:
         prompts = prompts.expand(len(photos), -1, -1)
         views = images.views["backbone"]
         kept = [
-            _Kept(digest(*self._origin, self.sampling, photo, frame, pixels, prompt), frame)
-            for photo, frame, pixels, prompt in zip(views.keys, views.frames, views.pixels, prompts, strict=True)
+            _Kept(digest(*self._origin, self.sampling, *_seen(views, row), prompt), views.frames[row])
+            for row, prompt in enumerate(prompts)
         ]
         if not all(one.key in self.store for one in kept):
             for one, features in zip(kept, self._extract(images, prompts), strict=True):
@@ -161,6 +161,12 @@ class PhotoMaps:
             _, dropped = self._memory.popitem(last=False)
             self._bytes -= dropped.values.nbytes
         return found
+
+
+def _seen(views: Views, row: int) -> list[object]:
+    """All that a backbone sees of a photo."""
+    others = [part for other in views.others for part in _seen(other, row)]
+    return [views.keys[row], views.frames[row], views.pixels[row], *others]
 
 
 def _metadata(features: FeatureMap) -> dict[str, str]:

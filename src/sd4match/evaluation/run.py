@@ -78,6 +78,7 @@ def evaluate_prompts(
     evaluator = Evaluator(
         backbone=cached(parts.backbone), rules=rules, sampling=options.sampling.sampling(options.seed),
         batch_size=options.batch_size, maps=maps, scratch=scratch, skip_bad=options.skip_bad,
+        pair_transform=parts.pair_transform,
     )  # fmt: skip
     measured = []
     for name, prompt in prompts.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from sd4match.registry import ComponentConfig, losses, matchers
+from sd4match.registry import ComponentConfig, losses, matchers, pair_transforms
 
 
 @matchers.register
@@ -70,6 +70,19 @@ class PixelNearestNeighborConfig(ComponentConfig):
     kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"
     temperature: PositiveFloat = Field(0.04, description="of the score")
     implementation = "sd4match.matching.matchers:PixelNearestNeighbor"
+
+
+@pair_transforms.register
+class CoPCAConfig(ComponentConfig):
+    """SD-DINO's reduction of channels."""
+
+    kind: Literal["co_pca"] = "co_pca"
+    components: NonNegativeInt | tuple[NonNegativeInt, ...] = Field(
+        256, description="of each channel group; 0 keeps it"
+    )
+    parts: tuple[PositiveInt, ...] | None = Field(None, description="groups that are normalised together")
+    weights: tuple[float, ...] | None = Field(None, description="of each part")
+    implementation = "sd4match.matching.pair_transforms:CoPCA"
 
 
 @losses.register

@@ -41,8 +41,22 @@ class PromptConfig(ComponentConfig):
         """
         if spec.prompt_width is None:
             raise ConfigError(
-                f"prompt {self.kind!r} does nothing on a backbone that takes no prompt ({spec.architecture})"
+                f"prompt {self.kind!r} does nothing on a backbone that takes no prompt ({spec.architecture}); "
+                "use 'none'"
             )
+
+
+@prompts.register
+class NoPromptConfig(PromptConfig):
+    """For backbones that take no prompt."""
+
+    kind: Literal["none"] = "none"
+    implementation = "sd4match.prompting.fixed:NoPrompt"
+
+    def check_spec(self, spec: FeatureSpec) -> None:
+        """Refuse a backbone that wants one."""
+        if spec.prompt_width is not None:
+            raise ConfigError(f"prompt 'none' is for backbones without one; ({spec.architecture}) needs one: 'empty'")
 
 
 @prompts.register

@@ -97,3 +97,24 @@ class TextPrompt:
     def parameter_groups(self) -> list[ParameterGroup]:
         """Nothing is learned."""
         return []
+
+
+class NoPrompt:
+    """Nothing, for backbones that take no prompt.
+
+    >>> NoPrompt(backbone=None)(ImageBatch({}, (None, None))).values.shape
+    torch.Size([2, 0, 1])
+    """
+
+    scope: Scope = "dataset"
+
+    def __init__(self, *, backbone: Backbone | None) -> None:
+        pass
+
+    def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """No vector for each photo."""
+        return PromptEmbedding(torch.zeros(len(images), 0, 1))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Nothing is learned."""
+        return []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sd4match import registry
 from sd4match.config import Components, ExperimentConfig, build_dataset
+from sd4match.errors import ConfigError
 from sd4match.evaluation.report import backbone_entry
 from sd4match.files import write_atomically
 from sd4match.prompting.artifact import save_prompt
@@ -35,6 +36,8 @@ def learn(
         on_step: called after each step with its number and loss.
         on_best: called with step and validation PCK when a better prompt was found.
     """
+    if config.pair_transform is not None:
+        raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
     data = build_dataset(config, "train")
     trainer = Trainer(
         backbone=parts.backbone,

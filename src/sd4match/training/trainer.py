@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sd4match.backbones.cached import cached
 from sd4match.config import TrainingSettings
-from sd4match.data.collate import make_pairs
+from sd4match.data.collate import join_views, make_pairs
 from sd4match.data.subset import first
 from sd4match.errors import InputError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator, Rule
@@ -26,7 +26,7 @@ from sd4match.matching.correlation import correlate_maps
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, Prepare, PromptProvider
-from sd4match.types import FeatureMap, ImageBatch, Keypoints, PairBatch, PromptEmbedding, Sampling, TrainingNoise, Views
+from sd4match.types import FeatureMap, Keypoints, PairBatch, PromptEmbedding, Sampling, TrainingNoise
 
 SELECTION_ALPHA = 0.1
 """The prompt that is kept is the one with the best validation PCK at this alpha, per image."""
@@ -158,7 +158,7 @@ class Trainer:
         self, pairs: PairBatch, source: PromptEmbedding, target: PromptEmbedding, sampling: Sampling
     ) -> tuple[FeatureMap, FeatureMap]:
         """One extraction of all photos of a batch: sources first, then targets."""
-        views = _joined(pairs.source, pairs.target)
+        views = join_views(pairs.source.views["backbone"], pairs.target.views["backbone"])
         prompts = PromptEmbedding(torch.cat([source.values, target.values]))
         maps = self.backbone.extract(self.backbone.encode(views), prompts, sampling)
         return maps[: len(pairs)], maps[len(pairs) :]
@@ -225,11 +225,6 @@ class _Batches(Dataset[PairBatch]):
             len(self.data), size=self.settings.batch_size, replace=len(self.data) < self.settings.batch_size
         )
         return make_pairs([self.data[int(i)] for i in chosen], self.data, self.views)
-
-
-def _joined(source: ImageBatch, target: ImageBatch) -> Views:
-    one, other = source.views["backbone"], target.views["backbone"]
-    return Views(torch.cat([one.pixels, other.pixels]), one.frames + other.frames, one.keys + other.keys)
 
 
 def _write_csv(path: Path, header: tuple[str, str], rows: Iterable[tuple[int, float]]) -> None:
