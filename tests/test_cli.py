@@ -97,7 +97,7 @@ def test_every_mistake_is_one_line_exit_2_and_nothing_written(run, photos, tmp_p
         ("match", a, b, "--prompt", a): "not a safetensors file",
         ("match", a, b, "--prompt", prompt, "--backbone", other_model): "learned on another backbone",
         ("match", a, b, "--backbone", empty): "is not a diffusers folder",
-        ("match", a, b, "--backbone", tmp_path / "nowhere"): "no model folder",
+        ("match", a, b, "--backbone", tmp_path / "nowhere"): "no model ",
         ("match", a, b, "--device", "tpu9"): "--device must be",
         ("match", a, b, "--dtype", "int3"): "float32",
         ("match", a, b, *sets("matcher.sigam=3")): "did you mean 'sigma'",

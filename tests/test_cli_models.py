@@ -72,6 +72,7 @@ def test_extract_writes_a_map_a_photo_with_frame_and_provenance(run, photos, tmp
         (photos[0], photos[0]): "two photos would both be written to photo-0.safetensors",
         (photos[0], tmp_path / "none.png"): "no such photo",
         (photos[0], "--preset", "cpm"): "give the file of a prompt",
+        (photos[0], "--preset", "sd-dino", "--backbone", "mini"): "this experiment fuses several",
     }.items():
         code, _, error = run("extract", *arguments, "--output", tmp_path / "g")
         assert (code, error.count("\n")) == (2, 1), error

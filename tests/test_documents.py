@@ -18,9 +18,12 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(block, tmp_path, monkeypatch):
-    """In a folder with two photos, as the texts assume."""
+def test_block_runs(block, tmp_path, monkeypatch, other_model):
+    """In a folder with two photos, and with a small random model under the name of Stable Diffusion 2.1."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SD4MATCH_MODELS", str(other_model.parent))
+    if not (other_model.parent / "sd2-1").exists():
+        (other_model.parent / "sd2-1").symlink_to(other_model)
     data = SyntheticPairs(split="test")
     for number, name in enumerate(("a.png", "b.png")):
         data.photo(f"fish-{number}").to_image().resize((320, 240)).save(name)

@@ -66,7 +66,7 @@ def test_presets_load_and_survive_the_way_through_yaml_and_json(name):
 
 def test_presets_of_real_weights_fit_a_folder_of_that_layout(other_model):
     for name in preset_names():
-        if name.startswith("sd"):
+        if name.startswith("sd2-1-"):
             config = load_preset(name, [f"backbone.weights={other_model}"])
             assert config.backbone.layers == 1
 
@@ -107,7 +107,7 @@ def test_what_cannot_work_is_refused_with_names(override, message):
 def test_layer_and_folder_are_checked_before_weights_load(tmp_path):
     with pytest.raises(CheckpointError, match="its up-blocks are 0 to 2"):
         load_preset("mini-single", ["backbone.layer=3"])
-    with pytest.raises(CheckpointError, match="no model folder"):
+    with pytest.raises(CheckpointError, match="no model "):
         load_preset("mini-single", [f"backbone.weights={tmp_path / 'none'}"])
     with pytest.raises(CheckpointError, match=r"unet/config.json.* missing"):
         load_preset("mini-single", [f"backbone.weights={tmp_path}"])

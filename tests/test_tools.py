@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -77,9 +78,9 @@ def test_the_encoder_is_the_pca_it_claims_to_be():
 
 
 def test_recording_changes_nothing_and_the_loss_prefers_the_right_word():
-    from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+    from sd4match.backbones.checkpoints import MINI_FOLDER
 
-    unet = StableDiffusionBackbone.from_folder("mini").unet
+    unet = UNet2DConditionModel.from_pretrained(MINI_FOLDER, subfolder="unet").eval()
     noisy, context = torch.randn(1, 12, 24, 24), torch.randn(1, 77, 128)
     with torch.no_grad():
         plain = unet(noisy, 40, context).sample

@@ -187,8 +187,7 @@ def preset_names() -> tuple[str, ...]:
     experiments = {file.stem for file in _PRESETS.glob("*.yaml")}
     baselines = {file.stem for file in (_PRESETS / "baselines").glob("*.yaml")}
     models = [file.stem for file in (_PRESETS / "on").glob("*.yaml")]
-    plain = {name for name in experiments if not name.startswith(tuple(f"{model}-" for model in models))}
-    return tuple(sorted(experiments | baselines | {f"{model}-{name}" for model in models for name in plain}))
+    return tuple(sorted(experiments | baselines | {f"{model}-{name}" for model in models for name in experiments}))
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -210,10 +209,9 @@ def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
         tree = yaml.safe_load(whole.read_text(encoding="utf-8"))
         return _make_config(tree, origin=f"preset {name}", overrides=overrides)
     model = next((file.stem for file in (_PRESETS / "on").glob("*.yaml") if name.startswith(f"{file.stem}-")), "mini")
-    own, plain = _PRESETS / f"{name}.yaml", _PRESETS / f"{name.removeprefix(f'{model}-')}.yaml"
     shared, experiment = (
         yaml.safe_load(file.read_text(encoding="utf-8"))
-        for file in (_PRESETS / "on" / f"{model}.yaml", own if own.is_file() else plain)
+        for file in (_PRESETS / "on" / f"{model}.yaml", _PRESETS / f"{name.removeprefix(f'{model}-')}.yaml")
     )
     prompt = experiment["prompt"]
     prompt = {**shared.pop("prompt_settings", {}).get(prompt["kind"], {}), **prompt}

@@ -106,7 +106,7 @@ class StableDiffusionBackbone(nn.Module):
             image_size: side of the model's image in pixels; what the model was trained on, if not given.
             frame: "squash" a photo to that square (SD4Match, DIFT), or "pad" it (SD+DINO).
             cells: side of the map; that of the finest layer, if not given.
-            dtype: of weights and arithmetic; feature maps come out in float32.
+            dtype: of weights and arithmetic; feature maps come out in float32. On a CPU the VAE stays in float32.
             variant: of the weight files, for example "fp16"; whichever is there, if not given.
             clean: whether the UNet wants no noise; if not given, the name of the weights tells.
             device: where it runs: "cpu", "cuda", "mps".
@@ -127,8 +127,10 @@ class StableDiffusionBackbone(nn.Module):
             )  # fmt: skip
             if overlay is not None:
                 unet.load_state_dict(load_file(overlay), strict=True)
+            # half-precision convolutions are up to 200 times slower on CPUs without kernels for them
+            vae_kind = torch.float32 if torch.device(device).type == "cpu" else kind
             vae = AutoencoderKL.from_pretrained(
-                folder, subfolder="vae", torch_dtype=kind, local_files_only=True,
+                folder, subfolder="vae", torch_dtype=vae_kind, local_files_only=True,
                 variant=_variant(folder / "vae", "diffusion_pytorch_model", variant),
             )  # fmt: skip
             model = CLIPTextModel.from_pretrained(

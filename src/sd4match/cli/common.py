@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,12 @@ def read_config(
     changes = list(overrides or ())
     changes += [f"backbone.weights={quoted(backbone)}"] if backbone else []
     changes += [f"backbone.dtype={quoted(dtype)}"] if dtype else []
-    return load_config(config, changes) if config else load_preset(preset or default, changes)
+    read = partial(load_config, config) if config else partial(load_preset, preset or default)
+    if (backbone or dtype) and read(overrides or ()).backbone.kind == "fusion":
+        raise ConfigError(
+            "--backbone and --dtype are of one model, and this experiment fuses several: change its parts"
+        )
+    return read(changes)
 
 
 def quoted(text: str) -> str:
