@@ -195,3 +195,33 @@ def test_features_of_one_photo_and_back_from_a_file(matcher, tmp_path):
             read_features(tmp_path / "bad.safetensors")
     with pytest.raises(InputError, match="is not a file of features"):
         read_features(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sd4match", "dift", "geoaware"])
+def test_a_match_is_the_one_that_its_benchmark_counts(name):
+    """The pipeline and the evaluator lay cells and read points alike."""
+    from sd4match.data.synthetic.dataset import SyntheticPairs
+    from sd4match.evaluation.evaluator import Evaluator, Rule
+    from sd4match.measurement import measurement
+
+    view = measurement(name).view
+    matcher = SemanticMatcher.from_preset(
+        "text", overrides=[f"backbone.frame={view}", f"evaluation.measurement={name}"]
+    )
+    data = SyntheticPairs(split="test", pairs=4, photos_per_category=4)
+    rule = Rule(matcher.measurement, matcher.matcher)
+    scores = Evaluator(backbone=matcher.backbone, rules={"it": rule}, sampling=matcher.sampling).evaluate(
+        data, matcher.prompt
+    )["it"]
+    for record, right in zip(data, scores.correct, strict=True):
+        seen = record.visible
+        photos = data.photo(record.source_id), data.photo(record.target_id)
+        found = matcher.match(*photos, record.source_points[seen], category=record.category).target_points
+        correct = rule.measurement.correct(
+            torch.from_numpy(found)[None],
+            torch.from_numpy(record.target_points[seen])[None],
+            torch.ones(1, int(seen.sum()), dtype=torch.bool),
+            photo_sizes=[record.target_size],
+            boxes=[record.target_box],
+        )
+        assert correct[0].sum(0).tolist() == right.tolist()

@@ -134,6 +134,7 @@ def _picture(
             prompt=prompts[name],
             matcher=parts.matcher,
             sampling=config.evaluation.sampling.sampling(config.evaluation.seed),
+            measurement=config.evaluation.measurement,
         )
         found = matcher.match(source, target, points, category=record.category).target_points
         correct = rule.correct(
