@@ -17,12 +17,12 @@ from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import grid_points
 from sd4match.matching import functional
-from sd4match.matching.correlation import cells_to_photo, photo_to_cells
+from sd4match.matching.correlation import cells_to_photo, correlate_maps, photo_to_cells
 from sd4match.matching.peaks import best_cells
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
-from sd4match.types import FeatureMap, Photo, Sampling
+from sd4match.types import Correlation, FeatureMap, Photo, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
@@ -120,8 +120,9 @@ class SemanticMatcher:
         self.matcher = matcher
         self.sampling = sampling or Sampling(timestep=50)
         self.pair_transform = pair_transform
-        self.measurement = measurement or Measurement()
-        """How cells lie on photos and source points are read: matches are those that its benchmark would count."""
+        self.measurement = measurement
+        """How cells lie on photos and source points are read, so that matches are those that its benchmark would
+        count; None: as the backbone says."""
 
     @classmethod
     def from_preset(
@@ -194,7 +195,7 @@ class SemanticMatcher:
         wanted = grid_points(photos[0].size, side=grid) if points is None else check_points(points, photos[0])
         maps = self._maps(photos, category)
         queries = wanted[None].to(maps[0].values)
-        matches = self.matcher(self.measurement.correlate(maps[0], maps[1], queries))
+        matches = self.matcher(self._correlate(maps[0], maps[1], queries))
         kept = self._comes_back(maps, queries, matches.points) if mutual else torch.ones(len(wanted), dtype=torch.bool)
         return MatchResult(
             source=photos[0],
@@ -231,7 +232,7 @@ class SemanticMatcher:
         photos = [as_photo(source), as_photo(target)]
         wanted = check_points(points, photos[0])
         maps = self._maps(photos, category)
-        correlation = self.measurement.correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
+        correlation = self._correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
         cells, values = best_cells(correlation.values, count=count)
         if not values.isfinite().all():
             height, width = maps[1].map_size
@@ -264,9 +265,9 @@ class SemanticMatcher:
         height, width = maps[0].map_size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
         cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        queries = cells_to_photo(cells, self.measurement.placed(maps[0]))
+        queries = cells_to_photo(cells, self.measurement.placed(maps[0]) if self.measurement else maps[0])
         parts = queries.split(_QUERIES_AT_ONCE, dim=1)
-        found = [self.matcher(self.measurement.correlate(maps[0], maps[1], part)) for part in parts]
+        found = [self.matcher(self._correlate(maps[0], maps[1], part)) for part in parts]
         points = torch.cat([one.points[0] for one in found]).cpu()
         scores = torch.cat([one.scores[0] for one in found]).cpu()
         places = queries[0].cpu()
@@ -291,6 +292,11 @@ class SemanticMatcher:
         latents = self.backbone.encode(images.views["backbone"])
         return self.backbone.extract(latents, self.prompt(images), self.sampling)
 
+    def _correlate(self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor) -> Correlation:
+        if self.measurement is None:
+            return correlate_maps(source, target, queries)
+        return self.measurement.correlate(source, target, queries)
+
     def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
         """Of source and target."""
         views = wanted_views(self.backbone, self.prompt)
@@ -303,7 +309,7 @@ class SemanticMatcher:
         return list(self.pair_transform(source, target)) if self.pair_transform else [source, target]
 
     def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        back = self.matcher(self.measurement.correlate(maps[1], maps[0], found)).points
+        back = self.matcher(self._correlate(maps[1], maps[0], found)).points
         away = photo_to_cells(back, maps[0]) - photo_to_cells(queries, maps[0])
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
 

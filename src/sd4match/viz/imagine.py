@@ -30,7 +30,7 @@ def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipelin
     folder = find_checkpoint(weights)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
+            folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot load a pipeline from {folder}: {' '.join(str(error).split())[:300]}") from None
