@@ -12,7 +12,7 @@ from sd4match.version import __version__ as __version__
 
 _HOMES = {
     "ExperimentConfig": "config",
-    "MatchResult": "pipeline",
+    "MatchResult": "results",
     "Photo": "types",
     "SemanticMatcher": "pipeline",
     "load_config": "config",
@@ -36,8 +36,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sd4match.config import ExperimentConfig, load_config, load_preset, preset_names
-    from sd4match.pipeline import MatchResult, SemanticMatcher
+    from sd4match.pipeline import SemanticMatcher
     from sd4match.prompting.artifact import load_prompt, save_prompt
+    from sd4match.results import MatchResult
     from sd4match.types import Photo
 
 

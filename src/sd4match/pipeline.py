@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from sd4match.matching.peaks import best_cells
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
+from sd4match.results import Candidates, DenseMatch, MatchResult
 from sd4match.types import Correlation, FeatureMap, Photo, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -30,49 +30,6 @@ Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
 _QUERIES_AT_ONCE = 256
 RETURN_CELLS = 1.5
 """A point comes back if its match's match lies within so many feature cells of it, in x and in y."""
-
-
-@dataclass(frozen=True)
-class MatchResult:
-    """Matches between two photos, in the original pixels of each."""
-
-    source: Photo
-    target: Photo
-    source_points: npt.NDArray[np.float64]
-    """(N, 2), (x, y)."""
-    target_points: npt.NDArray[np.float64]
-    """(N, 2), (x, y)."""
-    scores: npt.NDArray[np.float64]
-    """(N,), in [0, 1]: the probability mass around the match."""
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Several places for each point, best first."""
-
-    source_points: npt.NDArray[np.float64]
-    """(N, 2), in pixels of the source."""
-    target_points: npt.NDArray[np.float64]
-    """(N, K, 2), in pixels of the target."""
-    scores: npt.NDArray[np.float64]
-    """(N, K), in [0, 1]: the probability mass around each place."""
-
-
-@dataclass(frozen=True)
-class DenseMatch:
-    """A match for every cell of the source's feature map."""
-
-    source_points: npt.NDArray[np.float64]
-    """(h, w, 2), where the cells lie, in pixels of the source."""
-    target_points: npt.NDArray[np.float64]
-    """(h, w, 2), in pixels of the target."""
-    scores: npt.NDArray[np.float64]
-    """(h, w), in [0, 1]."""
-    inside: npt.NDArray[np.bool_]
-    """(h, w): cells that lie in the source photo, not in its padding."""
 
 
 def build_for_matching(
