@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import references
 from sd4match.errors import InputError, ShapeError
 from sd4match.matching import functional
+from sd4match.matching.smoothed_target import gaussian_cross_entropy_floor, smoothed_target
 from sd4match.testing import cells, correlations, tensors, visibility
 
 TEMPERATURES = st.sampled_from([0.02, 0.04, 0.15, 1.0])
@@ -254,3 +255,33 @@ def test_bad_arguments_are_named():
         functional.gaussian_cross_entropy(values, torch.zeros(1, 1, 2), seen, temperature=0.1, kernel_size=6)
     with pytest.raises(ShapeError, match="expected source"):
         functional.correlate.__wrapped__(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 2))
+
+
+@given(st.data())
+def test_the_loss_never_falls_below_its_floor(data):
+    values = data.draw(correlations(min_side=4))
+    batch, points, height, width = values.shape
+    places = data.draw(cells(batch, points, (height, width), margin=2.0))
+    visible = data.draw(visibility(batch, points))
+    temperature = data.draw(st.sampled_from([0.004, 0.04, 1.0]))
+    loss = functional.gaussian_cross_entropy(values, places, visible, temperature=temperature)
+    floor = gaussian_cross_entropy_floor(places, visible, map_size=(height, width))
+    assert loss >= floor - 1e-5
+    assert floor >= 0
+
+
+@given(st.integers(0, 10), st.integers(0, 8), st.sampled_from([3, 5, 7]))
+def test_the_floor_is_reached_by_the_target_itself(x, y, kernel_size):
+    """At a whole cell, by the map whose probabilities are the target's weights."""
+    places = torch.tensor([[[float(x), float(y)]]])
+    visible = torch.ones(1, 1, dtype=torch.bool)
+    target = smoothed_target(places, map_size=(9, 11), kernel_size=kernel_size)
+    best = torch.full((1, 1, 9, 11), -1e4)
+    for (column, row), weight, inside in zip(
+        target.places[0, 0].int().tolist(), target.weights, target.inside[0, 0], strict=True
+    ):
+        if inside:
+            best[0, 0, row, column] = weight.log()
+    loss = functional.gaussian_cross_entropy(best, places, visible, temperature=1.0, kernel_size=kernel_size)
+    floor = gaussian_cross_entropy_floor(places, visible, map_size=(9, 11), kernel_size=kernel_size)
+    assert loss.item() == pytest.approx(floor.item(), abs=1e-4)

@@ -148,6 +148,44 @@ class MatchingLoss(Protocol):
         """Mean over the pairs that have a visible point."""
 
 
+@runtime_checkable
+class Learns(Protocol):
+    """What a part can do that is learned beside others: a prompt, a loss with a temperature."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What there is to learn; [] if nothing."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As `torch.nn.Module`."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """As `torch.nn.Module`."""
+
+
+@runtime_checkable
+class KnowsFloor(Protocol):
+    """A loss that knows below which value it cannot fall, so that a training can show the excess over it."""
+
+    def floor(self, correlation: Correlation, targets: Keypoints) -> Float[Tensor, ""]:
+        """A lower bound for this batch, averaged as the loss is."""
+
+
+@runtime_checkable
+class HasReadings(Protocol):
+    """A part with values worth watching while it is learned."""
+
+    def readings(self) -> Mapping[str, float]:
+        """By name; always the same names."""
+
+
+@runtime_checkable
+class EncodesByWeights(Protocol):
+    """An encoder of photos whose `encode` depends on its weights and the view alone, so that it may be kept on disk."""
+
+    def weights_digest(self) -> str | None:
+        """Of the very weights that `encode` reads, and their dtype; None if that cannot be told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairKey:
     """What is known of a pair before its annotation is read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from sd4match.registry import ComponentConfig, losses, matchers, pair_transforms
 
@@ -90,7 +90,10 @@ class GaussianCrossEntropyConfig(ComponentConfig):
     """Eq. 5 of the paper; the defaults are the paper's."""
 
     kind: Literal["gaussian_cross_entropy"] = "gaussian_cross_entropy"
-    temperature: PositiveFloat = 0.04
+    temperature: PositiveFloat | Literal["learned"] = Field(
+        0.04, description='"learned": beside the prompt, as in SimSC, from `initial_temperature` on'
+    )
+    initial_temperature: PositiveFloat | None = Field(None, description="of a learned one; None: 0.04")
     kernel_size: int = Field(7, ge=3, description="in cells, odd")
     implementation = "sd4match.matching.losses:GaussianCrossEntropy"
 
@@ -100,3 +103,9 @@ class GaussianCrossEntropyConfig(ComponentConfig):
         if kernel_size % 2 == 0:
             raise ValueError(f"must be odd, not {kernel_size}")
         return kernel_size
+
+    @model_validator(mode="after")
+    def _only_of_a_learned_one(self) -> GaussianCrossEntropyConfig:
+        if self.initial_temperature is not None and self.temperature != "learned":
+            raise ValueError(f"initial_temperature goes with temperature = learned, not with {self.temperature}")
+        return self

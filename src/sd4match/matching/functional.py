@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sd4match.errors import InputError, ShapeError
+from sd4match.matching.smoothed_target import mean_over_pairs, smoothed_target
 
 
 def correlate(
@@ -291,29 +292,19 @@ def gaussian_cross_entropy(
     ... )
     tensor(4.2425)
     """
-    if kernel_size < 3 or kernel_size % 2 == 0:
-        raise InputError(f"kernel_size must be odd and at least 3, not {kernel_size}")
     height, width = correlation.shape[-2:]
     correlation = torch.where(visible[..., None, None], full_precision(correlation), 0.0)
     places = torch.where(visible[..., None], target_cells.to(correlation.dtype), 0.0).detach()
+    target = smoothed_target(places, map_size=(height, width), kernel_size=kernel_size)
 
-    reach = kernel_size // 2
-    steps = torch.arange(-reach, reach + 1, dtype=correlation.dtype, device=correlation.device)
-    offsets = torch.cartesian_prod(steps, steps)
-    sigma = (kernel_size - 1) / 4
-    weights: Tensor = torch.exp(-offsets.square().sum(-1) / (2 * sigma**2)) / (2 * torch.pi * sigma**2)
-
-    sampled = places[:, :, None] + offsets
-    x, y = sampled.unbind(-1)
-    inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
-    index, blend = _bilinear_corners(sampled, height, width)
+    index, blend = _bilinear_corners(target.places, height, width)
     log_probability = log_match_probability(correlation, temperature=temperature).flatten(2)
     corners = log_probability.gather(2, index.flatten(2)).unflatten(2, index.shape[2:])
     log_sampled = torch.logsumexp(corners + blend.log(), dim=-1)
 
-    per_point = -(torch.where(inside & visible[..., None], log_sampled, 0.0) * weights).sum(-1)
-    per_pair = per_point.sum(-1) / visible.sum(-1).clamp(min=1)
-    return per_pair.sum() / visible.any(-1).sum().clamp(min=1)
+    counted = target.inside & visible[..., None]
+    per_point = -(torch.where(counted, log_sampled, 0.0) * target.weights).sum(-1)
+    return mean_over_pairs(per_point, visible)
 
 
 def full_precision(values: Tensor) -> Tensor:
