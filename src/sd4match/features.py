@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from sd4match.errors import InputError
-from sd4match.files import write_atomically
+from sd4match.files import to_safetensors, write_atomically
 from sd4match.types import FeatureMap, ImageFrame
 
 
@@ -35,7 +34,7 @@ def write_features(features: FeatureMap, path: Path, *, provenance: Mapping[str,
         "groups": json.dumps(features.groups),
         "provenance": json.dumps(dict(provenance)),
     }
-    write_atomically(path, save({"features": features.values[0].float().cpu().contiguous()}, metadata))
+    write_atomically(path, to_safetensors({"features": features.values[0].float()}, metadata))
 
 
 def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:

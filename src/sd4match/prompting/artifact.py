@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
-from sd4match.files import write_atomically
+from sd4match.files import to_safetensors, write_atomically
 from sd4match.prompting.config import PromptConfig
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.registry import prompts
@@ -91,7 +90,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         "library_version": info.library_version,
         "details": json.dumps(dict(info.details)),
     }
-    write_atomically(Path(path), save(dict(tensors), metadata), error=PromptFileError)
+    write_atomically(Path(path), to_safetensors(tensors, metadata), error=PromptFileError)
 
 
 def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
