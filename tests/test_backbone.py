@@ -140,11 +140,11 @@ def test_training_noise_is_the_steps_own(mini):
     with torch.no_grad():
         maps = {
             (step, first): mini.extract(
-                latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, first))
+                latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, (first,)))
             )
             for step, first in ((1, 0), (2, 0), (1, 5))
         }
-        pair = mini.extract(latents_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, 4)))
+        pair = mini.extract(latents_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, (4, 5))))
     assert not torch.equal(maps[1, 0].values, maps[2, 0].values)
     torch.testing.assert_close(pair[1:].values, maps[1, 5].values, atol=1e-4, rtol=1e-4)
 

@@ -146,6 +146,10 @@ class Views:
         frames, keys = (tuple(part[i] for i in chosen) for part in (self.frames, self.keys))
         return Views(self.pixels[chosen], frames, keys, tuple(other[chosen] for other in self.others))  # type: ignore[arg-type]
 
+    def each(self) -> Iterator[Views]:
+        """Every photo as a batch of its own: what is computed so has the same bits whatever its batch was."""
+        return (self[[row]] for row in range(len(self.keys)))
+
 
 @dataclass(frozen=True)
 class ImageBatch:
@@ -191,11 +195,12 @@ class EvaluationNoise:
 
 @dataclass(frozen=True)
 class TrainingNoise:
-    """Noise that depends on (seed, step, place in the global batch)."""
+    """Noise that depends on (seed, step, place in the global batch): not on how the batch is cut or shared out."""
 
     seed: int
     step: int
-    first_index: int = 0
+    places: tuple[int, ...] = ()
+    """Of each image in the global batch; (): they are 0, 1, 2, ..."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from sd4match import geometry, registry
 from sd4match.errors import ConfigError
-from sd4match.protocols import Backbone, TextEncoder
+from sd4match.protocols import Backbone, EncodesByWeights, TextEncoder
 from sd4match.registry import ComponentConfig
 from sd4match.spec import FeatureSpec, fused_spec
+from sd4match.store import digest
 from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
 
 
@@ -57,6 +58,11 @@ class Fusion(nn.Module):
             ConfigError: fewer than two parts, another number of weights, or two parts with a prompt.
         """
         return cls([registry.backbones.build(part, device=device) for part in parts], weights, normalize=normalize)
+
+    def weights_digest(self) -> str | None:
+        """Of all parts; None if one cannot tell."""
+        names = [part.weights_digest() if isinstance(part, EncodesByWeights) else None for part in self.parts]
+        return None if None in names else digest(*names)
 
     def prepare(self, photo: Photo) -> View:
         """Every part's view; the first one's frame is that of the map."""

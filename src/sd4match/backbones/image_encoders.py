@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedModel
 
-from sd4match.backbones.cached import CachedImageEncoder
+from sd4match.backbones.cached import CachedImageEncoder, beside
 from sd4match.backbones.frames import crop_centre
 from sd4match.errors import CheckpointError, InputError
 from sd4match.protocols import Backbone
 from sd4match.spec import ImageFeatureSpec
+from sd4match.store import digest, weights_digest
 from sd4match.types import ImageFeatures, Photo, PromptEmbedding, Sampling, View, Views
 
 _SIDE = 224
@@ -33,11 +35,15 @@ class Dinov2Encoder:
         """Shorter side to 256, centre to 224, ImageNet's normalisation: what DINOv2's processor does."""
         return crop_centre(photo, shorter=256, side=_SIDE, mean=_IMAGENET[0], deviation=_IMAGENET[1])
 
+    def weights_digest(self) -> str:
+        """Of the model."""
+        return weights_digest(self.model)
+
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """(B, P, d) and (B, d)."""
-        out = self.model(pixel_values=views.pixels.to(self.model.device, self.model.dtype))
-        return ImageFeatures(out.last_hidden_state[:, 1:].float(), out.pooler_output.float())
+        found = [self.model(pixel_values=one) for one in _pixels(views, self.model)]
+        return _joined([(out.last_hidden_state[:, 1:], out.pooler_output) for out in found])
 
 
 class ClipEncoder:
@@ -53,11 +59,15 @@ class ClipEncoder:
         """Shorter side to the model's, central crop, CLIP's normalisation: what CLIP's processor does."""
         return crop_centre(photo, shorter=self.side, side=self.side, mean=_CLIP[0], deviation=_CLIP[1])
 
+    def weights_digest(self) -> str:
+        """Of the model."""
+        return weights_digest(self.model)
+
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """(B, P, d) and (B, e)."""
-        out = self.model(pixel_values=views.pixels.to(self.model.device, self.model.dtype))
-        return ImageFeatures(out.last_hidden_state[:, 1:].float(), out.image_embeds.float())
+        found = [self.model(pixel_values=one) for one in _pixels(views, self.model)]
+        return _joined([(out.last_hidden_state[:, 1:], out.image_embeds) for out in found])
 
 
 class BackboneEncoder:
@@ -82,13 +92,31 @@ class BackboneEncoder:
         """As the backbone."""
         return self.backbone.prepare(photo)
 
+    def weights_digest(self) -> str | None:
+        """Of the whole backbone, and how its features are pooled; None if it is no module."""
+        if not isinstance(self.backbone, nn.Module):
+            return None
+        return digest(weights_digest(self.backbone), self._empty.values, self.backbone.spec, self.spec, self.sampling)
+
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """(B, side^2, C) and (B, C)."""
-        maps = self.backbone.extract(self.backbone.encode(views), self._empty, self.sampling)
-        local = F.adaptive_avg_pool2d(maps.values, self.side).flatten(2).transpose(1, 2)
+        maps = [
+            self.backbone.extract(self.backbone.encode(one), self._empty, self.sampling).values for one in views.each()
+        ]
+        local = F.adaptive_avg_pool2d(torch.cat(maps), self.side).flatten(2).transpose(1, 2)
         local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
         return ImageFeatures(local, local.mean(dim=1))
+
+
+def _pixels(views: Views, model: PreTrainedModel) -> Iterator[Tensor]:
+    """Photo by photo, so that no feature depends on what else is in the batch."""
+    return (one.pixels.to(model.device, model.dtype) for one in views.each())
+
+
+def _joined(found: Sequence[tuple[Tensor, Tensor]]) -> ImageFeatures:
+    local, pooled = (torch.cat(parts).float() for parts in zip(*found, strict=True))
+    return ImageFeatures(local, pooled)
 
 
 def load_dinov2(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
@@ -97,7 +125,7 @@ def load_dinov2(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
     Raises:
         CheckpointError: not found, or not a DINOv2.
     """
-    return CachedImageEncoder(Dinov2Encoder(_load(Dinov2Model, weights, backbone)))
+    return beside(Dinov2Encoder(_load(Dinov2Model, weights, backbone)), backbone)
 
 
 def load_clip(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
@@ -106,12 +134,12 @@ def load_clip(weights: str, *, backbone: Backbone) -> CachedImageEncoder:
     Raises:
         CheckpointError: not found, or not a CLIP.
     """
-    return CachedImageEncoder(ClipEncoder(_load(CLIPVisionModelWithProjection, weights, backbone)))
+    return beside(ClipEncoder(_load(CLIPVisionModelWithProjection, weights, backbone)), backbone)
 
 
 def load_backbone_encoder(side: int, timestep: int, *, backbone: Backbone) -> CachedImageEncoder:
     """The backbone itself as an encoder."""
-    return CachedImageEncoder(BackboneEncoder(backbone, side=side, timestep=timestep))
+    return beside(BackboneEncoder(backbone, side=side, timestep=timestep), backbone)
 
 
 def _load(model_class: type[PreTrainedModel], weights: str, backbone: Backbone) -> Any:

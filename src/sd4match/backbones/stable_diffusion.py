@@ -23,6 +23,7 @@ from sd4match.backbones.text import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
+from sd4match.store import weights_digest
 from sd4match.types import (
     EvaluationNoise,
     FeatureMap,
@@ -96,6 +97,7 @@ class StableDiffusionBackbone(nn.Module):
         dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         variant: str | None = None,
         clean: bool | None = None,
+        gradient_checkpointing: bool = False,
         device: str | torch.device = "cpu",
     ) -> StableDiffusionBackbone:
         """Load a model, and keep of it what is read: the VAE's encoder, and the UNet as far as the last layer.
@@ -109,6 +111,7 @@ class StableDiffusionBackbone(nn.Module):
             dtype: of weights and arithmetic; feature maps come out in float32. On a CPU the VAE stays in float32.
             variant: of the weight files, for example "fp16"; whichever is there, if not given.
             clean: whether the UNet wants no noise; if not given, the name of the weights tells.
+            gradient_checkpointing: compute the UNet's blocks again in the backward pass instead of keeping all between.
             device: where it runs: "cpu", "cuda", "mps".
 
         Raises:
@@ -145,6 +148,8 @@ class StableDiffusionBackbone(nn.Module):
             raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
         fingerprint = _sketch(unet)  # of the whole, so that it does not depend on the layer
         prune(unet, parse_layers(layers))
+        if gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
         vae.decoder = vae.post_quant_conv = None
         backbone = cls(
             unet=unet,
@@ -163,14 +168,22 @@ class StableDiffusionBackbone(nn.Module):
         """Into the model's square, squashed or padded as `spec.frame` says, scaled to [-1, 1]."""
         return pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
 
+    def weights_digest(self) -> str:
+        """Of the VAE's encoder."""
+        return weights_digest(self.vae)
+
     @torch.no_grad()
     def encode(self, views: Views) -> Latents:
-        """The moments of the VAE's posterior."""
+        """The moments of the VAE's posterior; photo by photo, which a VAE of this size costs no time."""
         expected = (3, *self.image_size)
         if tuple(views.pixels.shape[1:]) != expected:
             raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
-        posterior = self.vae.encode(views.pixels.to(self.signal.device, self.vae.dtype)).latent_dist
-        return Latents(posterior.mean.float(), posterior.logvar.float(), views.frames, views.keys)
+        where = {"device": self.signal.device, "dtype": self.vae.dtype}
+        found = [self.vae.encode(one.pixels.to(**where)).latent_dist for one in views.each()]
+        mean, log_variance = (
+            torch.cat(parts).float() for parts in zip(*((one.mean, one.logvar) for one in found), strict=True)
+        )
+        return Latents(mean, log_variance, views.frames, views.keys)
 
     def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Features under a prompt (Eq. 2).
@@ -237,7 +250,7 @@ def _noise(like: Tensor, keys: tuple[str, ...], policy: EvaluationNoise | Traini
     for row, key in enumerate(keys):
         name: _Draw
         if isinstance(policy, TrainingNoise):
-            name = (policy.seed, policy.step, policy.first_index + row)
+            name = (policy.seed, policy.step, policy.places[row] if policy.places else row)
         else:
             name = (policy.seed, key)
         digest = hashlib.blake2b(repr((*name, *draw)).encode(), digest_size=8).digest()

@@ -14,6 +14,7 @@ from sd4match.backbones.frames import pad, squash
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
+from sd4match.store import digest, weights_digest
 from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -102,9 +103,13 @@ class VisionTransformerBackbone(nn.Module):
         view = pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
         return View((view.pixels / 2 + 0.5 - _MEAN) / _DEVIATION, view.frame, view.key)
 
+    def weights_digest(self) -> str:
+        """Of the model, and what is read of it."""
+        return digest(weights_digest(self.model), self.spec.layer, self.facet)
+
     @torch.no_grad()
     def encode(self, views: Views) -> Latents:
-        """The features themselves, as the posterior's mean."""
+        """The features themselves, as the posterior's mean; photo by photo."""
         expected = (3, *self.image_size)
         if tuple(views.pixels.shape[1:]) != expected:
             raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
@@ -116,11 +121,12 @@ class VisionTransformerBackbone(nn.Module):
 
         hook = module.register_forward_hook(keep)
         try:
-            self.model(pixel_values=views.pixels.to(self.model.device, self.model.dtype), **self._asked)
+            for one in views.each():
+                self.model(pixel_values=one.pixels.to(self.model.device, self.model.dtype), **self._asked)
         finally:
             hook.remove()
         height, width = (side // self.spec.stride for side in self.image_size)
-        patches = seen[0][:, -height * width :].float()
+        patches = torch.cat(seen)[:, -height * width :].float()
         features = patches.transpose(1, 2).unflatten(2, (height, width))
         return Latents(features, torch.zeros(1).expand_as(features), views.frames, views.keys)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sd4match
-from sd4match.cli import compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
+from sd4match.cli import cache, compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
 
 app = typer.Typer(
     name="sd4match",
@@ -44,4 +44,5 @@ app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command("doctor")(models.doctor)

@@ -17,8 +17,8 @@ from sd4match.evaluation.counting import Progress
 from sd4match.evaluation.processes import Processes
 from sd4match.prompting.pairing import wanted_views
 from sd4match.protocols import Backbone, PairDataset, PromptProvider
-from sd4match.store import Store, digest
-from sd4match.types import FeatureMap, ImageBatch, ImageFrame, PromptEmbedding, Sampling, Views
+from sd4match.store import Store, digest, view_digest
+from sd4match.types import FeatureMap, ImageBatch, ImageFrame, PromptEmbedding, Sampling
 
 Side = tuple[str, str | None]
 """A photo's id, and the category that its prompt is asked for."""
@@ -118,7 +118,7 @@ class PhotoMaps:
         prompts = prompts.expand(len(photos), -1, -1)
         views = images.views["backbone"]
         kept = [
-            _Kept(digest(*self._origin, self.sampling, *_seen(views, row), prompt), views.frames[row])
+            _Kept(digest(*self._origin, self.sampling, view_digest(views, row), prompt), views.frames[row])
             for row, prompt in enumerate(prompts)
         ]
         if not all(one.key in self.store for one in kept):
@@ -161,12 +161,6 @@ class PhotoMaps:
             _, dropped = self._memory.popitem(last=False)
             self._bytes -= dropped.values.nbytes
         return found
-
-
-def _seen(views: Views, row: int) -> list[object]:
-    """All that a backbone sees of a photo."""
-    others = [part for other in views.others for part in _seen(other, row)]
-    return [views.keys[row], views.frames[row], views.pixels[row], *others]
 
 
 def _metadata(features: FeatureMap) -> dict[str, str]:
