@@ -9,70 +9,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
 from sd4match.data.config import DatasetConfig, Split, SyntheticConfig
 from sd4match.errors import ConfigError, choose_from
-from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig, NearestNeighborConfig
-from sd4match.measurement import AnyMeasurement, Measurement
+from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
 from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPairTransform, AnyPrompt, Settings
+from sd4match.settings import CacheSettings as CacheSettings
+from sd4match.settings import EvaluationSettings as EvaluationSettings
+from sd4match.settings import SamplingSettings as SamplingSettings
+from sd4match.settings import TrainingSettings as TrainingSettings
 
 if TYPE_CHECKING:
     from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, PairTransform, PromptProvider
-    from sd4match.types import Sampling
-
-
-class SamplingSettings(Settings):
-    """How latents are made noisy."""
-
-    timestep: int = Field(261, ge=0, lt=1000)
-    ensemble_size: PositiveInt = 1
-    posterior: Literal["image", "member", "mode"] = "image"
-
-    def sampling(self, seed: int = 0) -> Sampling:
-        """With evaluation noise from `seed`."""
-        from sd4match.types import EvaluationNoise, Sampling
-
-        return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior)
-
-
-class TrainingSettings(Settings):
-    """How a prompt is learned; the defaults are the paper's."""
-
-    steps: PositiveInt = 30_000
-    batch_size: PositiveInt = 9
-    learning_rate: PositiveFloat = 1e-2
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to a tenth")
-    both_directions: bool = Field(False, description="also match from target to source")
-    sampling: SamplingSettings = SamplingSettings()
-    validate_every: PositiveInt = 1000
-    validation_pairs: PositiveInt | None = Field(None, description="None: all")
-    validation_matcher: AnyMatcher = NearestNeighborConfig()
-    seed: NonNegativeInt = Field(0, description="of the order of pairs and of the noise")
-
-
-class EvaluationSettings(Settings):
-    """How matches are made and counted; the defaults are the paper's."""
-
-    sampling: SamplingSettings = SamplingSettings(timestep=50, ensemble_size=8)
-    batch_size: PositiveInt = 8
-    measurement: AnyMeasurement = Field(Measurement(), description="how matches are counted: a name, or its fields")
-    matchers: tuple[AnyMatcher, ...] = Field((), description="measured too, on the same features")
-    categories: tuple[str, ...] = Field((), description="only pairs of these; (): all")
-    limit: PositiveInt | None = Field(None, description="only the first so many pairs")
-    skip_bad: bool = Field(False, description="leave out pairs whose annotation or photo cannot be read")
-    bootstrap_samples: PositiveInt = 2000
-    seed: NonNegativeInt = Field(0, description="of the noise and of the bootstrap")
+    from sd4match.store import Cache
 
 
 class ExperimentConfig(Settings):
     """Everything that decides a number. One YAML file holds one."""
+
+    seed: NonNegativeInt | None = Field(
+        None, description="of all that is learned: laid under training.seed and prompt.seed, unless these are given"
+    )
 
     backbone: AnyBackbone = StableDiffusionConfig()
     prompt: AnyPrompt = EmptyPromptConfig()
@@ -82,6 +46,20 @@ class ExperimentConfig(Settings):
     data: AnyDataset = SyntheticConfig()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    cache: CacheSettings = CacheSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or tree.get("seed") is None:
+            return tree
+        below = {"training": tree.get("training", {}), "prompt": tree.get("prompt", {"kind": "empty"})}
+        if isinstance(below["prompt"], str):
+            below["prompt"] = {"kind": below["prompt"]}
+        if isinstance(below["prompt"], dict) and not registry.prompts.has_field(below["prompt"].get("kind"), "seed"):
+            del below["prompt"]
+        laid = {name: {"seed": tree["seed"], **one} for name, one in below.items() if isinstance(one, dict)}
+        return {**tree, **laid}
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:
@@ -131,6 +109,7 @@ def build(
     prompt_file: str | Path | None = None,
     prompt_settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    cache: Cache | None = None,
 ) -> Components:
     """Load the backbone and build the rest around it.
 
@@ -140,11 +119,15 @@ def build(
         prompt_file: a learned prompt, instead of the config's.
         prompt_settings: what to change in that file's config; see `load_prompt`.
         device: where the backbone and learned parts live, for example "cpu" or "cuda".
+        cache: where latents of photos and features of image encoders are kept, for example `config.cache.open()`.
     """
+    from sd4match.backbones.cached import cached
     from sd4match.prompting.artifact import load_prompt
 
     backbone = backbone or registry.backbones.build(config.backbone, device=device)
     assert backbone is not None
+    if cache is not None:
+        backbone = cached(backbone, cache)
     if prompt_file is None:
         prompt = build_prompt(config, backbone)
     else:

@@ -22,6 +22,7 @@ from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import pair_prompts, wanted_views
 from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
 from sd4match.results import Candidates, DenseMatch, MatchResult
+from sd4match.store import Cache
 from sd4match.types import Correlation, FeatureMap, Photo, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -38,13 +39,14 @@ def build_for_matching(
     prompt: str | Path | None = None,
     prompt_settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    cache: Cache | None = None,
 ) -> Components:
     """As `config.build`, but a prompt that is learned must come from a file.
 
     Raises:
         ConfigError: the config's prompt is yet to be learned and no file is given.
     """
-    parts = build(config, prompt_file=prompt, prompt_settings=prompt_settings, device=device)
+    parts = build(config, prompt_file=prompt, prompt_settings=prompt_settings, device=device, cache=cache)
     if prompt is None and parts.prompt.parameter_groups():
         raise ConfigError(
             f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"

@@ -121,6 +121,10 @@ class Registry:
         """
         return self._find(kind)
 
+    def has_field(self, kind: object, field: str) -> bool:
+        """Whether components of a kind have a setting of that name; False for a kind that nobody registered."""
+        return kind in self.kinds() and field in self._configs[str(kind)].model_fields
+
     def _find(self, kind: str) -> type[ComponentConfig]:
         if kind not in self._configs and kind not in self.kinds():
             raise UnknownComponentError(f"unknown {self.sort} kind {kind!r}; {choose_from(kind, self._configs)}")
