@@ -32,6 +32,12 @@ settings.load_profile("sd4match")
 torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user(tmp_path_factory):
+    """What tests keep between runs, they keep among themselves."""
+    os.environ["SD4MATCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def mini():
     """The packaged model, loaded once."""

@@ -127,7 +127,8 @@ def test_train_then_evaluate_against_text(run, tmp_path):
     assert code == 0
     assert "Best prompt: step" in screen
     assert {file.name for file in out.iterdir()} == {
-        "config.yaml", "loss.png", "losses.csv", "prompt.safetensors", "validation.csv",
+        "checkpoints", "config.yaml", "loss.png", "losses.csv", "prompt.safetensors", "validation.csv",
+        "report.json", "report.md", "report.csv", "report.tex",
     }  # fmt: skip
     code, screen, _ = run(
         "evaluate", "--prompt", out / "prompt.safetensors", "--against", "text", "--limit", 6,

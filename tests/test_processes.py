@@ -52,9 +52,8 @@ Path(output, f"{Processes().index}.json").write_text(json.dumps(answer))
 """
 
 
-def run(count, root, output, scope="image", skip="stop"):
-    """What each of `count` processes answers."""
-    output.mkdir()
+def launch(command, count):
+    """Run a command in `count` processes, as a launcher would; all must succeed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,11 +62,16 @@ def run(count, root, output, scope="image", skip="stop"):
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
         environment = os.environ | (ranks | place if count > 1 else {})
-        command = [sys.executable, "-c", PROGRAM, str(root), str(output), scope, skip]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+
+
+def run(count, root, output, scope="image", skip="stop"):
+    """What each of `count` processes answers."""
+    output.mkdir()
+    launch([sys.executable, "-c", PROGRAM, str(root), str(output), scope, skip], count)
     answers = [json.loads((output / f"{rank}.json").read_text()) for rank in range(count)]
     assert {file.name for file in output.iterdir()} == {f"{rank}.json" for rank in range(count)}  # no maps left
     return answers

@@ -19,7 +19,8 @@ from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prom
 from sd4match.evaluation.scores import PairScores
 from sd4match.files import write_atomically
 from sd4match.protocols import Backbone
-from sd4match.training.run import learn
+from sd4match.training.history import Watch
+from sd4match.training.run import can_go_on, learn
 from sd4match.version import __version__
 
 PROMPTS = (
@@ -51,7 +52,8 @@ def sweep_prompts(
 ) -> dict[str, Any]:
     """Learn and measure each prompt on one model, with one seed and one number of steps.
 
-    A prompt that `output` already holds with the same config is not learned again, so a stopped sweep goes on.
+    A prompt that `output` already holds with the same config is not learned again, and one that was being learned goes
+    on from its last checkpoint, so a stopped sweep loses nothing.
 
     Args:
         output: a folder; each prompt leaves its file, curve and scores in a folder of its name.
@@ -78,7 +80,7 @@ def sweep_prompts(
         for field in ("backbone", "matcher", "data", "evaluation"):
             if getattr(config, field) != getattr(first, field):
                 raise ConfigError(f"{model}-{name} and {model}-{names[0]} differ in {field}: no table can hold both")
-    backbone = cached(registry.backbones.build(first.backbone, device=device))
+    backbone = cached(registry.backbones.build(first.backbone, device=device), first.cache.open())
     scores: dict[str, PairScores] = {}
     seconds: dict[str, float] = {}
     for name, config in configs.items():
@@ -107,12 +109,11 @@ def sweep_config(preset: str, seed: int, overrides: list[str]) -> ExperimentConf
     Raises:
         ConfigError: no such preset, or a change that makes another prompt of it.
     """
-    config = load_preset(preset, [*overrides, f"training.seed={seed}"])
+    config = load_preset(preset, [*overrides, f"seed={seed}"])
     own = load_preset(preset).prompt.kind
     if config.prompt.kind != own:
         raise ConfigError(f"prompt.kind cannot be changed in a sweep: {preset} is of a {own} prompt")
-    learns = "seed" in type(config.prompt).model_fields
-    return load_preset(preset, [*overrides, f"training.seed={seed}", f"prompt.seed={seed}"]) if learns else config
+    return config
 
 
 def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[str, Any]:
@@ -153,7 +154,8 @@ def _measure(
     started = time.perf_counter()
     parts = build(config, backbone=backbone)
     if parts.prompt.parameter_groups():
-        learn(config, parts, folder, on_step=lambda step, loss: progress.on_step(name, step))
+        watch = Watch(on_step=lambda run: progress.on_step(name, run.step))
+        learn(config, parts, folder, resume=can_go_on(config, folder), watch=watch)
     data = build_dataset(config, split)
     measured = evaluate_prompts(
         config,

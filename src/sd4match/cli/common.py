@@ -43,6 +43,9 @@ Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")
 Fallback = Annotated[
     str | None, typer.Option(help='"text": a class prompt takes the text template for categories it has not learned.')
 ]
+CacheLimit = Annotated[
+    str | None, typer.Option(help='Of what is kept on disk between runs: "10 GB" unless said otherwise; "0" for none.')
+]
 ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print the experiment as YAML and leave.")]
 
 
@@ -183,6 +186,11 @@ def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
         bar.update(tasks[name, what], completed=done)
 
     return tell
+
+
+def cache_changes(limit: str | None) -> list[str]:
+    """What --cache-limit changes in a config."""
+    return [] if limit is None else [f"cache.limit={quoted(limit)}"]
 
 
 def data_changes(dataset: str | None, root: Path | None) -> list[str]:

@@ -45,7 +45,7 @@ def command(
 
     check_output(output)
     quiet_libraries()
-    config = load_preset("single", [f"prompt.seed={seed}", f"training.seed={seed}"])
+    config = load_preset("single", [f"seed={seed}"])
     parts = build(config)
     console.print("Learning one prompt for all categories on mini, a small diffusion model; its weights stay frozen.")
     run = learn(config, parts, output, prompt_file=output / "single.safetensors")

@@ -11,6 +11,7 @@ import typer
 
 from sd4match.cli.common import (
     BackboneName,
+    CacheLimit,
     ConfigFile,
     Dataset,
     Device,
@@ -62,6 +63,7 @@ def command(
         Path | None,
         typer.Option(help="Keep feature maps in this folder, and use those in it: for another protocol or matcher."),
     ] = None,
+    cache_limit: CacheLimit = None,
     backbone: BackboneName = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -69,9 +71,9 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Measure prompts on a data set: PCK per image, point, category and difficulty, with bootstrap intervals."""
-    from sd4match.cli.common import check_output, data_changes, read_config, show_config
+    from sd4match.cli.common import cache_changes, check_output, data_changes, read_config, show_config
 
-    changes = data_changes(dataset, root) + _protocol_changes(protocol)
+    changes = data_changes(dataset, root) + cache_changes(cache_limit) + _protocol_changes(protocol)
     changes += _list_change("evaluation.matchers", matcher) + _list_change("evaluation.categories", category)
     changes += [f"evaluation.limit={limit}"] if limit is not None else []
     changes += ["evaluation.skip_bad=true"] if skip_bad else []
@@ -151,7 +153,11 @@ def _run(
     providers = {}
     if not without_model:
         parts = build_for_matching(
-            settings, prompt=prompt, prompt_settings=prompt_settings(fallback, prompt), device=where
+            settings,
+            prompt=prompt,
+            prompt_settings=prompt_settings(fallback, prompt),
+            device=where,
+            cache=settings.cache.open(),
         )
         providers = _providers(settings, parts, prompt, against)
     with progress_bar(visible=main) as bar:

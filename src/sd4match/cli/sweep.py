@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sd4match.cli.common import Device, Set
+from sd4match.cli.common import CacheLimit, Device, Set
 
 app = typer.Typer(help="Many experiments, one table.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,6 +27,7 @@ def prompts(
     seed: Annotated[int, typer.Option(min=0, help="Of initial prompts, order of pairs and noise.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of training.steps.")] = None,
     split: Annotated[str, typer.Option(help="What is measured: train, validation or test.")] = "test",
+    cache_limit: CacheLimit = None,
     device: Device = "auto",
     overrides: Set = None,
 ) -> None:
@@ -34,7 +35,7 @@ def prompts(
 
     Started again with the same output, it goes on where it stopped.
     """
-    from sd4match.cli.common import check_output, pick_device, progress_bar, quiet_libraries
+    from sd4match.cli.common import cache_changes, check_output, pick_device, progress_bar, quiet_libraries
     from sd4match.errors import ConfigError
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.tables import to_summary
@@ -44,7 +45,8 @@ def prompts(
         raise ConfigError(f"--split must be train, validation or test, not {split!r}")
     check_output(output)
     names = tuple(only or PROMPTS)
-    changes = [*(overrides or []), *([f"training.steps={steps}"] if steps is not None else [])]
+    changes = [*cache_changes(cache_limit), *(overrides or [])]
+    changes += [f"training.steps={steps}"] if steps is not None else []
     configs = {name: sweep_config(f"{on}-{name}", seed, changes) for name in names}
     where = pick_device(device)
     quiet_libraries()

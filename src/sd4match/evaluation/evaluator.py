@@ -25,6 +25,9 @@ from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PairT
 from sd4match.store import Store
 from sd4match.types import FeatureMap, Sampling
 
+SCRATCH_PREFIX = ".sd4match-maps-"
+"""Of the temporary folders of maps; one that stays behind is of a process that was killed."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -139,21 +142,19 @@ class Evaluator:
                 found[name] = rule.matcher(correlation).points.cpu()
         return found
 
+    def _make_scratch(self) -> str:
+        try:
+            return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.scratch)
+        except OSError as error:
+            raise SD4MatchError(f"cannot make a folder for feature maps: {error}") from None
+
     @contextmanager
     def _store(self) -> Iterator[Store]:
         if self.maps is not None:
             yield Store(self.maps)
             return
         processes = Processes()
-        folder, failure = None, None
-        if processes.is_main:
-            try:
-                folder = tempfile.mkdtemp(prefix=".sd4match-maps-", dir=self.scratch)
-            except OSError as error:
-                failure = SD4MatchError(f"cannot make a folder for feature maps: {error}")
-        processes.together(failure)
-        folder = processes.from_main(folder)
-        assert folder is not None
+        folder = processes.on_main(self._make_scratch)
         try:
             yield Store(Path(folder))
         finally:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -52,6 +52,18 @@ class Processes:
         values = [value]
         broadcast_object_list(values)
         return values[0]
+
+    def on_main(self, action: Callable[[], Item]) -> Item:
+        """What one process does for all, such as writing: its answer is everyone's, and so is its error."""
+        answer: Item | None = None
+        failure: SD4MatchError | None = None
+        if self.is_main:
+            try:
+                answer = action()
+            except SD4MatchError as error:
+                failure = error
+        self.together(failure)
+        return cast(Item, self.from_main(answer))
 
     def together(self, failure: SD4MatchError | None) -> None:
         """Wait for all; if one failed, all raise its error, so that none waits for it forever."""

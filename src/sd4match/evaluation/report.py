@@ -80,9 +80,6 @@ def make_report(
         wall_seconds: of the run.
         extra: more fields.
     """
-    versions = {"sd4match": __version__, "python": platform.python_version()} | {
-        name: _version(name) for name in _PACKAGES
-    }
     rule = config.evaluation.measurement
     entry = data_entry(data)
     reasons = {
@@ -104,7 +101,7 @@ def make_report(
         "backbone": None if backbone is None else dict(backbone),
         "config": config.model_dump(mode="json"),
         "seed": config.training.seed,
-        "versions": versions,
+        "versions": versions(),
         "platform": platform.platform(),
         "wall_seconds": round(wall_seconds, 2),
         **(extra or {}),
@@ -132,6 +129,11 @@ def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, st
     weights: Any = getattr(config.backbone, "weights", config.backbone.kind)
     name = weights if weights == "mini" else Path(str(weights)).expanduser().resolve().name
     return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, and what numbers may depend on."""
+    return {"sd4match": __version__, "python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str:

@@ -1,1 +1,1 @@
-"""Learning a prompt."""
+"""Learning a prompt: batches, gradients, steps, checkpoints, what one sees of it."""

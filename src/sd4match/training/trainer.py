@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-import copy
-import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
 from sd4match.backbones.cached import cached
-from sd4match.config import TrainingSettings
-from sd4match.data.collate import join_views, make_pairs
 from sd4match.data.subset import first
-from sd4match.errors import InputError, TrainingError
+from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator, Rule
-from sd4match.matching.correlation import correlate_maps
+from sd4match.evaluation.processes import Processes
 from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import pair_prompts, wanted_views
-from sd4match.protocols import Backbone, Matcher, MatchingLoss, PairDataset, Prepare, PromptProvider
-from sd4match.types import FeatureMap, Keypoints, PairBatch, PromptEmbedding, Sampling, TrainingNoise
-
-SELECTION_ALPHA = 0.1
-"""The prompt that is kept is the one with the best validation PCK at this alpha, per image."""
-
-
-@dataclass
-class TrainingRun:
-    """What happened."""
-
-    losses: list[float] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    """(step, per-image PCK at `SELECTION_ALPHA`); step 0 is the prompt before training."""
-    best_step: int = 0
-    best_pck: float = -math.inf
-    seconds: float = 0.0
+from sd4match.prompting.pairing import wanted_views
+from sd4match.protocols import Backbone, KnowsFloor, Learns, Matcher, MatchingLoss, PairDataset, PromptProvider
+from sd4match.settings import TrainingSettings
+from sd4match.training.batches import Batches, BatchPlan
+from sd4match.training.checkpoint import Checkpoints
+from sd4match.training.gradient import Gradient, Sums
+from sd4match.training.history import SELECTION_ALPHA, TrainingRun, Watch
+from sd4match.training.journal import Journal
+from sd4match.training.optimisation import Optimisation, sum_over_processes
+from sd4match.training.random_state import own_random_state, random_state, restore_random_state
+from sd4match.training.state import TrainingState
 
 
 class Trainer:
     """Composes a backbone, a prompt that learns, a loss and two data sets; knows no kinds.
 
-    Each step: a batch of pairs, prompts for both sides, one extraction of all photos, correlation, loss, and a step of
-    Adam on the prompt's parameter groups. The backbone stays frozen. At step 0, every `validate_every` steps and at the
-    end the prompt is measured on validation pairs; the best one is what remains.
+    Each step: the pairs of (seed, step), shared out over processes and cut into pieces that memory holds; prompts for
+    both sides, one extraction of all photos, correlation, loss; gradients summed over pieces and processes, divided by
+    the pairs that counted; a step of Adam on what is learned. So a batch gives the same step, to rounding, however it
+    is cut. The backbone stays frozen. At step 0, every `validate_every` steps and at the end the prompt is measured on
+    validation pairs; the best one is what remains.
+
+    Args:
+        backbone: as built.
+        prompt: one that learns.
+        loss: may learn too.
+        settings: of the training.
+        train_data: all processes must be given the same; likewise below.
+        validation_data: of which the first `validation_pairs` are measured.
+        validation_matcher: with which.
+        measurement: how they are counted.
+        validation_batch_size: photos, and pairs, that are measured together.
+
+    Raises:
+        InputError: there is nothing to learn in the prompt.
     """
 
     def __init__(
@@ -63,132 +67,232 @@ class Trainer:
         validation_data: PairDataset,
         validation_matcher: Matcher,
         measurement: Measurement,
+        validation_batch_size: int = 8,
     ) -> None:
         check_learns(prompt)
         self.backbone = cached(backbone)
         self.prompt = prompt
         self.loss = loss
         self.settings = settings
-        self.train_data = train_data
-        validation = settings.sampling.sampling(settings.seed)
+        self.batches = Batches(
+            train_data, wanted_views(self.backbone, prompt), seed=settings.seed, batch_size=settings.batch_size
+        )
         self.validation_pairs = first(validation_data, settings.validation_pairs)
-        rule = Rule(measurement, validation_matcher)
-        self.evaluator = Evaluator(backbone=self.backbone, rules={"validation": rule}, sampling=validation)
+        self.evaluator = Evaluator(
+            backbone=self.backbone,
+            rules={"validation": Rule(measurement, validation_matcher)},
+            sampling=settings.sampling.sampling(settings.seed),
+            batch_size=validation_batch_size,
+        )
 
     def fit(
         self,
         output: Path | None = None,
         *,
-        on_step: Callable[[int, float], None] = lambda step, loss: None,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
+        stop: Callable[[], bool] = lambda: False,
         on_best: Callable[[int, float], None] = lambda step, pck: None,
+        watch: Watch | None = None,
     ) -> TrainingRun:
         """Learn, and leave the best prompt in the provider.
 
         Args:
-            output: folder for `losses.csv` and `validation.csv`.
-            on_step: called after each step with its number and loss.
-            on_best: called when validation finds a better prompt, which the provider then holds.
+            output: folder for `losses.csv` and `validation.csv`, for trackers, and for what a validation needs on disk.
+            checkpoints: where the state is kept on the way.
+            resume: go on from the last of them, if there is one.
+            stop: asked after every step; if it says yes, the state is kept and the run ends.
+            on_best: called when validation finds a better prompt, which the provider then holds; on the main process.
+            watch: what is told of the way; on the main process.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, memory does not suffice for one pair, or a file cannot be written.
+            DatasetError, PhotoError: a pair cannot be read; the state before its step is kept.
         """
-        accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        groups = self.prompt.parameter_groups()
-        optimizer = torch.optim.Adam(
-            [
-                {"params": group.parameters, "lr": self.settings.learning_rate * group.scale, "scale": group.scale}
-                for group in groups
-            ]
+        started = time.perf_counter()
+        self._begin(output, checkpoints, stop, on_best, watch or Watch())
+        with own_random_state(self.settings.seed + self.processes.index):
+            if checkpoints is not None and resume:
+                self._go_on_from(checkpoints)
+            self._write_down(self.journal.start)
+            self.watch.on_plan(self.gradient.plan)
+            try:
+                self._steps_and_validations()
+            finally:
+                self.journal.close()
+        self.state.take_best()
+        self.prompt.eval()  # type: ignore[attr-defined]  # `check_learns` has seen that it is a module
+        self.run.plan, self.run.seconds = self.gradient.plan, time.perf_counter() - started
+        return self.run
+
+    def _begin(
+        self,
+        output: Path | None,
+        checkpoints: Checkpoints | None,
+        stop: Callable[[], bool],
+        on_best: Callable[[int, float], None],
+        watch: Watch,
+    ) -> None:
+        settings, self.processes = self.settings, Processes()
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), log_with=list(settings.trackers) or None, project_dir=output
         )
-        views = wanted_views(self.backbone, self.prompt)
-        batches = _Batches(self.train_data, views, self.settings, accelerator.process_index)
-        run, started = TrainingRun(), time.perf_counter()
-        self._validate(0, run, on_best)
-        best = copy.deepcopy(self._state())
-        for step, pairs in enumerate(DataLoader(batches, batch_size=None), start=1):
-            loss = self._loss(pairs, step, accelerator.process_index)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} at step {step}; a lower training.learning_rate may help"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
-            self._average_gradients(accelerator)
-            self._set_learning_rate(optimizer, step)
-            optimizer.step()
-            run.losses.append(loss.item())
-            on_step(step, loss.item())
-            if step % self.settings.validate_every == 0 or step == self.settings.steps:
-                self._validate(step, run, on_best)
-                if run.best_step == step:
-                    best = copy.deepcopy(self._state())
-        assert isinstance(self.prompt, nn.Module)
-        self.prompt.load_state_dict(best)
-        run.seconds = time.perf_counter() - started
-        if output is not None and accelerator.is_main_process:
-            _write_csv(output / "losses.csv", ("step", "loss"), enumerate(run.losses, start=1))
-            _write_csv(output / "validation.csv", ("step", f"pck@{SELECTION_ALPHA:g}"), run.validation)
-        return run
+        parts = {"prompt": self.prompt, "loss": self.loss}
+        learned = {name: part for name, part in parts.items() if isinstance(part, Learns)}
+        self.state = TrainingState(learned, Optimisation(learned, settings), TrainingRun())
+        self.run = self.state.run
+        excess = ["excess"] if isinstance(self.loss, KnowsFloor) else []
+        self.run.columns = ("loss", *excess, "learning_rate", *self.state.readings())
+        self.checkpoints, self.stop, self.on_best = checkpoints, stop, on_best
+        self.watch = watch if self.processes.is_main else Watch()
+        self.gradient = Gradient(
+            backbone=self.backbone, prompt=self.prompt, loss=self.loss, settings=settings, batches=self.batches,
+            plan=self._plan(), precision=self._precision(), on_plan=self.watch.on_plan,
+        )  # fmt: skip
+        self.evaluator.scratch = output
+        self.journal = Journal(output, self.run, self.accelerator, settings.model_dump(mode="json"))
+        self._late_failure: SD4MatchError | None = None
 
-    def _state(self) -> dict[str, Tensor]:
-        assert isinstance(self.prompt, nn.Module)
-        return self.prompt.state_dict()
+    def _plan(self) -> BatchPlan:
+        """A device's whole share at once, unless the settings or the launcher say otherwise."""
+        whole = BatchPlan(self.settings.batch_size, self.processes.count, self.settings.batch_size)
+        pieces = self.accelerator.gradient_accumulation_steps
+        return replace(whole, per_device=min(whole.share, self.settings.per_device or -(-whole.share // pieces)))
 
-    def _loss(self, pairs: PairBatch, step: int, process: int) -> Tensor:
-        count = 2 * len(pairs)
-        sampling = Sampling(
-            self.settings.sampling.timestep,
-            self.settings.sampling.ensemble_size,
-            TrainingNoise(self.settings.seed, step, process * count),
-            self.settings.sampling.posterior,
+    def _precision(self) -> str:
+        precision = self.settings.mixed_precision or self.accelerator.mixed_precision
+        if precision not in ("no", "bf16"):
+            raise ConfigError(f"mixed precision {precision} would need its loss scaled: use bf16 or no")
+        return str(precision)
+
+    def _go_on_from(self, checkpoints: Checkpoints) -> None:
+        found = self.processes.on_main(checkpoints.latest)
+        if found is not None:
+            per_device = self.state.restore(found, self.processes)
+            if per_device is not None and self.settings.per_device is None:
+                plan = self.gradient.plan
+                self.gradient.plan = replace(plan, per_device=min(per_device, plan.share))
+
+    def _steps_and_validations(self) -> None:
+        asked_to_stop = self._anyone(self.stop())
+        while not asked_to_stop:
+            if self._validation_is_due():
+                asked_to_stop = self._anyone(not self._validate())
+            elif self._is_over():
+                break
+            else:
+                asked_to_stop = self._step(self.run.step + 1)
+                if self.run.step % self.settings.checkpoint_every == 0 or self._validation_is_due():
+                    self._keep()
+        self.run.stopped = not self._is_over()
+        self._keep()
+        self.processes.together(self._late_failure)
+
+    def _validation_is_due(self) -> bool:
+        step, settings = self.run.step, self.settings
+        return (step % settings.validate_every == 0 or step >= settings.steps) and not self.run.validated(step)
+
+    def _is_over(self) -> bool:
+        run, settings = self.run, self.settings
+        return (run.step >= settings.steps and run.validated(run.step)) or run.has_stalled(settings.patience)
+
+    def _step(self, step: int) -> bool:
+        """One step of Adam on the mean loss of the step's pairs, over all processes; whether anyone asks for a stop."""
+        optimisation, failure, own = self.state.optimisation, self._late_failure, Sums()
+        before = random_state()
+
+        def begin() -> None:
+            optimisation.clear()
+            restore_random_state(before)
+
+        try:
+            if failure is None:
+                own = self.gradient.accumulate(step, self.processes.index, begin=begin)
+        except SD4MatchError as error:
+            failure = error
+        pairs, loss, excess, failures, wishes = sum_over_processes(
+            optimisation.parameters,
+            (own.pairs, own.loss, own.excess, float(failure is not None), float(self.stop())),
+            self.accelerator,
         )
-        source_prompt, target_prompt = pair_prompts(self.prompt, pairs.source, pairs.target)
-        source, target = self._extract(pairs, source_prompt, target_prompt, sampling)
-        device = source.values.device
-        source_points, target_points = (
-            Keypoints(side.points.to(device), side.visible.to(device))
-            for side in (pairs.source_points, pairs.target_points)
-        )
-        loss = self.loss(correlate_maps(source, target, source_points.points), target_points)
-        if self.settings.both_directions:
-            loss = (loss + self.loss(correlate_maps(target, source, target_points.points), source_points)) / 2
-        return loss
+        if failures:
+            begin()  # where the step before ended
+            self._fail(failure)
+        count = max(pairs, 1.0)
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {step}; a lower training.learning_rate may help")
+        optimisation.step(step, divide_by=count)
+        known = [excess / count] if "excess" in self.run.columns else []
+        rate, readings = optimisation.learning_rate(step), self.state.readings().values()
+        self.run.rows.append((loss / count, *known, rate, *readings))
+        self._write_down(self.journal.step)
+        self.watch.on_step(self.run)
+        return wishes > 0
 
-    def _extract(
-        self, pairs: PairBatch, source: PromptEmbedding, target: PromptEmbedding, sampling: Sampling
-    ) -> tuple[FeatureMap, FeatureMap]:
-        """One extraction of all photos of a batch: sources first, then targets."""
-        views = join_views(pairs.source.views["backbone"], pairs.target.views["backbone"])
-        prompts = PromptEmbedding(torch.cat([source.values, target.values]))
-        maps = self.backbone.extract(self.backbone.encode(views), prompts, sampling)
-        return maps[: len(pairs)], maps[len(pairs) :]
+    def _fail(self, own: SD4MatchError | None) -> None:
+        """One process's failure ends the training of all; if it is the data's, all before it is kept."""
+        error = self.processes.gather([own] if own is not None else [])[0]
+        if isinstance(error, (DatasetError, PhotoError)):
+            self._keep()
+        raise error
 
-    def _average_gradients(self, accelerator: Accelerator) -> None:
-        """Mean over processes; a parameter that no process used (a category of no pair) stays without a gradient."""
-        if accelerator.num_processes == 1:
-            return
-        parameters = [parameter for group in self.prompt.parameter_groups() for parameter in group.parameters]
-        used = torch.tensor([float(one.grad is not None) for one in parameters], device=accelerator.device)
-        for parameter, processes in zip(parameters, accelerator.reduce(used, "sum").tolist(), strict=True):
-            if processes:
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = accelerator.reduce(own, "mean")
+    def _validate(self) -> bool:
+        """Measure the prompt; False if a stop was asked for, before or at its end."""
 
-    def _set_learning_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        settings = self.settings
-        share = 1.0
-        if settings.schedule == "cosine":
-            share = 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * group["scale"] * share
+        def tell(what: str, done: int, total: int) -> None:
+            if self.stop():
+                raise _StopAskedError("a stop was asked for")
+            if what == "pairs":
+                self.watch.on_validating(done, total)
 
-    def _validate(self, step: int, run: TrainingRun, on_best: Callable[[int, float], None]) -> None:
-        scores = self.evaluator.evaluate(self.validation_pairs, self.prompt)["validation"]
-        value = scores.pck("image")[f"{SELECTION_ALPHA:g}"]
-        run.validation.append((step, value))
+        try:
+            with own_random_state(self.settings.seed), _resting(self.prompt):
+                scores = self.evaluator.evaluate(self.validation_pairs, self.prompt, progress=tell)["validation"]
+        except _StopAskedError:
+            return False
+        run, value = self.run, scores.pck("image")[f"{SELECTION_ALPHA:g}"]
+        run.validation.append((run.step, value))
         if value > run.best_pck:
-            run.best_step, run.best_pck = step, value
-            on_best(step, value)
+            run.best_step, run.best_pck, run.best_scores = run.step, value, scores
+            self.state.best = self.state.now()
+            self.processes.on_main(lambda: self.on_best(run.step, value))
+            self._keep()
+        self._write_down(self.journal.validation)
+        self.watch.on_validation(run)
+        return not self.stop()
+
+    def _keep(self) -> None:
+        """Write a checkpoint of where everything stands."""
+        checkpoints = self.checkpoints
+        if checkpoints is not None:
+            now = self.state.capture(self.processes, per_device=self.gradient.plan.per_device)
+            self.processes.on_main(lambda: checkpoints.write(now, best_step=self.run.best_step))
+
+    def _anyone(self, wish: bool) -> bool:
+        """Whether any process wishes it: signals do not reach all of them at once."""
+        return any(self.processes.gather([wish]))
+
+    def _write_down(self, write: Callable[[], None]) -> None:
+        """On the main process; if that fails, all stop together at the next step."""
+        try:
+            write()
+        except SD4MatchError as error:
+            self._late_failure = error
+
+
+@contextmanager
+def _resting(prompt: PromptProvider) -> Iterator[None]:
+    """As it will be used: without what is only for learning (dropout), and back."""
+    assert isinstance(prompt, nn.Module)
+    prompt.eval()
+    try:
+        yield
+    finally:
+        prompt.train()
+
+
+class _StopAskedError(SD4MatchError):
+    """A stop was asked for during a validation, which will be made anew."""
 
 
 def check_learns(prompt: PromptProvider) -> None:
@@ -201,35 +305,3 @@ def check_learns(prompt: PromptProvider) -> None:
         raise InputError(
             f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single"
         )
-
-
-class _Batches(Dataset[PairBatch]):
-    """The pairs of each step, drawn from (seed, step) alone; processes take alternate ones."""
-
-    def __init__(
-        self, data: PairDataset, views: Mapping[str, Prepare], settings: TrainingSettings, process: int
-    ) -> None:
-        self.data = data
-        self.views = views
-        self.settings = settings
-        self.process = process
-
-    def __len__(self) -> int:
-        return self.settings.steps
-
-    def __getitem__(self, index: int) -> PairBatch:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        rng = np.random.default_rng([self.settings.seed, index, self.process])
-        chosen = rng.choice(
-            len(self.data), size=self.settings.batch_size, replace=len(self.data) < self.settings.batch_size
-        )
-        return make_pairs([self.data[int(i)] for i in chosen], self.data, self.views)
-
-
-def _write_csv(path: Path, header: tuple[str, str], rows: Iterable[tuple[int, float]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows((step, f"{value:.6f}") for step, value in rows)
