@@ -107,9 +107,9 @@ class Store:
                 metadata = dict(entry.metadata() or {})
             if metadata.pop("crc32", None) != _checksum(tensors):
                 raise ValueError("its bytes have changed")
-        except FileNotFoundError:  # removed by another process since the look
-            return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            if not os.path.lexists(file):  # removed by another process since the look
+                return None
             warnings.warn(f"{file} is damaged ({error}); it is computed again", DamagedEntryWarning, stacklevel=2)
             _remove(file)
             return None
@@ -183,8 +183,9 @@ class Cache(Store):
         files = sorted(self._files(), key=lambda file: file.used)
         total = sum(file.bytes for file in files)
         for file in files:
-            abandoned = file.path.name.endswith(PART) and now - file.used > _ABANDONED_SECONDS
-            if abandoned or total + wanted > self.limit:
+            being_written = file.path.name.endswith(PART)
+            abandoned = being_written and now - file.used > _ABANDONED_SECONDS
+            if abandoned or (total + wanted > self.limit and not being_written):
                 _remove(file.path)
                 total -= file.bytes
         self._room = max(wanted, (self.limit - total) // _WRITERS)
