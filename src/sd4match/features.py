@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from sd4match.errors import InputError
-from sd4match.files import to_safetensors, write_atomically
+from sd4match.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.types import FeatureMap, ImageFrame
 
 
@@ -44,13 +42,12 @@ def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:
         InputError: missing, or not a file of features.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata, values = file.metadata() or {}, file.get_tensor("features")
+        tensors, metadata = read_safetensors(Path(path))
+        values = tensors["features"]
         stored = json.loads(metadata["frame"])
         frame = ImageFrame(*(tuple(stored[name]) for name in ("original_size", "model_size", "scale", "offset")))
         groups = tuple(json.loads(metadata["groups"]))
-        return FeatureMap(values[None], (frame,), metadata["alignment"], groups=groups), json.loads(
-            metadata["provenance"]
-        )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        features = FeatureMap(values[None], (frame,), metadata["alignment"], groups=groups)  # type: ignore[arg-type]
+        return features, json.loads(metadata["provenance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a file of features ({' '.join(str(error).split())[:100]})") from None

@@ -73,6 +73,36 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, RuntimeError) as error:  # the latter where torch cannot open the file
+        raise ValueError(str(error)) from None
+
+
+def remove(path: Path, *, error: type[SD4MatchError] = SD4MatchError) -> None:
+    """Remove a file, if it is there.
+
+    Args:
+        path: of the file.
+        error: what is raised if it cannot be removed; the message gives the reason.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as reason:
+        raise error(f"cannot remove {path}: {reason.strerror or reason}") from None
+
+
 def _sync_folder(folder: Path) -> None:
     """A new name is safe once its folder is; not every system can sync one."""
     try:

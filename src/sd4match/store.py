@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sd4match.errors import SD4MatchError
-from sd4match.files import PART, to_safetensors, write_atomically
+from sd4match.files import PART, read_safetensors, remove, to_safetensors, write_atomically
 from sd4match.types import Views
 
 _ENDING = ".safetensors"
@@ -102,16 +101,14 @@ class Store:
         try:
             if not file.is_file():
                 return None
-            with safe_open(file, framework="pt") as entry:
-                tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118 - not a mapping
-                metadata = dict(entry.metadata() or {})
+            tensors, metadata = read_safetensors(file)
             if metadata.pop("crc32", None) != _checksum(tensors):
                 raise ValueError("its bytes have changed")
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             if not os.path.lexists(file):  # removed by another process since the look
                 return None
             warnings.warn(f"{file} is damaged ({error}); it is computed again", DamagedEntryWarning, stacklevel=2)
-            _remove(file)
+            _try_to_remove(file)
             return None
         return tensors, metadata
 
@@ -186,7 +183,7 @@ class Cache(Store):
             being_written = file.path.name.endswith(PART)
             abandoned = being_written and now - file.used > _ABANDONED_SECONDS
             if abandoned or (total + wanted > self.limit and not being_written):
-                _remove(file.path)
+                _try_to_remove(file.path)
                 total -= file.bytes
         self._room = max(wanted, (self.limit - total) // _WRITERS)
 
@@ -220,10 +217,7 @@ class Cache(Store):
         """
         files = list(self._files())
         for file in files:
-            try:
-                file.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise SD4MatchError(f"cannot remove {file.path}: {error.strerror or error}") from None
+            remove(file.path)
         return Held(len(files), sum(file.bytes for file in files))
 
 
@@ -255,6 +249,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return str(total)
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # of another user: it stays, and the folder is a little too full
-        path.unlink(missing_ok=True)
+def _try_to_remove(path: Path) -> None:
+    with suppress(SD4MatchError):  # of another user: it stays, and the folder is a little too full
+        remove(path)

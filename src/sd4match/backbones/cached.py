@@ -50,7 +50,7 @@ class _Kept:
     def _from_disk(
         self, name: str, views: Views, row: int, compute: Callable[[Views], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        cache, origin = self.cache, self._origin()
+        cache, origin = self.cache, self._origin
         key = f"{self.sort}/{digest(origin, name)}"
         entry = cache.get(key) if cache is not None and origin is not None else None
         if entry is not None:
@@ -67,16 +67,16 @@ class _Kept:
         return tuple(cache.kept(part) for part in fresh)
 
     @cached_property
-    def _weights(self) -> str | None:
-        return self.encoder.weights_digest() if isinstance(self.encoder, EncodesByWeights) else None
-
     def _origin(self) -> str | None:
         """What decides the numbers besides the view; None if that cannot be told, and so nothing is kept on disk."""
-        if self.cache is None or self._weights is None:
+        if self.cache is None or not isinstance(self.encoder, EncodesByWeights):
+            return None
+        weights = self.encoder.weights_digest()
+        if weights is None:
             return None
         modules = [part for part in (self.encoder, *vars(self.encoder).values()) if isinstance(part, nn.Module)]
-        devices = {weights.device.type for module in modules for weights in module.parameters()}
-        return digest(self._weights, sorted(devices), str(torch.__version__), self.cache.dtype)
+        devices = {one.device.type for module in modules for one in module.parameters()}
+        return digest(weights, sorted(devices), str(torch.__version__), self.cache.dtype)
 
     def _remember(self, name: str, parts: tuple[Tensor, ...]) -> None:
         if name not in self._rows:

@@ -109,11 +109,12 @@ def started_config(output: Path) -> Path:
 
 def _claim(output: Path, *, overwrite: bool) -> None:
     """Refuse a folder in which a training would be lost."""
-    from sd4match.errors import InputError
-
     if not overwrite and _holds_training(output):
+        from sd4match.errors import InputError
+        from sd4match.training.run import resume_command
+
         raise InputError(
-            f"--output {output} holds a training already: go on with sd4match train --resume {output}, "
+            f"--output {output} holds a training already: go on with {resume_command(output)}, "
             "choose another folder, or start anew with --overwrite"
         )
 
@@ -235,8 +236,9 @@ def _shown(steps: int) -> Iterator[Watch]:
             del begun[:-51]
             (since, first), (now, last) = begun[0], begun[-1]
             speed = f"{(last - first) / (now - since):.2g} steps/s  " if last > first else ""
-            excess = run.column("excess")[-1:]
-            loss = f"loss {run.losses[-1]:.3f}" + (f" ({excess[0]:.3f} above its floor)" if excess else "")
+            now_at = run.last()
+            above = f" ({now_at['excess']:.3f} above its floor)" if "excess" in now_at else ""
+            loss = f"loss {now_at['loss']:.3f}{above}"
             bar.status = f"{loss}{pck}  {speed}{memory_in_use()}"
             bar.update(task, completed=run.step)
 

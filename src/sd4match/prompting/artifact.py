@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
-from sd4match.files import to_safetensors, write_atomically
+from sd4match.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.prompting.config import PromptConfig
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.registry import prompts
@@ -103,10 +102,8 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
     if not path.is_file():
         raise PromptFileError(f"no such prompt file: {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, metadata = read_safetensors(path)
+    except (OSError, ValueError) as error:
         raise PromptFileError(f"{path} is not a safetensors file ({error})") from None
     if metadata.get("format") != "sd4match-prompt":
         raise PromptFileError(f"{path} is a safetensors file, but not a prompt of sd4match")

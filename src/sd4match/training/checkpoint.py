@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sd4match.errors import ConfigError, TrainingError
-from sd4match.files import PART, to_safetensors, write_atomically
+from sd4match.files import PART, read_safetensors, remove, to_safetensors, write_atomically
 from sd4match.store import digest
 
 FORMAT_VERSION = 1
@@ -100,7 +99,7 @@ class Checkpoints:
             raise TrainingError(f"{error}{last}") from None
         for step in self.steps()[self.keep :]:
             if step not in (best_step, checkpoint.step):
-                self.path(step).unlink(missing_ok=True)
+                remove(self.path(step), error=TrainingError)
 
     def read(self, step: int) -> Checkpoint:
         """One of them.
@@ -110,16 +109,14 @@ class Checkpoints:
         """
         path = self.path(step)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors, metadata = read_safetensors(path)
             if metadata["format_version"] != str(FORMAT_VERSION):
                 raise TrainingError(f"{path} is of format version {metadata['format_version']}, not {FORMAT_VERSION}")
             if metadata["digest"] != _digest(metadata["content"], tensors):
                 raise ValueError("its bytes have changed")
             content = json.loads(metadata["content"])
             return Checkpoint(content["step"], tensors, content["state"], content["origin"])
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{path} is damaged ({' '.join(str(error).split())})") from None
 
     def latest(self) -> Checkpoint | None:
@@ -148,13 +145,13 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all of them, and what a killed process left half written."""
         for step in self.steps():
-            self.path(step).unlink(missing_ok=True)
+            remove(self.path(step), error=TrainingError)
         self.tidy()
 
     def tidy(self) -> None:
         """Remove what a killed process left half written."""
         for file in self.folder.glob(f".*{PART}"):
-            file.unlink(missing_ok=True)
+            remove(file, error=TrainingError)
 
 
 def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:

@@ -49,10 +49,13 @@ class TrainingRun:
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
+    def last(self) -> dict[str, float]:
+        """The last row, by column; {} before the first step."""
+        return dict(zip(self.columns, self.rows[-1], strict=True)) if self.rows else {}
+
     def readings(self) -> dict[str, float]:
         """What the learned parts read out after the last step, a temperature for example."""
-        last = dict(zip(self.columns, self.rows[-1], strict=True)) if self.rows else {}
-        return {name: value for name, value in last.items() if name not in ("loss", "excess", "learning_rate")}
+        return {name: value for name, value in self.last().items() if name not in ("loss", "excess", "learning_rate")}
 
     def validated(self, step: int) -> bool:
         """Whether that step was measured."""

@@ -48,7 +48,7 @@ class Journal:
     def step(self) -> None:
         """Write down the last step."""
         self._write("losses.csv", "a", [[self.run.step, *self.run.rows[-1]]])
-        self.accelerator.log(dict(zip(self.run.columns, self.run.rows[-1], strict=True)), step=self.run.step)
+        self.accelerator.log(self.run.last(), step=self.run.step)
 
     def validation(self) -> None:
         """Write down the last validation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 from sd4match import registry
 from sd4match.config import Components, ExperimentConfig, build_dataset
-from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError
+from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import SCRATCH_PREFIX
 from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.report import backbone_entry, data_entry, make_report, result, versions, write_report
-from sd4match.files import write_atomically
+from sd4match.files import remove, write_atomically
 from sd4match.prompting.artifact import save_prompt
 from sd4match.protocols import HasReadings, PairDataset
 from sd4match.training.checkpoint import Checkpoints, check_same_settings, check_same_training
@@ -113,7 +114,7 @@ def _what_is_left(checkpoints: Checkpoints, error: SD4MatchError, output: Path) 
 
 def resume_command(output: Path) -> str:
     """What to type to go on."""
-    return f"sd4match train --resume {output}"
+    return f"sd4match train --resume {shlex.quote(str(output))}"
 
 
 def check_resumable(config: ExperimentConfig, output: Path) -> None:
@@ -141,7 +142,6 @@ def training_report(
     """
     assert run.best_scores is not None
     assert run.plan is not None
-    losses, excess = run.losses, run.column("excess")
     settings = config.training
     return make_report(
         config=config,
@@ -157,9 +157,9 @@ def training_report(
                 "best_step": run.best_step,
                 f"best_validation_pck@{SELECTION_ALPHA:g}": run.best_pck,
                 "validation": [{"step": step, f"pck@{SELECTION_ALPHA:g}": pck} for step, pck in run.validation],
-                "first_loss": losses[0] if losses else None,
-                "last_loss": losses[-1] if losses else None,
-                "last_excess": excess[-1] if excess else None,
+                "first_loss": run.rows[0][0] if run.rows else None,
+                "last_loss": run.last().get("loss"),
+                "last_excess": run.last().get("excess"),
                 "readings": run.readings(),
                 "batch": run.plan.describe(),
             },
@@ -186,7 +186,7 @@ def _prepare(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *
     elif not resume:
         checkpoints.clear()
         for name in _RESULTS:
-            (output / name).unlink(missing_ok=True)
+            remove(output / name, error=TrainingError)
     checkpoints.tidy()
     for leftover in output.glob(f"{SCRATCH_PREFIX}*"):  # of a process that was killed while it validated
         shutil.rmtree(leftover, ignore_errors=True)
