@@ -18,7 +18,8 @@ from sd4match import SemanticMatcher
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.backbones.checkpoints import MINI_FOLDER
 from sd4match.backbones.layers import parse_layers
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _noise, _sketch
+from sd4match.backbones.noise import image_noise, noisy_latents
+from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _sketch
 from sd4match.backbones.unet import features_at
 from sd4match.data.collate import stack_views
 from sd4match.data.synthetic.dataset import SyntheticPairs
@@ -149,30 +150,72 @@ def test_training_noise_is_the_steps_own(mini):
     torch.testing.assert_close(pair[1:].values, maps[1, 5].values, atol=1e-4, rtol=1e-4)
 
 
-def test_ensemble_is_the_mean_of_its_members(mini, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 2, 4, 8])
+def test_ensemble_is_the_mean_of_its_members_however_many_go_at_once(mini, monkeypatch, at_once):
+    monkeypatch.setattr(mini, "passes_at_once", at_once)
+    calls = []
+    inner = features_at
+    monkeypatch.setattr(
+        "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)[0]) or [calls[-1]]
+    )
     with torch.no_grad():
-        latents = latents_of(mini, 0)
-        calls = []
-        inner = features_at
-        monkeypatch.setattr(
-            "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)[0]) or [calls[-1]]
-        )
+        latents = latents_of(mini, 0, 1)
         whole = mini.extract(latents, empty(mini), Sampling(100, 3, posterior="member"))
-    assert len(calls) == 3
-    torch.testing.assert_close(whole.values, torch.stack(calls).mean(0))
-    assert not torch.equal(calls[0], calls[1])
+        members = torch.cat(calls).unflatten(0, (3, 2))
+        monkeypatch.setattr(mini, "passes_at_once", 1)
+        plain = mini.extract(latents, empty(mini), Sampling(100, 3, posterior="member"))
+    assert [len(call) for call in calls[: len(calls) - 3]] == {1: [2, 2, 2], 2: [2, 2, 2], 4: [4, 2], 8: [6]}[at_once]
+    torch.testing.assert_close(whole.values, members.mean(0))
+    assert not torch.equal(members[0], members[1])
+    scale = plain.values.abs().max()
+    torch.testing.assert_close(whole.values / scale, plain.values / scale, atol=1e-5, rtol=0)
 
 
 def test_posterior_policies(mini):
-    with torch.no_grad():
-        latents = latents_of(mini, 0)
-        modes = [mini._draw_latents(latents, Sampling(1, 2, posterior="mode"), member) for member in (0, 1)]
-        images = [mini._draw_latents(latents, Sampling(1, 2, posterior="image"), member) for member in (0, 1)]
-        members = [mini._draw_latents(latents, Sampling(1, 2, posterior="member"), member) for member in (0, 1)]
-    torch.testing.assert_close(modes[0], latents.mean * mini.vae.config.scaling_factor)
+    latents = latents_of(mini, 0)
+    scale = mini.vae.config.scaling_factor
+
+    def drawn(posterior):
+        return noisy_latents(
+            latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=scale, signal=torch.tensor(1.0)
+        )
+
+    modes, images, members = drawn("mode"), drawn("image"), drawn("member")
+    torch.testing.assert_close(modes[:1], latents.mean * scale)
+    assert torch.equal(modes[0], modes[1])
     assert torch.equal(images[0], images[1])
     assert not torch.equal(members[0], members[1])
     assert not torch.equal(images[0], modes[0])
+
+
+def test_the_backward_pass_begins_at_the_first_cross_attention(mini, monkeypatch):
+    seen = {}
+
+    def tell(name):
+        def hook(module, inputs, output):
+            seen[name] = output.requires_grad
+
+        return hook
+
+    first = next(block for block in mini.unet.down_blocks if getattr(block, "has_cross_attention", False))
+    attention = first.attentions[0].transformer_blocks[0]
+    handles = [
+        module.register_forward_hook(tell(name))
+        for name, module in {
+            "conv_in": mini.unet.conv_in,
+            "time": mini.unet.time_embedding,
+            "resnet": first.resnets[0],
+            "self-attention": attention.attn1,
+            "cross-attention": attention.attn2,
+        }.items()
+    ]
+    values = empty(mini).values.clone().requires_grad_()
+    mini.extract(latents_of(mini, 0), PromptEmbedding(values), Sampling(40))
+    for handle in handles:
+        handle.remove()
+    assert seen == {
+        "conv_in": False, "time": False, "resnet": False, "self-attention": False, "cross-attention": True,
+    }  # fmt: skip
 
 
 def test_gradient_reaches_the_prompt_and_only_the_prompt(mini):
@@ -301,9 +344,7 @@ def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
 
 def test_ensemble_members_are_independent_and_their_mean_converges(mini):
     latents = latents_of(mini, 0)
-    noises = [
-        _noise(latents.mean, latents.keys, EvaluationNoise(0), ("noise", member)).flatten() for member in range(6)
-    ]
+    noises = [image_noise(latents, Sampling(300), ("noise", member)).flatten() for member in range(6)]
     correlations = torch.corrcoef(torch.stack(noises)) - torch.eye(6)
     assert correlations.abs().max() < 0.06  # 6,912 numbers: 5 deviations
     with torch.no_grad():

@@ -110,17 +110,15 @@ class Measurement(Settings):
         Convention: "corners" are those of the model's own image (768 for Stable Diffusion 2.1, as published); middles
         of areas and patches are laid on the frame in which errors are measured.
         """
-        from dataclasses import replace
-
         if self.alignment == "corners":
-            return replace(features, alignment=self.alignment, patch_offset=None)
+            return features.laid(features.frames, self.alignment)
         frames = tuple(self.frame(frame.original_size) for frame in features.frames)
         offset = None
         if self.alignment == "patch":
             if self.side is None:
                 raise ConfigError(f"measurement {self.name!r}: alignment 'patch' needs a square frame")
             offset = self.side / features.map_size[1] / 2 + self.cell_shift
-        return replace(features, frames=frames, alignment=self.alignment, patch_offset=offset)
+        return features.laid(frames, self.alignment, offset)
 
     def correlate(
         self, source: FeatureMap, target: FeatureMap, query_points: Float[Tensor, "batch points 2"]

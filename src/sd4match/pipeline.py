@@ -14,12 +14,13 @@ from PIL import Image
 from sd4match.config import Components, ExperimentConfig, build, load_preset
 from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
+from sd4match.extraction import pair_maps
 from sd4match.geometry import grid_points
 from sd4match.matching import functional
 from sd4match.matching.correlation import cells_to_photo, correlate_maps, photo_to_cells
 from sd4match.matching.peaks import best_cells
 from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import pair_prompts, wanted_views
+from sd4match.prompting.pairing import wanted_views
 from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
 from sd4match.results import Candidates, DenseMatch, MatchResult
 from sd4match.store import Cache
@@ -259,12 +260,8 @@ class SemanticMatcher:
     def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
         """Of source and target."""
         views = wanted_views(self.backbone, self.prompt)
-        images = [make_images([photo], [category], views) for photo in photos]
-        prompts = pair_prompts(self.prompt, images[0], images[1])
-        source, target = (
-            self.backbone.extract(self.backbone.encode(image.views["backbone"]), prompt, self.sampling)
-            for image, prompt in zip(images, prompts, strict=True)
-        )
+        source_image, target_image = (make_images([photo], [category], views) for photo in photos)
+        source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
         return list(self.pair_transform(source, target)) if self.pair_transform else [source, target]
 
     def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -265,6 +266,23 @@ class FeatureMap:
     def map_size(self) -> Size:
         """(h, w)."""
         return self.values.shape[2], self.values.shape[3]
+
+    @cached_property
+    def norms(self) -> Float[Tensor, "batch h w"]:
+        """The L2 norm of every cell, in float32 at least: computed once, however many pairs the photos are in."""
+        kind = torch.promote_types(self.values.dtype, torch.float32)
+        norms: Tensor = torch.linalg.vector_norm(self.values, dim=1, dtype=kind)
+        return norms
+
+    def laid(
+        self, frames: tuple[ImageFrame, ...], alignment: Alignment, patch_offset: float | None = None
+    ) -> FeatureMap:
+        """The same values with cells that lie otherwise on the photos."""
+        if (frames, alignment, patch_offset) == (self.frames, self.alignment, self.patch_offset):
+            return self
+        moved = replace(self, frames=frames, alignment=alignment, patch_offset=patch_offset)
+        vars(moved)["norms"] = self.norms
+        return moved
 
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """The maps of some of the images."""

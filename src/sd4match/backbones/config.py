@@ -48,6 +48,9 @@ class StableDiffusionConfig(ModelConfig):
         "squash", description="squash photos to the model's square, or scale the longer side and pad with black"
     )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    passes_at_once: int = Field(
+        8, ge=1, description="images x ensemble members that the UNet takes at once: more are faster and take memory"
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute the UNet's blocks again in the backward pass, for less memory; the same numbers"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,29 +18,28 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sd4match.backbones.checkpoints import find_checkpoint, find_overlay, read_json
 from sd4match.backbones.frames import pad, squash
 from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
+from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.text import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
 from sd4match.store import weights_digest
 from sd4match.types import (
-    EvaluationNoise,
     FeatureMap,
     ImageFrame,
     Latents,
     Photo,
     PromptEmbedding,
     Sampling,
-    TrainingNoise,
     View,
     Views,
 )
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PASSES_AT_ONCE = 8
 _SKETCH_SIZE = 24
 _CLEAN_TIMESTEP = 261
 """A UNet of CleanDIFT still has a time embedding; this is the one at which its features were made to fit."""
-_Draw = tuple[str | int, ...]
 
 
 class StableDiffusionBackbone(nn.Module):
@@ -69,6 +67,7 @@ class StableDiffusionBackbone(nn.Module):
         layers: Layers | Sequence[Layer] = 1,
         image_size: int | None = None,
         clean: bool = False,
+        passes_at_once: int = PASSES_AT_ONCE,
         fingerprint: str | None = None,
     ) -> None:
         super().__init__()
@@ -78,6 +77,7 @@ class StableDiffusionBackbone(nn.Module):
         self.spec = spec
         self.places = parse_layers(layers)
         self.clean = clean
+        self.passes_at_once = passes_at_once
         self.image_size = (image_size, image_size) if image_size else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {image_size}")
@@ -97,6 +97,7 @@ class StableDiffusionBackbone(nn.Module):
         dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         variant: str | None = None,
         clean: bool | None = None,
+        passes_at_once: int = PASSES_AT_ONCE,
         gradient_checkpointing: bool = False,
         device: str | torch.device = "cpu",
     ) -> StableDiffusionBackbone:
@@ -111,6 +112,8 @@ class StableDiffusionBackbone(nn.Module):
             dtype: of weights and arithmetic; feature maps come out in float32. On a CPU the VAE stays in float32.
             variant: of the weight files, for example "fp16"; whichever is there, if not given.
             clean: whether the UNet wants no noise; if not given, the name of the weights tells.
+            passes_at_once: images times members of the ensemble that the UNet takes at once; more are faster and take
+                more memory. All images of an extraction go together in any case.
             gradient_checkpointing: compute the UNet's blocks again in the backward pass instead of keeping all between.
             device: where it runs: "cpu", "cuda", "mps".
 
@@ -160,6 +163,7 @@ class StableDiffusionBackbone(nn.Module):
             layers=layers,
             image_size=image_size,
             clean=weights.startswith("cleandift") if clean is None else clean,
+            passes_at_once=passes_at_once,
             fingerprint=fingerprint,
         )
         return backbone.to(device)
@@ -203,15 +207,20 @@ class StableDiffusionBackbone(nn.Module):
         if self.clean:
             mean = latents.mean.to(self.signal.device) * self.vae.config.scaling_factor
             return self._map(self._features(mean, _CLEAN_TIMESTEP, context), latents.frames)
-        kept, spread = self.signal[sampling.timestep].sqrt(), (1 - self.signal[sampling.timestep]).sqrt()
+        batch, size = len(latents.keys), sampling.ensemble_size
+        at_once = max(1, self.passes_at_once // batch)
         total: list[Tensor] | None = None
-        for member in range(sampling.ensemble_size):
-            clean = self._draw_latents(latents, sampling, member)
-            noisy = kept * clean + spread * _noise(clean, latents.keys, sampling.noise, ("noise", member))
-            features = self._features(noisy, sampling.timestep, context)
-            total = features if total is None else [one + other for one, other in zip(total, features, strict=True)]
+        for first in range(0, size, at_once):
+            members = range(first, min(first + at_once, size))
+            noisy = noisy_latents(
+                latents, sampling, members,
+                scale=self.vae.config.scaling_factor, signal=self.signal[sampling.timestep],
+            )  # fmt: skip
+            found = self._features(noisy, sampling.timestep, context.repeat(len(members), 1, 1))
+            sums = [one.unflatten(0, (len(members), batch)).sum(dim=0) for one in found]
+            total = sums if total is None else [one + other for one, other in zip(total, sums, strict=True)]
         assert total is not None
-        return self._map([one / sampling.ensemble_size for one in total], latents.frames)
+        return self._map([one / size for one in total], latents.frames)
 
     def _features(self, latents: Tensor, timestep: int, context: Tensor) -> list[Tensor]:
         found = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.places)
@@ -232,31 +241,6 @@ class StableDiffusionBackbone(nn.Module):
         if values.shape[-1] != self.spec.prompt_width or values.shape[0] not in (1, batch):
             raise ShapeError(f"expected a prompt ({batch}, L, {self.spec.prompt_width}), got {tuple(values.shape)}")
         return values.expand(batch, -1, -1).to(self.signal.device, self.unet.dtype)
-
-    def _draw_latents(self, latents: Latents, sampling: Sampling, member: int) -> Tensor:
-        """z_0: posterior mean, or mean + deviation * noise; times the VAE's scale."""
-        scale: float = self.vae.config.scaling_factor
-        mean = latents.mean.to(self.signal.device)
-        if sampling.posterior == "mode":
-            return mean * scale
-        draw = ("posterior", member if sampling.posterior == "member" else 0)
-        noise = _noise(mean, latents.keys, sampling.noise, draw)
-        return (mean + torch.exp(0.5 * latents.log_variance.to(mean)) * noise) * scale
-
-
-def _noise(like: Tensor, keys: tuple[str, ...], policy: EvaluationNoise | TrainingNoise, draw: _Draw) -> Tensor:
-    """Standard normal noise for each image, from a stream of its own; drawn on the CPU, so the same on any device."""
-    rows = []
-    for row, key in enumerate(keys):
-        name: _Draw
-        if isinstance(policy, TrainingNoise):
-            name = (policy.seed, policy.step, policy.places[row] if policy.places else row)
-        else:
-            name = (policy.seed, key)
-        digest = hashlib.blake2b(repr((*name, *draw)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        rows.append(torch.randn(like.shape[1:], generator=generator))
-    return torch.stack(rows).to(like)
 
 
 def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:

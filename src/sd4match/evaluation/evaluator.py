@@ -6,24 +6,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from sd4match.data.collate import make_pairs, pad_points
+from sd4match.data.collate import make_pairs
 from sd4match.errors import ConfigError, DatasetError, SD4MatchError
 from sd4match.evaluation.counting import Predictions, Progress, count, no_progress
 from sd4match.evaluation.maps import PhotoMaps
 from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairScores
+from sd4match.extraction import pair_maps
 from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import pair_prompts, wanted_views
+from sd4match.prompting.pairing import wanted_views
 from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PairTransform, PromptProvider
 from sd4match.store import Store
-from sd4match.types import FeatureMap, Sampling
+from sd4match.types import FeatureMap, Matches, Sampling
 
 SCRATCH_PREFIX = ".sd4match-maps-"
 """Of the temporary folders of maps; one that stays behind is of a process that was killed."""
@@ -77,6 +78,10 @@ class Evaluator:
             check_frame(rule.measurement, backbone.spec.frame)
         self.backbone = backbone
         self.rules = dict(rules)
+        self._by_measurement = {
+            measurement: [name for name, rule in rules.items() if rule.measurement == measurement]
+            for measurement in dict.fromkeys(rule.measurement for rule in rules.values())
+        }
         self.sampling = sampling
         self.batch_size = batch_size
         self.maps = maps
@@ -104,10 +109,12 @@ class Evaluator:
         """
         if prompt.scope == "pair":
             return self._count(dataset, _PairMaps(self.backbone, prompt, self.sampling, dataset), progress)
+        weights = next(self.backbone.parameters(), None) if isinstance(self.backbone, nn.Module) else None
         with self._store() as store:
             maps = PhotoMaps(
                 backbone=self.backbone, prompt=prompt, sampling=self.sampling, store=store, dataset=dataset,
                 batch_size=self.batch_size, max_bytes=self.max_bytes,
+                device=None if weights is None else weights.device,
             )  # fmt: skip
             maps.make_all(skip_bad=self.skip_bad, progress=progress)
             return self._count(dataset, _MapsOfPhotos(maps), progress)
@@ -115,32 +122,28 @@ class Evaluator:
     def _count(
         self, dataset: PairDataset, maps: _PairMaps | _MapsOfPhotos, progress: Progress
     ) -> dict[str, PairScores]:
-        weights = next(self.backbone.parameters(), None) if isinstance(self.backbone, nn.Module) else None
-
         def predict(records: Sequence[PairRecord]) -> Predictions:
-            source, target = maps(records)
-            _check_sizes(records, source, target)
-            points = pad_points([record.source_points for record in records]).float()
-            if weights is not None:
-                source, target = (replace(m, values=m.values.to(weights.device)) for m in (source, target))
-            if self.pair_transform is not None:
-                source, target = self.pair_transform(source, target)
-            return self._match(source, target, points.to(source.values))
+            found: dict[str, list[Tensor]] = {name: [] for name in self.rules}
+            for record, (source, target) in zip(records, maps(records), strict=True):
+                _check_sizes(record, source, target)
+                if self.pair_transform is not None:
+                    source, target = self.pair_transform(source, target)
+                points = torch.from_numpy(record.source_points)[None].to(source.values)
+                for name, matches in self._match(source, target, points):
+                    found[name].append(matches.points[0])
+            return {name: pad_sequence(points, batch_first=True).cpu() for name, points in found.items()}
 
         measurements = {name: rule.measurement for name, rule in self.rules.items()}
         return count(
             dataset, predict, measurements, batch_size=self.batch_size, skip_bad=self.skip_bad, progress=progress
         )
 
-    def _match(self, source: FeatureMap, target: FeatureMap, points: torch.Tensor) -> Predictions:
-        """Predictions of every rule; rules that differ in their matcher alone share a correlation."""
-        found = {}
-        by_measurement = sorted(self.rules.items(), key=lambda item: item[1].measurement.model_dump_json())
-        for measurement, rules in groupby(by_measurement, key=lambda item: item[1].measurement):
+    def _match(self, source: FeatureMap, target: FeatureMap, points: Tensor) -> Iterator[tuple[str, Matches]]:
+        """What every rule finds for a pair; rules that differ in their matcher alone share a correlation."""
+        for measurement, rules in self._by_measurement.items():
             correlation = measurement.correlate(source, target, points)
-            for name, rule in rules:
-                found[name] = rule.matcher(correlation).points.cpu()
-        return found
+            for name in rules:
+                yield name, self.rules[name].matcher(correlation)
 
     def _make_scratch(self) -> str:
         try:
@@ -163,14 +166,15 @@ class Evaluator:
 
 
 class _MapsOfPhotos:
-    """Maps of pairs from maps of photos."""
+    """Maps of pairs whose photos have maps of their own."""
 
     def __init__(self, maps: PhotoMaps) -> None:
         self.maps = maps
 
-    def __call__(self, records: Sequence[PairRecord]) -> tuple[FeatureMap, FeatureMap]:
-        sources, targets = zip(*(record.sides for record in records), strict=True)
-        return self.maps.of(sources), self.maps.of(targets)
+    def __call__(self, records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
+        for record in records:
+            source, target = record.sides
+            yield self.maps.of(*source), self.maps.of(*target)
 
 
 class _PairMaps:
@@ -182,14 +186,11 @@ class _PairMaps:
         self.sampling = sampling
         self.dataset = dataset
 
-    def __call__(self, records: Sequence[PairRecord]) -> tuple[FeatureMap, FeatureMap]:
+    def __call__(self, records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
         pairs = make_pairs(records, self.dataset, wanted_views(self.backbone, self.prompt))
-        prompts = pair_prompts(self.prompt, pairs.source, pairs.target)
-        source, target = (
-            self.backbone.extract(self.backbone.encode(images.views["backbone"]), embedding, self.sampling)
-            for images, embedding in zip((pairs.source, pairs.target), prompts, strict=True)
-        )
-        return source, target
+        source, target = pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, self.sampling)
+        for row in range(len(pairs)):
+            yield source[row : row + 1], target[row : row + 1]
 
 
 def check_frame(measurement: Measurement, frame: str) -> None:
@@ -205,15 +206,12 @@ def check_frame(measurement: Measurement, frame: str) -> None:
         )
 
 
-def _check_sizes(records: Sequence[PairRecord], source: FeatureMap, target: FeatureMap) -> None:
+def _check_sizes(record: PairRecord, source: FeatureMap, target: FeatureMap) -> None:
     """Points mean nothing on a photo of another size than the annotation's."""
-    for row, record in enumerate(records):
-        for name, frame, said in (
-            (record.source_id, source.frames[row], record.source_size),
-            (record.target_id, target.frames[row], record.target_size),
-        ):
-            if tuple(frame.original_size) != tuple(said):
-                height, width = frame.original_size
-                raise DatasetError(
-                    f"{name} is {width} x {height} pixels, but its annotation says {said[1]} x {said[0]}"
-                )
+    for name, features, said in (
+        (record.source_id, source, record.source_size),
+        (record.target_id, target, record.target_size),
+    ):
+        height, width = features.frames[0].original_size
+        if (height, width) != tuple(said):
+            raise DatasetError(f"{name} is {width} x {height} pixels, but its annotation says {said[1]} x {said[0]}")

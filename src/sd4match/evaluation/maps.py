@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class PhotoMaps:
         dataset: pairs and their photos.
         batch_size: photos that are encoded together; batches do not depend on the number of processes.
         max_bytes: of maps that are held in memory.
+        device: where they are held; the CPU, if not given.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PhotoMaps:
         dataset: PairDataset,
         batch_size: int,
         max_bytes: int,
+        device: torch.device | None = None,
     ) -> None:
         self.backbone = backbone
         self.prompt = prompt
@@ -63,6 +65,7 @@ class PhotoMaps:
         self.dataset = dataset
         self.batch_size = batch_size
         self.max_bytes = max_bytes
+        self.device = device
         self.bad: dict[Side, str] = {}
         """Photos that could not be read, and why."""
         self._kept: dict[Side, _Kept] = {}
@@ -131,28 +134,24 @@ class PhotoMaps:
         maps = self.backbone.extract(latents, PromptEmbedding(prompts), self.sampling)
         return [maps[row : row + 1] for row in range(len(images))]
 
-    def of(self, sides: Sequence[Side]) -> FeatureMap:
-        """The maps of some photos, on the CPU.
+    def of(self, photo: str, category: str | None) -> FeatureMap:
+        """The map of a photo, (1, C, h, w).
 
         Raises:
-            PhotoError: a photo is among the bad ones.
+            PhotoError: the photo is among the bad ones.
         """
-        found = [self._read(self.side(*side), side) for side in sides]
-        frames = tuple(one.frames[0] for one in found)
-        return replace(found[0], values=torch.cat([one.values for one in found]), frames=frames)
-
-    def _read(self, side: Side, asked: Side) -> FeatureMap:
+        side = self.side(photo, category)
         if side in self.bad:
             raise PhotoError(self.bad[side])
         kept = self._kept[side]
         if kept.key not in self._memory:
             entry = self.store.get(kept.key)
             if entry is None:  # damaged or deleted since phase one
-                self._make({side: (asked, "")}, skip_bad=False)
+                self._make({side: ((photo, category), "")}, skip_bad=False)
                 kept = self._kept[side]
                 entry = self.store.get(kept.key)
                 assert entry is not None
-            features = _from_entry(*entry, kept.frame)
+            features = _from_entry(*entry, kept.frame, self.device)
             self._memory[kept.key] = features
             self._bytes += features.values.nbytes
         self._memory.move_to_end(kept.key)
@@ -167,9 +166,11 @@ def _metadata(features: FeatureMap) -> dict[str, str]:
     return {"alignment": features.alignment, "groups": json.dumps(features.groups)}
 
 
-def _from_entry(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], frame: ImageFrame) -> FeatureMap:
+def _from_entry(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], frame: ImageFrame, device: torch.device | None
+) -> FeatureMap:
     return FeatureMap(
-        tensors["values"][None],
+        tensors["values"][None].to(device),
         (frame,),
         metadata["alignment"],  # type: ignore[arg-type]
         groups=tuple(json.loads(metadata["groups"])),

@@ -37,7 +37,8 @@ def correlate_maps(
         Values (B, N, h, w), the queries and both maps.
     """
     cells = query_cells(query_points.to(source.values), source, mode=query_mode)
-    values = functional.correlate(source.values, target.values, cells, normalize=normalize)
+    norms = target.norms if normalize else None
+    values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)
     return Correlation(values, query_points, cells, source, target)
 
 

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from sd4match.errors import InputError, ShapeError
 from sd4match.matching.smoothed_target import mean_over_pairs, smoothed_target
 
+_SMALLEST_NORM = 1e-12
+"""A cell without features has a cosine of 0 with everything."""
+
 
 def correlate(
     source_features: Float[Tensor, "batch channels h w"],
@@ -21,11 +24,12 @@ def correlate(
     query_cells: Float[Tensor, "batch points 2"],
     *,
     normalize: bool = True,
+    target_norms: Float[Tensor, "batch h2 w2"] | None = None,
 ) -> Float[Tensor, "batch points h2 w2"]:
     """Similarity of the source feature at each query to every target cell (Eq. 3): a cosine, if normalised.
 
     The query feature is sampled bilinearly between the four cells around it, then L2-normalised, as is every cell
-    of the target.
+    of the target: by dividing the products, since a map is much larger than its products with a few queries.
 
     Args:
         source_features: (B, C, h, w).
@@ -33,6 +37,7 @@ def correlate(
         query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. Not finite means cell (0, 0): such a point
             is padding, and must not spoil the gradient of the others.
         normalize: divide both sides by their L2 norm.
+        target_norms: (B, h', w'), of the target's cells, where they are known.
 
     Returns:
         (B, N, h', w').
@@ -51,10 +56,17 @@ def correlate(
             f"{tuple(source_features.shape)}, {tuple(target_features.shape)} and {tuple(query_cells.shape)}"
         )
     queries = sample_bilinear(source_features, query_cells)
+    return _similarity(queries, target_features, normalize=normalize, target_norms=target_norms)
+
+
+def _similarity(queries: Tensor, target_features: Tensor, *, normalize: bool, target_norms: Tensor | None) -> Tensor:
+    """(B, N, C) with every cell of (B, C, h, w) -> (B, N, h, w)."""
     if normalize:
         queries = F.normalize(queries, dim=-1)
-        target_features = F.normalize(target_features, dim=1)
-    values: Tensor = torch.einsum("bnc,bchw->bnhw", queries, target_features)
+    values: Tensor = torch.bmm(queries, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
+    if normalize:
+        norms = torch.linalg.vector_norm(target_features, dim=1) if target_norms is None else target_norms
+        values = values / norms[:, None].clamp_min(_SMALLEST_NORM)
     return values
 
 
@@ -74,8 +86,7 @@ def sample_bilinear(
 
 def _gather_cells(maps: Tensor, index: Tensor) -> Tensor:
     """(B, C, h, w) at flat cells (B, M) -> (B, M, C)."""
-    flat = maps.flatten(2).transpose(1, 2)
-    return flat.gather(1, index[..., None].expand(-1, -1, maps.shape[1]))
+    return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
 
 def _bilinear_corners(cells: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +137,9 @@ def match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
     """softmax(correlation / temperature) over all cells (Eq. 4)."""
-    return log_match_probability(correlation, temperature=temperature).exp()
+    _check_positive("temperature", temperature)
+    scores = full_precision(correlation) / temperature
+    return scores.flatten(2).softmax(dim=-1).view_as(scores)
 
 
 def log_match_probability(
@@ -208,6 +221,7 @@ def bilinear_nearest_neighbor(
     query_cells: Float[Tensor, "batch points 2"],
     *,
     normalize: bool = True,
+    target_norms: Float[Tensor, "batch h2 w2"] | None = None,
 ) -> Float[Tensor, "batch points 2"]:
     """Arg-max of each of the four cells around a query, blended with the query's bilinear weights.
 
@@ -222,9 +236,9 @@ def bilinear_nearest_neighbor(
     """
     height, width = source_features.shape[-2:]
     index, weight = _bilinear_corners(query_cells.to(full_precision(source_features[:0]).dtype), height, width)
-    corners = torch.stack([index % width, index.div(width, rounding_mode="floor")], dim=-1).to(weight.dtype)
-    correlation = correlate(source_features, target_features, corners.flatten(1, 2), normalize=normalize)
-    found = nearest_neighbor(correlation).unflatten(1, corners.shape[1:3])
+    corners = _gather_cells(full_precision(source_features), index.flatten(1))
+    correlation = _similarity(corners, full_precision(target_features), normalize=normalize, target_norms=target_norms)
+    found = nearest_neighbor(correlation).unflatten(1, index.shape[1:])
     blended: Tensor = (found * weight[..., None]).sum(dim=2)
     return blended
 

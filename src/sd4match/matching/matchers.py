@@ -80,8 +80,10 @@ class BilinearNearestNeighbor:
 
     def __call__(self, correlation: Correlation) -> Matches:
         """Match by blended arg-max."""
-        source, target = correlation.source.values, correlation.target.values
-        cells = functional.bilinear_nearest_neighbor(source, target, correlation.query_cells)
+        source, target = correlation.source.values, correlation.target
+        cells = functional.bilinear_nearest_neighbor(
+            source, target.values, correlation.query_cells, target_norms=target.norms
+        )
         return matches_at(cells, correlation, temperature=self.temperature)
 
 

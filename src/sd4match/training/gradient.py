@@ -10,14 +10,13 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from sd4match.backbones.cached import CachedBackbone
-from sd4match.data.collate import join_views
 from sd4match.errors import TrainingError
+from sd4match.extraction import pair_maps
 from sd4match.matching.correlation import correlate_maps
-from sd4match.prompting.pairing import pair_prompts
 from sd4match.protocols import KnowsFloor, MatchingLoss, PromptProvider
 from sd4match.settings import TrainingSettings
 from sd4match.training.batches import Batches, BatchPlan
-from sd4match.types import FeatureMap, Keypoints, PairBatch, PromptEmbedding, Sampling, TrainingNoise
+from sd4match.types import FeatureMap, Keypoints, PairBatch, Sampling, TrainingNoise
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,9 @@ class Gradient:
         settings, batch = self.settings.sampling, self.plan.batch_size
         noise = TrainingNoise(self.settings.seed, step, (*places, *(batch + place for place in places)))
         sampling = Sampling(settings.timestep, settings.ensemble_size, noise, settings.posterior)
-        latents = self.backbone.encode(join_views(pairs.source.views["backbone"], pairs.target.views["backbone"]))
         kind = next((weights.device.type for weights in self.backbone.parameters()), "cpu")
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            source, target = pair_prompts(self.prompt, pairs.source, pairs.target)
-            prompts = PromptEmbedding(torch.cat([source.values, target.values]))
-            maps = self.backbone.extract(latents, prompts, sampling)
-        return maps[: len(pairs)], maps[len(pairs) :]
+            return pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, sampling)
 
     def _compare(
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints

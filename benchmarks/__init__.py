@@ -1,0 +1,1 @@
+"""How fast, against loops shaped like the reference's and against what the arithmetic allows."""
