@@ -21,7 +21,6 @@ from sd4match.backbones.layers import parse_layers
 from sd4match.backbones.noise import image_noise, noisy_latents
 from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _sketch
 from sd4match.backbones.unet import features_at
-from sd4match.data.collate import stack_views
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.matching.correlation import correlate_maps
@@ -31,7 +30,7 @@ from sd4match.prompting.artifact import same_weights
 from sd4match.prompting.fixed import EmptyPrompt
 from sd4match.protocols import Backbone, TextEncoder
 from sd4match.testing import FakeBackbone, random_photo
-from sd4match.types import EvaluationNoise, ImageBatch, PromptEmbedding, Sampling, TrainingNoise
+from sd4match.types import EvaluationNoise, ImageBatch, PromptEmbedding, Sampling, TrainingNoise, Views
 
 
 def empty(backbone) -> PromptEmbedding:
@@ -39,7 +38,7 @@ def empty(backbone) -> PromptEmbedding:
 
 
 def latents_of(backbone, *seeds):
-    return backbone.encode(stack_views([backbone.prepare(random_photo(seed=seed)) for seed in seeds]))
+    return backbone.encode(Views.of([backbone.prepare(random_photo(seed=seed)) for seed in seeds]))
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +273,7 @@ def test_wrong_input_is_named(mini):
     with pytest.raises(InputError, match="timestep"):
         mini.extract(latents, empty(mini), Sampling(1000))
     with pytest.raises(ShapeError, match="expected views"):
-        mini.encode(stack_views([FakeBackbone().prepare(random_photo())]))
+        mini.encode(Views.of([FakeBackbone().prepare(random_photo())]))
     with pytest.raises(InputError, match="multiple of 16"):
         StableDiffusionBackbone.from_folder("mini", image_size=90)
 
@@ -305,7 +304,7 @@ def test_damaged_folders_are_one_clear_error(other_model, tmp_path, damage):
 def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
     inner = FakeBackbone()
     cached = CachedBackbone(inner)
-    views = stack_views([inner.prepare(random_photo(seed=seed)) for seed in (0, 1, 0)])
+    views = Views.of([inner.prepare(random_photo(seed=seed)) for seed in (0, 1, 0)])
     first, second = cached.encode(views), cached.encode(views)
     assert inner.encoded == 2
     assert torch.equal(first.mean, inner.encode(views).mean)
@@ -313,7 +312,7 @@ def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
     inner.encoded = 0
     small = CachedBackbone(inner, max_bytes=1)
     for seed in (0, 1, 0):
-        small.encode(stack_views([inner.prepare(random_photo(seed=seed))]))
+        small.encode(Views.of([inner.prepare(random_photo(seed=seed))]))
     assert inner.encoded == 3
     assert isinstance(cached, Backbone)
     assert isinstance(inner, Backbone)
@@ -321,7 +320,7 @@ def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
 
 def test_cached_features_are_the_same(mini):
     cached = CachedBackbone(mini)
-    views = stack_views([mini.prepare(random_photo(seed=5))])
+    views = Views.of([mini.prepare(random_photo(seed=5))])
     with torch.no_grad():
         plain = mini.extract(mini.encode(views), empty(mini), Sampling(40))
         for _ in range(2):
@@ -335,10 +334,10 @@ def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
     sampling = Sampling(150, 2, EvaluationNoise(2), "member")
     views = [mini.prepare(random_photo(seed=seed)) for seed in range(4)]
     with torch.no_grad():
-        whole = mini.extract(mini.encode(stack_views(views)), empty(mini), sampling).values
+        whole = mini.extract(mini.encode(Views.of(views)), empty(mini), sampling).values
         for start in range(0, 4, size):
             rows = order[start : start + size]
-            part = backbone.extract(backbone.encode(stack_views([views[row] for row in rows])), empty(mini), sampling)
+            part = backbone.extract(backbone.encode(Views.of([views[row] for row in rows])), empty(mini), sampling)
             assert (part.values - whole[list(rows)]).abs().max() <= 1e-4 * whole.abs().max()
 
 

@@ -162,9 +162,9 @@ def test_shards_and_variants_load(change, other_model, tmp_path):
     change(folder)
     changed, plain = (StableDiffusionBackbone.from_folder(str(f)) for f in (folder, other_model))
     assert same_weights(changed.fingerprint, plain.fingerprint)
-    from sd4match.data.collate import stack_views
+    from sd4match.types import Views
 
-    views = stack_views([plain.prepare(random_photo())])
+    views = Views.of([plain.prepare(random_photo())])
     prompt = PromptEmbedding(torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
         one, other = (b.extract(b.encode(views), prompt, Sampling(9)).values for b in (changed, plain))
@@ -247,13 +247,13 @@ def test_cleandift_is_a_unet_laid_over_its_model(other_model, tmp_path, monkeypa
 def test_transformer_features_are_those_of_the_whole_model(kind, facet, layer, tmp_path):
     from transformers import AutoModel
 
-    from sd4match.data.collate import stack_views
+    from sd4match.types import Views
 
     folder = write_random_transformer(tmp_path / kind, kind=kind)
     side = 98 if kind == "dinov2" else 96
     backbone = VisionTransformerBackbone.from_folder(str(folder), layer=layer, facet=facet, image_size=side)
     model = AutoModel.from_pretrained(folder).eval()
-    views = stack_views([backbone.prepare(random_photo(seed=seed)) for seed in (0, 1)])
+    views = Views.of([backbone.prepare(random_photo(seed=seed)) for seed in (0, 1)])
     options = {} if kind == "dinov2" else {"interpolate_pos_encoding": True}
     seen = {}
     blocks = model.encoder.layer if kind == "dinov2" else model.layers

@@ -11,7 +11,7 @@ import references
 from sd4match import registry
 from sd4match.backbones.fusion import Fusion
 from sd4match.config import ExperimentConfig, build, load_preset
-from sd4match.data.collate import join_views, make_images, stack_views
+from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
 from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.geometry import pad_frame, squash_frame
@@ -40,7 +40,7 @@ class Padded(FakeBackbone):
 
 
 def maps_of(backbone, *photos, prompt=None):
-    latents = backbone.encode(stack_views([backbone.prepare(photo) for photo in photos]))
+    latents = backbone.encode(Views.of([backbone.prepare(photo) for photo in photos]))
     return backbone.extract(latents, prompt, Sampling(0))
 
 
@@ -73,9 +73,9 @@ def test_parts_are_normalised_weighted_and_laid_on_the_firsts_grid():
 def test_views_of_all_parts_travel_together():
     backbone = Fusion([FakeBackbone(), Fusion([Padded(), Padded(side=32)])])
     views = [backbone.prepare(random_photo(seed=seed)) for seed in range(3)]
-    batch = stack_views(views)
+    batch = Views.of(views)
     assert [other.pixels.shape[-1] for other in (batch.others[0], batch.others[0].others[0])] == [48, 32]
-    joined = join_views(batch[[0]], batch[[1, 2]])
+    joined = batch[[0]] + batch[[1, 2]]
     assert torch.equal(joined.others[0].others[0].pixels, batch.others[0].others[0].pixels)
     assert joined.others[0].keys == batch.others[0].keys
 

@@ -6,12 +6,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2
 
 from sd4match.backbones.cached import CachedImageEncoder
 from sd4match.backbones.image_encoders import Dinov2Encoder
-from sd4match.data.collate import stack_views
 from sd4match.errors import CheckpointError
 from sd4match.geometry import to_model
 from sd4match.protocols import ImageEncoder
 from sd4match.registry import image_encoders
 from sd4match.testing import FakeBackbone, FakeImageEncoder, FakeTextEncoder, random_photo
+from sd4match.types import Views
 
 SIZES = [(300, 200), (200, 333), (256, 256), (60, 90)]
 
@@ -40,7 +40,7 @@ def test_encoders_are_the_models_they_load(folders, kind):
         backbone=FakeBackbone(text=FakeTextEncoder()),
     )
     assert isinstance(encoder, ImageEncoder)
-    views = stack_views([encoder.prepare(random_photo(size, seed=i)) for i, size in enumerate(SIZES)])
+    views = Views.of([encoder.prepare(random_photo(size, seed=i)) for i, size in enumerate(SIZES)])
     found = encoder.encode(views)
     model_class = Dinov2Model if kind == "dinov2" else CLIPVisionModelWithProjection
     with torch.no_grad():
@@ -102,12 +102,12 @@ def test_a_photo_is_encoded_once():
     inner = Counting()
     encoder = CachedImageEncoder(inner)
     one, two, three = (encoder.prepare(random_photo(seed=seed)) for seed in range(3))
-    first = encoder.encode(stack_views([one, two, one]))
-    again = encoder.encode(stack_views([two, three]))
+    first = encoder.encode(Views.of([one, two, one]))
+    again = encoder.encode(Views.of([two, three]))
     assert inner.seen == 3
     assert torch.equal(first.local[1], again.local[0])
-    assert torch.equal(again.pooled, inner.encode(stack_views([two, three])).pooled)
+    assert torch.equal(again.pooled, inner.encode(Views.of([two, three])).pooled)
     small = CachedImageEncoder(inner := Counting(), max_bytes=1)
-    small.encode(stack_views([one, two]))
-    torch.testing.assert_close(small.encode(stack_views([one, two])).local, first.local[:2])
+    small.encode(Views.of([one, two]))
+    torch.testing.assert_close(small.encode(Views.of([one, two])).local, first.local[:2])
     assert inner.seen > 2

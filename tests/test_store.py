@@ -5,8 +5,9 @@ import threading
 import pytest
 import torch
 
+from sd4match.digests import digest
 from sd4match.errors import SD4MatchError
-from sd4match.store import DamagedEntryWarning, Store, digest
+from sd4match.store import DamagedEntryWarning, Store
 
 
 def test_digests_tell_content_apart():

@@ -49,7 +49,7 @@ def step(weights: str, at_once: int, *, checkpointing: bool, precision: str) -> 
         backbone=backbone, prompt=parts.prompt, loss=parts.loss, settings=settings, batches=batches,
         plan=BatchPlan(at_once, devices=1, per_device=at_once), precision=precision,
     )  # fmt: skip
-    pairs = batches.pairs(1, range(at_once))
+    pairs = batches.pairs((1, range(at_once)))
     for side in (pairs.source, pairs.target):
         backbone.encode(side.views["backbone"])
     encoded = peak(device)

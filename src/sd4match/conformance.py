@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sd4match.data.collate import stack_views
 from sd4match.protocols import Backbone
 from sd4match.testing import random_photo
-from sd4match.types import EvaluationNoise, FeatureMap, ImageFrame, Latents, PromptEmbedding, Sampling
+from sd4match.types import EvaluationNoise, FeatureMap, ImageFrame, Latents, PromptEmbedding, Sampling, Views
 
 _SIZES = ((40, 60), (70, 30), (50, 50))
 
@@ -43,7 +42,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
 
     def features(rows: list[int]) -> FeatureMap:
         with torch.no_grad():
-            latents = backbone.encode(stack_views([views[row] for row in rows]))
+            latents = backbone.encode(Views.of([views[row] for row in rows]))
             chosen = None if prompts is None else PromptEmbedding(prompts[rows])
             return backbone.extract(latents, chosen, sampling)
 
@@ -54,7 +53,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
     assert (features([2, 0, 1]).values - whole.values[[2, 0, 1]]).abs().max() <= limit, "order changes features"
     assert (features([1]).values - whole.values[1:2]).abs().max() <= limit, "batch size changes features"
     if prompts is not None:
-        _check_prompt(backbone, backbone.encode(stack_views(views[:2])), prompts[:2], sampling)
+        _check_prompt(backbone, backbone.encode(Views.of(views[:2])), prompts[:2], sampling)
 
 
 def _prompts(backbone: Backbone, count: int) -> torch.Tensor | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from sd4match.data.collate import join_views
 from sd4match.prompting.pairing import pair_prompts
 from sd4match.protocols import Backbone, PromptProvider
 from sd4match.types import FeatureMap, ImageBatch, PromptEmbedding, Sampling
@@ -22,7 +21,7 @@ def pair_maps(
         target: their partners.
         sampling: of the 2 B photos, sources first.
     """
-    latents = backbone.encode(join_views(source.views["backbone"], target.views["backbone"]))
+    latents = backbone.encode(source.views["backbone"] + target.views["backbone"])
     own, partners = pair_prompts(prompt, source, target)
     prompts = [side.values.expand(len(source), -1, -1) for side in (own, partners)]
     maps = backbone.extract(latents, PromptEmbedding(torch.cat(prompts)), sampling)

@@ -37,7 +37,7 @@ Reference = Literal["box", "photo"]
 """Alpha is a share of the longer side of the target's box, or of its photo."""
 
 Prepare = Callable[[Photo], View]
-"""A photo -> somebody's view of it. Needs no weights."""
+"""A photo -> somebody's view of it. Needs no weights, depends on the photo alone, is called from several threads."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Backbone(Protocol):
     """Identifies the weights, robust to their dtype; "unknown" if it cannot."""
 
     def prepare(self, photo: Photo) -> View:
-        """The photo in this backbone's frame. Needs no weights, so it runs in loader workers."""
+        """The photo in this backbone's frame. Needs no weights, so it runs on the loader's threads."""
 
     def encode(self, views: Views) -> Latents:
         """Moments of the posterior. Does not depend on the prompt."""
@@ -250,4 +250,4 @@ class PairDataset(Protocol):
         """All pairs in order."""
 
     def photo(self, image_id: str) -> Photo:
-        """The photo of an id that stands in a pair, in the frame of its annotations."""
+        """The photo of an id that stands in a pair, in the frame of its annotations; asked for from several threads."""

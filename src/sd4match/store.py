@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import warnings
@@ -15,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sd4match.digests import bytes_of
 from sd4match.errors import SD4MatchError
 from sd4match.files import PART, read_safetensors, remove, to_safetensors, write_atomically
-from sd4match.types import Views
 
 _ENDING = ".safetensors"
 _ABANDONED_SECONDS = 3600
@@ -27,34 +26,6 @@ _WRITERS = 8
 
 class DamagedEntryWarning(UserWarning):
     """A file of a store could not be read; what it held is computed again."""
-
-
-def digest(*parts: object) -> str:
-    """A name for content: of the bytes of tensors, and of the text of everything else.
-
-    >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
-    (True, False)
-    """
-    state = hashlib.blake2b(digest_size=20)
-    for part in parts:
-        if isinstance(part, Tensor):
-            content = f"{part.dtype} {tuple(part.shape)} ".encode() + _bytes(part)
-        else:
-            content = repr(part).encode()
-        state.update(len(content).to_bytes(8, "little") + content)
-    return state.hexdigest()
-
-
-def view_digest(views: Views, row: int) -> str:
-    """Of all that a model sees of a photo: frame, key and transformed pixels; a flipped photo is another one."""
-    others = (view_digest(other, row) for other in views.others)
-    return digest(views.pixels[row], views.frames[row], views.keys[row], *others)
-
-
-def weights_digest(*modules: torch.nn.Module) -> str:
-    """Of every weight and buffer of some modules, with its dtype."""
-    found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
-    return digest(*(part for item in sorted(found, key=lambda item: item[0]) for part in item))
 
 
 class Store:
@@ -238,14 +209,10 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "sd4match"
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     total = 0
     for name, value in sorted(tensors.items()):
-        total = zlib.crc32(_bytes(value), zlib.crc32(name.encode(), total))
+        total = zlib.crc32(bytes_of(value), zlib.crc32(name.encode(), total))
     return str(total)
 
 

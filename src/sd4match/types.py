@@ -7,7 +7,7 @@ Points are (x, y) in the pixels of the original photo, pixel centres at whole nu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from sd4match.digests import digest
 from sd4match.errors import PhotoError, ShapeError
 
 Size = tuple[int, int]
@@ -130,26 +131,57 @@ class View:
     others: tuple[View, ...] = ()
     """What the further parts of a backbone that is made of several want to see."""
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that a model sees of the photo: frame, key and transformed pixels; a flipped photo is another one."""
+        return digest(self.pixels, self.frame, self.key, *(other.digest for other in self.others))
+
 
 @dataclass(frozen=True)
 class Views:
-    """A batch of views of one size."""
+    """A batch of views of one size. Their pixels are stacked when a model asks for them: what is kept needs none."""
 
-    pixels: Float[Tensor, "batch 3 height width"]
-    frames: tuple[ImageFrame, ...]
-    keys: tuple[str, ...]
-    others: tuple[Views, ...] = ()
-    """Of the further parts; see `View`."""
+    views: tuple[View, ...]
+
+    @classmethod
+    def of(cls, views: Iterable[View]) -> Views:
+        """A batch from single views."""
+        return cls(tuple(views))
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @cached_property
+    def pixels(self) -> Float[Tensor, "batch 3 height width"]:
+        """All of them."""
+        return torch.stack([view.pixels for view in self.views])
+
+    @property
+    def frames(self) -> tuple[ImageFrame, ...]:
+        """Of each."""
+        return tuple(view.frame for view in self.views)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of each."""
+        return tuple(view.key for view in self.views)
+
+    @property
+    def others(self) -> tuple[Views, ...]:
+        """Of the further parts; see `View`."""
+        return tuple(Views(others) for others in zip(*(view.others for view in self.views), strict=True))
 
     def __getitem__(self, rows: Sequence[int]) -> Views:
         """The views of some of the photos."""
-        chosen = list(rows)
-        frames, keys = (tuple(part[i] for i in chosen) for part in (self.frames, self.keys))
-        return Views(self.pixels[chosen], frames, keys, tuple(other[chosen] for other in self.others))  # type: ignore[arg-type]
+        return Views(tuple(self.views[row] for row in rows))
+
+    def __add__(self, more: Views) -> Views:
+        """One batch of two."""
+        return Views(self.views + more.views)
 
     def each(self) -> Iterator[Views]:
         """Every photo as a batch of its own: what is computed so has the same bits whatever its batch was."""
-        return (self[[row]] for row in range(len(self.keys)))
+        return (Views((view,)) for view in self.views)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from sd4match.digests import digest
 from sd4match.errors import SD4MatchError
 from sd4match.protocols import Backbone, EncodesByWeights, ImageEncoder, TextEncoder
 from sd4match.spec import FeatureSpec, ImageFeatureSpec
-from sd4match.store import Cache, digest, view_digest
+from sd4match.store import Cache
 from sd4match.types import FeatureMap, ImageFeatures, Latents, Photo, PromptEmbedding, Sampling, View, Views
 
 
@@ -39,7 +40,7 @@ class _Kept:
 
     def rows(self, views: Views, compute: Callable[[Views], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `compute` gives for all views, computed for those that are not kept."""
-        names = [view_digest(views, row) for row in range(len(views.keys))]
+        names = [view.digest for view in views.views]
         found: dict[str, tuple[Tensor, ...]] = {}
         for row, name in enumerate(names):
             if name not in found:

@@ -39,7 +39,7 @@ def pad(photo: Photo, side: int) -> View:
 
 def _signed(image: Image.Image) -> torch.Tensor:
     """(3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
 
 
 def crop_centre(

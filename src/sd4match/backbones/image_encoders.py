@@ -12,10 +12,10 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedM
 
 from sd4match.backbones.cached import CachedImageEncoder, beside
 from sd4match.backbones.frames import crop_centre
+from sd4match.digests import digest, weights_digest
 from sd4match.errors import CheckpointError, InputError
 from sd4match.protocols import Backbone
 from sd4match.spec import ImageFeatureSpec
-from sd4match.store import digest, weights_digest
 from sd4match.types import ImageFeatures, Photo, PromptEmbedding, Sampling, View, Views
 
 _SIDE = 224

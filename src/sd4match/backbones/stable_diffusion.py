@@ -21,9 +21,9 @@ from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.text import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
+from sd4match.digests import weights_digest
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
-from sd4match.store import weights_digest
 from sd4match.types import (
     FeatureMap,
     ImageFrame,

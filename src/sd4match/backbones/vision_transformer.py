@@ -12,9 +12,9 @@ from transformers import AutoModel, PreTrainedModel
 from sd4match.backbones.checkpoints import find_checkpoint, read_json
 from sd4match.backbones.frames import pad, squash
 from sd4match.backbones.transformer_spec import transformer_spec
+from sd4match.digests import digest, weights_digest
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
-from sd4match.store import digest, weights_digest
 from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

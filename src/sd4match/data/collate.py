@@ -7,51 +7,47 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from sd4match.data.loading import Prepared, prepare_all
+from sd4match.errors import PhotoError
 from sd4match.protocols import PairDataset, PairRecord, Prepare
-from sd4match.types import ImageBatch, Keypoints, PairBatch, Photo, View, Views
+from sd4match.types import ImageBatch, Keypoints, PairBatch, Photo, Views
 
 
 def make_images(
     photos: Sequence[Photo], categories: Sequence[str | None], prepare: Mapping[str, Prepare]
 ) -> ImageBatch:
     """Every photo in the frame of everyone who will look at it, from one decoding."""
-    views = {name: stack_views([function(photo) for photo in photos]) for name, function in prepare.items()}
-    return ImageBatch(views, tuple(categories), tuple(photos))
+    views = [{name: function(photo) for name, function in prepare.items()} for photo in photos]
+    return collate([Prepared(photo, own) for photo, own in zip(photos, views, strict=True)], categories)
 
 
-def stack_views(views: Sequence[View]) -> Views:
-    """A batch from single views."""
-    return Views(
-        torch.stack([view.pixels for view in views]),
-        tuple(view.frame for view in views),
-        tuple(view.key for view in views),
-        tuple(stack_views(others) for others in zip(*(view.others for view in views), strict=True)),
-    )
-
-
-def join_views(one: Views, other: Views) -> Views:
-    """Two batches of the same makers as one."""
-    others = tuple(join_views(a, b) for a, b in zip(one.others, other.others, strict=True))
-    return Views(torch.cat([one.pixels, other.pixels]), one.frames + other.frames, one.keys + other.keys, others)
+def collate(prepared: Sequence[Prepared], categories: Sequence[str | None]) -> ImageBatch:
+    """A batch of prepared photos."""
+    views = {name: Views.of(one.views[name] for one in prepared) for name in prepared[0].views}
+    return ImageBatch(views, tuple(categories), tuple(one.photo for one in prepared))
 
 
 def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:
-    """Pairs with their photos; points padded to the longest record with invisible ones at (0, 0)."""
-    source, target = zip(*(record.sides for record in records), strict=True)
+    """Pairs with their photos; points padded to the longest record with invisible ones at (0, 0).
+
+    Raises:
+        PhotoError: one cannot be read.
+    """
+    sides = [side for record in records for side in record.sides]
+    prepared = []
+    for one in prepare_all(dataset, [image_id for image_id, _ in sides], prepare):
+        if isinstance(one, PhotoError):
+            raise one
+        prepared.append(one)
+    categories = [category for _, category in sides]
     visible = pad_points([record.visible for record in records]).bool()
     return PairBatch(
-        source=_images(source, dataset, prepare),
-        target=_images(target, dataset, prepare),
+        source=collate(prepared[::2], categories[::2]),
+        target=collate(prepared[1::2], categories[1::2]),
         source_points=Keypoints(pad_points([record.source_points for record in records]).float(), visible),
         target_points=Keypoints(pad_points([record.target_points for record in records]).float(), visible),
         pair_ids=tuple(record.pair_id for record in records),
     )
-
-
-def _images(
-    sides: Sequence[tuple[str, str | None]], dataset: PairDataset, prepare: Mapping[str, Prepare]
-) -> ImageBatch:
-    return make_images([dataset.photo(one) for one, _ in sides], [category for _, category in sides], prepare)
 
 
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sd4match.data.collate import make_images
+from sd4match.data.collate import collate
+from sd4match.data.loading import Ahead, Prepared, prepare_all
+from sd4match.digests import digest
 from sd4match.errors import PhotoError, SD4MatchError
 from sd4match.evaluation.counting import Progress
 from sd4match.evaluation.processes import Processes
 from sd4match.prompting.pairing import wanted_views
 from sd4match.protocols import Backbone, PairDataset, PromptProvider
-from sd4match.store import Store, digest, view_digest
+from sd4match.store import Store
 from sd4match.types import FeatureMap, ImageBatch, ImageFrame, PromptEmbedding, Sampling
 
 Side = tuple[str, str | None]
@@ -66,6 +68,7 @@ class PhotoMaps:
         self.batch_size = batch_size
         self.max_bytes = max_bytes
         self.device = device
+        self._views = wanted_views(backbone, prompt)
         self.bad: dict[Side, str] = {}
         """Photos that could not be read, and why."""
         self._kept: dict[Side, _Kept] = {}
@@ -94,8 +97,13 @@ class PhotoMaps:
         failure = None
         done = 0
         try:
-            for batch in processes.mine(batches):
-                self._make({side: wanted[side] for side in batch}, skip_bad=skip_bad)
+            own = list(processes.mine(batches))
+            ahead: Ahead[list[Side], list[Prepared | PhotoError]] = Ahead(
+                lambda batch: prepare_all(self.dataset, [wanted[side][0][0] for side in batch], self._views)
+            )
+            for batch, following in zip(own, [*own[1:], None], strict=True):
+                prepared = ahead.get(batch, then=following)
+                self._make({side: wanted[side] for side in batch}, prepared, skip_bad=skip_bad)
                 done += len(batch)
                 progress("photos", min(done * processes.count, len(wanted)), len(wanted))
         except SD4MatchError as error:
@@ -104,29 +112,34 @@ class PhotoMaps:
         self._kept = dict(processes.gather(list(self._kept.items())))
         self.bad = dict(processes.gather(list(self.bad.items())))
 
-    def _make(self, batch: Mapping[Side, tuple[Side, str]], *, skip_bad: bool) -> None:
+    def _make(
+        self,
+        batch: Mapping[Side, tuple[Side, str]],
+        prepared: Sequence[Prepared | PhotoError],
+        *,
+        skip_bad: bool,
+    ) -> None:
         photos = {}
-        for side, ((name, _), pair) in batch.items():
-            try:
-                photos[side] = self.dataset.photo(name)
-            except PhotoError as error:
-                if not skip_bad:
-                    raise PhotoError(f"pair {pair}: {error}") from None
-                self.bad[side] = str(error)
+        for (side, (_, pair)), one in zip(batch.items(), prepared, strict=True):
+            if isinstance(one, Prepared):
+                photos[side] = one
+            elif skip_bad:
+                self.bad[side] = str(one)
+            else:
+                raise PhotoError(f"pair {pair}: {one}")
         if not photos:
             return
-        categories = [batch[side][0][1] for side in photos]
-        images = make_images(list(photos.values()), categories, wanted_views(self.backbone, self.prompt))
+        images = collate(list(photos.values()), [batch[side][0][1] for side in photos])
         prompts = self.prompt(images).values
         prompts = prompts.expand(len(photos), -1, -1)
         views = images.views["backbone"]
         kept = [
-            _Kept(digest(*self._origin, self.sampling, view_digest(views, row), prompt), views.frames[row])
+            _Kept(digest(*self._origin, self.sampling, views.views[row].digest, prompt), views.frames[row])
             for row, prompt in enumerate(prompts)
         ]
-        if not all(one.key in self.store for one in kept):
-            for one, features in zip(kept, self._extract(images, prompts), strict=True):
-                self.store.put(one.key, {"values": features.values[0]}, _metadata(features))
+        if not all(new.key in self.store for new in kept):
+            for new, features in zip(kept, self._extract(images, prompts), strict=True):
+                self.store.put(new.key, {"values": features.values[0]}, _metadata(features))
         self._kept |= dict(zip(photos, kept, strict=True))
 
     def _extract(self, images: ImageBatch, prompts: Tensor) -> list[FeatureMap]:
@@ -147,7 +160,8 @@ class PhotoMaps:
         if kept.key not in self._memory:
             entry = self.store.get(kept.key)
             if entry is None:  # damaged or deleted since phase one
-                self._make({side: ((photo, category), "")}, skip_bad=False)
+                prepared = prepare_all(self.dataset, [photo], self._views)
+                self._make({side: ((photo, category), "")}, prepared, skip_bad=False)
                 kept = self._kept[side]
                 entry = self.store.get(kept.key)
                 assert entry is not None

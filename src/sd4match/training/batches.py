@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sd4match.data.collate import make_pairs
+from sd4match.data.loading import Ahead
 from sd4match.errors import ConfigError, DatasetError, PhotoError
 from sd4match.protocols import PairDataset, PairRecord, Prepare
 from sd4match.types import PairBatch
+
+Piece = tuple[int, range]
+"""A step, and places in its batch that a device takes at once."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Batches:
         self.views = views
         self.seed = seed
         self.batch_size = batch_size
+        self._ahead = Ahead(self._load)
 
     def chosen(self, step: int) -> list[int]:
         """The data set's numbers of a step's pairs; a step sees a pair once, if there are enough."""
@@ -99,12 +104,20 @@ class Batches:
         few = len(self.data) < self.batch_size
         return [int(one) for one in rng.choice(len(self.data), size=self.batch_size, replace=few)]
 
-    def pairs(self, step: int, places: Sequence[int]) -> PairBatch:
+    def pairs(self, piece: Piece, *, then: Piece | None = None) -> PairBatch:
         """The pairs at some places of a step's batch, with their photos.
+
+        Args:
+            piece: step and places.
+            then: what will be asked for next, to be loaded meanwhile.
 
         Raises:
             DatasetError, PhotoError: one cannot be read; names file and pair.
         """
+        return self._ahead.get(piece, then=then)
+
+    def _load(self, piece: Piece) -> PairBatch:
+        step, places = piece
         numbers = [self.chosen(step)[place] for place in places]
         try:
             return make_pairs([self.data[number] for number in numbers], self.data, self.views)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -15,7 +16,7 @@ from sd4match.extraction import pair_maps
 from sd4match.matching.correlation import correlate_maps
 from sd4match.protocols import KnowsFloor, MatchingLoss, PromptProvider
 from sd4match.settings import TrainingSettings
-from sd4match.training.batches import Batches, BatchPlan
+from sd4match.training.batches import Batches, BatchPlan, Piece
 from sd4match.types import FeatureMap, Keypoints, PairBatch, Sampling, TrainingNoise
 
 
@@ -83,7 +84,7 @@ class Gradient:
         while True:
             begin()
             try:
-                return sum((self._piece(step, places) for places in self.plan.places(process)), start=Sums())
+                return self._pieces(step, process)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
@@ -97,9 +98,15 @@ class Gradient:
             self.plan = self.plan.smaller()
             self.on_plan(self.plan)
 
-    def _piece(self, step: int, places: range) -> Sums:
-        """Forward and backward of some of the step's pairs."""
-        pairs = self.batches.pairs(step, places)
+    def _pieces(self, step: int, process: int) -> Sums:
+        own = self.plan.places(process)
+        pieces = [(step, places) for places in own]
+        return sum((self._piece(*pair) for pair in pairwise([*pieces, (step + 1, own[0])])), start=Sums())
+
+    def _piece(self, piece: Piece, then: Piece) -> Sums:
+        """Forward and backward of some of the step's pairs, while the next ones are loaded."""
+        step, places = piece
+        pairs = self.batches.pairs(piece, then=then)
         source, target = self._maps(pairs, step, places)
         device = source.values.device
         queries, truth = (

@@ -1,0 +1,36 @@
+"""Names for content."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+
+def digest(*parts: object) -> str:
+    """A name for content: of the bytes of tensors, and of the text of everything else.
+
+    >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
+    (True, False)
+    """
+    state = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        if isinstance(part, Tensor):
+            header, content = f"{part.dtype} {tuple(part.shape)} ".encode(), bytes_of(part)
+        else:
+            header, content = b"", memoryview(repr(part).encode())
+        state.update((len(header) + content.nbytes).to_bytes(8, "little") + header)
+        state.update(content)
+    return state.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Its content, not copied if it lies in one piece in the CPU's memory."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """Of every weight and buffer of some modules, with its dtype."""
+    found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
+    return digest(*(part for item in sorted(found, key=lambda item: item[0]) for part in item))
