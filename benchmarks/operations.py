@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.models import build_unet, build_vae
+from benchmarks.models import build_text_encoder, build_unet, build_vae
 from sd4match.backbones.layers import Place
 from sd4match.backbones.unet import features_at, prune
 
 LAYER = Place(1, None)
+_ATTENTION = {torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+"""What attention is without a device's own kernel; nothing else of these models is made of them."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Operations:
     """The UNet up to the end of up-block 1."""
     backward: int
     """From the features there back to the prompt."""
+    text: int
+    """The text encoder, of one prompt, forward and backward."""
 
     @property
     def training_limit(self) -> float:
-        """Encode and whole UNet at every step, against kept latents and the UNet as far as it is read."""
-        return (self.encode + self.unet + self.backward) / (self.unet_to_layer + self.backward)
+        """Encode and whole UNet at every step, against kept latents and the UNet as far as it is read: of a pair."""
+        theirs, ours = self.encode + self.unet + self.backward, self.unet_to_layer + self.backward
+        return (2 * theirs + self.text) / (2 * ours + self.text)
 
     def features_limit(self, members: int, *, kept: bool) -> float:
         """An encoding for each member, against one, or none."""
@@ -42,27 +48,40 @@ class Operations:
         return (self.encode + members * self.unet) / (members * self.unet_to_layer)
 
 
-def count(*, quarter: bool, image_size: int) -> Operations:
-    """Count a model at a size; no arithmetic is done."""
+def count(*, quarter: bool, image_size: int, attention: bool = True) -> Operations:
+    """Count a model at a size; no arithmetic is done.
+
+    Args:
+        quarter: the small one.
+        image_size: in pixels.
+        attention: with the products of queries, keys and values, which some counters leave out.
+    """
+
+    def counted(work: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return sum(
+            flops
+            for operation, flops in counter.get_flop_counts()["Global"].items()
+            if attention or operation not in _ATTENTION
+        )
+
     with torch.device("meta"):
-        unet, vae = build_unet(quarter=quarter).requires_grad_(False), build_vae(quarter=quarter).requires_grad_(False)
+        models = build_unet(quarter=quarter), build_vae(quarter=quarter), build_text_encoder(quarter=quarter)
+        unet, vae, clip = (model.requires_grad_(False) for model in models)
         photo = torch.empty(1, 3, image_size, image_size)
         latents = torch.empty(1, 4, image_size // 8, image_size // 8)
         prompt = torch.empty(1, 77, unet.config.cross_attention_dim)
         times = torch.zeros(1, dtype=torch.long)
         with torch.no_grad():
-            encode = _counted(lambda: vae.encode(photo))
-            whole = _counted(lambda: unet(latents, times, prompt))
+            encode = counted(lambda: vae.encode(photo))
+            whole = counted(lambda: unet(latents, times, prompt))
         prune(unet, [LAYER])
         learned = prompt.requires_grad_()
         with torch.no_grad():
-            to_layer = _counted(lambda: features_at(unet, latents, 261, learned, [LAYER]))
+            to_layer = counted(lambda: features_at(unet, latents, 261, learned, [LAYER]))
         features = features_at(unet, latents, 261, learned, [LAYER])[0]
-        backward = _counted(lambda: features.sum().backward())
-    return Operations(encode, whole, to_layer, backward)
-
-
-def _counted(work) -> int:  # type: ignore[no-untyped-def]
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
+        backward = counted(lambda: features.sum().backward())
+        tokens = torch.empty(1, 77, clip.config.hidden_size, requires_grad=True)
+        text = counted(lambda: clip.encoder(inputs_embeds=tokens).last_hidden_state.sum().backward())
+    return Operations(encode, whole, to_layer, backward, text)

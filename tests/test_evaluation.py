@@ -13,7 +13,7 @@ from sd4match.data.collate import pad_points
 from sd4match.data.subset import Subset, first, of_categories
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError
 from sd4match.evaluation.baselines import BASELINES, identity
-from sd4match.evaluation.counting import count
+from sd4match.evaluation.counting import count_pairs
 from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.evaluation.report import make_report, read_report, result, write_report
 from sd4match.evaluation.run import compare_reports
@@ -57,7 +57,7 @@ def scores_of(data, prompt=None, **options):
 
 def score(data, predict, rule):
     """Of any predictor."""
-    return count(data, lambda records: {"it": predict(records)}, {"it": rule})["it"]
+    return count_pairs(data, lambda records: {"it": predict(records)}, {"it": rule})["it"]
 
 
 @pytest.mark.parametrize("scope", ["dataset", "category", "image", "pair"])

@@ -90,6 +90,25 @@ def test_what_comes_next_is_loaded_meanwhile_and_once():
     assert loaded == [(1, True), (2, False)]
 
 
+def test_torch_starts_no_threads_in_ours_and_keeps_its_own_everywhere_else():
+    here = torch.get_num_threads()
+
+    def threads_of_torch(photo):
+        counts.append(torch.get_num_threads())
+        return squash(photo, (8, 8))
+
+    counts = []
+    Ahead(lambda key: prepare_all(FakePairs(), ["0", "1"], {"one": threads_of_torch})).get(0, then=1)
+    prepare_all(FakePairs(), ["0", "1"], {"one": threads_of_torch})
+    assert set(counts) == {1}
+    assert torch.get_num_threads() == here
+    elsewhere = []
+    other = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert elsewhere == [here]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_gets_threads_of_its_own():

@@ -11,7 +11,7 @@ from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
 from sd4match.prompting.artifact import UnknownWeightsWarning, load_prompt, read_prompt, save_prompt
 from sd4match.prompting.fixed import EmptyPrompt, TextPrompt, clean_category
-from sd4match.prompting.learned import SinglePrompt
+from sd4match.prompting.learned import ClassPrompt, SinglePrompt
 from sd4match.prompting.pairing import pair_prompts
 from sd4match.prompting.splice import encode_slots, random_slots
 from sd4match.protocols import PromptProvider
@@ -116,6 +116,25 @@ def test_pair_prompts_ask_a_pair_scope_once():
     assert provider.calls[1:] == [(one, None), (two, None)]
     assert source.values.item() == 2.0
     assert target.values.item() == 3.0
+    for scope in ("dataset", "category"):
+        provider.scope = scope
+        before = len(provider.calls)
+        source, target = pair_prompts(provider, one, two)
+        assert [images.categories for images, _ in provider.calls[before:]] == [one.categories + two.categories]
+        assert source.values.item() == target.values.item() == len(provider.calls)
+
+
+@pytest.mark.parametrize("kind", ["single", "class"])
+def test_what_a_batch_shares_goes_through_the_text_encoder_once(mini, monkeypatch, kind):
+    prompt = SinglePrompt(backbone=mini) if kind == "single" else ClassPrompt(backbone=mini, categories=("cat", "fish"))
+    rows = []
+    inner = mini.text.transform
+    monkeypatch.setattr(mini.text, "transform", lambda inputs: rows.append(len(inputs)) or inner(inputs))
+    source, target = pair_prompts(prompt, photos("cat", "fish", "cat"), photos("cat", "fish", "cat"))
+    assert sum(rows) == {"single": 1, "class": 2}[kind]
+    alone = [prompt(photos(category)).values for category in ("cat", "fish", "cat")]
+    torch.testing.assert_close(source.values, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(target.values, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 def test_file_and_back(mini, tmp_path):

@@ -121,7 +121,12 @@ class Measurement(Settings):
         return features.laid(frames, self.alignment, offset)
 
     def correlate(
-        self, source: FeatureMap, target: FeatureMap, query_points: Float[Tensor, "batch points 2"]
+        self,
+        source: FeatureMap,
+        target: FeatureMap,
+        query_points: Float[Tensor, "batch points 2"],
+        *,
+        corners: bool = False,
     ) -> Correlation:
         """Correlate points of the source photos with the target maps as this benchmark does.
 
@@ -129,10 +134,13 @@ class Measurement(Settings):
             source: B maps.
             target: B maps.
             query_points: (B, N, 2), in original pixels of the source photos.
+            corners: for a matcher that `ReadsCorners`.
         """
         from sd4match.matching.correlation import correlate_maps
 
-        return correlate_maps(self.placed(source), self.placed(target), query_points, query_mode=self.query)
+        return correlate_maps(
+            self.placed(source), self.placed(target), query_points, query_mode=self.query, corners=corners
+        )
 
     def correct(
         self,

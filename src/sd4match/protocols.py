@@ -141,6 +141,21 @@ class Matcher(Protocol):
 
 
 @runtime_checkable
+class FindsPlaces(Protocol):
+    """A matcher that can leave out the scores, for who only counts."""
+
+    def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """`Matches.points`."""
+
+
+@runtime_checkable
+class ReadsCorners(Protocol):
+    """A matcher that reads `Correlation.corners`, and so spares a product of its own where they are asked for."""
+
+    reads_corners: Literal[True]
+
+
+@runtime_checkable
 class MatchingLoss(Protocol):
     """Correlation and true places -> a number to minimise. Those that learn are `torch.nn.Module`s."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -196,6 +197,11 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.categories)
 
+    def __add__(self, more: ImageBatch) -> ImageBatch:
+        """One batch of two, with the views that both have."""
+        views = {name: own + more.views[name] for name, own in self.views.items() if name in more.views}
+        return ImageBatch(views, self.categories + more.categories, self.photos + more.photos)
+
 
 @dataclass(frozen=True)
 class Keypoints:
@@ -321,6 +327,58 @@ class FeatureMap:
         frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[i] for i in rows)
         return replace(self, values=self.values[rows], frames=frames)
 
+    @property
+    def parts(self) -> tuple[FeatureMap, ...]:
+        """What lies apart in memory; see `joined`."""
+        return (self,)
+
+    @staticmethod
+    def joined(parts: Sequence[FeatureMap]) -> FeatureMap:
+        """Maps of one kind as a batch that stays apart in memory: values are copied together only when they are read.
+
+        Copying a map takes as long as correlating it with a few points.
+        """
+        return parts[0] if len(parts) == 1 else _JoinedMaps(parts)
+
+
+class _JoinedMaps(FeatureMap):
+    """A batch whose maps lie apart in memory."""
+
+    def __init__(self, parts: Sequence[FeatureMap]) -> None:
+        first = parts[0]
+        vars(self).update(
+            _parts=tuple(parts), frames=tuple(frame for part in parts for frame in part.frames),
+            alignment=first.alignment, patch_offset=first.patch_offset, groups=first.groups,
+        )  # fmt: skip
+
+    @property
+    def parts(self) -> tuple[FeatureMap, ...]:
+        found: tuple[FeatureMap, ...] = vars(self)["_parts"]
+        return found
+
+    @cached_property
+    def values(self) -> Float[Tensor, "batch channels h w"]:
+        return torch.cat([part.values for part in self.parts])
+
+    @cached_property
+    def norms(self) -> Float[Tensor, "batch h w"]:
+        return torch.cat([part.norms for part in self.parts])
+
+    @property
+    def map_size(self) -> Size:
+        return self.parts[0].map_size
+
+    def laid(
+        self, frames: tuple[ImageFrame, ...], alignment: Alignment, patch_offset: float | None = None
+    ) -> FeatureMap:
+        own = iter(frames)
+        return _JoinedMaps(
+            [part.laid(tuple(islice(own, len(part.frames))), alignment, patch_offset) for part in self.parts]
+        )
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
+        return FeatureMap(self.values, self.frames, self.alignment, self.patch_offset, self.groups)[rows]
+
 
 @dataclass(frozen=True)
 class Correlation:
@@ -333,6 +391,10 @@ class Correlation:
     """Where the source maps were read."""
     source: FeatureMap
     target: FeatureMap
+    corners: Float[Tensor, "batch points 4 2"] | None = None
+    """The best target cell of each of the four source cells around a query, where a matcher said that it reads them."""
+    shared: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """What a matcher has computed of the values and another may want; see `sd4match.matching.correlation`."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Barrier
 from typing import Generic, TypeVar
+
+import torch
 
 from sd4match.errors import PhotoError
 from sd4match.protocols import PairDataset, Prepare
@@ -58,8 +61,9 @@ class Ahead(Generic[Key, Value]):
     """
 
     def __init__(self, load: Callable[[Key], Value]) -> None:
+        _threads()  # while this thread, and not the one below, is the one that asks
         self._load = load
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sd4match-ahead")
+        self._thread = _single_threaded(1, "sd4match-ahead")
         self._coming: tuple[Key, Future[Value]] | None = None
 
     def get(self, key: Key, *, then: Key | None = None) -> Value:
@@ -73,7 +77,28 @@ class Ahead(Generic[Key, Value]):
 
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="sd4match-photos")
+    return _single_threaded(min(_MOST_THREADS, os.cpu_count() or 1), "sd4match-photos")
+
+
+def _single_threaded(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads in which torch uses no further threads.
+
+    A second thread with an OpenMP team of its own makes libgomp believe that the machine is overbooked: from then on
+    its workers sleep between operations, and small operations of the main thread take five times as long.
+    """
+    before = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.get_num_threads()  # the first question makes a thread what others are
+        torch.set_num_threads(1)
+
+    executor = ThreadPoolExecutor(count, name, initializer=alone)
+    started = Barrier(count + 1)
+    for _ in range(count):
+        executor.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(before)  # what one thread sets is also where new threads start from
+    return executor
 
 
 os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not live on in a fork

@@ -35,7 +35,7 @@ class _Counted:
     outcome: PairCount | Skipped
 
 
-def count(
+def count_pairs(
     dataset: PairDataset,
     predict: Predict,
     measurements: Mapping[str, Measurement],

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from sd4match.data.collate import make_pairs
+from sd4match.data.collate import make_pairs, pad_points
 from sd4match.errors import ConfigError, DatasetError, SD4MatchError
-from sd4match.evaluation.counting import Predictions, Progress, count, no_progress
+from sd4match.evaluation.counting import Predictions, Progress, count_pairs, no_progress
 from sd4match.evaluation.maps import PhotoMaps
 from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairScores
 from sd4match.extraction import pair_maps
 from sd4match.measurement import Measurement
 from sd4match.prompting.pairing import wanted_views
-from sd4match.protocols import Backbone, Matcher, PairDataset, PairRecord, PairTransform, PromptProvider
+from sd4match.protocols import (
+    Backbone,
+    FindsPlaces,
+    Matcher,
+    PairDataset,
+    PairRecord,
+    PairTransform,
+    PromptProvider,
+    ReadsCorners,
+)
 from sd4match.store import Store
-from sd4match.types import FeatureMap, Matches, Sampling
+from sd4match.types import FeatureMap, Sampling
 
 SCRATCH_PREFIX = ".sd4match-maps-"
 """Of the temporary folders of maps; one that stays behind is of a process that was killed."""
+
+
+_PAIRS_AT_ONCE = 16
+"""Whose maps are there already: more would be faster by little, and hold twice as many maps in memory."""
+
+MapsOfPairs = Callable[[Sequence[PairRecord]], Iterable[tuple[FeatureMap, FeatureMap]]]
+"""Some pairs -> the maps, (1, C, h, w), of the source and of the target of each."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Evaluator:
         backbone: as built.
         rules: matchers and measurements, by the names that the answer gives them.
         sampling: timestep, ensemble, noise.
-        batch_size: photos, and pairs, that go through together.
+        batch_size: photos, and pairs, that go through the backbone together.
         maps: a folder in which maps stay and are found again (for another matcher, another measurement, or after a
         stop).
             Without it they are removed at the end.
@@ -108,7 +123,9 @@ class Evaluator:
             DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
         """
         if prompt.scope == "pair":
-            return self._count(dataset, _PairMaps(self.backbone, prompt, self.sampling, dataset), progress)
+            return self._count(
+                dataset, _PairMaps(self.backbone, prompt, self.sampling, dataset), self.batch_size, progress
+            )
         weights = next(self.backbone.parameters(), None) if isinstance(self.backbone, nn.Module) else None
         with self._store() as store:
             maps = PhotoMaps(
@@ -117,33 +134,47 @@ class Evaluator:
                 device=None if weights is None else weights.device,
             )  # fmt: skip
             maps.make_all(skip_bad=self.skip_bad, progress=progress)
-            return self._count(dataset, _MapsOfPhotos(maps), progress)
+            return self.count(dataset, _MapsOfPhotos(maps), progress=progress)
+
+    @torch.no_grad()
+    def count(
+        self, dataset: PairDataset, maps: MapsOfPairs, *, progress: Progress = no_progress
+    ) -> dict[str, PairScores]:
+        """Match every pair on given maps, whoever made them, and count; returns and raises as `evaluate`.
+
+        Args:
+            dataset: pairs; all processes must be given the same.
+            maps: of some pairs; in the backbone's frame.
+            progress: called after each batch.
+        """
+        return self._count(dataset, maps, max(_PAIRS_AT_ONCE, self.batch_size), progress)
 
     def _count(
-        self, dataset: PairDataset, maps: _PairMaps | _MapsOfPhotos, progress: Progress
+        self, dataset: PairDataset, maps: MapsOfPairs, batch_size: int, progress: Progress
     ) -> dict[str, PairScores]:
         def predict(records: Sequence[PairRecord]) -> Predictions:
-            found: dict[str, list[Tensor]] = {name: [] for name in self.rules}
+            pairs = []
             for record, (source, target) in zip(records, maps(records), strict=True):
                 _check_sizes(record, source, target)
-                if self.pair_transform is not None:
-                    source, target = self.pair_transform(source, target)
-                points = torch.from_numpy(record.source_points)[None].to(source.values)
-                for name, matches in self._match(source, target, points):
-                    found[name].append(matches.points[0])
-            return {name: pad_sequence(points, batch_first=True).cpu() for name, points in found.items()}
+                pairs.append((source, target) if self.pair_transform is None else self.pair_transform(source, target))
+            sources, targets = (FeatureMap.joined(side) for side in zip(*pairs, strict=True))
+            points = pad_points([record.source_points for record in records])
+            return dict(self._match(sources, targets, points.to(pairs[0][0].values)))
 
         measurements = {name: rule.measurement for name, rule in self.rules.items()}
-        return count(
-            dataset, predict, measurements, batch_size=self.batch_size, skip_bad=self.skip_bad, progress=progress
+        return count_pairs(
+            dataset, predict, measurements, batch_size=batch_size, skip_bad=self.skip_bad, progress=progress
         )
 
-    def _match(self, source: FeatureMap, target: FeatureMap, points: Tensor) -> Iterator[tuple[str, Matches]]:
-        """What every rule finds for a pair; rules that differ in their matcher alone share a correlation."""
+    def _match(self, source: FeatureMap, target: FeatureMap, points: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """What every rule finds; rules that differ in their matcher alone share a correlation."""
         for measurement, rules in self._by_measurement.items():
-            correlation = measurement.correlate(source, target, points)
-            for name in rules:
-                yield name, self.rules[name].matcher(correlation)
+            matchers = {name: self.rules[name].matcher for name in rules}
+            corners = any(isinstance(matcher, ReadsCorners) for matcher in matchers.values())
+            correlation = measurement.correlate(source, target, points, corners=corners)
+            for name, matcher in matchers.items():
+                found = matcher.places(correlation) if isinstance(matcher, FindsPlaces) else matcher(correlation).points
+                yield name, found.cpu()
 
     def _make_scratch(self) -> str:
         try:

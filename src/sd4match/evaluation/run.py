@@ -12,7 +12,7 @@ from sd4match.config import Components, ExperimentConfig
 from sd4match.data.subset import first, of_categories
 from sd4match.errors import InputError
 from sd4match.evaluation.baselines import BASELINES
-from sd4match.evaluation.counting import Predictions, count, no_progress
+from sd4match.evaluation.counting import Predictions, count_pairs, no_progress
 from sd4match.evaluation.counting import Progress as Counted
 from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.evaluation.report import comparison, read_report
@@ -103,7 +103,7 @@ def evaluate_baselines(
         return {name: BASELINES[name](records) for name in names}
 
     measurements = dict.fromkeys(names, options.measurement)
-    return count(
+    return count_pairs(
         data, predict, measurements, batch_size=options.batch_size, skip_bad=options.skip_bad, progress=progress
     )
 

@@ -50,24 +50,64 @@ def correlate(
     [0.0, 1.0, 0.0, 0.0]
     """
     source_features, target_features = full_precision(source_features), full_precision(target_features)
+    _check_maps(source_features, target_features, query_cells)
+    queries = sample_bilinear(source_features, query_cells)
+    if normalize:
+        queries = F.normalize(queries, dim=-1)
+    return _products(queries, target_features, normalize=normalize, target_norms=target_norms)
+
+
+def correlate_with_corners(
+    source_features: Float[Tensor, "batch channels h w"],
+    target_features: Float[Tensor, "batch channels h2 w2"],
+    query_cells: Float[Tensor, "batch points 2"],
+    *,
+    normalize: bool = True,
+    target_norms: Float[Tensor, "batch h2 w2"] | None = None,
+) -> tuple[Float[Tensor, "batch points h2 w2"], Float[Tensor, "batch points 4 2"]]:
+    """`correlate`, and the best match of each of the four source cells around a query, from one product.
+
+    A query's feature is a blend of four cells, and so is its product with the target.
+
+    Args and errors: as `correlate`.
+
+    Returns:
+        (B, N, h', w') as `correlate`, and (B, N, 4, 2), (x, y) in target cells: of the cells left and above, right and
+        above, left and below, right and below.
+
+    >>> features = torch.eye(4).reshape(1, 4, 2, 2)
+    >>> values, corners = correlate_with_corners(features, features, torch.tensor([[[0.0, 1.0]]]))
+    >>> values.flatten().tolist(), corners.tolist()
+    ([0.0, 0.0, 1.0, 0.0], [[[[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]]])
+    """
+    source_features, target_features = full_precision(source_features), full_precision(target_features)
+    _check_maps(source_features, target_features, query_cells)
+    index, weight = _bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
+    cells = _gather_cells(source_features, index.flatten(1))
+    products = _products(cells, target_features, normalize=normalize, target_norms=target_norms)
+    best = nearest_neighbor(products).unflatten(1, index.shape[1:])
+    if normalize:  # which does not move the best of a corner, and so is left to the blend
+        blended = torch.einsum("bnkc,bnk->bnc", cells.unflatten(1, index.shape[1:]), weight)
+        weight = weight / torch.linalg.vector_norm(blended, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    values = torch.einsum("bnkhw,bnk->bnhw", products.unflatten(1, index.shape[1:]), weight)
+    return values, best
+
+
+def _products(cells: Tensor, target_features: Tensor, *, normalize: bool, target_norms: Tensor | None) -> Tensor:
+    """(B, N, C) with every cell of (B, C, h, w), normalised or not -> (B, N, h, w)."""
+    values: Tensor = torch.bmm(cells, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
+    if normalize:
+        norms = torch.linalg.vector_norm(target_features, dim=1) if target_norms is None else target_norms
+        values = values / norms[:, None].clamp_min(_SMALLEST_NORM)
+    return values
+
+
+def _check_maps(source_features: Tensor, target_features: Tensor, query_cells: Tensor) -> None:
     if source_features.shape[:2] != target_features.shape[:2] or query_cells.shape[0] != source_features.shape[0]:
         raise ShapeError(
             "expected source (B, C, h, w), target (B, C, h', w') and queries (B, N, 2), got "
             f"{tuple(source_features.shape)}, {tuple(target_features.shape)} and {tuple(query_cells.shape)}"
         )
-    queries = sample_bilinear(source_features, query_cells)
-    return _similarity(queries, target_features, normalize=normalize, target_norms=target_norms)
-
-
-def _similarity(queries: Tensor, target_features: Tensor, *, normalize: bool, target_norms: Tensor | None) -> Tensor:
-    """(B, N, C) with every cell of (B, C, h, w) -> (B, N, h, w)."""
-    if normalize:
-        queries = F.normalize(queries, dim=-1)
-    values: Tensor = torch.bmm(queries, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
-    if normalize:
-        norms = torch.linalg.vector_norm(target_features, dim=1) if target_norms is None else target_norms
-        values = values / norms[:, None].clamp_min(_SMALLEST_NORM)
-    return values
 
 
 def sample_bilinear(
@@ -91,16 +131,14 @@ def _gather_cells(maps: Tensor, index: Tensor) -> Tensor:
 
 def _bilinear_corners(cells: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Flat index and weight of the four cells around each place: (..., 4) both. Weights sum to 1."""
-    cells = torch.where(cells.isfinite(), cells, 0.0)
-    x, y = cells[..., 0].clamp(0, width - 1), cells[..., 1].clamp(0, height - 1)
-    left, top = x.detach().floor(), y.detach().floor()
-    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
-    across, down = x - left, y - top
-    index = torch.stack(
-        [top * width + left, top * width + right, bottom * width + left, bottom * width + right], dim=-1
-    ).long()
-    weight = torch.stack([(1 - across) * (1 - down), across * (1 - down), (1 - across) * down, across * down], dim=-1)
-    return index, weight
+    edge = cells.new_tensor([width - 1, height - 1])
+    cells = torch.where(cells.isfinite(), cells, 0.0).clamp(min=0).minimum(edge)
+    before = cells.detach().floor()
+    share = cells - before
+    columns, rows = torch.stack([before, (before + 1).minimum(edge)], dim=-1).unbind(dim=-2)
+    across, down = torch.stack([1 - share, share], dim=-1).unbind(dim=-2)
+    index = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2).long()
+    return index, (down[..., :, None] * across[..., None, :]).flatten(-2)
 
 
 def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
@@ -110,7 +148,7 @@ def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Te
     tensor([[[1., 0.]]])
     """
     width = correlation.shape[-1]
-    best = correlation.flatten(2).argmax(dim=-1)
+    best = correlation.flatten(2).max(dim=-1).indices
     cells = torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1)
     return cells.to(full_precision(correlation[:0]).dtype)
 
@@ -130,7 +168,7 @@ def soft_argmax(
     >>> soft_argmax(torch.zeros(1, 1, 3, 5), temperature=0.04).round(decimals=3)
     tensor([[[2., 1.]]])
     """
-    return _expectation(match_probability(correlation, temperature=temperature))
+    return mean_cell(match_probability(correlation, temperature=temperature))
 
 
 def match_probability(
@@ -151,13 +189,22 @@ def log_match_probability(
     return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
 
 
-def _expectation(probability: Tensor) -> Tensor:
+def mean_cell(probability: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
+    """The expectation of the cell, (x, y).
+
+    >>> mean_cell(torch.tensor([[[[0.5, 0.0], [0.0, 0.5]]]]))
+    tensor([[[0.5000, 0.5000]]])
+    """
     y, x = (torch.arange(n, dtype=probability.dtype, device=probability.device) for n in probability.shape[-2:])
-    return torch.stack([(probability.sum(dim=-2) * x).sum(-1), (probability.sum(dim=-1) * y).sum(-1)], dim=-1)
+    return torch.stack([probability.sum(dim=-2) @ x, probability.sum(dim=-1) @ y], dim=-1)
 
 
 def kernel_soft_argmax(
-    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor, sigma: float
+    correlation: Float[Tensor, "batch points h w"],
+    *,
+    temperature: float | Tensor,
+    sigma: float,
+    peak: Float[Tensor, "batch points 2"] | None = None,
 ) -> Float[Tensor, "batch points 2"]:
     """Soft arg-max of the correlation damped by a Gaussian around its arg-max.
 
@@ -168,6 +215,7 @@ def kernel_soft_argmax(
         correlation: (B, N, h, w).
         temperature: the correlation is divided by it; positive.
         sigma: of the Gaussian, in cells; positive.
+        peak: (B, N, 2), the arg-max, where it is known.
 
     Returns:
         (B, N, 2), (x, y) in cells.
@@ -177,13 +225,16 @@ def kernel_soft_argmax(
     tensor([[[3., 1.]]])
     """
     _check_positive("sigma", sigma)
-    across, down = _distance_to_peak(correlation)
-    gaussian = torch.exp(-(across.square() + down.square()) / (2 * sigma**2))
-    return soft_argmax(correlation * gaussian, temperature=temperature)
+    across, down = (torch.exp(-away.square() / (2 * sigma**2)) for away in _distance_to_peak(correlation, peak))
+    return soft_argmax(correlation * across * down, temperature=temperature)
 
 
 def window_soft_argmax(
-    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor, window: int
+    correlation: Float[Tensor, "batch points h w"],
+    *,
+    temperature: float | Tensor,
+    window: int,
+    peak: Float[Tensor, "batch points 2"] | None = None,
 ) -> Float[Tensor, "batch points 2"]:
     """Soft arg-max of the correlation set to 0 outside a square around its arg-max.
 
@@ -193,6 +244,7 @@ def window_soft_argmax(
         correlation: (B, N, h, w).
         temperature: the correlation is divided by it; positive.
         window: side of the square in cells; odd.
+        peak: (B, N, 2), the arg-max, where it is known.
 
     Returns:
         (B, N, 2), (x, y) in cells.
@@ -203,14 +255,14 @@ def window_soft_argmax(
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window must be odd and positive, not {window}")
-    across, down = _distance_to_peak(correlation)
+    across, down = _distance_to_peak(correlation, peak)
     inside = (across.abs() <= window // 2) & (down.abs() <= window // 2)
     return soft_argmax(torch.where(inside, correlation, 0.0), temperature=temperature)
 
 
-def _distance_to_peak(correlation: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each cell to the arg-max: across and down, both broadcastable to (B, N, h, w)."""
-    peak = nearest_neighbor(correlation)
+def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of each cell to the arg-max: across (B, N, 1, w) and down (B, N, h, 1)."""
+    peak = nearest_neighbor(correlation) if peak is None else peak
     y, x = (torch.arange(n, dtype=peak.dtype, device=peak.device) for n in correlation.shape[-2:])
     return x - peak[..., 0, None, None], y[:, None] - peak[..., 1, None, None]
 
@@ -234,12 +286,33 @@ def bilinear_nearest_neighbor(
     >>> bilinear_nearest_neighbor(features, features, torch.tensor([[[0.25, 1.0]]]))
     tensor([[[0.2500, 1.0000]]])
     """
-    height, width = source_features.shape[-2:]
-    index, weight = _bilinear_corners(query_cells.to(full_precision(source_features[:0]).dtype), height, width)
-    corners = _gather_cells(full_precision(source_features), index.flatten(1))
-    correlation = _similarity(corners, full_precision(target_features), normalize=normalize, target_norms=target_norms)
-    found = nearest_neighbor(correlation).unflatten(1, index.shape[1:])
-    blended: Tensor = (found * weight[..., None]).sum(dim=2)
+    _, corners = correlate_with_corners(
+        source_features, target_features, query_cells, normalize=normalize, target_norms=target_norms
+    )
+    return blend_corners(corners, query_cells, (source_features.shape[2], source_features.shape[3]))
+
+
+def blend_corners(
+    corners: Float[Tensor, "batch points 4 2"],
+    query_cells: Float[Tensor, "batch points 2"],
+    source_size: tuple[int, int],
+) -> Float[Tensor, "batch points 2"]:
+    """The second half of `bilinear_nearest_neighbor`.
+
+    Args:
+        corners: (B, N, 4, 2), of `correlate_with_corners`.
+        query_cells: (B, N, 2), likewise.
+        source_size: (h, w).
+
+    Returns:
+        (B, N, 2), (x, y) in target cells.
+
+    >>> corners = torch.tensor([[[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]]])
+    >>> blend_corners(corners, torch.tensor([[[0.25, 0.5]]]), (2, 2))
+    tensor([[[1., 2.]]])
+    """
+    _, weight = _bilinear_corners(query_cells.to(corners.dtype), *source_size)
+    blended: Tensor = (corners * weight[..., None]).sum(dim=2)
     return blended
 
 
@@ -264,11 +337,22 @@ def probability_mass(
     >>> probability_mass(torch.zeros(1, 1, 3, 3), torch.tensor([[[1.0, 1.0]]]), temperature=1.0).round(decimals=3)
     tensor([[1.]])
     """
-    probability = match_probability(correlation, temperature=temperature)
-    y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in correlation.shape[-2:])
-    near = (x - cells[..., 0, None, None]).abs() <= radius
-    near = near & ((y[:, None] - cells[..., 1, None, None]).abs() <= radius)
-    return torch.where(near, probability, 0.0).sum(dim=(-2, -1)).clamp(max=1.0)
+    return mass_around(cells, match_probability(correlation, temperature=temperature), radius=radius)
+
+
+def mass_around(
+    cells: Float[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
+) -> Float[Tensor, "batch points"]:
+    """The share of a probability that lies around cells; see `probability_mass`.
+
+    >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
+    tensor([[0.3750]])
+    """
+    y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
+    across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
+    down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)
+    mass: Tensor = torch.einsum("bnhw,bnw,bnh->bn", probability, across, down)
+    return mass.clamp(max=1.0)
 
 
 def gaussian_cross_entropy(

@@ -11,80 +11,102 @@ from torch import Tensor
 
 from sd4match.geometry import pixels_to_cells, to_photo
 from sd4match.matching import functional
-from sd4match.matching.correlation import cells_to_photo, photo_to_cells
+from sd4match.matching.correlation import cells_to_photo, peak_of, photo_to_cells, probability_of
 from sd4match.matching.upsampled import upsampled_nearest_neighbor
 from sd4match.types import Correlation, FeatureMap, Matches
 
 
 def matches_at(cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float) -> Matches:
     """Matches from target cells: for writers of matchers."""
-    score = functional.probability_mass(correlation.values, cells, temperature=temperature)
+    score = functional.mass_around(cells, probability_of(correlation, temperature=temperature))
     return Matches(cells_to_photo(cells, correlation.target), score)
 
 
-class NearestNeighbor:
+class CellMatcher:
+    """What matchers share that answer in cells of the target map."""
+
+    def __init__(self, *, temperature: float) -> None:
+        self.temperature = temperature
+
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """The matches, (x, y) in target cells."""
+        raise NotImplementedError
+
+    def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """The matches without scores, in original pixels of the target photos."""
+        return cells_to_photo(self.cells(correlation), correlation.target)
+
+    def __call__(self, correlation: Correlation) -> Matches:
+        """The matches."""
+        return matches_at(self.cells(correlation), correlation, temperature=self.temperature)
+
+
+class NearestNeighbor(CellMatcher):
     """The cell of the largest correlation; no finer than the map."""
 
     def __init__(self, *, temperature: float = 0.04) -> None:
-        self.temperature = temperature
+        super().__init__(temperature=temperature)
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by arg-max."""
-        cells = functional.nearest_neighbor(correlation.values)
-        return matches_at(cells, correlation, temperature=self.temperature)
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By arg-max."""
+        return peak_of(correlation)
 
 
-class SoftArgmax:
+class SoftArgmax(CellMatcher):
     """The mean place under the match probability; two peaks meet in the middle."""
 
     def __init__(self, *, temperature: float = 0.04) -> None:
-        self.temperature = temperature
+        super().__init__(temperature=temperature)
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by soft arg-max."""
-        cells = functional.soft_argmax(correlation.values, temperature=self.temperature)
-        return matches_at(cells, correlation, temperature=self.temperature)
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By soft arg-max."""
+        return functional.mean_cell(probability_of(correlation, temperature=self.temperature))
 
 
-class KernelSoftArgmax:
+class KernelSoftArgmax(CellMatcher):
     """SD4Match's inference: soft arg-max of the correlation under a Gaussian around its peak."""
 
     def __init__(self, *, temperature: float = 0.04, sigma: float = 7.0) -> None:
-        self.temperature = temperature
+        super().__init__(temperature=temperature)
         self.sigma = sigma
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by kernel soft arg-max."""
-        cells = functional.kernel_soft_argmax(correlation.values, temperature=self.temperature, sigma=self.sigma)
-        return matches_at(cells, correlation, temperature=self.temperature)
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By kernel soft arg-max."""
+        return functional.kernel_soft_argmax(
+            correlation.values, temperature=self.temperature, sigma=self.sigma, peak=peak_of(correlation)
+        )
 
 
-class WindowSoftArgmax:
+class WindowSoftArgmax(CellMatcher):
     """GeoAware's inference: soft arg-max in a window around the peak."""
 
     def __init__(self, *, temperature: float = 0.02, window: int = 15) -> None:
-        self.temperature = temperature
+        super().__init__(temperature=temperature)
         self.window = window
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by window soft arg-max."""
-        cells = functional.window_soft_argmax(correlation.values, temperature=self.temperature, window=self.window)
-        return matches_at(cells, correlation, temperature=self.temperature)
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By window soft arg-max."""
+        return functional.window_soft_argmax(
+            correlation.values, temperature=self.temperature, window=self.window, peak=peak_of(correlation)
+        )
 
 
-class BilinearNearestNeighbor:
-    """Arg-max of the four cells around the query, blended; needs the features, not only the correlation."""
+class BilinearNearestNeighbor(CellMatcher):
+    """Arg-max of the four cells around the query, blended; takes their correlation, or computes it."""
+
+    reads_corners = True
 
     def __init__(self, *, temperature: float = 0.04) -> None:
-        self.temperature = temperature
+        super().__init__(temperature=temperature)
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by blended arg-max."""
-        source, target = correlation.source.values, correlation.target
-        cells = functional.bilinear_nearest_neighbor(
-            source, target.values, correlation.query_cells, target_norms=target.norms
-        )
-        return matches_at(cells, correlation, temperature=self.temperature)
+    def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By blended arg-max."""
+        source, target, queries = correlation.source, correlation.target, correlation.query_cells
+        if correlation.corners is None:
+            return functional.bilinear_nearest_neighbor(
+                source.values, target.values, queries, target_norms=target.norms
+            )
+        return functional.blend_corners(correlation.corners, queries, source.map_size)
 
 
 class PixelNearestNeighbor:
@@ -93,21 +115,21 @@ class PixelNearestNeighbor:
     def __init__(self, *, temperature: float = 0.04) -> None:
         self.temperature = temperature
 
-    def __call__(self, correlation: Correlation) -> Matches:
-        """Match by arg-max over pixels."""
-        target = correlation.target
-        queries = functional.sample_bilinear(
-            functional.full_precision(correlation.source.values), correlation.query_cells
-        )
+    def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
+        """By arg-max over pixels; without scores."""
+        source, target = correlation.source, correlation.target
+        queries = functional.sample_bilinear(functional.full_precision(source.values), correlation.query_cells)
         pixels = []
         for row, frame in enumerate(target.frames):  # frames may differ in size
             columns, rows = _cells_of_pixels(frame.model_size, target)
             pixels.append(upsampled_nearest_neighbor(queries[row], target.values[row], columns, rows))
-        points = to_photo(torch.stack(pixels), target.frames)
-        score = functional.probability_mass(
-            correlation.values, photo_to_cells(points, target), temperature=self.temperature
-        )
-        return Matches(points, score)
+        return to_photo(torch.stack(pixels), target.frames)
+
+    def __call__(self, correlation: Correlation) -> Matches:
+        """Match by arg-max over pixels."""
+        points = self.places(correlation)
+        probability = probability_of(correlation, temperature=self.temperature)
+        return Matches(points, functional.mass_around(photo_to_cells(points, correlation.target), probability))
 
 
 def _cells_of_pixels(size: tuple[int, int], features: FeatureMap) -> tuple[Tensor, Tensor]:

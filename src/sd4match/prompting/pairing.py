@@ -12,12 +12,16 @@ def pair_prompts(
     """Prompts for the sources and the targets of B pairs.
 
     A provider of scope "pair" is asked once, with (source, target), and its answer serves both; any other is asked for
-    each photo alone.
+    each photo alone. What photos share, a prompt for all or for a category, is asked for together, so that it goes
+    through the text encoder once.
     """
     if provider.scope == "pair":
         shared = provider(source, target)
         return shared, shared
-    return provider(source), provider(target)
+    if provider.scope == "image":
+        return provider(source), provider(target)
+    values = provider(source + target).values.expand(len(source) + len(target), -1, -1)
+    return PromptEmbedding(values[: len(source)]), PromptEmbedding(values[len(source) :])
 
 
 def wanted_views(backbone: Backbone, provider: PromptProvider) -> dict[str, Prepare]:
