@@ -104,6 +104,6 @@ def growth(backbone: Backbone, *, members: int) -> Iterator[Row]:
     spans = "; ".join(f"{photos} photos, {pairs} pairs: {duration(seconds)}" for photos, pairs, seconds in found[1:])
     yield Row(
         "exponent of an evaluation's time, by photos", f"{by_photos:.2f}", "", None, 1.0, "linear",
-        0.8 <= by_photos <= 1.1, f"A fit of time = c * photos^a * pairs^b to {spans}.",
+        bool(0.8 <= by_photos <= 1.1), f"A fit of time = c * photos^a * pairs^b to {spans}.",
     )  # fmt: skip
     yield Row("the same, by pairs", f"{by_pairs:.2f}", "", None, 0.0, "<= 0.1", bool(by_pairs <= 0.1), "")

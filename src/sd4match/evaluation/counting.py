@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sd4match.data.collate import pad_points
@@ -103,8 +104,9 @@ def _count_batch(
                 predictions.append(predict([record]))
                 batches.append({place: record})
     for batch, predicted in zip(batches, predictions, strict=False):
-        for rule, points in predicted.items():
-            yield from _compare(batch, points, rule, measurements[rule], dataset)
+        for measurement in dict.fromkeys(measurements[rule] for rule in predicted):
+            alike = {rule: points for rule, points in predicted.items() if measurements[rule] == measurement}
+            yield from _compare(list(batch.items()), alike, measurement, dataset)
     for place, outcome in skipped.items():
         for rule in measurements:
             yield _Counted(place, rule, outcome)
@@ -123,20 +125,22 @@ def _named(dataset: PairDataset, place: int, skipped: dict[int, Skipped] | None)
 
 
 def _compare(
-    records: Mapping[int, PairRecord], points: Tensor, rule: str, measurement: Measurement, dataset: PairDataset
+    records: Sequence[tuple[int, PairRecord]], predicted: Predictions, measurement: Measurement, dataset: PairDataset
 ) -> Iterator[_Counted]:
-    batch = list(records.values())
-    visible = pad_points([record.visible for record in batch])
+    """Counts of the rules that share a measurement, all at once."""
+    every = [record for _, record in records] * len(predicted)
+    visible = pad_points([record.visible for record in every])
     correct = measurement.correct(
-        points.cpu().double(),
-        pad_points([record.target_points for record in batch]).double(),
+        torch.cat([points.cpu().double() for points in predicted.values()]),
+        pad_points([record.target_points for record in every]).double(),
         visible,
-        photo_sizes=[record.target_size for record in batch],
-        boxes=[record.target_box for record in batch],
+        photo_sizes=[record.target_size for record in every],
+        boxes=[record.target_box for record in every],
         reference=dataset.reference,
     )
-    counts = zip(records.items(), visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
-    for (place, record), seen, right in counts:
+    asked = [(place, rule) for rule in predicted for place, _ in records]
+    counts = zip(asked, every, visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
+    for (place, rule), record, seen, right in counts:
         yield _Counted(
             place, rule, PairCount(record.pair_id, record.category or "", seen, tuple(right), record.difficulty)
         )
