@@ -49,10 +49,10 @@ def rows(size: Size) -> Iterator[Row]:
         )  # fmt: skip
         yield from bench.rows()
         if size.quarter:
-            yield from growth(bench.ours, members=2)
+            yield from growth(bench.ours, members=1)
         del bench
         yield from memory.rows(str(folder), size.image_size, size.at_once)
-    yield matching(pairs=1_000, rounds=2)
+    yield matching(pairs=1_000, rounds=1 if size.quarter else 3)
     yield from starting.rows()
 
 

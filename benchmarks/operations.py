@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import build_text_encoder, build_unet, build_vae
@@ -13,8 +16,6 @@ from sd4match.backbones.layers import Place
 from sd4match.backbones.unet import features_at, prune
 
 LAYER = Place(1, None)
-_ATTENTION = {torch.ops.aten.bmm, torch.ops.aten.baddbmm}
-"""What attention is without a device's own kernel; nothing else of these models is made of them."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,9 @@ def count(*, quarter: bool, image_size: int, attention: bool = True) -> Operatio
     """
 
     def counted(work: Callable[[], object]) -> int:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, nullcontext() if attention else _attention_left_out():
             work()
-        return sum(
-            flops
-            for operation, flops in counter.get_flop_counts()["Global"].items()
-            if attention or operation not in _ATTENTION
-        )
+        return counter.get_total_flops()
 
     with torch.device("meta"):
         models = build_unet(quarter=quarter), build_vae(quarter=quarter), build_text_encoder(quarter=quarter)
@@ -85,3 +82,18 @@ def count(*, quarter: bool, image_size: int, attention: bool = True) -> Operatio
         tokens = torch.empty(1, 77, clip.config.hidden_size, requires_grad=True)
         text = counted(lambda: clip.encoder(inputs_embeds=tokens).last_hidden_state.sum().backward())
     return Operations(encode, whole, to_layer, backward, text)
+
+
+@contextmanager
+def _attention_left_out() -> Iterator[None]:
+    """Attention without products, through which gradients still pass."""
+
+    def none(query: Tensor, key: Tensor, value: Tensor, **settings: object) -> Tensor:
+        return query + (key + value).mean(dim=-2, keepdim=True)
+
+    whole = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = none  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = whole

@@ -74,39 +74,6 @@ def write_random_model(folder: Path, *, width: int = 32, seed: int = 0, like: st
     return folder
 
 
-def write_full_sd2_1(folder: Path) -> Path:
-    """Stable Diffusion 2.1's whole architecture (865.9 M parameters in the UNet), random weights, float32: 5 GB."""
-    torch.manual_seed(0)
-    write_random_model(folder, width=32)  # for tokenizer and scheduler
-    UNet2DConditionModel(
-        sample_size=96,
-        block_out_channels=(320, 640, 1280, 1280),
-        cross_attention_dim=1024,
-        attention_head_dim=(5, 10, 20, 20),
-        use_linear_projection=True,
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=768,
-    ).save_pretrained(folder / "vae")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=23,
-            num_attention_heads=16,
-            max_position_embeddings=77,
-            hidden_act="gelu",
-        )
-    ).save_pretrained(folder / "text_encoder")
-    return folder
-
-
 def write_random_transformer(folder: Path, *, kind: str = "dinov2", seed: int = 0) -> Path:
     """DINOv2 or DINO as transformers saves them: four blocks, positions for another size than is asked for."""
     torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_folders import write_full_sd2_1
+from benchmarks.models import write_stable_diffusion_2
 from sd4match import SemanticMatcher
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.backbones.checkpoints import MINI_FOLDER
@@ -21,15 +21,17 @@ from sd4match.backbones.layers import parse_layers
 from sd4match.backbones.noise import image_noise, noisy_latents
 from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _sketch
 from sd4match.backbones.unet import features_at
+from sd4match.data.collate import make_pairs
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.extraction import pair_maps
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional import nearest_neighbor
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.prompting.artifact import same_weights
 from sd4match.prompting.fixed import EmptyPrompt
 from sd4match.protocols import Backbone, TextEncoder
-from sd4match.testing import FakeBackbone, random_photo
+from sd4match.testing import FakeBackbone, FakePairs, random_photo
 from sd4match.types import EvaluationNoise, ImageBatch, PromptEmbedding, Sampling, TrainingNoise, Views
 
 
@@ -357,6 +359,46 @@ def test_ensemble_members_are_independent_and_their_mean_converges(mini):
         assert 2.5 < few / many < 6.5  # the variance of a mean of four times as many is a quarter
 
 
+def test_channels_last_gives_the_same_to_rounding(mini):
+    other = StableDiffusionBackbone.from_folder("mini", channels_last=True)
+    assert next(other.vae.encoder.parameters()).is_contiguous(memory_format=torch.channels_last)
+    maps = [one.extract(latents_of(one, 0, 1), empty(one), Sampling(40, 2)).values.detach() for one in (mini, other)]
+    torch.testing.assert_close(maps[0] / maps[0].abs().max(), maps[1] / maps[0].abs().max(), atol=1e-5, rtol=0)
+    assert other.fingerprint == mini.fingerprint
+    assert other.weights_digest() != mini.weights_digest()  # latents in a cache keep their bits
+
+
+@pytest.mark.parametrize("scope", ["dataset", "pair"])
+def test_both_photos_of_a_pair_in_one_extraction_are_as_one_by_one(mini, scope):
+    data = FakePairs()
+    pairs = make_pairs([data[0], data[1], data[2]], data, {"backbone": mini.prepare})
+
+    class Prompt:
+        def __init__(self):
+            self.scope = scope
+
+        def __call__(self, images, partners=None):
+            return PromptEmbedding(empty(mini).values.expand(len(images), -1, -1) * (1 if partners is None else 1.1))
+
+        def parameter_groups(self):
+            return []
+
+    sampling = Sampling(50, 2)
+    with torch.no_grad():
+        found = pair_maps(mini, Prompt(), pairs.source, pairs.target, sampling)
+        for side, maps, (source, target) in zip(
+            (pairs.source, pairs.target),
+            found,
+            ((pairs.source, pairs.target), (pairs.target, pairs.source)),
+            strict=True,
+        ):
+            prompt = Prompt()(source, target if scope == "pair" else None)
+            alone = mini.extract(mini.encode(side.views["backbone"]), prompt, sampling)
+            assert maps.frames == alone.frames
+            scale = alone.values.abs().max()
+            torch.testing.assert_close(maps.values / scale, alone.values / scale, atol=1e-5, rtol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [("float16", 0.99), ("bfloat16", 0.98)])
 def test_half_precision_keeps_the_best_cell(dtype, share):
@@ -389,7 +431,7 @@ def test_half_precision_keeps_the_best_cell(dtype, share):
 @pytest.mark.slow
 def test_the_whole_stable_diffusion_2_1_runs_within_8_gb_on_a_cpu(tmp_path):
     """The real architecture at 768 x 768, random weights, through the command that users have."""
-    folder = write_full_sd2_1(tmp_path / "sd2-1")
+    folder = write_stable_diffusion_2(tmp_path / "sd2-1")
     command = [sys.executable, "-m", "sd4match", "models", "check", str(folder), "--device", "cpu"]
     screen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     print(screen)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd4match.config import load_preset
-from sd4match.data.collate import pad_points
+from sd4match.data.collate import make_images, pad_points
 from sd4match.data.subset import Subset, first, of_categories
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError
 from sd4match.evaluation.baselines import BASELINES, identity
@@ -80,6 +80,38 @@ def test_a_photo_is_extracted_once_unless_the_prompt_is_of_pairs():
     backbone.encoded = backbone.extracted = 0
     evaluator(backbone).evaluate(data, FakePrompt("pair"))
     assert (backbone.encoded, backbone.extracted) == (24, 24)
+
+
+def test_given_maps_count_as_those_that_are_made():
+    data, backbone, prompt = FakePairs(pairs=9, photos=5), FakeBackbone(), FakePrompt("image")
+    views = {"backbone": backbone.prepare}
+    images = {str(photo): make_images([data.photo(str(photo))], [None], views) for photo in range(5)}
+    maps = {
+        name: backbone.extract(backbone.encode(one.views["backbone"]), prompt(one), Sampling(10))
+        for name, one in images.items()
+    }
+    measured = evaluator(backbone)
+    given = measured.count(data, lambda records: [(maps[one.source_id], maps[one.target_id]) for one in records])
+    made = measured.evaluate(data, prompt)
+    assert {name: scores.to_plain() for name, scores in given.items()} == {
+        name: scores.to_plain() for name, scores in made.items()
+    }
+
+
+def test_maps_of_a_batch_are_not_copied_for_matchers_that_read_none(monkeypatch):
+    seen = []
+    inner = KernelSoftArgmax.places
+
+    def places(self, correlation):
+        found = inner(self, correlation)
+        seen.append((len(correlation.source.frames), "values" in vars(correlation.target)))
+        return found
+
+    monkeypatch.setattr(KernelSoftArgmax, "places", places)
+    Evaluator(
+        backbone=FakeBackbone(), rules={"it": Rule(measurement("sd4match"), KernelSoftArgmax())}, sampling=Sampling(10)
+    ).evaluate(FakePairs(pairs=5), FakePrompt("image"))
+    assert seen == [(5, False)]
 
 
 def test_little_memory_only_costs_time():

@@ -35,6 +35,48 @@ def test_correlate_equals_reference(maps, normalize):
     torch.testing.assert_close(values.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+@given(feature_pairs(), st.booleans())
+def test_one_product_gives_the_correlation_and_the_corners(maps, normalize):
+    source, target, queries = maps
+    values, corners = functional.correlate_with_corners(source, target, queries, normalize=normalize)
+    plain = functional.correlate(source, target, queries, normalize=normalize)
+    torch.testing.assert_close(values, plain, atol=1e-5, rtol=1e-5)
+    h, w = source.shape[2:]
+    low = queries.clamp(min=0).minimum(torch.tensor([w - 1.0, h - 1.0])).floor()
+    for number, step in enumerate(([0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0])):
+        corner = (low + torch.tensor(step)).minimum(torch.tensor([w - 1.0, h - 1.0]))
+        own = functional.correlate(source, target, corner, normalize=normalize)
+        x, y = corners[:, :, number].long().unbind(-1)
+        found = own.flatten(2).gather(2, (y * own.shape[-1] + x)[..., None])[..., 0]
+        torch.testing.assert_close(found, own.amax(dim=(-2, -1)), atol=1e-5, rtol=1e-5)
+
+
+@given(feature_pairs())
+def test_known_norms_and_known_peaks_change_nothing(maps):
+    source, target, queries = maps
+    values = functional.correlate(source, target, queries)
+    norms = torch.linalg.vector_norm(target, dim=1)
+    assert torch.equal(functional.correlate(source, target, queries, target_norms=norms), values)
+    peak = functional.nearest_neighbor(values)
+    assert torch.equal(
+        functional.kernel_soft_argmax(values, temperature=0.04, sigma=7.0, peak=peak),
+        functional.kernel_soft_argmax(values, temperature=0.04, sigma=7.0),
+    )
+    assert torch.equal(
+        functional.window_soft_argmax(values, temperature=0.04, window=3, peak=peak),
+        functional.window_soft_argmax(values, temperature=0.04, window=3),
+    )
+
+
+def test_a_cell_without_features_matches_nothing_and_keeps_gradients_finite():
+    source, target = torch.zeros(1, 3, 2, 2, requires_grad=True), torch.zeros(1, 3, 2, 2, requires_grad=True)
+    values = functional.correlate(source, target, torch.tensor([[[0.5, 0.5]]]))
+    assert torch.equal(values, torch.zeros(1, 1, 2, 2))
+    values.sum().backward()
+    assert source.grad.isfinite().all()
+    assert target.grad.isfinite().all()
+
+
 @given(feature_pairs())
 def test_normalised_correlation_is_a_cosine(maps):
     values = functional.correlate(*maps)

@@ -51,6 +51,9 @@ class StableDiffusionConfig(ModelConfig):
     passes_at_once: int = Field(
         8, ge=1, description="images x ensemble members that the UNet takes at once: more are faster and take memory"
     )
+    channels_last: bool = Field(
+        False, description="weights in the order in which some devices convolve faster; the same numbers to rounding"
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute the UNet's blocks again in the backward pass, for less memory; the same numbers"
     )

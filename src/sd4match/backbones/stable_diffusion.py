@@ -21,7 +21,7 @@ from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.text import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
-from sd4match.digests import weights_digest
+from sd4match.digests import digest, weights_digest
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.spec import FeatureSpec
 from sd4match.types import (
@@ -98,6 +98,7 @@ class StableDiffusionBackbone(nn.Module):
         variant: str | None = None,
         clean: bool | None = None,
         passes_at_once: int = PASSES_AT_ONCE,
+        channels_last: bool = False,
         gradient_checkpointing: bool = False,
         device: str | torch.device = "cpu",
     ) -> StableDiffusionBackbone:
@@ -114,6 +115,7 @@ class StableDiffusionBackbone(nn.Module):
             clean: whether the UNet wants no noise; if not given, the name of the weights tells.
             passes_at_once: images times members of the ensemble that the UNet takes at once; more are faster and take
                 more memory. All images of an extraction go together in any case.
+            channels_last: keep weights in that order; some devices convolve faster so, and sum in another order.
             gradient_checkpointing: compute the UNet's blocks again in the backward pass instead of keeping all between.
             device: where it runs: "cpu", "cuda", "mps".
 
@@ -154,6 +156,8 @@ class StableDiffusionBackbone(nn.Module):
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         vae.decoder = vae.post_quant_conv = None
+        if channels_last:
+            unet, vae = (model.to(memory_format=torch.channels_last) for model in (unet, vae))
         backbone = cls(
             unet=unet,
             vae=vae,
@@ -173,8 +177,9 @@ class StableDiffusionBackbone(nn.Module):
         return pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
 
     def weights_digest(self) -> str:
-        """Of the VAE's encoder."""
-        return weights_digest(self.vae)
+        """Of the VAE's encoder; in another order it sums in another order."""
+        in_order = self.vae.encoder.conv_in.weight.is_contiguous()
+        return digest(weights_digest(self.vae), *(() if in_order else ("channels last",)))
 
     @torch.no_grad()
     def encode(self, views: Views) -> Latents:

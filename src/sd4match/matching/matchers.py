@@ -118,11 +118,18 @@ class PixelNearestNeighbor:
     def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """By arg-max over pixels; without scores."""
         source, target = correlation.source, correlation.target
-        queries = functional.sample_bilinear(functional.full_precision(source.values), correlation.query_cells)
+        cells = correlation.query_cells.split([len(part.frames) for part in source.parts])
+        queries = torch.cat(
+            [
+                functional.sample_bilinear(functional.full_precision(part.values), own)
+                for part, own in zip(source.parts, cells, strict=True)
+            ]
+        )
+        features = [one for part in target.parts for one in part.values]
         pixels = []
-        for row, frame in enumerate(target.frames):  # frames may differ in size
+        for own, one, frame in zip(queries, features, target.frames, strict=True):  # frames may differ in size
             columns, rows = _cells_of_pixels(frame.model_size, target)
-            pixels.append(upsampled_nearest_neighbor(queries[row], target.values[row], columns, rows))
+            pixels.append(upsampled_nearest_neighbor(own, one, columns, rows))
         return to_photo(torch.stack(pixels), target.frames)
 
     def __call__(self, correlation: Correlation) -> Matches:
