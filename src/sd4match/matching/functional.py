@@ -12,6 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sd4match.errors import InputError, ShapeError
+from sd4match.matching.probability import check_positive
+from sd4match.matching.probability import log_match_probability as log_match_probability
+from sd4match.matching.probability import mass_around as mass_around
+from sd4match.matching.probability import match_probability as match_probability
+from sd4match.matching.probability import probability_mass as probability_mass
+from sd4match.matching.reading import bilinear_corners, full_precision, gather_cells
+from sd4match.matching.reading import sample_bilinear as sample_bilinear
 from sd4match.matching.smoothed_target import mean_over_pairs, smoothed_target
 
 _SMALLEST_NORM = 1e-12
@@ -82,8 +89,8 @@ def correlate_with_corners(
     """
     source_features, target_features = full_precision(source_features), full_precision(target_features)
     _check_maps(source_features, target_features, query_cells)
-    index, weight = _bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
-    cells = _gather_cells(source_features, index.flatten(1))
+    index, weight = bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
+    cells = gather_cells(source_features, index.flatten(1))
     products = _products(cells, target_features, normalize=normalize, target_norms=target_norms)
     best = nearest_neighbor(products).unflatten(1, index.shape[1:])
     if normalize:  # which does not move the best of a corner, and so is left to the blend
@@ -108,37 +115,6 @@ def _check_maps(source_features: Tensor, target_features: Tensor, query_cells: T
             "expected source (B, C, h, w), target (B, C, h', w') and queries (B, N, 2), got "
             f"{tuple(source_features.shape)}, {tuple(target_features.shape)} and {tuple(query_cells.shape)}"
         )
-
-
-def sample_bilinear(
-    maps: Float[Tensor, "batch channels h w"], cells: Float[Tensor, "batch points 2"]
-) -> Float[Tensor, "batch points channels"]:
-    """Values between cells, bilinear, corners aligned, clamped at the border.
-
-    >>> sample_bilinear(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([[[0.5, 0.5]]]))
-    tensor([[[1.5000]]])
-    """
-    index, weight = _bilinear_corners(cells.to(maps.dtype), maps.shape[-2], maps.shape[-1])
-    values = _gather_cells(maps, index.flatten(1)).unflatten(1, index.shape[1:])
-    blended: Tensor = (values * weight[..., None]).sum(dim=2)
-    return blended
-
-
-def _gather_cells(maps: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at flat cells (B, M) -> (B, M, C)."""
-    return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
-
-
-def _bilinear_corners(cells: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Flat index and weight of the four cells around each place: (..., 4) both. Weights sum to 1."""
-    edge = cells.new_tensor([width - 1, height - 1])
-    cells = torch.where(cells.isfinite(), cells, 0.0).clamp(min=0).minimum(edge)
-    before = cells.detach().floor()
-    share = cells - before
-    columns, rows = torch.stack([before, (before + 1).minimum(edge)], dim=-1).unbind(dim=-2)
-    across, down = torch.stack([1 - share, share], dim=-1).unbind(dim=-2)
-    index = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2).long()
-    return index, (down[..., :, None] * across[..., None, :]).flatten(-2)
 
 
 def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
@@ -169,24 +145,6 @@ def soft_argmax(
     tensor([[[2., 1.]]])
     """
     return mean_cell(match_probability(correlation, temperature=temperature))
-
-
-def match_probability(
-    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
-) -> Float[Tensor, "batch points h w"]:
-    """softmax(correlation / temperature) over all cells (Eq. 4)."""
-    _check_positive("temperature", temperature)
-    scores = full_precision(correlation) / temperature
-    return scores.flatten(2).softmax(dim=-1).view_as(scores)
-
-
-def log_match_probability(
-    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
-) -> Float[Tensor, "batch points h w"]:
-    """The logarithm of Eq. 4, which does not underflow."""
-    _check_positive("temperature", temperature)
-    scores = full_precision(correlation) / temperature
-    return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
 
 
 def mean_cell(probability: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
@@ -224,7 +182,7 @@ def kernel_soft_argmax(
     >>> kernel_soft_argmax(peak, temperature=0.01, sigma=7.0).round()
     tensor([[[3., 1.]]])
     """
-    _check_positive("sigma", sigma)
+    check_positive("sigma", sigma)
     across, down = (torch.exp(-away.square() / (2 * sigma**2)) for away in _distance_to_peak(correlation, peak))
     return soft_argmax(correlation * across * down, temperature=temperature)
 
@@ -311,48 +269,9 @@ def blend_corners(
     >>> blend_corners(corners, torch.tensor([[[0.25, 0.5]]]), (2, 2))
     tensor([[[1., 2.]]])
     """
-    _, weight = _bilinear_corners(query_cells.to(corners.dtype), *source_size)
+    _, weight = bilinear_corners(query_cells.to(corners.dtype), *source_size)
     blended: Tensor = (corners * weight[..., None]).sum(dim=2)
     return blended
-
-
-def probability_mass(
-    correlation: Float[Tensor, "batch points h w"],
-    cells: Float[Tensor, "batch points 2"],
-    *,
-    temperature: float | Tensor,
-    radius: float = 1.5,
-) -> Float[Tensor, "batch points"]:
-    """The score of a match: the share of softmax(correlation / temperature) that lies around it.
-
-    Args:
-        correlation: (B, N, h, w).
-        cells: (B, N, 2), the matches.
-        temperature: as in Eq. 4.
-        radius: cells at most so far away in x and in y count.
-
-    Returns:
-        (B, N), in [0, 1]; 1 if all probability is there, about (2 radius)^2 / (h w) where the map is flat.
-
-    >>> probability_mass(torch.zeros(1, 1, 3, 3), torch.tensor([[[1.0, 1.0]]]), temperature=1.0).round(decimals=3)
-    tensor([[1.]])
-    """
-    return mass_around(cells, match_probability(correlation, temperature=temperature), radius=radius)
-
-
-def mass_around(
-    cells: Float[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
-) -> Float[Tensor, "batch points"]:
-    """The share of a probability that lies around cells; see `probability_mass`.
-
-    >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
-    tensor([[0.3750]])
-    """
-    y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
-    across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
-    down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)
-    mass: Tensor = torch.einsum("bnhw,bnw,bnh->bn", probability, across, down)
-    return mass.clamp(max=1.0)
 
 
 def gaussian_cross_entropy(
@@ -395,7 +314,7 @@ def gaussian_cross_entropy(
     places = torch.where(visible[..., None], target_cells.to(correlation.dtype), 0.0).detach()
     target = smoothed_target(places, map_size=(height, width), kernel_size=kernel_size)
 
-    index, blend = _bilinear_corners(target.places, height, width)
+    index, blend = bilinear_corners(target.places, height, width)
     log_probability = log_match_probability(correlation, temperature=temperature).flatten(2)
     corners = log_probability.gather(2, index.flatten(2)).unflatten(2, index.shape[2:])
     log_sampled = torch.logsumexp(corners + blend.log(), dim=-1)
@@ -403,13 +322,3 @@ def gaussian_cross_entropy(
     counted = target.inside & visible[..., None]
     per_point = -(torch.where(counted, log_sampled, 0.0) * target.weights).sum(-1)
     return mean_over_pairs(per_point, visible)
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """float32 for half-precision floats; other dtypes as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _check_positive(name: str, value: float | Tensor) -> None:
-    if not isinstance(value, Tensor) and not value > 0:
-        raise InputError(f"{name} must be positive, not {value}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from sd4match.geometry import pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.matching.correlation import cells_to_photo, peak_of, photo_to_cells, probability_of
+from sd4match.matching.reading import full_precision
 from sd4match.matching.upsampled import upsampled_nearest_neighbor
 from sd4match.types import Correlation, FeatureMap, Matches
 
@@ -121,7 +122,7 @@ class PixelNearestNeighbor:
         cells = correlation.query_cells.split([len(part.frames) for part in source.parts])
         queries = torch.cat(
             [
-                functional.sample_bilinear(functional.full_precision(part.values), own)
+                functional.sample_bilinear(full_precision(part.values), own)
                 for part, own in zip(source.parts, cells, strict=True)
             ]
         )

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.matching.functional import full_precision, nearest_neighbor
+from sd4match.matching.functional import nearest_neighbor
+from sd4match.matching.reading import full_precision
 
 
 def best_cells(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from sd4match.matching.functional import full_precision
+from sd4match.matching.reading import full_precision
 
 _POINTS_AT_ONCE = 8
 
