@@ -189,6 +189,15 @@ def test_posterior_policies(mini):
     assert not torch.equal(images[0], modes[0])
 
 
+@pytest.mark.parametrize("posterior", ["mode", "image", "member"])
+def test_kept_latents_meet_their_noise_on_the_models_device(mini, posterior):
+    """The meta device stands for any other than the CPU, where latents are kept and noise is drawn."""
+    latents = latents_of(mini, 0, 1)
+    signal = torch.tensor(0.5, device="meta")
+    noisy = noisy_latents(latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=1.0, signal=signal)
+    assert (noisy.device.type, noisy.shape[0]) == ("meta", 4)
+
+
 def test_the_backward_pass_begins_at_the_first_cross_attention(mini, monkeypatch):
     seen = {}
 

@@ -38,11 +38,10 @@ def noisy_latents(
     rows = []
     for member in members:
         draw = member if sampling.posterior == "member" else 0
-        if draw not in clean:
-            noise = (
-                0 if sampling.posterior == "mode" else deviation * image_noise(latents, sampling, ("posterior", draw))
-            )
-            clean[draw] = (mean + noise) * scale
+        if draw not in clean and sampling.posterior == "mode":
+            clean[draw] = mean * scale
+        elif draw not in clean:
+            clean[draw] = (mean + deviation * image_noise(latents, sampling, ("posterior", draw)).to(mean)) * scale
         noise = image_noise(latents, sampling, ("noise", member)).to(mean)
         rows.append(signal.sqrt() * clean[draw] + (1 - signal).sqrt() * noise)
     return torch.cat(rows)
