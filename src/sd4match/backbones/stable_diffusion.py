@@ -185,8 +185,9 @@ class StableDiffusionBackbone(nn.Module):
     def encode(self, views: Views) -> Latents:
         """The moments of the VAE's posterior; photo by photo, which a VAE of this size costs no time."""
         expected = (3, *self.image_size)
-        if tuple(views.pixels.shape[1:]) != expected:
-            raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
+        for view in views.views:  # which need not be stacked: the VAE takes one after the other
+            if tuple(view.pixels.shape) != expected:
+                raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
         where = {"device": self.signal.device, "dtype": self.vae.dtype}
         found = [self.vae.encode(one.pixels.to(**where)).latent_dist for one in views.each()]
         mean, log_variance = (

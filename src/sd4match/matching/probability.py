@@ -14,8 +14,7 @@ def match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
     """softmax(correlation / temperature) over all cells (Eq. 4)."""
-    check_positive("temperature", temperature)
-    scores = full_precision(correlation) / temperature
+    scores = _scores(correlation, temperature)
     return scores.flatten(2).softmax(dim=-1).view_as(scores)
 
 
@@ -23,9 +22,13 @@ def log_match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
     """The logarithm of Eq. 4, which does not underflow."""
-    check_positive("temperature", temperature)
-    scores = full_precision(correlation) / temperature
+    scores = _scores(correlation, temperature)
     return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
+
+
+def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
+    check_positive("temperature", temperature)
+    return full_precision(correlation) / temperature
 
 
 def probability_mass(
