@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from benchmarks.operations import LAYER
 from sd4match.backbones.noise import image_noise
 from sd4match.backbones.unet import features_at
-from sd4match.protocols import PairDataset, PairRecord
-from sd4match.types import Latents, Sampling, Views
+from sd4match.interfaces import PairDataset
+from sd4match.structures.images import Views
+from sd4match.structures.pairs import PairRecord
+from sd4match.structures.tensors import Latents, Sampling
 
 
 class Peer:

@@ -13,15 +13,15 @@ from torch import Tensor
 from benchmarks.loops import PairEvaluator
 from benchmarks.table import Row, duration, speed_row
 from benchmarks.timing import in_turns, ratio
+from sd4match.config.protocols import measurement
 from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.evaluation.scores import PairScores
 from sd4match.geometry import squash_frame
+from sd4match.interfaces import Backbone
 from sd4match.matching.matchers import BilinearNearestNeighbor, KernelSoftArgmax, NearestNeighbor, SoftArgmax
-from sd4match.measurement import measurement
-from sd4match.prompting.fixed import EmptyPrompt
-from sd4match.protocols import Backbone
+from sd4match.prompting.text import EmptyPrompt
+from sd4match.structures.tensors import FeatureMap, Sampling
 from sd4match.testing import FakeBackbone, FakePairs
-from sd4match.types import FeatureMap, Sampling
 
 IMAGE, CHANNELS, SIDE, PHOTOS, POINTS = 768, 1280, 48, 24, 20
 

@@ -24,10 +24,10 @@ def step(weights: str, image_size: int, at_once: int, *, checkpointing: bool, pr
     import torch
 
     from sd4match.backbones.cached import cached
-    from sd4match.config import build, build_dataset, load_preset
+    from sd4match.config.experiment import build, build_dataset, load_preset
     from sd4match.prompting.pairing import wanted_views
+    from sd4match.training.accumulation import Gradient
     from sd4match.training.batches import Batches, BatchPlan
-    from sd4match.training.gradient import Gradient
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = load_preset(

@@ -19,19 +19,19 @@ from benchmarks.timing import in_turns, ratio
 from sd4match.backbones.cached import cached
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+from sd4match.config.sections import TrainingSettings
 from sd4match.data.collate import make_pairs
-from sd4match.extraction import pair_maps
 from sd4match.matching.correlation import photo_to_cells
 from sd4match.matching.losses import GaussianCrossEntropy
 from sd4match.prompting.conditional import ConditionalPrompt
-from sd4match.prompting.fixed import EmptyPrompt
 from sd4match.prompting.learned import SinglePrompt
-from sd4match.prompting.pairing import wanted_views
-from sd4match.settings import TrainingSettings
+from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.prompting.text import EmptyPrompt
+from sd4match.structures.images import Views
+from sd4match.structures.tensors import Sampling, TrainingNoise
 from sd4match.testing import FakePairs
+from sd4match.training.accumulation import Gradient
 from sd4match.training.batches import Batches, BatchPlan
-from sd4match.training.gradient import Gradient
-from sd4match.types import Sampling, TrainingNoise, Views
 
 _SAME = 1e-4
 """How far results of another order of summation may be apart, of the largest value."""
@@ -240,12 +240,12 @@ def _gradient(prompt: SinglePrompt) -> Tensor:
 
 
 def _framed(values: Tensor, frames):  # type: ignore[no-untyped-def]
-    from sd4match.types import FeatureMap
+    from sd4match.structures.tensors import FeatureMap
 
     return FeatureMap(values[None], frames)
 
 
 def _no_images():  # type: ignore[no-untyped-def]
-    from sd4match.types import ImageBatch
+    from sd4match.structures.images import ImageBatch
 
     return ImageBatch({}, (None,))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
+import helpers.typecheck  # noqa: F401 - the hook looks it up by name
+
 CHECKED = (
-    "store",
-    "types",
+    "structures",
     "geometry",
+    "io",
     "matching",
     "backbones",
     "prompting",
@@ -19,7 +21,7 @@ CHECKED = (
     "training",
     "viz",
 )
-install_import_hook([f"sd4match.{name}" for name in CHECKED], "typecheck.typecheck")
+install_import_hook([f"sd4match.{name}" for name in CHECKED], "helpers.typecheck.typecheck")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -29,7 +31,7 @@ settings.register_profile(
     "sd4match", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("sd4match")
-torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,7 +51,7 @@ def mini():
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory) -> Path:
     """A Stable Diffusion folder of another size, with random weights, in diffusers' layout."""
-    from model_folders import write_random_model
+    from helpers.model_folders import write_random_model
 
     return write_random_model(tmp_path_factory.mktemp("models") / "tiny-sd")
 

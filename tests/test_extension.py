@@ -9,15 +9,14 @@ import torch
 import yaml
 from torch import nn
 
-from sd4match.config import build, build_dataset, load_config
+from sd4match.config.experiment import build, build_dataset, load_config
 from sd4match.matching.correlation import photo_to_cells
 from sd4match.matching.functional import log_match_probability
 from sd4match.matching.matchers import matches_at
 from sd4match.prompting.config import PromptConfig
-from sd4match.prompting.splice import encode_slots
-from sd4match.protocols import ParameterGroup
+from sd4match.prompting.tokens import encode_slots
 from sd4match.registry import ComponentConfig, losses, matchers, prompts
-from sd4match.types import PromptEmbedding
+from sd4match.structures.tensors import ParameterGroup, PromptEmbedding
 
 
 class CentreMatcher:
@@ -103,7 +102,7 @@ evaluation: {sampling: {timestep: 40, ensemble_size: 1}}
 def test_foreign_components_are_trained_saved_and_matched_from_yaml(registered, tmp_path):
     from sd4match import SemanticMatcher, registry
     from sd4match.cli.train import learn
-    from sd4match.config import parse_config
+    from sd4match.config.experiment import parse_config
 
     file = tmp_path / "mine.yaml"
     file.write_text(YAML)
@@ -124,10 +123,10 @@ def test_foreign_components_are_trained_saved_and_matched_from_yaml(registered, 
 def test_one_class_and_one_line(tmp_path):
     """A provider that is registered by its signature goes the whole way."""
     from sd4match.cli.train import learn
-    from sd4match.config import parse_config
+    from sd4match.config.experiment import parse_config
     from sd4match.errors import ConfigError
-    from sd4match.prompting.artifact import load_prompt
     from sd4match.prompting.register import register_prompt
+    from sd4match.prompting.serialization import load_prompt
 
     @register_prompt("by-signature")
     class BySignature(SuffixPrompt):

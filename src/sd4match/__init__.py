@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from sd4match.version import __version__ as __version__
 
 _HOMES = {
-    "ExperimentConfig": "config",
-    "MatchResult": "results",
-    "Photo": "types",
+    "ExperimentConfig": "config.experiment",
+    "MatchResult": "structures.results",
+    "Photo": "structures.images",
     "SemanticMatcher": "pipeline",
-    "load_config": "config",
-    "load_preset": "config",
-    "load_prompt": "prompting.artifact",
-    "preset_names": "config",
-    "save_prompt": "prompting.artifact",
+    "load_config": "config.experiment",
+    "load_preset": "config.experiment",
+    "load_prompt": "prompting.serialization",
+    "preset_names": "config.experiment",
+    "save_prompt": "prompting.serialization",
 }
 
 __all__ = [
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sd4match.config import ExperimentConfig, load_config, load_preset, preset_names
+    from sd4match.config.experiment import ExperimentConfig, load_config, load_preset, preset_names
     from sd4match.pipeline import SemanticMatcher
-    from sd4match.prompting.artifact import load_prompt, save_prompt
-    from sd4match.results import MatchResult
-    from sd4match.types import Photo
+    from sd4match.prompting.serialization import load_prompt, save_prompt
+    from sd4match.structures.images import Photo
+    from sd4match.structures.results import MatchResult
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,29 @@ Convention: points are (x, y), sizes are (height, width). Everything is differen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sd4match.errors import InputError
-from sd4match.types import Alignment, ImageFrame, Size
+
+Size = tuple[int, int]
+"""(height, width)."""
+Alignment = Literal["corners", "centers", "patch"]
+"""Rule by which cells are aligned with pixels; see `pixels_to_cells`."""
+
+
+@dataclass(frozen=True)
+class ImageFrame:
+    """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y)."""
+
+    original_size: Size
+    model_size: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:

@@ -11,20 +11,20 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.config import Components, ExperimentConfig, build, load_preset
+from sd4match.config.experiment import Components, ExperimentConfig, build, load_preset
+from sd4match.config.protocols import Measurement
 from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
-from sd4match.extraction import pair_maps
 from sd4match.geometry import grid_points
+from sd4match.interfaces import Backbone, Matcher, PairTransform, PromptProvider
+from sd4match.io.cache import Cache
 from sd4match.matching import functional
 from sd4match.matching.correlation import cells_to_photo, correlate_maps, photo_to_cells
-from sd4match.matching.peaks import best_cells
-from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import wanted_views
-from sd4match.protocols import Backbone, Matcher, PairTransform, PromptProvider
-from sd4match.results import Candidates, DenseMatch, MatchResult
-from sd4match.store import Cache
-from sd4match.types import Correlation, FeatureMap, Photo, Sampling
+from sd4match.matching.functional.peaks import best_cells
+from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.structures.images import Photo
+from sd4match.structures.results import Candidates, DenseMatch, MatchResult
+from sd4match.structures.tensors import Correlation, FeatureMap, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]

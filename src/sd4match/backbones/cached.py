@@ -10,12 +10,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from sd4match.digests import digest
 from sd4match.errors import SD4MatchError
-from sd4match.protocols import Backbone, EncodesByWeights, ImageEncoder, TextEncoder
-from sd4match.spec import FeatureSpec, ImageFeatureSpec
-from sd4match.store import Cache
-from sd4match.types import FeatureMap, ImageFeatures, Latents, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.hashing import digest
+from sd4match.interfaces import Backbone, EncodesByWeights, ImageEncoder, TextEncoder
+from sd4match.io.cache import Cache
+from sd4match.structures.images import Photo, View, Views
+from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
+from sd4match.structures.tensors import FeatureMap, ImageFeatures, Latents, PromptEmbedding, Sampling
 
 
 class CacheWarning(UserWarning):

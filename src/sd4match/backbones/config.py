@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sd4match.backbones.checkpoints import declared_configs, declared_transformer
 from sd4match.backbones.layers import Layers, spec_of
+from sd4match.backbones.pretrained import declared_configs, declared_transformer
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import ConfigError
 from sd4match.registry import AnyBackbone, ComponentConfig, backbones, image_encoders
-from sd4match.spec import FeatureSpec, fused_spec
+from sd4match.structures.specs import FeatureSpec, fused_spec
 
 
 class BackboneConfig(ComponentConfig):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sd4match import geometry, registry
-from sd4match.digests import digest
 from sd4match.errors import ConfigError
-from sd4match.protocols import Backbone, EncodesByWeights, TextEncoder
+from sd4match.hashing import digest
+from sd4match.interfaces import Backbone, EncodesByWeights, TextEncoder
 from sd4match.registry import ComponentConfig
-from sd4match.spec import FeatureSpec, fused_spec
-from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.structures.images import Photo, View, Views
+from sd4match.structures.specs import FeatureSpec, fused_spec
+from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
 
 
 class Fusion(nn.Module):

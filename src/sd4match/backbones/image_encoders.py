@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedModel
 
 from sd4match.backbones.cached import CachedImageEncoder, beside
-from sd4match.backbones.frames import crop_centre
-from sd4match.digests import digest, weights_digest
+from sd4match.backbones.preprocessing import crop_centre
 from sd4match.errors import CheckpointError, InputError
-from sd4match.protocols import Backbone
-from sd4match.spec import ImageFeatureSpec
-from sd4match.types import ImageFeatures, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.hashing import digest, weights_digest
+from sd4match.interfaces import Backbone
+from sd4match.structures.images import Photo, View, Views
+from sd4match.structures.specs import ImageFeatureSpec
+from sd4match.structures.tensors import ImageFeatures, PromptEmbedding, Sampling
 
 _SIDE = 224
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

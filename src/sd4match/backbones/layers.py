@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sd4match.backbones.checkpoints import read_json
+from sd4match.backbones.pretrained import read_json
 from sd4match.errors import CheckpointError, ConfigError
-from sd4match.spec import FeatureSpec
+from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str
 """An up-block, from 0; or "block.sub": after that resnet and attention of the block, from 0, before its upsampling."""
@@ -124,7 +124,7 @@ def _stride(place: Place, blocks: int, down: int) -> int:
 def read_spec(folder: Path, *, layers: Layers | Sequence[Layer] = 1) -> FeatureSpec:
     """What a folder on this machine declares.
 
-    >>> from sd4match.backbones.checkpoints import MINI_FOLDER
+    >>> from sd4match.backbones.pretrained import MINI_FOLDER
     >>> spec = read_spec(MINI_FOLDER, layers=1)
     >>> spec.channels, spec.stride, spec.prompt_width, spec.native_size
     (96, 4, 128, (96, 96))

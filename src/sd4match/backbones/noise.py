@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.types import Latents, Sampling, TrainingNoise
+from sd4match.structures.tensors import Latents, Sampling, TrainingNoise
 
 Draw = tuple[str | int, ...]
 """What is drawn of an image's stream: for example ("noise", member)."""

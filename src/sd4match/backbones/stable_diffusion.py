@@ -15,25 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sd4match.backbones.checkpoints import find_checkpoint, find_overlay, read_json
-from sd4match.backbones.frames import pad, squash
 from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
 from sd4match.backbones.noise import noisy_latents
-from sd4match.backbones.text import ClipTextEncoder
+from sd4match.backbones.preprocessing import pad, squash
+from sd4match.backbones.pretrained import find_checkpoint, find_overlay, read_json
+from sd4match.backbones.text_encoder import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
-from sd4match.digests import digest, weights_digest
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.spec import FeatureSpec
-from sd4match.types import (
-    FeatureMap,
-    ImageFrame,
-    Latents,
-    Photo,
-    PromptEmbedding,
-    Sampling,
-    View,
-    Views,
-)
+from sd4match.geometry import ImageFrame
+from sd4match.hashing import digest, weights_digest
+from sd4match.structures.images import Photo, View, Views
+from sd4match.structures.specs import FeatureSpec
+from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PASSES_AT_ONCE = 8

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sd4match.errors import CheckpointError
-from sd4match.spec import FeatureSpec
+from sd4match.structures.specs import FeatureSpec
 
 
 def transformer_spec(

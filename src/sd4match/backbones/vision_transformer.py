@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from sd4match.backbones.checkpoints import find_checkpoint, read_json
-from sd4match.backbones.frames import pad, squash
+from sd4match.backbones.preprocessing import pad, squash
+from sd4match.backbones.pretrained import find_checkpoint, read_json
 from sd4match.backbones.transformer_spec import transformer_spec
-from sd4match.digests import digest, weights_digest
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.spec import FeatureSpec
-from sd4match.types import FeatureMap, Latents, Photo, PromptEmbedding, Sampling, View, Views
+from sd4match.hashing import digest, weights_digest
+from sd4match.structures.images import Photo, View, Views
+from sd4match.structures.specs import FeatureSpec
+from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]

@@ -20,7 +20,7 @@ Folder = Annotated[
 @app.command("info")
 def info(folder: Folder = None) -> None:
     """Where the cache is, and what it holds."""
-    from sd4match.store import Cache, cache_folder
+    from sd4match.io.cache import Cache, cache_folder
 
     cache = Cache(folder or cache_folder(), limit=0)
     typer.echo(f"{cache.folder}")
@@ -34,7 +34,7 @@ def info(folder: Folder = None) -> None:
 @app.command("clear")
 def clear(folder: Folder = None) -> None:
     """Remove what the cache holds; it is computed again when it is wanted."""
-    from sd4match.store import Cache, cache_folder
+    from sd4match.io.cache import Cache, cache_folder
 
     cache = Cache(folder or cache_folder(), limit=0)
     gone = cache.clear()

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from sd4match.config import ExperimentConfig
+    from sd4match.config.experiment import ExperimentConfig
 
 console = Console(stderr=True, highlight=False)
 """Progress and remarks; what a command answers goes to stdout."""
@@ -59,7 +59,7 @@ def read_config(
     dtype: str | None = None,
 ) -> ExperimentConfig:
     """The experiment that the options describe."""
-    from sd4match.config import load_config, load_preset
+    from sd4match.config.experiment import load_config, load_preset
     from sd4match.errors import ConfigError
 
     if preset and config:
@@ -114,7 +114,7 @@ def prompt_settings(fallback: str | None, file: Path | str | None) -> dict[str, 
         InputError: there is no file, or its prompt is not one for each category.
     """
     from sd4match.errors import InputError
-    from sd4match.prompting.artifact import read_prompt
+    from sd4match.prompting.serialization import read_prompt
 
     if fallback is None:
         return {}

@@ -63,7 +63,7 @@ def check(
     from typing import get_args
 
     from sd4match.cli.common import data_changes, progress_bar, read_config
-    from sd4match.config import build_dataset
+    from sd4match.config.experiment import build_dataset
     from sd4match.data.check import check_split
     from sd4match.data.config import DatasetConfig, Split
     from sd4match.errors import ConfigError

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sd4match.config import Components, ExperimentConfig
+    from sd4match.config.experiment import Components, ExperimentConfig
     from sd4match.evaluation.scores import PairScores
-    from sd4match.protocols import PairDataset, PairRecord, PromptProvider
+    from sd4match.interfaces import PairDataset, PromptProvider
+    from sd4match.structures.pairs import PairRecord
 
 _LABELS = {
     "random": "a random place in the box",
@@ -37,11 +38,11 @@ def command(
     started = time.perf_counter()
     from sd4match.cli.common import check_output, console, quiet_libraries
     from sd4match.cli.train import learn
-    from sd4match.config import build, build_dataset, load_preset
+    from sd4match.config.experiment import build, build_dataset, load_preset
     from sd4match.evaluation.baselines import BASELINES
     from sd4match.evaluation.report import backbone_entry, make_report, result, write_report
     from sd4match.evaluation.run import compare_prompts, evaluate_baselines
-    from sd4match.prompting.fixed import EmptyPrompt, TextPrompt
+    from sd4match.prompting.text import EmptyPrompt, TextPrompt
 
     check_output(output)
     quiet_libraries()
@@ -84,7 +85,7 @@ def command(
 def part_word_prompt(parts: Components) -> PromptProvider:
     """The strong text baseline: every part of the category named by hand."""
     from sd4match.data.synthetic.anatomy import ANATOMIES, part_words
-    from sd4match.prompting.fixed import TextPrompt
+    from sd4match.prompting.text import TextPrompt
 
     texts = {name: f"a photo of a {name} with {', '.join(part_words(name))}" for name in ANATOMIES}
     return TextPrompt(backbone=parts.backbone, by_category=texts)

@@ -24,9 +24,9 @@ from sd4match.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from sd4match.config import Components, ExperimentConfig
+    from sd4match.config.experiment import Components, ExperimentConfig
     from sd4match.evaluation.run import Measured
-    from sd4match.protocols import PromptProvider
+    from sd4match.interfaces import PromptProvider
 
 
 def command(
@@ -108,7 +108,7 @@ def _protocol_changes(name: str | None) -> list[str]:
     """What a protocol means for the experiment: its way to count, its matcher, its view of photos."""
     if name is None:
         return []
-    from sd4match.measurement import measurement
+    from sd4match.config.protocols import measurement
 
     rule = measurement(name)
     frame = [f"backbone.frame={rule.view}"] if rule.view != "squash" else []
@@ -137,8 +137,8 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     from sd4match.cli.common import evaluation_progress, pick_device, progress_bar, prompt_settings, quiet_libraries
-    from sd4match.config import build_dataset
-    from sd4match.evaluation.processes import Processes
+    from sd4match.config.experiment import build_dataset
+    from sd4match.distributed import Processes
     from sd4match.evaluation.report import backbone_entry, make_report, result, write_report
     from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_baselines, evaluate_prompts
     from sd4match.evaluation.tables import to_summary
@@ -193,7 +193,7 @@ def _providers(
 ) -> dict[str, PromptProvider]:
     """The prompts to measure, by the names that the report gives them."""
     from sd4match import registry
-    from sd4match.prompting.artifact import load_prompt
+    from sd4match.prompting.serialization import load_prompt
 
     providers = {prompt.stem if prompt else settings.prompt.kind: parts.prompt}
     if against is not None:

@@ -24,14 +24,7 @@ def command(
     show: ShowConfig = False,
 ) -> None:
     """Write the feature map of each photo, with the frame in which its cells lie and where it comes from."""
-    from sd4match.cli.common import (
-        check_output,
-        pick_device,
-        progress_bar,
-        quiet_libraries,
-        read_config,
-        show_config,
-    )
+    from sd4match.cli.common import check_output, pick_device, progress_bar, quiet_libraries, read_config, show_config
 
     settings = read_config(
         preset=preset, config=config, overrides=overrides, default="text" if category else "empty", backbone=backbone,
@@ -42,9 +35,9 @@ def command(
 
     from sd4match.errors import InputError
     from sd4match.evaluation.report import backbone_entry
-    from sd4match.features import write_features
+    from sd4match.io.features import write_features
     from sd4match.pipeline import SemanticMatcher, build_for_matching
-    from sd4match.types import Photo
+    from sd4match.structures.images import Photo
     from sd4match.version import __version__
 
     names = [f"{photo.stem}.safetensors" for photo in photos]

@@ -10,7 +10,7 @@ import typer
 from sd4match.cli.common import BackboneName, ConfigFile, Device, Dtype, Fallback, Preset, Set, ShowConfig
 
 if TYPE_CHECKING:
-    from sd4match.results import MatchResult
+    from sd4match.structures.results import MatchResult
 
 _ON_SCREEN = 20
 

@@ -23,7 +23,7 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sd4match.backbones.checkpoints import KNOWN, whereabouts
+    from sd4match.backbones.pretrained import KNOWN, whereabouts
 
     table = Table("name", "sort", "hub", "GB", "here")
     for one in KNOWN.values():
@@ -44,7 +44,7 @@ def check(
     """Load a model, run one photo through it, and print shapes, memory and time."""
     import time
 
-    from sd4match.backbones.checkpoints import KNOWN
+    from sd4match.backbones.pretrained import KNOWN
     from sd4match.cli.common import pick_device, quiet_libraries
     from sd4match.errors import CheckpointError
     from sd4match.registry import backbones
@@ -90,9 +90,10 @@ def _run(backbone: object, started: float) -> None:
     import torch
 
     from sd4match.data.collate import make_images
-    from sd4match.prompting.fixed import EmptyPrompt, NoPrompt
-    from sd4match.protocols import Backbone
-    from sd4match.types import Photo, Sampling
+    from sd4match.interfaces import Backbone
+    from sd4match.prompting.text import EmptyPrompt, NoPrompt
+    from sd4match.structures.images import Photo
+    from sd4match.structures.tensors import Sampling
 
     assert isinstance(backbone, Backbone)
     spec = backbone.spec
@@ -146,7 +147,7 @@ def doctor() -> None:
     import torch
     from huggingface_hub import constants
 
-    from sd4match.backbones.checkpoints import KNOWN, MODELS_VARIABLE, whereabouts
+    from sd4match.backbones.pretrained import KNOWN, MODELS_VARIABLE, whereabouts
     from sd4match.version import __version__
 
     typer.echo(f"sd4match       {__version__}, Python {platform.python_version()}, {platform.platform()}")

@@ -13,9 +13,9 @@ from sd4match.cli.common import BackboneName, Device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sd4match.config import ExperimentConfig
-    from sd4match.protocols import Backbone, PromptProvider
-    from sd4match.types import ImageBatch, Photo
+    from sd4match.config.experiment import ExperimentConfig
+    from sd4match.interfaces import Backbone, PromptProvider
+    from sd4match.structures.images import ImageBatch, Photo
 
 app = typer.Typer(help="Prompt files: inspect, convert, export, imagine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,7 +34,7 @@ def inspect(
     file: PromptFile, as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False
 ) -> None:
     """Print all that a prompt file says of itself, and the shapes in it."""
-    from sd4match.prompting.artifact import describe_prompt, read_prompt
+    from sd4match.prompting.serialization import describe_prompt, read_prompt
 
     info, tensors = read_prompt(file)
     shapes = {name: list(value.shape) for name, value in sorted(tensors.items())}
@@ -60,8 +60,8 @@ def convert(
     """Make a prompt file of a published prompt. The folder's name tells its settings; nothing in it is executed."""
     from sd4match.backbones.config import StableDiffusionConfig
     from sd4match.errors import ConfigError
-    from sd4match.prompting.artifact import PromptInfo, write_prompt
-    from sd4match.prompting.reference import read_published
+    from sd4match.prompting.published import read_published
+    from sd4match.prompting.serialization import PromptInfo, write_prompt
     from sd4match.version import __version__
 
     found = read_published(published)
@@ -117,8 +117,8 @@ def imagine(
     """Let the whole diffusion model draw from a learned prompt, beside the empty one: a labelled grid."""
     from sd4match.cli.common import progress_bar
     from sd4match.errors import InputError
-    from sd4match.prompting.fixed import EmptyPrompt, TextPrompt
-    from sd4match.types import ImageBatch
+    from sd4match.prompting.text import EmptyPrompt, TextPrompt
+    from sd4match.structures.images import ImageBatch
 
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--output must be a .png or a .jpg, not {output}")
@@ -159,7 +159,7 @@ def imagine(
 def _load(file: Path, backbone: str | None, device: str) -> tuple[ExperimentConfig, Backbone, PromptProvider]:
     from sd4match import registry
     from sd4match.cli.common import pick_device, quiet_libraries, read_config
-    from sd4match.prompting.artifact import load_prompt, read_prompt
+    from sd4match.prompting.serialization import load_prompt, read_prompt
 
     read_prompt(file)
     config = read_config(preset=None, config=None, overrides=None, default="empty", backbone=backbone)
@@ -176,7 +176,7 @@ def _look(
     from sd4match.data.collate import make_images
     from sd4match.errors import InputError
     from sd4match.prompting.pairing import wanted_views
-    from sd4match.types import ImageBatch, Photo
+    from sd4match.structures.images import ImageBatch, Photo
 
     if provider.scope == "category" and category is None:
         raise InputError("this prompt is one for each category: give --category NAME")
@@ -193,7 +193,7 @@ def _rows(
     provider: PromptProvider, model: Backbone, category: str | None, pair: tuple[Path, Path] | None
 ) -> list[tuple[str, tuple[Photo, ...], Tensor]]:
     """Label, photos and embedding (L, D) of each prompt that the provider makes of the options."""
-    from sd4match.types import ImageBatch
+    from sd4match.structures.images import ImageBatch
 
     name = type(provider).__name__
     if provider.scope == "category" and category is None:

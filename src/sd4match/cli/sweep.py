@@ -39,7 +39,7 @@ def prompts(
     from sd4match.errors import ConfigError
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.tables import to_summary
-    from sd4match.sweeps import PROMPTS, Progress, sweep_config, sweep_prompts
+    from sd4match.training.sweep import PROMPTS, Progress, sweep_config, sweep_prompts
 
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split must be train, validation or test, not {split!r}")

@@ -25,7 +25,7 @@ from sd4match.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from sd4match.config import Components, ExperimentConfig
+    from sd4match.config.experiment import Components, ExperimentConfig
     from sd4match.training.history import TrainingRun, Watch
 
 _DEFAULT_OUTPUT = Path("runs/train")
@@ -131,7 +131,7 @@ def _announced(settings: ExperimentConfig, output: Path) -> Iterator[None]:
     replaced once the new training begins.
     """
     from sd4match.errors import SD4MatchError
-    from sd4match.files import write_atomically
+    from sd4match.io.files import write_atomically
 
     file = output / "config.yaml"
     if file.exists() or os.environ.get("RANK", "0") != "0":
@@ -152,9 +152,9 @@ def _announced(settings: ExperimentConfig, output: Path) -> Iterator[None]:
 
 def _learn(settings: ExperimentConfig, output: Path, *, device: str, resume: bool, stop: Callable[[], bool]) -> None:
     from sd4match.cli.common import pick_device, quiet_libraries
-    from sd4match.config import build
-    from sd4match.evaluation.processes import Processes
-    from sd4match.training.journal import check_trackers
+    from sd4match.config.experiment import build
+    from sd4match.distributed import Processes
+    from sd4match.training.metric_logger import check_trackers
     from sd4match.training.run import check_resumable, resume_command
     from sd4match.training.trainer import check_learns
 
@@ -210,7 +210,7 @@ def _shown(steps: int) -> Iterator[Watch]:
     from rich.text import Text
 
     from sd4match.cli.common import console
-    from sd4match.evaluation.processes import Processes
+    from sd4match.distributed import Processes
     from sd4match.training.history import Watch
 
     class TwoLines(Progress):

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from sd4match.data.ap10k_pairs import FEWEST_POINTS, Animal, draw_pairs
+from sd4match.data.base import ListedPairs, Points, as_box, cleared, find_root, read_annotation, seen_in_both
 from sd4match.data.config import Split
-from sd4match.data.listed import ListedPairs, Points, as_box, cleared, find_root, read_annotation, seen_in_both
 from sd4match.errors import DatasetError
-from sd4match.files import write_atomically
-from sd4match.protocols import PairKey, PairRecord
-from sd4match.types import Size
+from sd4match.geometry import Size
+from sd4match.io.files import write_atomically
+from sd4match.structures.pairs import PairKey, PairRecord
 
 Task = Literal["intra-species", "cross-species", "cross-family"]
 _COCO = {"train": "train", "validation": "val", "test": "test"}

@@ -9,8 +9,9 @@ import numpy as np
 
 from sd4match.data.config import Split
 from sd4match.errors import DatasetError, PhotoError
-from sd4match.protocols import PairDataset, PairRecord
-from sd4match.types import Size
+from sd4match.geometry import Size
+from sd4match.interfaces import PairDataset
+from sd4match.structures.pairs import PairRecord
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import torch
 
 from sd4match.data.loading import Prepared, prepare_all
 from sd4match.errors import PhotoError
-from sd4match.protocols import PairDataset, PairRecord, Prepare
-from sd4match.types import ImageBatch, Keypoints, PairBatch, Photo, Views
+from sd4match.interfaces import PairDataset, Prepare
+from sd4match.structures.images import ImageBatch, Photo, Views
+from sd4match.structures.pairs import PairBatch, PairRecord
+from sd4match.structures.tensors import Keypoints
 
 
 def make_images(

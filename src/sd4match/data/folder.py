@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from sd4match.data.base import ListedPairs, Points, as_box, read_annotation, read_lines
 from sd4match.data.config import Split
-from sd4match.data.listed import ListedPairs, Points, as_box, read_annotation, read_lines
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairKey, PairRecord
-from sd4match.types import Box, Photo, Size
+from sd4match.geometry import Size
+from sd4match.structures.images import Photo
+from sd4match.structures.pairs import Box, PairKey, PairRecord
 
 
 @dataclass

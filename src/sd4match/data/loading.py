@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 import torch
 
 from sd4match.errors import PhotoError
-from sd4match.protocols import PairDataset, Prepare
-from sd4match.types import Photo, View
+from sd4match.interfaces import PairDataset, Prepare
+from sd4match.structures.images import Photo, View
 
 _MOST_THREADS = 8
 

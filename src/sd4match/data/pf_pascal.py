@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from sd4match.data.base import ListedPairs, Points, as_box, as_points, cleared, find_root, seen_in_both
 from sd4match.data.config import Split
-from sd4match.data.listed import ListedPairs, Points, as_box, as_points, cleared, find_root, seen_in_both
 from sd4match.data.proposal_flow import listed_points, read_list, read_mat
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairKey, PairRecord
-from sd4match.types import Box, Photo
+from sd4match.structures.images import Photo
+from sd4match.structures.pairs import Box, PairKey, PairRecord
 
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

@@ -6,11 +6,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import ClassVar
 
+from sd4match.data.base import ListedPairs, Points, cleared, extent, find_root, seen_in_both
 from sd4match.data.config import Split
-from sd4match.data.listed import ListedPairs, Points, cleared, extent, find_root, seen_in_both
 from sd4match.data.proposal_flow import listed_points, read_list, read_mat, without_padding
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairKey, PairRecord
+from sd4match.structures.pairs import PairKey, PairRecord
 
 SUBCLASSES = (
     "car(G)", "car(M)", "car(S)", "duck(S)", "motorbike(G)", "motorbike(M)", "motorbike(S)", "winebottle(M)",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.data.listed import Points, read_lines
+from sd4match.data.base import Points, read_lines
 from sd4match.errors import DatasetError
 
 

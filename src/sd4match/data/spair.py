@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from sd4match.data.config import Split
-from sd4match.data.listed import (
+from sd4match.data.base import (
     ListedPairs,
     as_box,
     as_points,
@@ -18,8 +17,9 @@ from sd4match.data.listed import (
     read_lines,
     seen_in_both,
 )
+from sd4match.data.config import Split
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairKey, PairRecord
+from sd4match.structures.pairs import PairKey, PairRecord
 
 FOLDERS: dict[str, str] = {"train": "trn", "validation": "val", "test": "test"}
 """What SPair-71k calls its splits."""

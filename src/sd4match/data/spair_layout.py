@@ -11,7 +11,7 @@ from PIL import Image
 from sd4match.data.synthetic.anatomy import point_names
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairRecord
+from sd4match.structures.pairs import PairRecord
 
 _SPLITS = {"train": "trn", "validation": "val", "test": "test"}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sd4match.errors import InputError, choose_from
-from sd4match.protocols import PairDataset, PairKey, PairRecord, Reference
-from sd4match.types import Photo
+from sd4match.interfaces import PairDataset
+from sd4match.structures.images import Photo
+from sd4match.structures.pairs import PairKey, PairRecord, Reference
 
 
 class Subset:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sd4match.data.collate import pad_points
-from sd4match.protocols import PairRecord
-from sd4match.types import Size
+from sd4match.geometry import Size
+from sd4match.structures.pairs import PairRecord
 
 Baseline = Callable[[Sequence[PairRecord]], Tensor]
 """Pairs -> (B, N, 2) in original pixels of the target photos."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sd4match.config.protocols import Measurement
 from sd4match.data.collate import pad_points
+from sd4match.distributed import Processes
 from sd4match.errors import DatasetError, PhotoError, SD4MatchError
-from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped
-from sd4match.measurement import Measurement
-from sd4match.protocols import PairDataset, PairRecord
+from sd4match.interfaces import PairDataset
+from sd4match.structures.pairs import PairRecord
 
 Predictions = Mapping[str, Tensor]
 """By the name of a rule: (B, N, 2) in original pixels of the target photos, N padded as `pad_points` does."""

@@ -12,27 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sd4match.config.protocols import Measurement
 from sd4match.data.collate import make_pairs, pad_points
+from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, SD4MatchError
 from sd4match.evaluation.counting import Predictions, Progress, count_pairs, no_progress
-from sd4match.evaluation.maps import PhotoMaps
-from sd4match.evaluation.processes import Processes
+from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
-from sd4match.extraction import pair_maps
-from sd4match.measurement import Measurement
-from sd4match.prompting.pairing import wanted_views
-from sd4match.protocols import (
-    Backbone,
-    FindsPlaces,
-    Matcher,
-    PairDataset,
-    PairRecord,
-    PairTransform,
-    PromptProvider,
-    ReadsCorners,
-)
-from sd4match.store import Store
-from sd4match.types import FeatureMap, Sampling
+from sd4match.interfaces import Backbone, FindsPlaces, Matcher, PairDataset, PairTransform, PromptProvider, ReadsCorners
+from sd4match.io.cache import Store
+from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.structures.pairs import PairRecord
+from sd4match.structures.tensors import FeatureMap, Sampling
 
 SCRATCH_PREFIX = ".sd4match-maps-"
 """Of the temporary folders of maps; one that stays behind is of a process that was killed."""

@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sd4match.config import ExperimentConfig
-from sd4match.digests import digest
+from sd4match.config.experiment import ExperimentConfig
 from sd4match.errors import InputError
 from sd4match.evaluation.published import published_for
 from sd4match.evaluation.scores import AVERAGES, Comparison, PairScores
 from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
-from sd4match.files import write_atomically
-from sd4match.protocols import Backbone, PairDataset
+from sd4match.hashing import digest
+from sd4match.interfaces import Backbone, PairDataset
+from sd4match.io.files import write_atomically
 from sd4match.version import __version__
 
 SCHEMA_VERSION = 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sd4match import registry
 from sd4match.backbones.cached import cached
-from sd4match.config import Components, ExperimentConfig
+from sd4match.config.experiment import Components, ExperimentConfig
 from sd4match.data.subset import first, of_categories
 from sd4match.errors import InputError
 from sd4match.evaluation.baselines import BASELINES
@@ -17,7 +17,8 @@ from sd4match.evaluation.counting import Progress as Counted
 from sd4match.evaluation.evaluator import Evaluator, Rule
 from sd4match.evaluation.report import comparison, read_report
 from sd4match.evaluation.scores import PairScores, compare
-from sd4match.protocols import PairDataset, PairRecord, PromptProvider
+from sd4match.interfaces import PairDataset, PromptProvider
+from sd4match.structures.pairs import PairRecord
 
 NamedProgress = Callable[[str, str, int, int], None]
 """Called with a prompt's name, and then as `counting.Progress` is."""

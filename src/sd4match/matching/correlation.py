@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sd4match import geometry
 from sd4match.matching import functional
-from sd4match.types import Correlation, FeatureMap
+from sd4match.structures.tensors import Correlation, FeatureMap
 
 QueryMode = Literal["bilinear", "floor", "pixel"]
 """How the source feature of a point is read: between cells; from the cell whose area holds the point; or between cells

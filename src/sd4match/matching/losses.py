@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from sd4match.errors import InputError
 from sd4match.matching import functional
 from sd4match.matching.correlation import photo_to_cells
-from sd4match.matching.smoothed_target import gaussian_cross_entropy_floor
-from sd4match.protocols import ParameterGroup
-from sd4match.types import Correlation, Keypoints
+from sd4match.matching.functional.smoothed_target import gaussian_cross_entropy_floor
+from sd4match.structures.tensors import Correlation, Keypoints, ParameterGroup
 
 _DEFAULT_TEMPERATURE = 0.04
 

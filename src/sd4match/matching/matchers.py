@@ -12,9 +12,9 @@ from torch import Tensor
 from sd4match.geometry import pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.matching.correlation import cells_to_photo, peak_of, photo_to_cells, probability_of
-from sd4match.matching.reading import full_precision
-from sd4match.matching.upsampled import upsampled_nearest_neighbor
-from sd4match.types import Correlation, FeatureMap, Matches
+from sd4match.matching.functional.sampling import full_precision
+from sd4match.matching.functional.upsampled import upsampled_nearest_neighbor
+from sd4match.structures.tensors import Correlation, FeatureMap, Matches
 
 
 def matches_at(cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float) -> Matches:

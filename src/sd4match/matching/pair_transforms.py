@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sd4match.errors import InputError
-from sd4match.types import FeatureMap
+from sd4match.structures.tensors import FeatureMap
 
 
 class CoPCA:

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ImplicitCaptionerConfig
-from sd4match.prompting.fixed import TextEmbeddings
-from sd4match.prompting.looking import LookingPrompt
-from sd4match.protocols import Backbone, Scope
-from sd4match.types import ImageBatch, PromptEmbedding
+from sd4match.prompting.image_conditioned import LookingPrompt
+from sd4match.prompting.text import TextEmbeddings
+from sd4match.structures.images import ImageBatch
+from sd4match.structures.tensors import PromptEmbedding
 
 
 class ImplicitCaptioner(LookingPrompt):

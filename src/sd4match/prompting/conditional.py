@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sd4match.errors import InputError
+from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ConditionalPromptConfig
+from sd4match.prompting.image_conditioned import LookingPrompt
 from sd4match.prompting.initial import initial_vectors, take_over
-from sd4match.prompting.looking import LookingPrompt
-from sd4match.prompting.splice import encode_slots
-from sd4match.protocols import Backbone, Scope
-from sd4match.types import ImageBatch, ImageFeatures, PromptEmbedding
+from sd4match.prompting.tokens import encode_slots
+from sd4match.structures.images import ImageBatch
+from sd4match.structures.tensors import ImageFeatures, PromptEmbedding
 
 
 class ConditionalPrompt(LookingPrompt):

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sd4match.errors import ConfigError
 from sd4match.registry import AnyImageEncoder, ComponentConfig, image_encoders, prompts
-from sd4match.spec import FeatureSpec
+from sd4match.structures.specs import FeatureSpec
 
 
 class PromptConfig(ComponentConfig):
@@ -51,7 +51,7 @@ class NoPromptConfig(PromptConfig):
     """For backbones that take no prompt."""
 
     kind: Literal["none"] = "none"
-    implementation = "sd4match.prompting.fixed:NoPrompt"
+    implementation = "sd4match.prompting.text:NoPrompt"
 
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse a backbone that wants one."""
@@ -64,7 +64,7 @@ class EmptyPromptConfig(PromptConfig):
     """The empty text."""
 
     kind: Literal["empty"] = "empty"
-    implementation = "sd4match.prompting.fixed:EmptyPrompt"
+    implementation = "sd4match.prompting.text:EmptyPrompt"
 
 
 @prompts.register
@@ -74,7 +74,7 @@ class TextPromptConfig(PromptConfig):
     kind: Literal["text"] = "text"
     template: str = "a photo of a {category}"
     by_category: dict[str, str] = Field({}, description="templates of single categories, before `template`")
-    implementation = "sd4match.prompting.fixed:TextPrompt"
+    implementation = "sd4match.prompting.text:TextPrompt"
 
     @property
     def needs_category(self) -> bool:

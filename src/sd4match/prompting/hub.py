@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi, hf_hub_download
 
 from sd4match.errors import PromptFileError
-from sd4match.prompting.artifact import PromptInfo, describe_prompt, read_prompt
+from sd4match.prompting.serialization import PromptInfo, describe_prompt, read_prompt
 
 FILE_NAME = "prompt.safetensors"
 

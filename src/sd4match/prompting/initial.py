@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd4match.errors import InputError, PromptMismatchError
-from sd4match.prompting.artifact import check_fits, read_prompt
+from sd4match.interfaces import Backbone, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
-from sd4match.prompting.splice import random_slots
-from sd4match.protocols import Backbone, TextEncoder
+from sd4match.prompting.serialization import check_fits, read_prompt
+from sd4match.prompting.tokens import random_slots
 
 Space = Literal["token", "hidden"]
 Startable = SinglePromptConfig | ClassPromptConfig | ConditionalPromptConfig

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd4match.errors import ConfigError, InputError, choose_from
+from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ClassPromptConfig, SinglePromptConfig
-from sd4match.prompting.fixed import TextPrompt, clean_category, text_encoder_of
 from sd4match.prompting.initial import initial_vectors, take_over
-from sd4match.prompting.splice import encode_slots
-from sd4match.protocols import Backbone, ParameterGroup, Scope
-from sd4match.types import ImageBatch, PromptEmbedding
+from sd4match.prompting.text import TextPrompt, clean_category, text_encoder_of
+from sd4match.prompting.tokens import encode_slots
+from sd4match.structures.images import ImageBatch
+from sd4match.structures.tensors import ParameterGroup, PromptEmbedding
 
 
 class SinglePrompt(nn.Module):

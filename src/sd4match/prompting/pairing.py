@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from sd4match.protocols import Backbone, LooksAtPhotos, Prepare, PromptProvider
-from sd4match.types import ImageBatch, PromptEmbedding
+import torch
+
+from sd4match.interfaces import Backbone, LooksAtPhotos, Prepare, PromptProvider
+from sd4match.structures.images import ImageBatch
+from sd4match.structures.tensors import FeatureMap, PromptEmbedding, Sampling
 
 
 def pair_prompts(
@@ -28,3 +31,22 @@ def wanted_views(backbone: Backbone, provider: PromptProvider) -> dict[str, Prep
     """Everyone who will look at a photo, by name: the backbone, and whoever the provider names."""
     more = provider.views if isinstance(provider, LooksAtPhotos) else {}
     return {"backbone": backbone.prepare, **more}
+
+
+def pair_maps(
+    backbone: Backbone, prompt: PromptProvider, source: ImageBatch, target: ImageBatch, sampling: Sampling
+) -> tuple[FeatureMap, FeatureMap]:
+    """The maps of B sources and of B targets under their prompts, in one extraction.
+
+    Args:
+        backbone: as built.
+        prompt: any provider.
+        source: B photos, with the views of backbone and provider.
+        target: their partners.
+        sampling: of the 2 B photos, sources first.
+    """
+    latents = backbone.encode(source.views["backbone"] + target.views["backbone"])
+    own, partners = pair_prompts(prompt, source, target)
+    prompts = [side.values.expand(len(source), -1, -1) for side in (own, partners)]
+    maps = backbone.extract(latents, PromptEmbedding(torch.cat(prompts)), sampling)
+    return maps[: len(source)], maps[len(source) :]

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save
 
 from sd4match.errors import InputError, PromptFileError
-from sd4match.files import write_atomically
-from sd4match.prompting.fixed import text_encoder_of
-from sd4match.protocols import Backbone, PromptProvider
-from sd4match.types import ImageBatch
+from sd4match.interfaces import Backbone, PromptProvider
+from sd4match.io.files import write_atomically
+from sd4match.prompting.text import text_encoder_of
+from sd4match.structures.images import ImageBatch
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ import numpy as np
 from sd4match.data.collate import make_pairs
 from sd4match.data.loading import Ahead
 from sd4match.errors import ConfigError, DatasetError, PhotoError
-from sd4match.protocols import PairDataset, PairRecord, Prepare
-from sd4match.types import PairBatch
+from sd4match.interfaces import PairDataset, Prepare
+from sd4match.structures.pairs import PairBatch, PairRecord
 
 Piece = tuple[int, range]
 """A step, and places in its batch that a device takes at once."""

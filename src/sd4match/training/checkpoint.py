@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sd4match.digests import digest
 from sd4match.errors import ConfigError, TrainingError
-from sd4match.files import PART, read_safetensors, remove, to_safetensors, write_atomically
+from sd4match.hashing import digest
+from sd4match.io.files import PART, read_safetensors, remove, to_safetensors, write_atomically
 
 FORMAT_VERSION = 1
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from sd4match import registry
-from sd4match.config import Components, ExperimentConfig, build_dataset
+from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
+from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import SCRATCH_PREFIX
-from sd4match.evaluation.processes import Processes
 from sd4match.evaluation.report import backbone_entry, data_entry, make_report, result, versions, write_report
-from sd4match.files import remove, write_atomically
-from sd4match.prompting.artifact import save_prompt
-from sd4match.protocols import HasReadings, PairDataset
+from sd4match.interfaces import HasReadings, PairDataset
+from sd4match.io.files import remove, write_atomically
+from sd4match.prompting.serialization import save_prompt
 from sd4match.training.checkpoint import Checkpoints, check_same_settings, check_same_training
 from sd4match.training.history import SELECTION_ALPHA, TrainingRun, Watch
-from sd4match.training.journal import check_trackers
+from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer
 from sd4match.viz.curves import plot_training
 

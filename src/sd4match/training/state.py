@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sd4match.evaluation.processes import Processes
+from sd4match.distributed import Processes
 from sd4match.evaluation.scores import PairScores
-from sd4match.protocols import HasReadings, Learns
+from sd4match.interfaces import HasReadings, Learns
 from sd4match.training.checkpoint import Checkpoint
 from sd4match.training.history import TrainingRun
-from sd4match.training.optimisation import Optimisation
+from sd4match.training.optimization import Optimisation
 from sd4match.training.random_state import random_state, restore_random_state
 
 _Tensors = dict[str, Tensor]

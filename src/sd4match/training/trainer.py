@@ -14,20 +14,20 @@ from accelerate import Accelerator
 from torch import nn
 
 from sd4match.backbones.cached import cached
+from sd4match.config.protocols import Measurement
+from sd4match.config.sections import TrainingSettings
 from sd4match.data.subset import first
+from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator, Rule
-from sd4match.evaluation.processes import Processes
-from sd4match.measurement import Measurement
+from sd4match.interfaces import Backbone, KnowsFloor, Learns, Matcher, MatchingLoss, PairDataset, PromptProvider
 from sd4match.prompting.pairing import wanted_views
-from sd4match.protocols import Backbone, KnowsFloor, Learns, Matcher, MatchingLoss, PairDataset, PromptProvider
-from sd4match.settings import TrainingSettings
+from sd4match.training.accumulation import Gradient, Sums
 from sd4match.training.batches import Batches, BatchPlan
 from sd4match.training.checkpoint import Checkpoints
-from sd4match.training.gradient import Gradient, Sums
 from sd4match.training.history import SELECTION_ALPHA, TrainingRun, Watch
-from sd4match.training.journal import Journal
-from sd4match.training.optimisation import Optimisation, sum_over_processes
+from sd4match.training.metric_logger import Journal
+from sd4match.training.optimization import Optimisation, sum_over_processes
 from sd4match.training.random_state import own_random_state, random_state, restore_random_state
 from sd4match.training.state import TrainingState
 

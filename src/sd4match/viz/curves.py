@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sd4match.files import write_atomically
+from sd4match.io.files import write_atomically
 
 
 def plot_training(

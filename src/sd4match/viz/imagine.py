@@ -11,9 +11,9 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sd4match.backbones.checkpoints import find_checkpoint
+from sd4match.backbones.pretrained import find_checkpoint
 from sd4match.errors import CheckpointError
-from sd4match.types import Photo
+from sd4match.structures.images import Photo
 
 _SIDE = 160
 _GAP = 6

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from sd4match.types import Photo
+from sd4match.structures.images import Photo
 
 HIT = (40, 190, 90)
 MISS = (230, 60, 50)

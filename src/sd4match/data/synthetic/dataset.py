@@ -11,8 +11,8 @@ from sd4match.data.config import Split
 from sd4match.data.synthetic.anatomy import ANATOMIES
 from sd4match.data.synthetic.scene import Scene, render
 from sd4match.errors import DatasetError
-from sd4match.protocols import PairKey, PairRecord, Reference
-from sd4match.types import Photo
+from sd4match.structures.images import Photo
+from sd4match.structures.pairs import PairKey, PairRecord, Reference
 
 _STREAMS: dict[str, int] = {"train": 1, "validation": 2, "test": 3}
 _PAIRS: dict[str, int] = {"train": 2_000, "validation": 160, "test": 480}

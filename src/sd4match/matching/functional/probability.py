@@ -1,0 +1,76 @@
+"""From correlations to probabilities (Eq. 4), and how much of one lies around a match."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sd4match.errors import InputError
+from sd4match.matching.functional.sampling import full_precision
+
+
+def match_probability(
+    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
+) -> Float[Tensor, "batch points h w"]:
+    """softmax(correlation / temperature) over all cells (Eq. 4)."""
+    scores = _scores(correlation, temperature)
+    return scores.flatten(2).softmax(dim=-1).view_as(scores)
+
+
+def log_match_probability(
+    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
+) -> Float[Tensor, "batch points h w"]:
+    """The logarithm of Eq. 4, which does not underflow."""
+    scores = _scores(correlation, temperature)
+    return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
+
+
+def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
+    check_positive("temperature", temperature)
+    return full_precision(correlation) / temperature
+
+
+def probability_mass(
+    correlation: Float[Tensor, "batch points h w"],
+    cells: Float[Tensor, "batch points 2"],
+    *,
+    temperature: float | Tensor,
+    radius: float = 1.5,
+) -> Float[Tensor, "batch points"]:
+    """The score of a match: the share of softmax(correlation / temperature) that lies around it.
+
+    Args:
+        correlation: (B, N, h, w).
+        cells: (B, N, 2), the matches.
+        temperature: as in Eq. 4.
+        radius: cells at most so far away in x and in y count.
+
+    Returns:
+        (B, N), in [0, 1]; 1 if all probability is there, about (2 radius)^2 / (h w) where the map is flat.
+
+    >>> probability_mass(torch.zeros(1, 1, 3, 3), torch.tensor([[[1.0, 1.0]]]), temperature=1.0).round(decimals=3)
+    tensor([[1.]])
+    """
+    return mass_around(cells, match_probability(correlation, temperature=temperature), radius=radius)
+
+
+def mass_around(
+    cells: Float[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
+) -> Float[Tensor, "batch points"]:
+    """The share of a probability that lies around cells; see `probability_mass`.
+
+    >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
+    tensor([[0.3750]])
+    """
+    y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
+    across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
+    down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)
+    mass: Tensor = torch.einsum("bnhw,bnw,bnh->bn", probability, across, down)
+    return mass.clamp(max=1.0)
+
+
+def check_positive(name: str, value: float | Tensor) -> None:
+    """Refuse a number that is not; a tensor is learned, and is not looked at."""
+    if not isinstance(value, Tensor) and not value > 0:
+        raise InputError(f"{name} must be positive, not {value}")

@@ -1,0 +1,93 @@
+"""Matching at the resolution of pixels as if the target's features had been interpolated, without interpolating them.
+
+DIFT upsamples a map of 1280 channels to the photo, which costs gigabytes. What it needs is the cosine of a query q with
+every interpolated feature F(p) = sum_k w_k f_k, the sum over the four cells around pixel p. Both of its halves follow
+from the cells: q . F(p) is the interpolated correlation, and |F(p)|^2 = sum_kl w_k w_l f_k . f_l needs the Gram
+products of neighbouring cells alone. This is exact, not an approximation.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from sd4match.matching.functional.sampling import full_precision
+
+_POINTS_AT_ONCE = 8
+
+
+def upsampled_nearest_neighbor(
+    queries: Float[Tensor, "points channels"],
+    target_features: Float[Tensor, "channels h w"],
+    columns: Float[Tensor, " width"],
+    rows: Float[Tensor, " height"],
+) -> Float[Tensor, "points 2"]:
+    """The pixel whose bilinearly interpolated feature has the largest cosine with each query.
+
+    Args:
+        queries: (N, C).
+        target_features: (C, h, w) of one image.
+        columns: (W,), the cell (fractional, clamped into the map) of each pixel of a row.
+        rows: (H,), likewise of a column.
+
+    Returns:
+        (N, 2), (x, y), whole pixels; of equal ones, the first in reading order.
+
+    >>> features = torch.eye(4).reshape(4, 2, 2)
+    >>> upsampled_nearest_neighbor(torch.eye(4)[1:2], features, torch.linspace(0, 1, 7), torch.linspace(0, 1, 5))
+    tensor([[6., 0.]])
+    """
+    features = full_precision(target_features)
+    queries = F.normalize(queries.to(features), dim=-1)
+    scale = interpolated_norm(features, columns, rows).clamp(min=1e-12)
+    correlation = torch.einsum("nc,chw->nhw", queries, features)
+    width = len(columns)
+    found = []
+    for some in correlation.split(_POINTS_AT_ONCE):
+        best = (_interpolate(some, columns, rows) / scale).flatten(1).argmax(dim=-1)
+        found.append(torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1))
+    return torch.cat(found).to(features.dtype)
+
+
+def interpolated_norm(
+    features: Float[Tensor, "channels h w"], columns: Float[Tensor, " width"], rows: Float[Tensor, " height"]
+) -> Float[Tensor, "height width"]:
+    """|F(p)| of the bilinearly interpolated feature at every pixel, from products of neighbouring cells.
+
+    >>> features = torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])
+    >>> interpolated_norm(features, torch.tensor([0.0, 0.5, 1.0]), torch.zeros(1))
+    tensor([[3.0000, 2.5000, 4.0000]])
+    """
+    near = features.double()
+    own = near.square().sum(0)
+    east = F.pad((near[:, :, :-1] * near[:, :, 1:]).sum(0), (0, 1))
+    south = F.pad((near[:, :-1] * near[:, 1:]).sum(0), (0, 0, 0, 1))
+    falling = F.pad((near[:, :-1, :-1] * near[:, 1:, 1:]).sum(0), (0, 1, 0, 1))
+    rising = F.pad((near[:, :-1, 1:] * near[:, 1:, :-1]).sum(0), (0, 1, 0, 1))
+
+    left, right, a = _neighbours(columns.double(), features.shape[2])
+    top, bottom, d = (part[:, None] for part in _neighbours(rows.double(), features.shape[1]))
+    nw, ne, sw, se = (1 - a) * (1 - d), a * (1 - d), (1 - a) * d, a * d
+    squares = nw**2 * own[top, left] + ne**2 * own[top, right] + sw**2 * own[bottom, left] + se**2 * own[bottom, right]
+    along = nw * ne * east[top, left] + sw * se * east[bottom, left]
+    along = along + nw * sw * south[top, left] + ne * se * south[top, right]
+    crossing = nw * se * falling[top, left] + ne * sw * rising[top, left]
+    return (squares + 2 * (along + crossing)).clamp(min=0).sqrt().to(features.dtype)
+
+
+def _interpolate(
+    maps: Float[Tensor, "points h w"], columns: Float[Tensor, " width"], rows: Float[Tensor, " height"]
+) -> Float[Tensor, "points height width"]:
+    left, right, a = _neighbours(columns, maps.shape[2])
+    top, bottom, d = _neighbours(rows, maps.shape[1])
+    lines = torch.lerp(maps[:, top], maps[:, bottom], d[:, None].to(maps))
+    return torch.lerp(lines[:, :, left], lines[:, :, right], a.to(maps))
+
+
+def _neighbours(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cell before and after each place, and how far between them it lies. Beyond the last cell that is 0."""
+    places = places.clamp(0, cells - 1)
+    before = places.floor()
+    return before.long(), (before + 1).clamp(max=cells - 1).long(), places - before

@@ -1,0 +1,1 @@
+"""Immutable data structures passed between components."""

@@ -1,0 +1,143 @@
+"""`sd4match prompts`, end to end on mini."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sd4match.cli.app import app
+from sd4match.errors import InputError, PromptFileError, PromptMismatchError, SD4MatchError
+from sd4match.prompting.captioner import ImplicitCaptioner
+from sd4match.prompting.conditional import ConditionalPrompt
+from sd4match.prompting.learned import ClassPrompt, SinglePrompt
+from sd4match.prompting.serialization import save_prompt
+from sd4match.testing import random_photo
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        assert isinstance(result.exception, SD4MatchError), result.exception
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def files(mini, tmp_path_factory):
+    root = tmp_path_factory.mktemp("prompts")
+    details = {"backbone": "mini", "layer": 1, "validation_pck@0.1": 0.25}
+    made = {
+        "single": SinglePrompt(backbone=mini, slots=5),
+        "hidden": SinglePrompt(backbone=mini, space="hidden"),
+        "class": ClassPrompt(backbone=mini, categories=("fish", "car"), slots=5),
+        "cpm": ConditionalPrompt(backbone=mini, image_encoder="backbone"),
+        "captioner": ImplicitCaptioner(backbone=mini, image_encoder="backbone"),
+    }
+    for name, prompt in made.items():
+        save_prompt(prompt, root / f"{name}.safetensors", backbone=mini, details=details)
+    for seed, name in enumerate(("a.png", "b.png")):
+        random_photo((40, 60), seed=seed).to_image().save(root / name)
+    return root
+
+
+def test_inspect_prints_all_of_it(files):
+    screen = run("prompts", "inspect", files / "class.safetensors").stdout
+    for part in ("class", '"categories": ["fish", "car"]', "UNet 48-96-128", "validation_pck@0.1", "fingerprint",
+                 '"token_embeddings.1": [5, 128]', "library version", "layer"):  # fmt: skip
+        assert part in screen
+    facts = json.loads(run("prompts", "inspect", files / "cpm.safetensors", "--json").stdout)
+    assert facts["config"]["condition_on"] == "pair"
+    assert facts["tensors"]["patch_linear.weight"] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("single", (), 2),
+        ("single", ("--category", "fish"), 3),
+        ("class", (), 3),
+        ("class", ("--category", "fish"), 3),
+        ("cpm", ("--pair", "a.png", "b.png"), 2),
+        ("captioner", ("--pair", "a.png", "b.png"), 3),
+    ],
+)
+def test_imagine_draws_a_labelled_grid(files, tmp_path, name, options, rows):
+    options = [files / o if o.endswith(".png") else o for o in options]
+    out = tmp_path / "sub" / "grid.png"
+    run("prompts", "imagine", files / f"{name}.safetensors", *options, "--steps", 2, "--images", 2, "--output", out)
+    with Image.open(out) as grid:
+        assert grid.height == 34 + rows * 166
+        seen = {"cpm": 2, "captioner": 1}.get(name, 0)
+        assert grid.width == 190 + (2 + seen) * 166 + 6
+        pixels = np.asarray(grid.convert("L"))
+    assert pixels[:30, :180].min() < 100  # a title
+    for row in range(rows):
+        top = 34 + row * 166
+        assert pixels[top : top + 160, :186].min() < 100  # a label
+        drawn = pixels[top : top + 160, -160:-8]
+        assert drawn.std() > 3
+
+
+def test_the_same_prompt_draws_the_same_whatever_else_is_drawn(mini):
+    from sd4match.prompting.text import EmptyPrompt
+    from sd4match.structures.images import ImageBatch
+    from sd4match.viz.imagine import load_painter, paint
+
+    empty = EmptyPrompt(backbone=mini)(ImageBatch({}, (None,))).values[0]
+    painter = load_painter("mini")
+    one = paint(painter, empty, empty=empty, images=1, steps=2, seed=1)
+    two = paint(painter, empty, empty=empty, images=2, steps=2, seed=1)
+    assert np.abs(np.asarray(one[0]).astype(int) - np.asarray(two[0])).max() <= 2
+    assert np.abs(np.asarray(two[0]).astype(int) - np.asarray(two[1])).max() > 10
+
+
+def test_export_and_convert_write_files(files, tmp_path):
+    out = tmp_path / "learned.safetensors"
+    assert "load_textual_inversion" in run("prompts", "export", files / "single.safetensors", "--output", out).stdout
+    pair = ("--pair", files / "a.png", files / "b.png")
+    run("prompts", "export", files / "cpm.safetensors", *pair, "--output", out, "--token", "<pair>")
+    from safetensors.torch import load_file
+
+    assert {name: tuple(value.shape) for name, value in load_file(out).items()} == {"<pair>": (75, 128)}
+
+
+def test_mistakes_are_one_line(files, other_model, tmp_path):
+    cases = [
+        (("inspect", tmp_path / "none"), PromptFileError, "no such prompt file"),
+        (("imagine", files / "cpm.safetensors"), InputError, "--pair PHOTO PHOTO"),
+        (("imagine", files / "class.safetensors", "--category", "fsih"), InputError, "did you mean 'fish'"),
+        (
+            ("imagine", files / "single.safetensors", "--output", tmp_path / "x.txt"),
+            InputError,
+            "--output must be a .png",
+        ),
+        (("imagine", files / "single.safetensors", "--backbone", other_model), PromptMismatchError, "another backbone"),
+        (("export", files / "class.safetensors"), InputError, "--category NAME"),
+        (("export", files / "hidden.safetensors"), InputError, "cannot be exported"),
+        (("export", files / "cpm.safetensors"), InputError, "--pair PHOTO PHOTO"),
+        (("convert", tmp_path), PromptFileError, "does not tell the settings"),
+    ]
+    for arguments, error, message in cases:
+        with pytest.raises(error, match=message) as caught:
+            run("prompts", *arguments)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_match_and_evaluate_take_every_prompt(files, tmp_path):
+    photos = (files / "a.png", files / "b.png")
+    small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=3", "--set", "evaluation.bootstrap_samples=20")
+    for name in ("single", "hidden", "class", "cpm", "captioner"):
+        prompt = ("--prompt", files / f"{name}.safetensors")
+        run("match", *photos, *prompt, "--point", "10,10", "--category", "fish", "--output", tmp_path / name)
+    run("evaluate", "--prompt", files / "cpm.safetensors", *small, "--output", tmp_path / "cpm-report")
+    with pytest.raises(InputError, match="no prompt was learned for category"):
+        run("evaluate", "--prompt", files / "class.safetensors", *small, "--output", tmp_path / "class-report")
+    assert not (tmp_path / "class-report").exists()
+    run("evaluate", "--prompt", files / "class.safetensors", "--fallback", "text", *small, "--output", tmp_path / "r")
+    with pytest.raises(InputError, match="--fallback is for class prompts"):
+        run("evaluate", "--prompt", files / "cpm.safetensors", "--fallback", "text", *small)

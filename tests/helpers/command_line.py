@@ -1,0 +1,9 @@
+"""Arguments of the command line."""
+
+from __future__ import annotations
+
+SMALL = ["data.photos_per_category=3", "data.pairs=8", "evaluation.bootstrap_samples=50", "training.batch_size=2"]
+
+
+def sets(*overrides):
+    return [part for override in overrides for part in ("--set", override)]

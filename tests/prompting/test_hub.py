@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers.fake_hub import fake_hub
+from sd4match.errors import PromptFileError
+from sd4match.prompting.hub import from_hub, push_to_hub
+from sd4match.prompting.learned import SinglePrompt
+from sd4match.prompting.serialization import load_prompt, save_prompt
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.setattr(constants, name, str(tmp_path / "cache"), raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def test_to_the_hub_and_back(mini, tmp_path):
+    prompt = SinglePrompt(backbone=mini, slots=6)
+    file = save_prompt(prompt, tmp_path / "p.safetensors", backbone=mini, details={"backbone": "mini", "layer": 1})
+    with fake_hub() as (address, files):
+        assert push_to_hub(file, "me/mine", endpoint=address).endswith("me/mine")
+        assert files["me/mine/prompt.safetensors"] == file.read_bytes()
+        card = files["me/mine/README.md"].decode()
+        got = from_hub("me/mine", endpoint=address)
+        with pytest.raises(PromptFileError, match=r"cannot get other\.safetensors of 'me/mine'"):
+            from_hub("me/mine", file="other.safetensors", endpoint=address)
+    assert torch.equal(load_prompt(got, backbone=mini).token_embeddings, prompt.token_embeddings)
+    assert card.startswith("---\nlibrary_name: sd4match\n")
+    assert "A single prompt learned on mini" in card
+    assert "not Stable" in card
+    assert mini.spec.architecture in card
+    assert 'from_hub("me/mine")' in card
+
+
+def test_what_the_hub_refuses_is_one_line(mini, tmp_path):
+    file = save_prompt(SinglePrompt(backbone=mini, slots=6), tmp_path / "p.safetensors", backbone=mini)
+    with fake_hub() as (address, files):
+        for repo in ("me/forbidden", "not a name"):
+            with pytest.raises(PromptFileError, match="cannot push") as caught:
+                push_to_hub(file, repo, endpoint=address)
+            assert "\n" not in str(caught.value)
+        assert files == {}
+    with pytest.raises(PromptFileError, match="no such prompt file"):
+        push_to_hub(tmp_path / "none", "me/mine", endpoint=address)
+    with pytest.raises(PromptFileError, match="cannot get"):
+        from_hub("me/mine", endpoint=address)  # nobody listens any more

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from sd4match.cli.app import app
+from sd4match.config.experiment import load_preset, preset_names
+from sd4match.errors import ConfigError
+from sd4match.training.sweep import PROMPTS, Progress, sweep_prompts
+
+SMALL = [
+    "data.pairs=6", "data.photos_per_category=3", "training.steps=2", "training.batch_size=2",
+    "training.validate_every=2", "training.validation_pairs=4", "evaluation.bootstrap_samples=50",
+]  # fmt: skip
+
+
+def test_every_prompt_of_the_table_is_a_preset_on_both_models():
+    names = preset_names()
+    for name in PROMPTS:
+        assert {name, f"mini-{name}", f"sd2-1-{name}"} <= set(names)
+        assert load_preset(name) == load_preset(f"mini-{name}")
+    assert {load_preset(f"mini-{name}").prompt.kind for name in PROMPTS} == {
+        "empty", "text", "single", "class", "cpm", "implicit_captioner",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"unknown preset 'mini-cmp'; did you mean"):
+        load_preset("mini-cmp")
+
+
+def test_ablations_are_settings_of_one_component(monkeypatch):
+    full = load_preset("cpm").prompt.model_dump()
+    different = {
+        "cpm-global-features": {"features"}, "cpm-single-image": {"condition_on"},
+        "cpm-single-image-global-features": {"condition_on", "features"}, "cpm-no-global-prompt": {"global_slots"},
+        "cpm-no-patch-mixing": {"mix_patches"},
+    }  # fmt: skip
+    for name, fields in different.items():
+        own = load_preset(name).prompt.model_dump()
+        assert {field for field in full if own[field] != full[field]} == fields
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    output = tmp_path_factory.mktemp("sweep")
+    started = []
+    report = sweep_prompts(
+        output,
+        names=("empty", "single", "class", "cpm"),
+        overrides=SMALL,
+        seed=3,
+        progress=Progress(on_start=started.append),
+    )
+    return output, report, started
+
+
+def test_one_report_of_all_prompts(swept):
+    output, report, started = swept
+    assert started == ["empty", "single", "class", "cpm"] == [row["prompt"] for row in report["results"]]
+    for row in report["results"]:
+        assert set(row["ci95"]) >= {"image", "point"}
+        assert row["pairs"] == 6
+    assert {(c["a"], c["b"]) for c in report["comparisons"]} == {
+        ("class", "single"), ("cpm", "single"), ("cpm", "class"),
+    }  # fmt: skip
+    assert report["results"][1]["prompt_config"]["seed"] == 3
+    assert report["config"]["training"]["seed"] == 3
+    assert {"prompt.safetensors", "scores.json", "loss.png", "config.yaml"} <= {
+        f.name for f in (output / "cpm").iterdir()
+    }
+
+
+def test_a_stopped_sweep_goes_on(swept):
+    output, report, _ = swept
+    learned = output / "single" / "prompt.safetensors"
+    before = learned.stat().st_mtime_ns
+    (output / "class" / "scores.json").write_text("{ half")
+    again = sweep_prompts(output, names=("empty", "single", "class"), overrides=SMALL, seed=3)
+    assert learned.stat().st_mtime_ns == before
+    assert [row["pck"] for row in again["results"]] == [row["pck"] for row in report["results"][:3]]
+    other = sweep_prompts(output, names=("single",), overrides=SMALL, seed=4)
+    assert learned.stat().st_mtime_ns != before
+    assert other["results"][0]["prompt_config"]["seed"] == 4
+
+
+def test_on_the_command_line(tmp_path):
+    sets = [part for change in SMALL for part in ("--set", change)]
+    command = ["sweep", "prompts", "--output", str(tmp_path / "s"), "--only", "empty", "--only", "single", *sets]
+    result = CliRunner().invoke(app, command)
+    assert result.exception is None, result.exception
+    assert "| single |" in result.stdout
+    assert "not numbers of Stable Diffusion" in result.stdout
+    assert json.loads((tmp_path / "s" / "report.json").read_text())["split"] == "test"
+    wrong = CliRunner().invoke(app, ["sweep", "prompts", "--only", "cmp"])
+    assert "did you mean 'mini-cpm'" in str(wrong.exception)
