@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow check bench bench-full wheel clean
+.PHONY: install demo test test-slow lint check bench bench-full wheel clean
 
 install: $(READY)
 
@@ -23,14 +23,15 @@ test: install  ## the quick suite, with doctests, README and coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 test-slow: install  ## the checks that take minutes
-	$(BIN)/python -m pytest -m slow --override-ini addopts="--strict-markers --strict-config -ra"
+	$(BIN)/python -m pytest -m slow --override-ini addopts="--import-mode=importlib --strict-markers --strict-config -ra"
 
-check: install  ## style, types, layers, then the quick suite
+lint: install  ## style, types, layers
 	$(BIN)/ruff check src tests tools benchmarks
-	$(BIN)/ruff format --check src tests tools benchmarks benchmarks
+	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+
+check: lint test  ## everything that continuous integration runs
 
 # with threads that sleep between operations (OMP_WAIT_POLICY=passive), small ones would take five times as long
 bench: install  ## ours against reference-shaped loops, a quarter-width model: 5 minutes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import memory, starting
-from benchmarks.matching_rows import growth, matching
+from benchmarks.matching_rows import evaluation, growth, matching
 from benchmarks.rows import Bench
 from benchmarks.table import Row, save, to_markdown
 
@@ -53,6 +53,7 @@ def rows(size: Size) -> Iterator[Row]:
         del bench
         yield from memory.rows(str(folder), size.image_size, size.at_once)
     yield matching(pairs=1_000, rounds=1 if size.quarter else 3)
+    yield from evaluation()
     yield from starting.rows()
 
 

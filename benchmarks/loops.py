@@ -19,7 +19,7 @@ from sd4match.backbones.unet import features_at
 from sd4match.interfaces import PairDataset
 from sd4match.structures.images import Views
 from sd4match.structures.pairs import PairRecord
-from sd4match.structures.tensors import Latents, Sampling
+from sd4match.structures.tensors import Encoded, Sampling
 
 
 class Peer:
@@ -28,13 +28,13 @@ class Peer:
     Args:
         unet: not pruned.
         vae: its encoder.
-        signal: abar_t of every timestep.
+        alphas_cumprod: abar_t of every timestep.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, vae: AutoencoderKL, signal: Tensor) -> None:
+    def __init__(self, unet: UNet2DConditionModel, vae: AutoencoderKL, alphas_cumprod: Tensor) -> None:
         self.unet = unet
         self.vae = vae
-        self.signal = signal
+        self.alphas_cumprod = alphas_cumprod
 
     def features_like_dift(self, view: Views, prompt: Tensor, sampling: Sampling) -> Tensor:
         """Encodes a photo once for every member of the ensemble, in one batch, then runs the UNet up to the layer."""
@@ -60,22 +60,22 @@ class Peer:
         return found[0].mean(0)
 
     def _moments(self, view: Views) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(view.pixels.to(self.signal.device, self.vae.dtype)).latent_dist
+        posterior = self.vae.encode(view.pixels.to(self.alphas_cumprod.device, self.vae.dtype)).latent_dist
         return posterior.mean.float(), posterior.logvar.float()
 
     def _noisy(self, view: Views, clean: Tensor, sampling: Sampling) -> Tensor:
-        signal = self.signal[sampling.timestep]
-        still = Latents(clean[:1], clean[:1], view.frames, view.keys)
+        alpha = self.alphas_cumprod[sampling.timestep]
+        still = _one(view, (clean, clean))
         noises = torch.cat([image_noise(still, sampling, ("noise", one)) for one in range(sampling.ensemble_size)])
-        return (signal.sqrt() * clean + (1 - signal).sqrt() * noises.to(clean)).to(self.unet.dtype)
+        return (alpha.sqrt() * clean + (1 - alpha).sqrt() * noises.to(clean)).to(self.unet.dtype)
 
 
-def _one(view: Views, moments: tuple[Tensor, Tensor]) -> Latents:
-    return Latents(moments[0][:1], moments[1][:1], view.frames, view.keys)
+def _one(view: Views, moments: tuple[Tensor, Tensor]) -> Encoded:
+    return Encoded({"mean": moments[0][:1], "log_variance": moments[1][:1]}, view.frames, view.keys)
 
 
 def correlate(source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
-    """(C, h, w) maps and (N, 2) cells -> (N, h, w): samples by grid, normalises queries and the whole target map."""
+    """(C, h, w) maps and (N, 2) cells -> (N, h, w): samples by grid, normalizes queries and the whole target map."""
     height, width = source.shape[-2:]
     grid = queries / queries.new_tensor([width - 1, height - 1]) * 2 - 1
     sampled = F.grid_sample(source[None], grid[None, None], align_corners=True)[0, :, 0].T

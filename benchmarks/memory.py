@@ -1,6 +1,6 @@
 """Peak memory of one training step against what a device takes at once; each measurement in a process of its own.
 
-What stands before the step, weights, libraries and the encoding of photos, is in the peak. Latents are kept, as in a
+What stands before the step, weights, libraries and the encoding of photos, is in the peak. Latents are cached, as in a
 training.
 """
 
@@ -24,10 +24,10 @@ def step(weights: str, image_size: int, at_once: int, *, checkpointing: bool, pr
     import torch
 
     from sd4match.backbones.cached import cached
-    from sd4match.config.experiment import build, build_dataset, load_preset
-    from sd4match.prompting.pairing import wanted_views
-    from sd4match.training.accumulation import Gradient
-    from sd4match.training.batches import Batches, BatchPlan
+    from sd4match.config import build_components, build_dataset, load_preset
+    from sd4match.prompting.pairing import preprocessors
+    from sd4match.training.accumulation import GradientAccumulator
+    from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = load_preset(
@@ -41,20 +41,20 @@ def step(weights: str, image_size: int, at_once: int, *, checkpointing: bool, pr
             "training.both_directions=false",
         ],
     )
-    parts = build(config, device=device)
-    backbone, settings = cached(parts.backbone), config.training
-    views = wanted_views(backbone, parts.prompt)
-    batches = Batches(build_dataset(config, "train"), views, seed=0, batch_size=at_once)
-    gradient = Gradient(
-        backbone=backbone, prompt=parts.prompt, loss=parts.loss, settings=settings, batches=batches,
-        plan=BatchPlan(at_once, devices=1, per_device=at_once), precision=precision,
+    components = build_components(config, device=device)
+    backbone = cached(components.backbone)
+    prepare = preprocessors(backbone, components.prompt)
+    batches = Batches(build_dataset(config, "train"), prepare, seed=0, batch_size=at_once)
+    accumulator = GradientAccumulator(
+        backbone=backbone, prompt=components.prompt, loss=components.loss, config=config.training, batches=batches,
+        split=BatchSplit(at_once, devices=1, per_device=at_once), precision=precision,
     )  # fmt: skip
-    pairs = batches.pairs((1, range(at_once)))
+    pairs = batches.load(MicroBatch(1, range(at_once)))
     for side in (pairs.source, pairs.target):
         backbone.encode(side.views["backbone"])
     encoded = peak(device)
     started = time.perf_counter()
-    gradient.accumulate(1, 0, begin=lambda: None)
+    accumulator.accumulate(1, 0, reset=lambda: None)
     seconds = time.perf_counter() - started
     return {"peak": peak(device), "before": encoded, "seconds": seconds}
 

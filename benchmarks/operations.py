@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import build_text_encoder, build_unet, build_vae
-from sd4match.backbones.layers import Place
+from sd4match.backbones.layers import LayerIndex
 from sd4match.backbones.unet import features_at, prune
 
-LAYER = Place(1, None)
+LAYER = LayerIndex(1, None)
 
 
 @dataclass(frozen=True)

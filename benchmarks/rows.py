@@ -17,21 +17,22 @@ from benchmarks.operations import LAYER, Operations, count
 from benchmarks.table import Row, duration, speed_row
 from benchmarks.timing import in_turns, ratio
 from sd4match.backbones.cached import cached
+from sd4match.backbones.config import StableDiffusionConfig
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
-from sd4match.config.sections import TrainingSettings
+from sd4match.config.sections import TrainingConfig
 from sd4match.data.collate import make_pairs
-from sd4match.matching.correlation import photo_to_cells
-from sd4match.matching.losses import GaussianCrossEntropy
-from sd4match.prompting.conditional import ConditionalPrompt
+from sd4match.geometry import Grid
+from sd4match.matching.losses import GaussianCrossEntropyConfig
+from sd4match.prompting.config import ConditionalPromptConfig
 from sd4match.prompting.learned import SinglePrompt
-from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.prompting.text import EmptyPrompt
-from sd4match.structures.images import Views
+from sd4match.structures.images import ImageBatch, Views
 from sd4match.structures.tensors import Sampling, TrainingNoise
 from sd4match.testing import FakePairs
-from sd4match.training.accumulation import Gradient
-from sd4match.training.batches import Batches, BatchPlan
+from sd4match.training.accumulation import GradientAccumulator
+from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 _SAME = 1e-4
 """How far results of another order of summation may be apart, of the largest value."""
@@ -52,11 +53,11 @@ class Bench:
         """Write a model with random weights to a folder, and load it twice."""
         write_stable_diffusion_2(folder, quarter=quarter)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        ours = StableDiffusionBackbone.from_folder(str(folder), image_size=image_size, dtype=dtype, device=device)  # type: ignore[arg-type]
+        ours = StableDiffusionConfig(weights=str(folder), image_size=image_size, dtype=dtype).build(device=device)  # type: ignore[arg-type]
         kind = next(ours.unet.parameters()).dtype
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=kind).to(device)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=ours.vae.dtype).to(device)
-        peer = Peer(unet.requires_grad_(False).eval(), vae.requires_grad_(False).eval(), ours.signal)
+        peer = Peer(unet.requires_grad_(False).eval(), vae.requires_grad_(False).eval(), ours.alphas_cumprod)
         return cls(ours, peer, count(quarter=quarter, image_size=image_size), members, rounds)
 
     def rows(self) -> Iterator[Row]:
@@ -70,12 +71,12 @@ class Bench:
         """One pair, forward and backward, from photos on."""
         backbone = cached(self.ours)
         prompt = SinglePrompt(backbone=backbone)
-        settings = TrainingSettings(batch_size=1, both_directions=False)
-        batches = Batches(FakePairs(points=20), wanted_views(backbone, prompt), seed=0, batch_size=1)
-        criterion = GaussianCrossEntropy()
-        gradient = Gradient(
-            backbone=backbone, prompt=prompt, loss=criterion, settings=settings, batches=batches,
-            plan=BatchPlan(1, devices=1, per_device=1),
+        config = TrainingConfig(batch_size=1, both_directions=False)
+        batches = Batches(FakePairs(points=20), preprocessors(backbone, prompt), seed=0, batch_size=1)
+        criterion = GaussianCrossEntropyConfig().build()
+        accumulator = GradientAccumulator(
+            backbone=backbone, prompt=prompt, loss=criterion, config=config, batches=batches,
+            split=BatchSplit(1, devices=1, per_device=1),
         )  # fmt: skip
 
         def forget() -> None:
@@ -83,22 +84,23 @@ class Bench:
                 parameter.grad = None
 
         def ours() -> tuple[float, Tensor]:
-            total = gradient.accumulate(1, 0, begin=forget)
+            total = accumulator.accumulate(1, 0, reset=forget)
             return total.loss, _gradient(prompt)
 
         def loop() -> tuple[float, Tensor]:
             forget()
-            pair = batches.pairs((1, range(1)))
+            pair = batches.load(MicroBatch(1, range(1)))
             embedding = prompt(pair.source).values.to(self.peer.unet.dtype)
             maps = []
-            for place, side in enumerate((pair.source, pair.target)):
-                sampling = Sampling(settings.sampling.timestep, 1, TrainingNoise(settings.seed, 1, (place,)))
+            for index, side in enumerate((pair.source, pair.target)):
+                sampling = Sampling(config.sampling.timestep, 1, TrainingNoise(config.seed, 1, (index,)))
                 maps.append(self.peer.features_like_sd4match(side.views["backbone"], embedding, sampling).float())
-            frames = [side.views["backbone"].frames for side in (pair.source, pair.target)]
             cells = [
-                photo_to_cells(points.points.to(maps[0]), _framed(one, frame))[0]
-                for points, one, frame in zip((pair.source_points, pair.target_points), maps, frames, strict=True)
-            ]
+                Grid(side.views["backbone"].frames, found.shape[1:]).to_cells(points.points.to(found))[0]
+                for side, points, found in (
+                    (pair.source, pair.source_points, maps[0]), (pair.target, pair.target_points, maps[1]),
+                )
+            ]  # fmt: skip
             seen = pair.source_points.visible[0].to(maps[0].device)
             value = loss(correlate(maps[0], maps[1], cells[0][seen]), cells[1][seen], 0.04)
             value.backward()
@@ -107,13 +109,13 @@ class Bench:
         (our_loss, our_gradient), (their_loss, their_gradient) = ours(), loop()
         apart = max(abs(our_loss - their_loss) / their_loss, difference(our_gradient, their_gradient))
         return self._compared(
-            "training step of a pair, latents kept", ours, loop, self.operations.training_limit, apart,
+            "training step of a pair, latents cached", ours, loop, self.operations.training_limit, apart,
             "Encodes both photos at every step and runs the whole UNet, one photo after the other; the backward pass "
             "begins at the layer, as ours does.",
         )  # fmt: skip
 
     def image_features(self) -> Iterator[Row]:
-        """A photo's features, latents not yet kept, and kept."""
+        """A photo's features, latents not cached, and cached."""
         sampling = Sampling(261, self.members, posterior="member")
         prompt = EmptyPrompt(backbone=self.ours)
         views, embedding = self._photo(), prompt(_no_images()).values
@@ -123,7 +125,7 @@ class Bench:
                 return self.peer.features_like_dift(views, embedding.to(self.peer.unet.dtype), sampling)
 
         keeping = cached(self.ours)
-        for name, backbone, kept in (("cold", self.ours, False), ("latents kept", keeping, True)):
+        for name, backbone, kept in (("cold", self.ours, False), ("latents cached", keeping, True)):
 
             def ours(backbone=backbone) -> Tensor:  # type: ignore[no-untyped-def]
                 with torch.no_grad():
@@ -138,10 +140,10 @@ class Bench:
     def conditional_pair(self) -> Row:
         """Both maps of a pair under a prompt that both photos decide."""
         backbone = cached(self.ours)
-        prompt = ConditionalPrompt(backbone=backbone, image_encoder={"kind": "backbone"})
+        prompt = ConditionalPromptConfig(image_encoder={"kind": "backbone"}).build(backbone=backbone)
         sampling = Sampling(50, self.members)
         data = FakePairs()
-        pair = make_pairs([data[0]], data, wanted_views(backbone, prompt))
+        pair = make_pairs([data[0]], data, preprocessors(backbone, prompt))
 
         def ours() -> Tensor:
             with torch.no_grad():
@@ -155,7 +157,7 @@ class Bench:
                 return torch.stack([self.peer.features_like_sd4match(one, embedding, sampling) for one in sides])
 
         return self._compared(
-            f"CPM's maps of a pair, ensemble {self.members}, latents kept", ours, loop,
+            f"CPM's maps of a pair, ensemble {self.members}, latents cached", ours, loop,
             self.operations.pair_limit(self.members), difference(ours(), loop()),
             "Encodes both photos once and runs the whole UNet on the ensemble of each. What the prompt looks at is "
             "kept on both sides.",
@@ -165,18 +167,22 @@ class Bench:
         """Ours against the bare call of a UNet that ends at the layer."""
         prompt = EmptyPrompt(backbone=self.ours)
         with torch.no_grad():
-            latents = self.ours.encode(self._photo())
+            encoded = self.ours.encode(self._photo())
             context = prompt(_no_images()).values.to(self.ours.unet.dtype)
             sampling = Sampling(261, 1)
             bare = self.peer.unet
             later, out = bare.up_blocks, (bare.conv_norm_out, bare.conv_act, bare.conv_out)
             noisy = noisy_latents(
-                latents, sampling, (0,), scale=self.ours.vae.config.scaling_factor, signal=self.ours.signal[261]
+                encoded,
+                sampling,
+                (0,),
+                scale=self.ours.vae.config.scaling_factor,
+                alpha_cumprod=self.ours.alphas_cumprod[261],
             ).to(bare.dtype)
             bare.up_blocks, bare.conv_norm_out, bare.conv_out = later[: LAYER.block + 1], None, nn.Identity()
 
             def ours() -> Tensor:
-                return self.ours.extract(latents, prompt(_no_images()), sampling).values
+                return self.ours.extract(encoded, prompt(_no_images()), sampling).values
 
             def call() -> Tensor:
                 found: Tensor = bare(noisy, torch.tensor(261), context).sample
@@ -239,13 +245,6 @@ def _gradient(prompt: SinglePrompt) -> Tensor:
     return vectors.grad.clone()
 
 
-def _framed(values: Tensor, frames):  # type: ignore[no-untyped-def]
-    from sd4match.structures.tensors import FeatureMap
-
-    return FeatureMap(values[None], frames)
-
-
 def _no_images():  # type: ignore[no-untyped-def]
-    from sd4match.structures.images import ImageBatch
 
     return ImageBatch({}, (None,))

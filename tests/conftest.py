@@ -10,22 +10,31 @@ from jaxtyping import install_import_hook
 import helpers.typecheck  # noqa: F401 - the hook looks it up by name
 
 CHECKED = (
-    "structures",
-    "geometry",
-    "io",
-    "matching",
-    "backbones",
-    "prompting",
-    "data",
-    "evaluation",
-    "training",
-    "viz",
-)
-install_import_hook([f"sd4match.{name}" for name in CHECKED], "helpers.typecheck.typecheck")
+    "structures", "geometry", "io", "matching", "backbones", "prompting", "data", "evaluation", "training", "viz",
+)  # fmt: skip
+"""Packages whose shapes are checked."""
+CONFIGS = (
+    "backbones.config", "prompting.config", "data.config", "matching.matchers", "matching.losses",
+    "matching.pair_transforms",
+)  # fmt: skip
+"""Modules that load no torch, so that their annotations cannot be evaluated."""
+
+
+def modules_to_check() -> list[str]:
+    """Return the modules of the checked packages, but for the configs."""
+    source = Path(__file__).parents[1] / "src" / "sd4match"
+    files = [file.relative_to(source).with_suffix("") for file in source.rglob("*.py")]
+    names = [".".join(file.parts).removesuffix(".__init__") for file in files if file.parts[0] in CHECKED]
+    return [f"sd4match.{name}" for name in names if "." in name and name not in CONFIGS] + ["sd4match.geometry"]
+
+
+install_import_hook(modules_to_check(), "helpers.typecheck.typecheck")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+collect_ignore = ["helpers"]
 
 settings.register_profile(
     "sd4match", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -43,9 +52,9 @@ def no_cache_of_the_user(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mini():
     """The packaged model, loaded once."""
-    from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+    from sd4match.backbones.config import StableDiffusionConfig
 
-    return StableDiffusionBackbone.from_folder("mini")
+    return StableDiffusionConfig(weights="mini").build()
 
 
 @pytest.fixture(scope="session")

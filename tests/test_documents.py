@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sd4match.data.synthetic.dataset import SyntheticPairs
+from sd4match.data import SyntheticConfig
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
@@ -24,7 +24,7 @@ def test_block_runs(block, tmp_path, monkeypatch, other_model):
     monkeypatch.setenv("SD4MATCH_MODELS", str(other_model.parent))
     if not (other_model.parent / "sd2-1").exists():
         (other_model.parent / "sd2-1").symlink_to(other_model)
-    data = SyntheticPairs(split="test")
+    data = SyntheticConfig(split="test").build()
     for number, name in enumerate(("a.png", "b.png")):
         data.photo(f"fish-{number}").to_image().resize((320, 240)).save(name)
     exec(compile(block, "block", "exec", dont_inherit=True), {"__name__": "block"})

@@ -1,154 +1,179 @@
-"""A matcher, a loss and a prompt provider that live here and nowhere in src."""
+"""Components from outside the package: configured, built, trained, saved, loaded, evaluated."""
 
 from __future__ import annotations
 
-from typing import Literal
+import runpy
+from contextlib import ExitStack
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from torch import nn
 
-from sd4match.config.experiment import build, build_dataset, load_config
-from sd4match.matching.correlation import photo_to_cells
-from sd4match.matching.functional import log_match_probability
-from sd4match.matching.matchers import matches_at
-from sd4match.prompting.config import PromptConfig
-from sd4match.prompting.tokens import encode_slots
-from sd4match.registry import ComponentConfig, losses, matchers, prompts
-from sd4match.structures.tensors import ParameterGroup, PromptEmbedding
+from sd4match import SemanticMatcher, load_prompt, registry
+from sd4match.config import build_components, build_dataset, load_config, parse_config
+from sd4match.errors import ConfigError, UnknownComponentError
+from sd4match.evaluation import Evaluator
+from sd4match.matching import NearestNeighbor
+from sd4match.testing import FakeBackbone, FakePairs, check_backbone, random_photo
+from sd4match.training import train
 
-
-class CentreMatcher:
-    def __init__(self, *, pull: float) -> None:
-        self.pull = pull
-
-    def __call__(self, correlation):
-        height, width = correlation.values.shape[-2:]
-        centre = torch.tensor([width - 1, height - 1]) / 2 * self.pull
-        return matches_at(centre.expand(*correlation.values.shape[:2], 2), correlation, temperature=1.0)
+KINDS = {
+    "backbones": "pixels",
+    "image_encoders": "brightness",
+    "prompts": "suffix",
+    "matchers": "center",
+    "pair_transforms": "centered",
+    "losses": "scaled",
+    "datasets": "two-photos",
+}
 
 
-class CentreMatcherConfig(ComponentConfig):
-    kind: Literal["centre"] = "centre"
-    pull: float = 1.0
-    implementation = CentreMatcher
-
-
-class RoundedLoss:
-    """Cross-entropy at the rounded true cell."""
-
-    def __call__(self, correlation, targets):
-        cells = photo_to_cells(targets.points, correlation.target).round().long()
-        width = correlation.values.shape[-1]
-        log_probability = log_match_probability(correlation.values, temperature=0.2).flatten(2)
-        index = (cells[..., 1] * width + cells[..., 0]).clamp(0, log_probability.shape[-1] - 1)
-        picked = log_probability.gather(2, index[..., None])[..., 0]
-        return -(picked * targets.visible).sum() / targets.visible.sum().clamp(min=1)
-
-
-class RoundedLossConfig(ComponentConfig):
-    kind: Literal["rounded"] = "rounded"
-    implementation = RoundedLoss
-
-
-class SuffixPrompt(nn.Module):
-    """A few vectors after BOS for each photo's own size class: scope image."""
-
-    scope = "image"
-
-    def __init__(self, *, backbone, slots):
-        super().__init__()
-        self.config = SuffixPromptConfig(slots=slots)
-        self.vectors = nn.Parameter(torch.zeros(slots, backbone.text.width))
-        self._text = [backbone.text]
-
-    def forward(self, images, partners=None):
-        return PromptEmbedding(encode_slots(self._text[0], self.vectors[None].expand(len(images), -1, -1)))
-
-    def parameter_groups(self):
-        return [ParameterGroup("vectors", (self.vectors,))]
-
-
-class SuffixPromptConfig(PromptConfig):
-    kind: Literal["suffix"] = "suffix"
-    slots: int = 2
-    implementation = SuffixPrompt
-
-
-@pytest.fixture
-def registered():
-    for registry, config in (
-        (matchers, CentreMatcherConfig),
-        (losses, RoundedLossConfig),
-        (prompts, SuffixPromptConfig),
-    ):
-        registry.register(config)
-    yield
-    for registry, kind in ((matchers, "centre"), (losses, "rounded"), (prompts, "suffix")):
-        del registry._configs[kind]
+@pytest.fixture(autouse=True)
+def plugin():
+    """Load the plugin, and forget its kinds afterwards."""
+    with ExitStack() as stack:
+        for name in KINDS:
+            stack.enter_context(getattr(registry, name).temporarily())
+        yield runpy.run_path(str(Path(__file__).parent / "helpers" / "plugin.py"))
+    for name, kind in KINDS.items():
+        assert kind not in getattr(registry, name).kinds()
 
 
 YAML = """
-prompt: {kind: suffix, slots: 3}
-matcher: {kind: centre, pull: 0.5}
-loss: rounded
+prompt: {kind: suffix, num_tokens: 3, note: x}
+matcher: {kind: center, pull: 0.5}
+loss: {kind: scaled, scale: 4}
 data: {kind: synthetic, pairs: 4, photos_per_category: 3}
 training: {steps: 2, batch_size: 2, validate_every: 2}
 evaluation: {sampling: {timestep: 40, ensemble_size: 1}}
 """
 
 
-def test_foreign_components_are_trained_saved_and_matched_from_yaml(registered, tmp_path):
-    from sd4match import SemanticMatcher, registry
-    from sd4match.cli.train import learn
-    from sd4match.config.experiment import parse_config
-
+def test_prompt_matcher_and_trainable_loss_go_the_whole_way(plugin, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(YAML)
     config = load_config(file)
     assert parse_config(config.to_yaml(), origin="again") == config
-    parts = build(config)
-    assert isinstance(parts.matcher, CentreMatcher)
-    assert isinstance(parts.loss, RoundedLoss)
-    run = learn(config, parts, tmp_path / "out", prompt_file=tmp_path / "out" / "suffix.safetensors")
+    assert config.prompt.needs_category
+    components = build_components(config)
+    assert type(components.matcher).__name__ == "CenterMatcher"
+    run = train(config, components, tmp_path / "out")
     assert len(run.losses) == 2
-    matcher = SemanticMatcher.from_config(config, prompt=tmp_path / "out" / "suffix.safetensors")
+    assert run.column("scale")[-1] != 4
+    path = tmp_path / "out" / "prompt.safetensors"
+    again = load_prompt(path, backbone=components.backbone)
+    assert torch.equal(again.vectors, components.prompt.vectors)
+    assert (again.note, again.config.num_tokens) == ("x", 3)
+    assert set(again.state_dict()) == {"vectors"}
+    matcher = SemanticMatcher.from_config(config, prompt=path)
     photo = build_dataset(config, "test").photo("fish-0")
-    result = matcher.match(photo, photo, points=[(1, 1)])
-    assert result.target_points.tolist() == [[23.75, 23.75]] or abs(result.target_points - 24).max() < 1
-    assert "centre" in registry.matchers.kinds()
+    result = matcher.match(photo, photo, points=[(1, 1)], category="fish")
+    assert abs(result.target_points - 24).max() < 1
 
 
-def test_one_class_and_one_line(tmp_path):
-    """A provider that is registered by its signature goes the whole way."""
-    from sd4match.cli.train import learn
-    from sd4match.config.experiment import parse_config
-    from sd4match.errors import ConfigError
-    from sd4match.prompting.register import register_prompt
-    from sd4match.prompting.serialization import load_prompt
+def test_backbone_transform_and_data_set_are_evaluated(plugin):
+    data = "data: {kind: two-photos, side: 40}"
+    text = f"{{backbone: {{kind: pixels, side: 16}}, prompt: none, pair_transform: centered, {data}}}"
+    config = parse_config(text, origin="these lines")
+    components = build_components(config)
+    assert components.backbone.spec.architecture == "pixels 16"
+    check_backbone(components.backbone)
+    data = build_dataset(config, "test")
+    assert (data.side, data.split, len(data)) == (40, "test", 1)
+    scores = Evaluator(
+        backbone=components.backbone, protocol=config.evaluation.protocol, matchers={"nn": NearestNeighbor()},
+        sampling=config.evaluation.sampling.sampling(), pair_transform=components.pair_transform,
+    ).evaluate(data, components.prompt)  # fmt: skip
+    assert len(scores["nn"]) == 1
 
-    @register_prompt("by-signature")
-    class BySignature(SuffixPrompt):
-        scope = "category"
 
-        def __init__(self, *, backbone, slots: int = 2, note: str):
-            super().__init__(backbone=backbone, slots=slots)
-            self.note = note
+def test_image_encoder_serves_a_conditional_prompt(plugin, mini):
+    config = registry.prompts.parse(
+        {"kind": "cpm", "image_encoder": {"kind": "brightness", "gain": 2}, "num_tokens": 3}
+    )
+    prompt = config.build(backbone=mini)
+    matcher = SemanticMatcher(backbone=mini, prompt=prompt, matcher=NearestNeighbor())
+    assert len(matcher.match(random_photo(), random_photo(seed=1), grid=2)) == 4
+    assert not any("encoder" in name for name in prompt.state_dict())
 
-    try:
-        with pytest.raises(ConfigError, match="note: Field required"):
-            prompts.parse("by-signature")
-        with pytest.raises(ConfigError, match="unknown field 'slosts'; did you mean 'slots'"):
-            prompts.parse({"kind": "by-signature", "note": "", "slosts": 3})
-        tree = yaml.safe_load(YAML) | {"matcher": "nearest_neighbor", "loss": "gaussian_cross_entropy"}
-        tree["prompt"] = {"kind": "by-signature", "note": "x"}
-        config = parse_config(yaml.safe_dump(tree), origin="test")
-        assert config.prompt.needs_category
-        parts = build(config)
-        learn(config, parts, tmp_path)
-        again = load_prompt(tmp_path / "prompt.safetensors", backbone=parts.backbone)
-        assert torch.equal(again.vectors, parts.prompt.vectors)
-        assert (again.note, again.config.slots) == ("x", 2)
-    finally:
-        del prompts._configs["by-signature"]
+
+def test_plain_functions_fit(mini):
+    """A matcher, a transform and a loss need not be classes."""
+    plain = SemanticMatcher.from_preset("mini-empty")
+    expected = plain.match(random_photo(), random_photo(seed=1), grid=2).target_points
+    inner = plain.matcher
+    plain.matcher = lambda correlation: inner(correlation)
+    plain.pair_transform = lambda source, target: (source, target)
+    assert (plain.match(random_photo(), random_photo(seed=1), grid=2).target_points == expected).all()
+
+
+def test_wrong_fields_are_named():
+    with pytest.raises(ConfigError, match="note: Field required"):
+        registry.prompts.parse("suffix")
+    with pytest.raises(ConfigError, match="unknown field 'num_token'; did you mean 'num_tokens'"):
+        registry.prompts.parse({"kind": "suffix", "note": "", "num_token": 3})
+    with pytest.raises(ConfigError, match="num_tokens"):
+        registry.prompts.parse({"kind": "suffix", "note": "", "num_tokens": "many"})
+
+
+def test_a_taken_kind_and_a_class_of_another_sort_are_refused(plugin):
+    with pytest.raises(ConfigError, match="the matcher kind 'center' is taken by CenterMatcher"):
+        registry.register(type("Other", (plugin["CenterMatcher"],), {"__annotations__": {}}))
+    with pytest.raises(ConfigError, match="is no component"):
+        registry.register(int)
+    with pytest.raises(ConfigError, match="CenterMatcher is no loss"):
+        registry.losses.register(plugin["CenterMatcher"])
+    for wrong in (lambda **anything: None, lambda untyped: None):
+        with pytest.raises(ConfigError, match="parameter"):
+            registry.register_matcher("wrong")(wrong)
+
+
+def test_kinds_can_be_unregistered(plugin):
+    registry.matchers.unregister("center")
+    with pytest.raises(UnknownComponentError, match="unknown matcher kind 'center'"):
+        registry.matchers.parse("center")
+
+
+class Point(EntryPoint):
+    """An entry point that does not need to be installed."""
+
+    dist = type("Distribution", (), {"name": "broken-package"})
+
+
+@pytest.mark.parametrize("value", ["no_such_module:Thing", "json:nothing", "helpers.exits:Thing"])
+def test_a_broken_plugin_is_a_warning_and_breaks_nothing_else(value, monkeypatch):
+    group = registry.matchers.group
+    points = [Point("broken", value, group)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry.matchers, "_is_loaded", False)
+    with pytest.warns(registry.PluginWarning, match=r"plugin 'broken' .* of package broken-package is left out"):
+        assert "nearest_neighbor" in registry.matchers.kinds()
+
+
+@pytest.mark.parametrize("order", [("nn", "soft", "mine"), ("mine", "nn", "soft"), ("nn", "mine", "soft")])
+def test_a_composed_matcher_counts_as_it_does_alone(order):
+    """Matchers that change the correlation or a map share nothing with those that do not."""
+    from dataclasses import replace
+
+    from sd4match.backbones import Sampling
+    from sd4match.config import get_protocol
+    from sd4match.matching import SoftArgmax, correlate_maps
+    from sd4match.prompting import NoPrompt
+
+    def mine(correlation):
+        NearestNeighbor()(replace(correlation, values=correlation.values.flip(-1)))
+        target = replace(correlation.target, values=correlation.target.values.roll(1, dims=-1))
+        return NearestNeighbor()(correlate_maps(correlation.source, target, correlation.query_points))
+
+    matchers = {"nn": NearestNeighbor(), "soft": SoftArgmax(), "mine": mine}
+
+    def counts(names):
+        chosen = {name: matchers[name] for name in names}
+        protocol = get_protocol("sd4match")
+        evaluator = Evaluator(backbone=FakeBackbone(), protocol=protocol, matchers=chosen, sampling=Sampling(0))
+        return {name: one.correct.tolist() for name, one in evaluator.evaluate(FakePairs(pairs=8), NoPrompt()).items()}
+
+    together = counts(order)
+    for name in order:
+        assert together[name] == counts([name])[name]

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd4match.errors import InputError
-from sd4match.geometry import cells_to_pixels, grid_points, pixels_to_cells, squash_frame, to_model, to_photo
+from sd4match.geometry import (
+    Grid,
+    cells_to_pixels,
+    grid_points,
+    pad_frame,
+    pixels_to_cells,
+    squash_frame,
+    to_model,
+    to_photo,
+)
 from sd4match.testing import tensors
 
 SIZES = st.tuples(st.integers(2, 900), st.integers(2, 900))
@@ -15,8 +24,8 @@ RULES = st.sampled_from(["corners", "centers", "patch"])
 
 @given(tensors((3, 4, 2), low=-50.0, high=900.0), SIZES, SIZES, RULES, st.sampled_from([None, 6.5, 7.0]))
 def test_there_and_back(points, image, cells, rule, offset):
-    there = pixels_to_cells(points, image, cells, alignment=rule, patch_offset=offset)
-    back = cells_to_pixels(there, image, cells, alignment=rule, patch_offset=offset)
+    there = pixels_to_cells(points, image, cells, alignment=rule, offset=offset)
+    back = cells_to_pixels(there, image, cells, alignment=rule, offset=offset)
     torch.testing.assert_close(back, points, atol=2e-2, rtol=1e-3)
 
 
@@ -41,8 +50,28 @@ def test_center_rule_sends_the_middle_of_a_patch_to_its_cell():
 @pytest.mark.parametrize("offset", [6.5, 7.0])
 def test_patch_rule_is_cell_times_stride_plus_offset(offset):
     cells = torch.tensor([[3.0, 5.0]])
-    pixels = cells_to_pixels(cells, (840, 840), (60, 60), alignment="patch", patch_offset=offset)
+    pixels = cells_to_pixels(cells, (840, 840), (60, 60), alignment="patch", offset=offset)
     assert pixels[0].tolist() == pytest.approx([3 * 14 + offset, 5 * 14 + offset])
+
+
+@given(
+    tensors((2, 4, 2), low=0.0, high=900.0),
+    SIZES,
+    SIZES,
+    SIZES,
+    RULES,
+    st.sampled_from([None, 6.5, 7.0]),
+    st.booleans(),
+)
+def test_a_grid_composes_frame_and_cell_rule(points, photo, model, size, rule, offset, padded):
+    frame = pad_frame(photo, model[0]) if padded else squash_frame(photo, model)
+    grid = Grid((frame, frame), size, rule, offset)
+    cells = pixels_to_cells(to_model(points, [frame] * 2), frame.model_size, size, alignment=rule, offset=offset)
+    torch.testing.assert_close(grid.to_cells(points), cells, atol=1e-5, rtol=1e-5)
+    pixels = to_photo(cells_to_pixels(points, frame.model_size, size, alignment=rule, offset=offset), [frame] * 2)
+    torch.testing.assert_close(grid.to_pixels(points), pixels, atol=1e-3, rtol=1e-5)
+    assert grid[[1]] == grid[:1] == Grid((frame,), size, rule, offset)
+    assert len(grid) == 2
 
 
 def test_squash_scales_each_side_by_itself():

@@ -15,6 +15,7 @@ from sd4match.matching.matchers import (
     SoftArgmax,
     WindowSoftArgmax,
 )
+from sd4match.prompting.config import SinglePromptConfig
 from sd4match.prompting.learned import SinglePrompt
 from sd4match.prompting.text import EmptyPrompt
 from sd4match.testing import random_correlation, random_photo
@@ -41,9 +42,9 @@ def test_points_go_from_photo_to_photo(matcher):
 
 def test_a_photo_matches_itself_whatever_its_size(matcher):
     """Convention (x, y): in a wide photo swapped coordinates would miss by far."""
-    from sd4match.data.synthetic.dataset import SyntheticPairs
+    from sd4match.data.config import SyntheticConfig
 
-    wide = Image.fromarray(SyntheticPairs(split="test").photo("house-1").pixels).resize((300, 150))
+    wide = Image.fromarray(SyntheticConfig(split="test").build().photo("house-1").pixels).resize((300, 150))
     sharp = SemanticMatcher(backbone=matcher.backbone, prompt=matcher.prompt, matcher=NearestNeighbor())
     points = np.array([(250.0, 30.0), (40.0, 120.0), (150.0, 75.0)])
     result = sharp.match(wide, wide, points)
@@ -97,7 +98,7 @@ def test_text_without_category_and_a_prompt_yet_to_learn(matcher, tmp_path):
         SemanticMatcher.from_preset("mini-single")
     with pytest.raises(PhotoError):
         matcher.match(tmp_path / "none.png", photo)
-    prompt = SinglePrompt(backbone=matcher.backbone, slots=4)
+    prompt = SinglePrompt(SinglePromptConfig(num_tokens=4), backbone=matcher.backbone)
     path = save_prompt(prompt, tmp_path / "p.safetensors", backbone=matcher.backbone)
     assert len(SemanticMatcher.from_preset("mini-single", prompt=path).match(photo, photo, grid=2)) == 4
 
@@ -132,9 +133,9 @@ def test_pictures_show_hits_misses_and_truth(tmp_path):
     picture = draw_matches(
         source, target, points, found, hits=[True, False], truth=found, scores=[1.0, 0.2], title="t", height=200
     )
-    colours = {colour for _, colour in picture.getcolors(1 << 20)}
-    assert HIT in colours
-    assert MISS in colours
+    colors = {color for _, color in picture.getcolors(1 << 20)}
+    assert HIT in colors
+    assert MISS in colors
     assert picture.size == (300 + 12 + 100, 230)
     assert stack([picture, picture]).size == (412, 460)
     plot_training([3.0, 2.0, 1.0], [(0, 0.1), (3, 0.2)], tmp_path / "loss.png", title="t")
@@ -142,7 +143,7 @@ def test_pictures_show_hits_misses_and_truth(tmp_path):
         assert plot.size[0] > 500
 
 
-def test_several_best_places_are_apart_and_in_order(matcher):
+def test_several_candidates_are_apart_and_in_order(matcher):
     source, target = random_photo((80, 120)), random_photo((60, 50), seed=1)
     points = [(10.0, 20.0), (100.0, 60.0)]
     found = matcher.match_candidates(source, target, points, count=4)
@@ -157,11 +158,11 @@ def test_several_best_places_are_apart_and_in_order(matcher):
         for i in range(4):
             for j in range(i):
                 assert np.abs(row[i] - row[j]).max() > 1.4
-    with pytest.raises(InputError, match="places do not fit into a map of 24 x 24 cells"):
+    with pytest.raises(InputError, match="candidates do not fit into a map of 24 x 24 cells"):
         matcher.match_candidates(source, target, points, count=400)
 
 
-def test_a_dense_match_has_a_place_for_every_cell(matcher):
+def test_a_dense_match_has_a_match_for_every_cell(matcher):
     photo = random_photo((80, 120))
     dense = matcher.match_dense(photo, photo)
     assert dense.source_points.shape == dense.target_points.shape == (24, 24, 2)
@@ -170,9 +171,7 @@ def test_a_dense_match_has_a_place_for_every_cell(matcher):
     assert np.median(away) < 120 / 23
     few = matcher.match(photo, photo, dense.source_points[4, 3:6].clip(0, [119, 79]))
     assert np.allclose(few.target_points, dense.target_points[4, 3:6], atol=1e-2)
-    padded = SemanticMatcher.from_preset(
-        "mini-empty", overrides=["backbone.frame=pad", "evaluation.measurement=sd-dino"]
-    )
+    padded = SemanticMatcher.from_preset("mini-empty", overrides=["backbone.frame=pad", "evaluation.protocol=sd-dino"])
     dense = padded.match_dense(random_photo((40, 120)), photo)
     assert 7 <= dense.inside.any(axis=1).sum() <= 9  # a third of the rows
     assert dense.inside.any(axis=0).all()
@@ -187,7 +186,7 @@ def test_features_of_one_photo_and_back_from_a_file(matcher, tmp_path):
     write_features(features, tmp_path / "f.safetensors", provenance={"who": "mini"})
     back, provenance = read_features(tmp_path / "f.safetensors")
     assert provenance == {"who": "mini"}
-    assert (back.frames, back.alignment, back.groups) == (features.frames, features.alignment, features.groups)
+    assert (back.grid, back.groups) == (features.grid, features.groups)
     assert torch.equal(back.values, features.values)
     for content in (b"no", b""):
         (tmp_path / "bad.safetensors").write_bytes(content)
@@ -200,24 +199,22 @@ def test_features_of_one_photo_and_back_from_a_file(matcher, tmp_path):
 @pytest.mark.parametrize("name", ["sd4match", "dift", "geoaware"])
 def test_a_match_is_the_one_that_its_benchmark_counts(name):
     """The pipeline and the evaluator lay cells and read points alike."""
-    from sd4match.config.protocols import measurement
-    from sd4match.data.synthetic.dataset import SyntheticPairs
-    from sd4match.evaluation.evaluator import Evaluator, Rule
+    from sd4match.config.protocols import get_protocol
+    from sd4match.data.config import SyntheticConfig
+    from sd4match.evaluation.evaluator import Evaluator
 
-    view = measurement(name).view
-    matcher = SemanticMatcher.from_preset(
-        "text", overrides=[f"backbone.frame={view}", f"evaluation.measurement={name}"]
-    )
-    data = SyntheticPairs(split="test", pairs=4, photos_per_category=4)
-    rule = Rule(matcher.measurement, matcher.matcher)
-    scores = Evaluator(backbone=matcher.backbone, rules={"it": rule}, sampling=matcher.sampling).evaluate(
-        data, matcher.prompt
-    )["it"]
+    view = get_protocol(name).view
+    matcher = SemanticMatcher.from_preset("text", overrides=[f"backbone.frame={view}", f"evaluation.protocol={name}"])
+    data = SyntheticConfig(split="test", pairs=4, photos_per_category=4).build()
+    scores = Evaluator(
+        backbone=matcher.backbone, protocol=matcher.protocol, matchers={"it": matcher.matcher},
+        sampling=matcher.sampling,
+    ).evaluate(data, matcher.prompt)["it"]  # fmt: skip
     for record, right in zip(data, scores.correct, strict=True):
         seen = record.visible
         photos = data.photo(record.source_id), data.photo(record.target_id)
         found = matcher.match(*photos, record.source_points[seen], category=record.category).target_points
-        correct = rule.measurement.correct(
+        correct = matcher.protocol.correct(
             torch.from_numpy(found)[None],
             torch.from_numpy(record.target_points[seen])[None],
             torch.ones(1, int(seen.sum()), dtype=torch.bool),

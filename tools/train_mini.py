@@ -1,9 +1,9 @@
-"""Train `mini`, the small latent diffusion model that the package carries. About an hour on 2 cores.
+"""Train `mini`, the small latent diffusion model that comes with the package; takes about an hour on 2 cores.
 
     python tools/train_mini.py --output runs/mini
 
-Resumes from its last checkpoint when it is started again with the same settings. Recipe and reasons: the model card
-in src/sd4match/backbones/mini_weights.
+A run that is started again with the same recipe resumes from its last checkpoint. The model card in
+src/sd4match/backbones/mini_weights explains the recipe.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mini.autoencoder import LATENT_CHANNELS, build_autoencoder
-from mini.captions import SLOTS, Labels, build_tokenizer, target_tokens, vocabulary, write_caption
+from mini.captions import MAX_LENGTH, Labels, build_tokenizer, target_tokens, vocabulary, write_caption
 from mini.grounding import grounding_loss, record_cross_attention
 from sd4match.data.synthetic.anatomy import FRONTAL
 from sd4match.data.synthetic.scene import Scene, render
 
 TRAINING_STREAM = 1_000
-"""The seed of the photos that the model sees; `SyntheticPairs` draws from other streams."""
+"""Seed of the training photos; `SyntheticPairs` uses other seeds."""
 
-_MOST_PARTS = 8
+_MAX_PARTS = 8
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result."""
+    """Parameters that the result depends on."""
 
     photos: int = 28_000
     steps: int = 2_200
@@ -64,7 +64,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainingPhotos:
-    """Latents (N, 12, 24, 24), part coverage (N, 8, 12, 12) in 1/64, and labels."""
+    """Latents (N, 12, 24, 24), coverage of parts (N, 8, 12, 12) in units of 1/64, and labels of N photos."""
 
     latents: Tensor
     coverage: Tensor
@@ -77,7 +77,7 @@ def _render(index: int, *, distractors: float) -> Scene:
 
 def _labels(scene: Scene) -> Labels:
     facing = None if scene.category in FRONTAL else ("right" if scene.mirrored else "left")
-    return Labels(scene.category, scene.part_words, scene.part_colours, scene.background, facing)
+    return Labels(scene.category, scene.part_words, scene.part_colors, scene.background, facing)
 
 
 def _pixels(scenes: list[Scene]) -> Tensor:
@@ -87,35 +87,41 @@ def _pixels(scenes: list[Scene]) -> Tensor:
 
 def _coverage(scenes: list[Scene]) -> Tensor:
     ids = torch.from_numpy(np.stack([scene.part_ids for scene in scenes])).long()
-    one_hot = F.one_hot(ids, _MOST_PARTS + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    one_hot = F.one_hot(ids, _MAX_PARTS + 1)[..., 1:].permute(0, 3, 1, 2).float()
     return (F.avg_pool2d(one_hot, 8) * 64).round().to(torch.uint8)
 
 
 def prepare_photos(recipe: Recipe, folder: Path, vae: AutoencoderKL | None) -> tuple[AutoencoderKL, TrainingPhotos]:
-    """Draw the training photos, fit an encoder to the first 2,000 unless `vae` is given, and encode them all.
+    """Render and encode the training photos, or read them from an earlier call's files.
 
-    Both are kept in `folder`.
+    Args:
+        recipe: number of photos and probability of distractors.
+        folder: folder of the photos and the autoencoder; written if it has no photos.
+        vae: autoencoder; if not given, its encoder is fitted to the first 2,000 photos.
+
+    Returns:
+        The autoencoder and the photos.
     """
     file = folder / "photos.pt"
     if file.exists():
         return AutoencoderKL.from_pretrained(folder / "vae"), TrainingPhotos(**torch.load(file, weights_only=False))
-    latents, coverage, labels, held = [], [], [], []
+    latents, coverage, labels, chunk = [], [], [], []
     with Pool(2) as pool:
         scenes = pool.imap(partial(_render, distractors=recipe.distractors), range(recipe.photos), chunksize=64)
-        for scene in track(scenes, "drawing photos", total=recipe.photos):
-            held.append(scene)
+        for scene in track(scenes, "rendering photos", total=recipe.photos):
+            chunk.append(scene)
             labels.append(_labels(scene))
-            if len(held) == 500 or len(labels) == recipe.photos:
-                coverage.append(_coverage(held))
-                latents.append(_pixels(held))
-                held = []
+            if len(chunk) == 500 or len(labels) == recipe.photos:
+                coverage.append(_coverage(chunk))
+                latents.append(_pixels(chunk))
+                chunk = []
     if vae is None:
         vae = build_autoencoder(torch.cat(latents[:4]))
     vae.save_pretrained(folder / "vae")
     vae.requires_grad_(False).eval()
     with torch.no_grad():
         for i, pixels in enumerate(track(latents, "encoding photos")):
-            means = torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(100)])
+            means = torch.cat([vae.encode(images).latent_dist.mean for images in pixels.split(100)])
             latents[i] = (means * vae.config.scaling_factor).half()
     photos = TrainingPhotos(torch.cat(latents), torch.cat(coverage), labels)
     torch.save({"latents": photos.latents, "coverage": photos.coverage, "labels": labels}, file)
@@ -123,20 +129,23 @@ def prepare_photos(recipe: Recipe, folder: Path, vae: AutoencoderKL | None) -> t
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
-    """Two layers of the CLIP text transformer."""
+    """Return a CLIP text transformer of two layers with random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=SLOTS, bos_token_id=tokenizer.bos_token_id,
+            num_attention_heads=4, max_position_embeddings=MAX_LENGTH, bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=width,
         )
     )  # fmt: skip
 
 
 def build_unet(text_width: int, *, top_attention: bool) -> UNet2DConditionModel:
-    """Cross-attention on the two coarser grids (12 and 6 cells); `top_attention` adds it to the last, finest up-block.
+    """Return a UNet with random weights and cross-attention on the two coarser grids (12 and 6 cells).
 
-    Without it up-block 1, the last one with words, hands over to a block that only needs what denoises.
+    Args:
+        text_width: width of the text encoder.
+        top_attention: whether the last and finest up-block has cross-attention too. Without it, up-block 1 is the last
+            one that sees the text.
     """
     last = "CrossAttnUpBlock2D" if top_attention else "UpBlock2D"
     return UNet2DConditionModel(
@@ -148,7 +157,7 @@ def build_unet(text_width: int, *, top_attention: bool) -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 2's schedule and its v-prediction."""
+    """Return a scheduler with the noise schedule and the v-prediction of Stable Diffusion 2."""
     return DDIMScheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1,
@@ -174,7 +183,11 @@ def save_folder(
 
 
 def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) -> AutoencoderKL:
-    """Take over the weights of a model folder; new attention layers start as if they were not there."""
+    """Load the weights of an earlier model; attention layers that it lacks start with zero output.
+
+    Returns:
+        Its autoencoder.
+    """
     earlier = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     unknown = unet.load_state_dict(earlier.state_dict(), strict=False)
     if unknown.unexpected_keys:
@@ -196,7 +209,16 @@ def train(
     photos_from: Path | None,
     stop_after: int | None,
 ) -> None:
-    """The whole training, from photos to a diffusers folder in `output / "model"`."""
+    """Train `mini` and write it to `output / "model"` in diffusers' layout.
+
+    Args:
+        recipe: parameters of the training.
+        output: run directory, which also gets the photos, checkpoints and the log.
+        checkpoint_every: number of steps between checkpoints.
+        start_from: model folder whose weights to start from.
+        photos_from: run directory of an earlier training whose photos to use.
+        stop_after: step after which to stop, to be resumed later.
+    """
     output.mkdir(parents=True, exist_ok=True)
     settings = output / "recipe.json"
     if settings.exists() and json.loads(settings.read_text()) != asdict(recipe):
@@ -213,7 +235,7 @@ def train(
     record = record_cross_attention(unet)
     parameters = [*unet.parameters(), *text.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    alphas = build_scheduler().alphas_cumprod
+    alphas_cumprod = build_scheduler().alphas_cumprod
     first = 0
     checkpoint = output / "checkpoint.pt"
     if checkpoint.exists():
@@ -235,18 +257,18 @@ def train(
             labels = [photos.labels[i] for i in rows]
             captions = [write_caption(label, rng, absent_words=recipe.absent_words) for label in labels]
             ids = tokenizer(
-                captions, padding="max_length", truncation=True, max_length=SLOTS, return_tensors="pt"
+                captions, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
             ).input_ids
             clean = photos.latents[rows].float()
             noise = torch.randn(clean.shape, generator=noise_stream)
             timesteps = (1000 * torch.rand(recipe.batch, generator=noise_stream) ** recipe.timestep_power).long()
-            signal = alphas[timesteps].sqrt()[:, None, None, None]
-            spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
+            scale = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+            std = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
             coverage = photos.coverage[rows].float() / 64
             targets = target_tokens(ids, labels, coverage, word_ids, category_grounding=recipe.category_grounding)
             record.maps.clear()
-            predicted = unet(signal * clean + spread * noise, timesteps, text(ids).last_hidden_state).sample
-            diffusion = F.mse_loss(predicted, signal * noise - spread * clean)
+            predicted = unet(scale * clean + std * noise, timesteps, text(ids).last_hidden_state).sample
+            diffusion = F.mse_loss(predicted, scale * noise - std * clean)
             grounding, accuracy = grounding_loss(record, targets, (timesteps <= recipe.grounding_until).float())
             rate = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
             for group in optimizer.param_groups:
@@ -255,10 +277,10 @@ def train(
             (diffusion + recipe.grounding_weight * grounding).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            keep = min(recipe.ema, (1 + step) / (10 + step))
+            decay = min(recipe.ema, (1 + step) / (10 + step))
             with torch.no_grad():
                 for average, module in zip(averages, (unet, text), strict=True):
-                    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - keep)
+                    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
             recent.append((diffusion.item(), grounding.item(), accuracy.item()))
             progress.update(task, advance=1)
             if (step + 1) % 20 == 0:
@@ -279,12 +301,14 @@ def train(
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the training that the command line describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for photos, checkpoints and the model")
-    parser.add_argument("--start-from", type=Path, help="model folder of an earlier training to go on from")
-    parser.add_argument("--photos-from", type=Path, help="folder of an earlier training whose photos to take")
-    parser.add_argument("--stop-after", type=int, help="leave after this step; started again, it goes on")
+    parser.add_argument(
+        "--start-from", type=Path, help="model folder of an earlier training whose weights to start from"
+    )
+    parser.add_argument("--photos-from", type=Path, help="folder of an earlier training whose photos to use")
+    parser.add_argument("--stop-after", type=int, help="stop after this step; the next call resumes")
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     for name, value in asdict(Recipe()).items():

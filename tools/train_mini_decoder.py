@@ -1,8 +1,8 @@
-"""Train the decoder of `mini`'s autoencoder, so that its latents can be looked at. Under half an hour.
+"""Train the decoder of `mini`'s autoencoder, which makes its latents visible; takes less than half an hour.
 
     python tools/train_mini_decoder.py --model src/sd4match/backbones/mini_weights --output runs/decoder
 
-The encoder stays as it is (closed-form PCA), so latents, features and prompts do not change.
+The encoder (closed-form PCA) is not changed, so latents, features and prompts remain the same.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ CROPPED = 0.9
 
 
 def draw(stream: int, count: int) -> Tensor:
-    """(N, 3, 96, 96) in [-1, 1] as bytes / 127.5 - 1, kept as bytes."""
+    """Render the first photos of a stream.
+
+    Returns:
+        (N, 3, 96, 96) uint8; divide by 127.5 and subtract 1 for the model's range [-1, 1].
+    """
     with Pool(2) as pool:
-        photos = list(track(pool.imap(_Draw(stream), range(count), chunksize=64), "drawing photos", total=count))
+        photos = list(track(pool.imap(_Draw(stream), range(count), chunksize=64), "rendering photos", total=count))
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
 
 
@@ -45,7 +49,7 @@ class _Draw:
 
 
 def loss_of(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Absolute error, and that of neighbouring differences, which keeps edges."""
+    """Compute the mean absolute error of pixels and of differences of neighboring pixels, which keeps edges sharp."""
     value = (decoded - pixels).abs().mean()
     for axis in (2, 3):
         value = value + (decoded.diff(dim=axis) - pixels.diff(dim=axis)).abs().mean()
@@ -53,10 +57,10 @@ def loss_of(decoded: Tensor, pixels: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Run the training that the command line describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="model folder whose autoencoder to take")
-    parser.add_argument("--output", type=Path, required=True, help="folder that gets vae/")
+    parser.add_argument("--model", type=Path, required=True, help="model folder whose autoencoder to use")
+    parser.add_argument("--output", type=Path, required=True, help="folder to which vae/ is written")
     parser.add_argument("--photos", type=int, default=6_000)
     parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--batch", type=int, default=16)
@@ -68,11 +72,11 @@ def main() -> None:
     torch.manual_seed(options.seed)
     vae: AutoencoderKL = AutoencoderKL.from_pretrained(options.model, subfolder="vae").float()
     vae.requires_grad_(False)
-    for part in (vae.post_quant_conv, vae.decoder):
-        for module in part.modules():
+    for trained in (vae.post_quant_conv, vae.decoder):
+        for module in trained.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-        part.requires_grad_(True)
+        trained.requires_grad_(True)
     photos, held_out = draw(TRAINING_STREAM, options.photos), draw(HELD_OUT_STREAM, 200)
     learned = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=options.learning_rate, weight_decay=1e-4, fused=True)
@@ -106,10 +110,10 @@ def main() -> None:
 
 @torch.no_grad()
 def held_out_error(vae: AutoencoderKL, photos: Tensor) -> float:
-    """Mean absolute error in [0, 1] of photos that were not trained on."""
+    """Compute the mean absolute error, in units of the range of a pixel, of photos that were not trained on."""
     errors = [
-        F.l1_loss(vae.decode(vae.encode(part).latent_dist.mode()).sample, part).item() / 2
-        for part in (photos.float() / 127.5 - 1).split(50)
+        F.l1_loss(vae.decode(vae.encode(images).latent_dist.mode()).sample, images).item() / 2
+        for images in (photos.float() / 127.5 - 1).split(50)
     ]
     return float(np.mean(errors))
 

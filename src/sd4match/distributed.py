@@ -1,4 +1,4 @@
-"""What an evaluation needs of the processes it runs in; one process is the simplest case."""
+"""Communication between the processes of a run; a single process is the simplest case."""
 
 from __future__ import annotations
 
@@ -17,36 +17,45 @@ Item = TypeVar("Item")
 
 
 @cache
-def _leave_in_order() -> None:
-    """Close the connections before the interpreter ends: their threads would abort it now and then."""
+def _close_at_exit() -> None:
+    """Close the connections before the interpreter ends; otherwise their threads may abort it."""
     atexit.register(PartialState().destroy_process_group)
 
 
 class Processes:
-    """All processes of this run, as `accelerate launch` or torchrun started them."""
+    """All processes of this run, as `accelerate launch` or torchrun started them.
+
+    >>> processes = Processes()
+    >>> processes.share(["a", "b"]), processes.gather([1]), processes.any(False)
+    (['a', 'b'], [1], False)
+    """
 
     def __init__(self) -> None:
         self._state = PartialState(cpu=not torch.cuda.is_available())
         self.index: int = self._state.process_index
         self.count: int = self._state.num_processes
         if self.count > 1:
-            _leave_in_order()
+            _close_at_exit()
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this is the process that writes files and prints."""
         return self.index == 0
 
-    def mine(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's share: every `count`-th."""
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items of this process: every `count`-th."""
         return items[self.index :: self.count]
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """The items of all processes, on each."""
+        """Return the items of all processes, on each."""
         return list(gather_object(items)) if self.count > 1 else items
 
+    def any(self, flag: bool) -> bool:
+        """Return on each process whether the flag of any process is set."""
+        return any(self.gather([flag]))
+
     def from_main(self, value: Item) -> Item:
-        """The main process's value, on each."""
+        """Return the main process's value, on each."""
         if self.count == 1:
             return value
         values = [value]
@@ -54,7 +63,7 @@ class Processes:
         return values[0]
 
     def on_main(self, action: Callable[[], Item]) -> Item:
-        """What one process does for all, such as writing: its answer is everyone's, and so is its error."""
+        """Run an action on the main process only; all processes return its result, or raise its error."""
         answer: Item | None = None
         failure: SD4MatchError | None = None
         if self.is_main:
@@ -66,6 +75,6 @@ class Processes:
         return cast(Item, self.from_main(answer))
 
     def together(self, failure: SD4MatchError | None) -> None:
-        """Wait for all; if one failed, all raise its error, so that none waits for it forever."""
+        """Wait for all processes; if one has failed, all raise its error, so that none waits forever."""
         for error in self.gather([failure] if failure is not None else []):
             raise error

@@ -1,16 +1,16 @@
-"""Everything that sd4match raises on purpose.
+"""Exceptions that sd4match raises.
 
     SD4MatchError
-    ├── InputError (ValueError)        what a user handed over: a photo, a point, a text
-    │   ├── PhotoError                 not there, or not an image
-    │   └── ShapeError                 a tensor whose shape does not fit
+    ├── InputError (ValueError)        an argument: a photo, a point, a text
+    │   ├── PhotoError                 a photo that is missing or no image
+    │   └── ShapeError                 a tensor of a wrong shape
     ├── ConfigError (ValueError)       a file, a preset, a field, or a combination that cannot work
     │   └── UnknownComponentError      a kind that nobody registered
     ├── CheckpointError                a model folder that is missing, empty or of another layout
     ├── PromptFileError                a prompt file that cannot be read or written
     │   └── PromptMismatchError        a prompt learned on another architecture
     ├── DatasetError                   a data set that is not what its layout promises
-    └── TrainingError                  a training that cannot go on
+    └── TrainingError                  a training that cannot continue
 
 Each message names the input and says what would be right.
 """
@@ -20,13 +20,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "InputError",
+    "PhotoError",
+    "PromptFileError",
+    "PromptMismatchError",
+    "SD4MatchError",
+    "ShapeError",
+    "TrainingError",
+    "UnknownComponentError",
+]
+
 
 class SD4MatchError(Exception):
-    """The root of the tree: catch this to catch all of them."""
+    """Base class of all exceptions of sd4match."""
 
 
 class InputError(SD4MatchError, ValueError):
-    """Something handed to a function is not usable."""
+    """An argument is not usable."""
 
 
 class PhotoError(InputError):
@@ -62,11 +76,11 @@ class DatasetError(SD4MatchError):
 
 
 class TrainingError(SD4MatchError):
-    """A training that cannot go on; the message says at which step and why."""
+    """A training that cannot continue; the message says at which step and why."""
 
 
 def choose_from(name: str, known: Iterable[str]) -> str:
-    """The end of an error line: the nearest known name, and all of them.
+    """Return the end of an error message: the nearest known name, and all known names.
 
     >>> choose_from("sinlge", ["empty", "single"])
     "did you mean 'single'? known: empty, single"

@@ -1,4 +1,4 @@
-"""Names for content."""
+"""Digests of content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def digest(*parts: object) -> str:
-    """A name for content: of the bytes of tensors, and of the text of everything else.
+    """Return a digest of the bytes of tensors and of the `repr` of everything else.
 
     >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
     (True, False)
@@ -26,11 +26,11 @@ def digest(*parts: object) -> str:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """Its content, not copied if it lies in one piece in the CPU's memory."""
+    """Return the bytes of a tensor; they are copied only if it is not contiguous on the CPU."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """Of every weight and buffer of some modules, with its dtype."""
+    """Return a digest of every weight and buffer of some modules, with its dtype."""
     found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
     return digest(*(part for item in sorted(found, key=lambda item: item[0]) for part in item))

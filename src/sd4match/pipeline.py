@@ -1,4 +1,4 @@
-"""Two photos in, matches out."""
+"""Match two photos: the composition of a backbone, a prompt and a matcher."""
 
 from __future__ import annotations
 
@@ -11,52 +11,61 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.config.experiment import Components, ExperimentConfig, build, load_preset
-from sd4match.config.protocols import Measurement
+from sd4match.config.experiment import Components, ExperimentConfig, build_components
+from sd4match.config.presets import load_preset
+from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import grid_points
-from sd4match.interfaces import Backbone, Matcher, PairTransform, PromptProvider
+from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
-from sd4match.matching.correlation import cells_to_photo, correlate_maps, photo_to_cells
-from sd4match.matching.functional.peaks import best_cells
-from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.matching.correlation import correlate_maps
+from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.images import Photo
 from sd4match.structures.results import Candidates, DenseMatch, MatchResult
-from sd4match.structures.tensors import Correlation, FeatureMap, Sampling
+from sd4match.structures.tensors import Correlation, FeatureMap, MatchFunction, PairFunction, Sampling
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
 
 _QUERIES_AT_ONCE = 256
 RETURN_CELLS = 1.5
-"""A point comes back if its match's match lies within so many feature cells of it, in x and in y."""
+"""Largest distance in cells, in x and in y, between a point and its match matched back, for mutual matches."""
 
 
 def build_for_matching(
     config: ExperimentConfig,
     *,
     prompt: str | Path | None = None,
-    prompt_settings: Mapping[str, Any] | None = None,
+    prompt_changes: Mapping[str, Any] | None = None,
     device: str = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """As `config.build`, but a prompt that is learned must come from a file.
+    """Build components as `build_components` does, but refuse a learned prompt without its file.
 
     Raises:
-        ConfigError: the config's prompt is yet to be learned and no file is given.
+        ConfigError: the prompt must be learned first, and no file is given.
     """
-    parts = build(config, prompt_file=prompt, prompt_settings=prompt_settings, device=device, cache=cache)
-    if prompt is None and parts.prompt.parameter_groups():
+    components = build_components(config, prompt_file=prompt, prompt_changes=prompt_changes, device=device, cache=cache)
+    if prompt is None and components.prompt.parameter_groups():
         raise ConfigError(
             f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"
         )
-    return parts
+    return components
 
 
 class SemanticMatcher:
-    """The journey from two photos to matches, composed of a backbone, a prompt and a matcher.
+    """Matcher of two photos, composed of a backbone, a prompt and a matcher.
+
+    Args:
+        backbone: from photos to feature maps.
+        prompt: from photos to prompt embeddings.
+        matcher: from correlations to matches; a `Matcher` or any function.
+        sampling: timestep, ensemble and noise; t = 50 if not given.
+        pair_transform: transform of the two maps of a pair, before matching.
+        protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
+            that name would count; as the backbone says, if not given.
 
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -69,20 +78,18 @@ class SemanticMatcher:
         self,
         *,
         backbone: Backbone,
-        prompt: PromptProvider,
-        matcher: Matcher,
+        prompt: Prompt,
+        matcher: MatchFunction,
         sampling: Sampling | None = None,
-        pair_transform: PairTransform | None = None,
-        measurement: Measurement | None = None,
+        pair_transform: PairFunction | None = None,
+        protocol: EvaluationProtocol | None = None,
     ) -> None:
         self.backbone = backbone
         self.prompt = prompt
         self.matcher = matcher
         self.sampling = sampling or Sampling(timestep=50)
         self.pair_transform = pair_transform
-        self.measurement = measurement
-        """How cells lie on photos and source points are read, so that matches are those that its benchmark would
-        count; None: as the backbone says."""
+        self.protocol = protocol
 
     @classmethod
     def from_preset(
@@ -93,7 +100,7 @@ class SemanticMatcher:
         overrides: Iterable[str] = (),
         device: str = "cpu",
     ) -> SemanticMatcher:
-        """Build what a preset describes.
+        """Build the experiment of a preset.
 
         Args:
             name: one of `preset_names()`.
@@ -107,20 +114,20 @@ class SemanticMatcher:
     def from_config(
         cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str = "cpu"
     ) -> SemanticMatcher:
-        """Build what a config describes; `prompt` as in `from_preset`.
+        """Build the experiment of a config; `prompt` as in `from_preset`.
 
         Raises:
-            ConfigError: the config's prompt is yet to be learned and no file is given.
+            ConfigError: the prompt must be learned first, and no file is given.
         """
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
-    def from_components(cls, parts: Components, config: ExperimentConfig) -> SemanticMatcher:
-        """Compose built parts, with the sampling of the config's evaluation."""
+    def from_components(cls, components: Components, config: ExperimentConfig) -> SemanticMatcher:
+        """Compose built components, with the sampling and the protocol of the config's evaluation."""
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
         return cls(
-            backbone=parts.backbone, prompt=parts.prompt, matcher=parts.matcher, sampling=sampling,
-            pair_transform=parts.pair_transform, measurement=config.evaluation.measurement,
+            backbone=components.backbone, prompt=components.prompt, matcher=components.matcher, sampling=sampling,
+            pair_transform=components.pair_transform, protocol=config.evaluation.protocol,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -134,7 +141,7 @@ class SemanticMatcher:
         mutual: bool = False,
         grid: int = 8,
     ) -> MatchResult:
-        """Where points of one photo are in another.
+        """Find points of one photo in another.
 
         Args:
             source: a path, a pillow image, an (H, W, 3) uint8 array or a `Photo`.
@@ -176,41 +183,41 @@ class SemanticMatcher:
         category: str | None = None,
         temperature: float = 0.04,
     ) -> Candidates:
-        """Several best places for each point: peaks of the correlation, at the resolution of cells.
+        """Find several candidates for each point: peaks of the correlation, at the resolution of cells.
 
         Args:
             source: as in `match`.
             target: as in `match`.
             points: (N, 2), (x, y) in pixels of the source.
-            count: places a point, K.
+            count: K, candidates per point.
             category: as in `match`.
-            temperature: of the scores.
+            temperature: temperature of the scores.
 
         Raises:
-            InputError: as `match`, or fewer cells than places.
+            InputError: as `match`, or the map has fewer cells than candidates.
         """
         photos = [as_photo(source), as_photo(target)]
         wanted = check_points(points, photos[0])
         maps = self._maps(photos, category)
         correlation = self._correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
-        cells, values = best_cells(correlation.values, count=count)
+        cells, values = functional.best_cells(correlation.values, count=count)
         if not values.isfinite().all():
-            height, width = maps[1].map_size
-            raise InputError(f"{count} places do not fit into a map of {height} x {width} cells")
+            height, width = maps[1].size
+            raise InputError(f"{count} candidates do not fit into a map of {height} x {width} cells")
         scores = torch.stack(
             [
-                functional.probability_mass(correlation.values, one, temperature=temperature)
-                for one in cells.unbind(dim=2)
+                functional.probability_mass(correlation.values, rank, temperature=temperature)
+                for rank in cells.unbind(dim=2)
             ],
             dim=2,
         )
-        found = cells_to_photo(cells.flatten(1, 2), correlation.target)[0].cpu()
-        places = _inside(found, photos[1]).unflatten(0, (len(wanted), count))
-        return Candidates(wanted.double().numpy(), places.double().numpy(), scores[0].double().cpu().numpy())
+        found = correlation.target.grid.to_pixels(cells.flatten(1, 2))[0].cpu()
+        candidates = _inside(found, photos[1]).unflatten(0, (len(wanted), count))
+        return Candidates(wanted.double().numpy(), candidates.double().numpy(), scores[0].double().cpu().numpy())
 
     @torch.no_grad()
     def match_dense(self, source: PhotoLike, target: PhotoLike, *, category: str | None = None) -> DenseMatch:
-        """Where every cell of the source's feature map is in the target.
+        """Match every cell of the source's feature map.
 
         Args:
             source: as in `match`.
@@ -222,62 +229,62 @@ class SemanticMatcher:
         """
         photos = [as_photo(source), as_photo(target)]
         maps = self._maps(photos, category)
-        height, width = maps[0].map_size
+        height, width = maps[0].size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
         cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        queries = cells_to_photo(cells, self.measurement.placed(maps[0]) if self.measurement else maps[0])
-        parts = queries.split(_QUERIES_AT_ONCE, dim=1)
-        found = [self.matcher(self._correlate(maps[0], maps[1], part)) for part in parts]
-        points = torch.cat([one.points[0] for one in found]).cpu()
-        scores = torch.cat([one.scores[0] for one in found]).cpu()
-        places = queries[0].cpu()
+        queries = (self.protocol.aligned(maps[0]) if self.protocol else maps[0]).grid.to_pixels(cells)
+        chunks = queries.split(_QUERIES_AT_ONCE, dim=1)
+        found = [self.matcher(self._correlate(maps[0], maps[1], chunk)) for chunk in chunks]
+        points = torch.cat([matches.points[0] for matches in found]).cpu()
+        scores = torch.cat([matches.scores[0] for matches in found]).cpu()
+        starts = queries[0].cpu()
         edge = torch.tensor([photos[0].size[1] - 0.5, photos[0].size[0] - 0.5])
-        inside = ((places >= -0.5) & (places <= edge)).all(dim=-1)
+        inside = ((starts >= -0.5) & (starts <= edge)).all(dim=-1)
         shape = (height, width)
         start, end, score = (
-            part.unflatten(0, shape).double().numpy() for part in (places, _inside(points, photos[1]), scores)
+            values.unflatten(0, shape).double().numpy() for values in (starts, _inside(points, photos[1]), scores)
         )
         return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
 
     @torch.no_grad()
     def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
-        """The features of one photo, (1, C, h, w), with the frame in which its cells lie.
+        """Extract the features of one photo, (1, C, h, w), with the grid on which its cells lie.
 
         Raises:
             InputError: the prompt depends on pairs.
         """
         if self.prompt.scope == "pair":
             raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
-        images = make_images([as_photo(photo)], [category], wanted_views(self.backbone, self.prompt))
-        latents = self.backbone.encode(images.views["backbone"])
-        return self.backbone.extract(latents, self.prompt(images), self.sampling)
+        images = make_images([as_photo(photo)], [category], preprocessors(self.backbone, self.prompt))
+        encoded = self.backbone.encode(images.views["backbone"])
+        return self.backbone.extract(encoded, self.prompt(images), self.sampling)
 
     def _correlate(self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor) -> Correlation:
-        if self.measurement is None:
+        if self.protocol is None:
             return correlate_maps(source, target, queries)
-        return self.measurement.correlate(source, target, queries)
+        return self.protocol.correlate(source, target, queries)
 
     def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
-        """Of source and target."""
-        views = wanted_views(self.backbone, self.prompt)
+        """Return the maps of source and target."""
+        views = preprocessors(self.backbone, self.prompt)
         source_image, target_image = (make_images([photo], [category], views) for photo in photos)
         source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
         return list(self.pair_transform(source, target)) if self.pair_transform else [source, target]
 
     def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         back = self.matcher(self._correlate(maps[1], maps[0], found)).points
-        away = photo_to_cells(back, maps[0]) - photo_to_cells(queries, maps[0])
+        away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
 
 
 def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
-    """The outermost cells reach half a pixel over the border of a photo that was enlarged."""
+    """Clamp points into the photo: the outermost cells of an enlarged one reach half a pixel over its border."""
     height, width = photo.size
     return torch.stack([points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)], dim=-1)
 
 
 def as_photo(photo: PhotoLike) -> Photo:
-    """Whatever a user has, as a `Photo`."""
+    """Return a `Photo` from a path, a pillow image, an array or a `Photo`."""
     if isinstance(photo, Photo):
         return photo
     if isinstance(photo, Image.Image):
@@ -288,10 +295,10 @@ def as_photo(photo: PhotoLike) -> Photo:
 
 
 def check_points(points: Points, photo: Photo) -> torch.Tensor:
-    """(N, 2) in float32, each inside the photo.
+    """Return points as (N, 2) in float32, each inside the photo.
 
     Raises:
-        InputError: another shape, nothing, or a point outside; the message names it.
+        InputError: another shape, no point, or a point outside the photo; the message names it.
     """
     try:
         array = np.asarray(points, dtype=np.float64)

@@ -1,147 +1,275 @@
-"""Configs of components, and the door through which built-in and foreign ones alike come in.
+"""Configs of components, and the one way in which built-in components and plugins are registered.
 
-A config is light: it names its implementation ("package.module:attribute") and imports it only to build it.
+A component is known by its sort ("matcher", "prompt", ...) and its kind ("kernel_soft_argmax", "single", ...). It has
+one of two forms, and each parameter is declared once in both of them:
+
+- A component without tensors *is* its config: a frozen pydantic model with a method.
+- A component that loads weights or learns has a config whose `build` makes it from the config itself.
+
+Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import entry_points
-from operator import attrgetter
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, signature
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, create_model
 
 from sd4match.errors import ConfigError, UnknownComponentError, choose_from
 
+__all__ = [
+    "Component",
+    "Config",
+    "PluginWarning",
+    "Registry",
+    "backbones",
+    "datasets",
+    "image_encoders",
+    "losses",
+    "matchers",
+    "pair_transforms",
+    "prompts",
+    "register",
+    "register_backbone",
+    "register_dataset",
+    "register_image_encoder",
+    "register_loss",
+    "register_matcher",
+    "register_pair_transform",
+    "register_prompt",
+]
 
-class Settings(BaseModel):
-    """A frozen group of fields that refuses unknown ones."""
+
+class PluginWarning(UserWarning):
+    """An installed plugin cannot be imported or registered; everything else works without it."""
+
+
+class Config(BaseModel):
+    """Frozen group of fields that refuses unknown ones.
+
+    Raises:
+        ConfigError: a field is unknown, of a wrong type, or does not go with another one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(describe(error, type(self))) from None
 
-class ComponentConfig(Settings):
-    """Fields of one component. Subclasses fix `kind: Literal["..."]` and name what they build."""
+    # Nested configs are validated by pydantic itself, so that its errors keep the path to the field.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+class Component(Config):
+    """Config of a component. Subclasses fix `kind: Literal["..."] = "..."` and define `build`."""
+
+    registry: ClassVar[Registry]
+    """Set by the base class of each sort: `Matcher`, `PromptConfig`, ..."""
+    target: ClassVar[Any] = None
+    """Class that `build` calls, for configs that were made from its signature."""
 
     kind: str
-    implementation: ClassVar[str | Callable[..., Any]]
-    """"package.module:attribute", or the callable itself; called with the fields (without `kind`) as keywords."""
 
-    @classmethod
-    def of(cls, **fields: object) -> Self:
-        """A config from its fields.
+    def build(self, *args: Any, **context: Any) -> Any:
+        """Return the component."""
+        raise NotImplementedError(f"{type(self).__name__} does not define build")
 
-        Raises:
-            ConfigError: a field is unknown, of a wrong type, or does not go with another.
-        """
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise ConfigError(describe(error, cls)) from None
+    def attach(self, built: Any) -> Any:
+        """Return a component that was built from a signature; subclasses may let it know its config."""
+        return built
 
 
-ConfigClass = TypeVar("ConfigClass", bound=type[ComponentConfig])
+ComponentClass = TypeVar("ComponentClass", bound=type[Component])
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 class Registry:
-    """The known kinds of one sort of component.
+    """Known kinds of one sort of component.
 
-    >>> shapes = Registry("shape", "example.shapes")
-    >>> @shapes.register
-    ... class Circle(ComponentConfig):
-    ...     kind: str = "circle"
-    ...     radius: float = 1.0
-    ...     implementation = dict
-    >>> shapes.build(shapes.parse({"kind": "circle", "radius": 2}))
-    {'radius': 2.0}
+    Args:
+        sort: what messages call it, for example "matcher".
+        group: entry-point group through which installed packages register theirs.
+        builtins: module whose import registers the kinds of this package.
+        base: "module:class", the class that configs of this sort derive from.
+        context: keywords that `build` receives, which are no fields of a config.
+
+    >>> "kernel_soft_argmax" in matchers.kinds()
+    True
+    >>> matchers.parse({"kind": "kernel_soft_argmax", "sigma": 5}).sigma
+    5.0
     """
 
-    def __init__(self, sort: str, entry_point_group: str, *, builtins: str | None = None) -> None:
+    def __init__(self, sort: str, group: str, *, builtins: str, base: str, context: tuple[str, ...] = ()) -> None:
         self.sort = sort
-        self.entry_point_group = entry_point_group
+        self.group = group
         self.builtins = builtins
-        """The module whose import registers what comes with the package."""
-        self._configs: dict[str, type[ComponentConfig]] = {}
+        self.base = base
+        self.context = context
+        self._classes: dict[str, type[Component]] = {}
+        self._is_loaded = False
 
-    def register(self, config: ConfigClass) -> ConfigClass:
-        """Make a config class known; usable as a decorator.
+    def register(self, config: ComponentClass) -> ComponentClass:
+        """Make a config class known by its kind; usable as a decorator.
 
         Raises:
-            ConfigError: no fixed kind, no implementation, or the kind is taken.
+            ConfigError: it is no config class of this sort, has no fixed kind, or its kind is taken.
         """
-        if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
-            raise ConfigError(f"only ComponentConfig classes can be registered as {self.sort}, not {config!r}")
-        fields: dict[str, FieldInfo] = config.__pydantic_fields__
-        kind = fields["kind"].default
-        if not isinstance(kind, str):
+        if not (isinstance(config, type) and issubclass(config, Component)):
+            raise ConfigError(f"only Component classes can be registered as {self.sort}, not {config!r}")
+        if getattr(config, "registry", None) is not self:
+            module, _, name = self.base.partition(":")
+            raise ConfigError(f"{config.__name__} is no {self.sort}: derive it from {module}.{name}")
+        kind = _kind_of(config)
+        if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
-        if not hasattr(config, "implementation"):
-            raise ConfigError(f"{config.__name__} does not say what it builds: implementation = ...")
-        if self._configs.setdefault(kind, config) is not config:
-            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {self._configs[kind].__name__}")
+        if self._classes.setdefault(kind, config) is not config:
+            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {self._classes[kind].__name__}")
         return config
 
-    @cached_property
-    def _all_loaded(self) -> bool:
-        if self.builtins:
-            import_module(self.builtins)
-        for point in entry_points(group=self.entry_point_group):
-            self.register(point.load())
-        return True
+    def register_class(self, kind: str) -> Callable[[Target], Target]:
+        """Make a class known by a kind, with a config made from the signature of its `__init__`.
 
-    def kinds(self) -> tuple[str, ...]:
-        """All kinds, those of installed packages included."""
-        return tuple(sorted(self._configs)) if self._all_loaded else ()
-
-    def parse(self, value: object) -> ComponentConfig:
-        """A config from a mapping with `kind`, from a bare kind, or from a config.
+        Every parameter but those of the context becomes a field, checked by its annotation.
 
         Raises:
-            UnknownComponentError: nobody registered the kind.
+            ConfigError: a parameter has no annotation or is `*args` or `**kwargs`, or the kind is taken.
+        """
+
+        def decorate(target: Target) -> Target:
+            self._load_builtins()
+            module, _, base_name = self.base.partition(":")
+            parameters = signature(target, eval_str=True).parameters
+            fields: dict[str, Any] = {
+                field: _field(parameter, target) for field, parameter in parameters.items() if field not in self.context
+            }
+            base: type[Component] = getattr(import_module(module), base_name)
+
+            def build(self: Component, **context: Any) -> Any:
+                own = {field: getattr(self, field) for field in fields}
+                wanted = {key: value for key, value in context.items() if key in parameters}
+                return self.attach(target(**own, **wanted))
+
+            create: Callable[..., type[Component]] = create_model
+            name = f"{getattr(target, '__name__', kind)}Config"
+            config = create(name, __base__=base, __doc__=target.__doc__, kind=(Literal[kind], kind), **fields)
+            config.target, config.build = target, build  # type: ignore[method-assign]
+            self.register(config)
+            return target
+
+        return decorate
+
+    def unregister(self, kind: str) -> None:
+        """Forget a kind.
+
+        Raises:
+            UnknownComponentError: it is not registered.
+        """
+        self._find(kind)
+        del self._classes[kind]
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget at the end whatever was registered inside the block, for tests."""
+        self._load_all()
+        before = dict(self._classes)
+        try:
+            yield
+        finally:
+            self._classes = before
+
+    def _load_builtins(self) -> None:
+        import_module(self.builtins)
+
+    def _load_all(self) -> None:
+        """Import the built-in kinds and those of installed packages, once."""
+        self._load_builtins()
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        for point in entry_points(group=self.group):
+            self._load_plugin(point)
+
+    def _load_plugin(self, point: EntryPoint) -> None:
+        try:
+            loaded = point.load()
+            if isinstance(loaded, type) and issubclass(loaded, Component):
+                self.register(loaded)  # a decorated class has registered itself on import
+        except (Exception, SystemExit) as error:  # of whatever a foreign package does on import
+            package = f" of package {point.dist.name}" if point.dist is not None else ""
+            warnings.warn(
+                f"plugin {point.name!r} ({point.value}){package} is left out of the {self.sort} kinds: "
+                f"{type(error).__name__}: {error}",
+                PluginWarning,
+                stacklevel=3,
+            )
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return all kinds in alphabetical order, those of installed packages included."""
+        self._load_all()
+        return tuple(sorted(self._classes))
+
+    def parse(self, value: object) -> Component:
+        """Return a config from a mapping with `kind`, from a bare kind, or from a config.
+
+        Raises:
+            UnknownComponentError: the kind is not registered.
             ConfigError: a field is unknown or of a wrong type.
         """
-        if isinstance(value, ComponentConfig):
-            self._find(value.kind)
+        if isinstance(value, Component):
+            if type(value).registry is not self:
+                raise ConfigError(f"{type(value).__name__} is no {self.sort}")
             return value
         if isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ConfigError(f"a {self.sort} needs a kind; known: {', '.join(self.kinds())}")
-        return self._find(value["kind"]).of(**value)
+        return self._find(value["kind"])(**value)
 
-    def config_of(self, kind: str) -> type[ComponentConfig]:
-        """The config class of a kind.
+    def config_class(self, kind: str) -> type[Component]:
+        """Return the config class of a kind.
 
         Raises:
-            UnknownComponentError: nobody registered it.
+            UnknownComponentError: the kind is not registered.
         """
         return self._find(kind)
 
     def has_field(self, kind: object, field: str) -> bool:
-        """Whether components of a kind have a setting of that name; False for a kind that nobody registered."""
-        return kind in self.kinds() and field in self._configs[str(kind)].model_fields
+        """Return whether configs of a kind have a field of that name; False for an unknown kind."""
+        return kind in self.kinds() and field in self._classes[str(kind)].model_fields
 
-    def _find(self, kind: str) -> type[ComponentConfig]:
-        if kind not in self._configs and kind not in self.kinds():
-            raise UnknownComponentError(f"unknown {self.sort} kind {kind!r}; {choose_from(kind, self._configs)}")
-        return self._configs[kind]
+    def _find(self, kind: str) -> type[Component]:
+        if kind not in self._classes and kind not in self.kinds():
+            raise UnknownComponentError(f"unknown {self.sort} kind {kind!r}; {choose_from(kind, self._classes)}")
+        return self._classes[kind]
 
-    def build(self, config: ComponentConfig, **context: object) -> Any:
-        """The component, from its fields and what it needs of the others (`context`)."""
-        target = type(config).implementation
-        if isinstance(target, str):
-            module, _, attribute = target.partition(":")
-            target = attrgetter(attribute)(import_module(module))
-        fields = {name: getattr(config, name) for name in type(config).model_fields if name != "kind"}
-        return target(**fields, **context)
+
+def _kind_of(config: type[Component]) -> str | None:
+    """Return the fixed kind of a config class; None if it has none."""
+    kind = config.model_fields["kind"].default
+    return kind if isinstance(kind, str) else None
+
+
+def _field(parameter: Parameter, target: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return annotation and default of a parameter, as pydantic's `create_model` takes them."""
+    name = getattr(target, "__name__", repr(target))
+    if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY):
+        raise ConfigError(f"{name}: a config cannot be made of parameter {parameter}; give each a name")
+    if parameter.annotation is Parameter.empty:
+        raise ConfigError(f"{name}: parameter {parameter.name!r} needs an annotation, which becomes its field's type")
+    return parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default
 
 
 def describe(error: ValidationError, config: type[BaseModel]) -> str:
-    """One line out of pydantic's many: each field and what is wrong with it."""
+    """Return one line for pydantic's many: each field and what is wrong with it."""
     lines = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"])
@@ -156,7 +284,7 @@ def describe(error: ValidationError, config: type[BaseModel]) -> str:
 
 
 def _owner(config: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The settings class that a field's path lies in."""
+    """Return the config class that a field's path lies in."""
     for part in path:
         annotation = config.model_fields[str(part)].annotation if str(part) in config.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -165,19 +293,103 @@ def _owner(config: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseMod
     return config
 
 
-backbones = Registry("backbone", "sd4match.backbones", builtins="sd4match.backbones.config")
-image_encoders = Registry("image encoder", "sd4match.image_encoders", builtins="sd4match.backbones.config")
-prompts = Registry("prompt", "sd4match.prompts", builtins="sd4match.prompting.config")
-matchers = Registry("matcher", "sd4match.matchers", builtins="sd4match.matching.config")
-pair_transforms = Registry("pair transform", "sd4match.pair_transforms", builtins="sd4match.matching.config")
-losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.config")
-datasets = Registry("data set", "sd4match.datasets", builtins="sd4match.data.config")
+backbones = Registry(
+    "backbone", "sd4match.backbones", builtins="sd4match.backbones.config",
+    base="sd4match.backbones.config:BackboneConfig", context=("device",),
+)  # fmt: skip
+image_encoders = Registry(
+    "image encoder", "sd4match.image_encoders", builtins="sd4match.backbones.config",
+    base="sd4match.backbones.config:ImageEncoderConfig", context=("backbone",),
+)  # fmt: skip
+prompts = Registry(
+    "prompt", "sd4match.prompts", builtins="sd4match.prompting.config",
+    base="sd4match.prompting.config:PromptConfig", context=("backbone", "initialize"),
+)  # fmt: skip
+matchers = Registry(
+    "matcher", "sd4match.matchers", builtins="sd4match.matching.matchers", base="sd4match.interfaces:Matcher"
+)
+pair_transforms = Registry(
+    "pair transform", "sd4match.pair_transforms", builtins="sd4match.matching.pair_transforms",
+    base="sd4match.interfaces:PairTransform",
+)  # fmt: skip
+losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.losses", base="sd4match.interfaces:LossConfig")
+datasets = Registry(
+    "data set", "sd4match.datasets", builtins="sd4match.data.config", base="sd4match.data.config:DatasetConfig"
+)
 
-AnyBackbone = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(backbones.parse)]
-"""A field that holds a backbone's config, built-in or foreign; likewise below."""
-AnyImageEncoder = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(image_encoders.parse)]
-AnyPrompt = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(prompts.parse)]
-AnyMatcher = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(matchers.parse)]
-AnyPairTransform = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(pair_transforms.parse)]
-AnyLoss = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(losses.parse)]
-AnyDataset = Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(datasets.parse)]
+
+def register(config: ComponentClass) -> ComponentClass:
+    """Register a config class by its kind, for the sort that its base class names; usable as a decorator.
+
+    Raises:
+        ConfigError: it has no fixed kind, or the kind is taken.
+
+    >>> from sd4match.matching import Matcher
+    >>> with matchers.temporarily():
+    ...     @register
+    ...     class Nothing(Matcher):
+    ...         kind: Literal["nothing"] = "nothing"
+    ...         strength: float = 1.0
+    ...     matchers.parse({"kind": "nothing", "strength": 2}).strength
+    2.0
+    """
+    owner = getattr(config, "registry", None)
+    if not isinstance(owner, Registry):
+        raise ConfigError(f"{config!r} is no component: derive it from Matcher, PromptConfig, ...")
+    return owner.register(config)
+
+
+def register_backbone(kind: str) -> Callable[[Target], Target]:
+    """Register a `Backbone` class by a kind; its typed signature, `device` aside, is its config."""
+    return backbones.register_class(kind)
+
+
+def register_image_encoder(kind: str) -> Callable[[Target], Target]:
+    """Register an `ImageEncoder` class by a kind; its typed signature, `backbone` aside, is its config."""
+    return image_encoders.register_class(kind)
+
+
+def register_prompt(kind: str) -> Callable[[Target], Target]:
+    """Register a `Prompt` class by a kind; its typed signature, `backbone` aside, is its config.
+
+    >>> from sd4match.prompting import Prompt
+    >>> with prompts.temporarily():
+    ...     @register_prompt("constant")
+    ...     class Constant(Prompt):
+    ...         def __init__(self, *, backbone, value: float = 0.5) -> None:
+    ...             super().__init__()
+    ...             self.value = value
+    ...     prompts.parse({"kind": "constant", "value": 2}).value
+    2.0
+    """
+    return prompts.register_class(kind)
+
+
+def register_matcher(kind: str) -> Callable[[Target], Target]:
+    """Register a matcher class by a kind; its typed signature is its config."""
+    return matchers.register_class(kind)
+
+
+def register_pair_transform(kind: str) -> Callable[[Target], Target]:
+    """Register a pair-transform class by a kind; its typed signature is its config."""
+    return pair_transforms.register_class(kind)
+
+
+def register_loss(kind: str) -> Callable[[Target], Target]:
+    """Register a loss class by a kind; its typed signature is its config."""
+    return losses.register_class(kind)
+
+
+def register_dataset(kind: str) -> Callable[[Target], Target]:
+    """Register a `PairDataset` class by a kind; its typed signature is its config."""
+    return datasets.register_class(kind)
+
+
+AnyBackbone = Annotated[SerializeAsAny[Component], BeforeValidator(backbones.parse)]
+"""Field that holds the config of a backbone, built-in or foreign; the others likewise."""
+AnyImageEncoder = Annotated[SerializeAsAny[Component], BeforeValidator(image_encoders.parse)]
+AnyPrompt = Annotated[SerializeAsAny[Component], BeforeValidator(prompts.parse)]
+AnyMatcher = Annotated[SerializeAsAny[Component], BeforeValidator(matchers.parse)]
+AnyPairTransform = Annotated[SerializeAsAny[Component], BeforeValidator(pair_transforms.parse)]
+AnyLoss = Annotated[SerializeAsAny[Component], BeforeValidator(losses.parse)]
+AnyDataset = Annotated[SerializeAsAny[Component], BeforeValidator(datasets.parse)]

@@ -1,4 +1,4 @@
-"""What is kept on disk: the same bits as without, bounded, shared by writers, damaged entries computed again."""
+"""Caches of encoded photos: the same bits as without, bounded, safe for several writers, robust to damaged files."""
 
 from __future__ import annotations
 
@@ -13,31 +13,49 @@ from hypothesis import strategies as st
 
 from helpers.model_folders import write_random_transformer
 from sd4match.backbones.cached import CachedBackbone, CachedImageEncoder, CacheWarning
+from sd4match.backbones.config import (
+    BackboneEncoderConfig,
+    Dinov2Config,
+    StableDiffusionConfig,
+    VisionTransformerConfig,
+)
 from sd4match.backbones.fusion import Fusion
-from sd4match.backbones.image_encoders import BackboneEncoder, load_backbone_encoder, load_dinov2
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
-from sd4match.backbones.vision_transformer import VisionTransformerBackbone
-from sd4match.config.sections import CacheSettings
+from sd4match.backbones.image_encoders import BackboneEncoder
+from sd4match.config.sections import CacheConfig
 from sd4match.data.collate import make_images
 from sd4match.errors import SD4MatchError
+from sd4match.interfaces import Backbone
 from sd4match.io.cache import Cache, DamagedEntryWarning
 from sd4match.structures.images import Photo
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
 
 
-class Counting(StableDiffusionBackbone):
-    """Mini, counting how many photos it encodes."""
+class Counting(Backbone):
+    """Wrapper of a backbone that counts how many photos it encodes."""
 
-    encoded = 0
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.spec, self.text_encoder, self.fingerprint = backbone.spec, backbone.text_encoder, backbone.fingerprint
+        self.encoded = 0
+
+    def prepare(self, photo):
+        return self.backbone.prepare(photo)
 
     def encode(self, views):
-        self.encoded += len(views.keys)
-        return super().encode(views)
+        self.encoded += len(views)
+        return self.backbone.encode(views)
+
+    def extract(self, encoded, prompt, sampling):
+        return self.backbone.extract(encoded, prompt, sampling)
+
+    def weights_digest(self):
+        return self.backbone.weights_digest()
 
 
 @pytest.fixture
 def counting():
-    return Counting.from_folder("mini")
+    return Counting(StableDiffusionConfig().build())
 
 
 def views_of(backbone, *seeds):
@@ -50,17 +68,20 @@ def cache(folder, **options):
 
 
 def equal(one, other):
-    return torch.equal(one.mean, other.mean) and torch.equal(one.log_variance, other.log_variance)
+    same_tensors = set(one.tensors) == set(other.tensors) and all(
+        torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items()
+    )
+    return same_tensors and (one.frames, one.keys) == (other.frames, other.keys)
 
 
 def test_with_the_cache_the_bits_are_those_without(tmp_path, counting):
     views = views_of(counting, 0, 1, 2, 1)
     plain = counting.encode(views)
-    kept = CachedBackbone(counting, cache=cache(tmp_path))
+    wrapped = CachedBackbone(counting, cache=cache(tmp_path))
     counting.encoded = 0
-    assert equal(kept.encode(views), plain)
+    assert equal(wrapped.encode(views), plain)
     assert counting.encoded == 3
-    assert equal(kept.encode(views[[2, 0]]), counting.encode(views[[2, 0]]))
+    assert equal(wrapped.encode(views[[2, 0]]), counting.encode(views[[2, 0]]))
     counting.encoded = 0
     assert equal(CachedBackbone(counting, cache=cache(tmp_path)).encode(views), plain)  # a later run
     assert counting.encoded == 0
@@ -69,66 +90,65 @@ def test_with_the_cache_the_bits_are_those_without(tmp_path, counting):
 def test_another_view_frame_or_weight_is_another_entry(tmp_path, counting):
     """Flipped, of another size, or under other weights: nothing is taken for another."""
     pixels = random_photo((48, 64)).pixels
-    kept = CachedBackbone(counting, cache=cache(tmp_path))
+    wrapped = CachedBackbone(counting, cache=cache(tmp_path))
 
     def encode(backbone, *photos):
         return backbone.encode(make_images(photos, [None] * len(photos), {"b": backbone.prepare}).views["b"])
 
-    encode(kept, Photo(pixels), Photo(np.ascontiguousarray(pixels[:, ::-1])))
+    encode(wrapped, Photo(pixels), Photo(np.ascontiguousarray(pixels[:, ::-1])))
     assert counting.encoded == 2
-    encode(kept, Photo(np.ascontiguousarray(pixels[:40])))
+    encode(wrapped, Photo(np.ascontiguousarray(pixels[:40])))
     assert counting.encoded == 3
     with torch.no_grad():
-        counting.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-3
+        counting.backbone.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-3
     encode(CachedBackbone(counting, cache=cache(tmp_path)), Photo(pixels))
     assert counting.encoded == 4
     encode(CachedBackbone(counting, cache=cache(tmp_path, dtype=torch.float16)), Photo(pixels))
     assert counting.encoded == 5
 
 
-def test_image_encoders_are_kept_beside_their_backbone(tmp_path, mini, counting):
+def test_image_encoders_are_cached_with_their_backbone(tmp_path, mini, counting):
     backbone = CachedBackbone(counting, cache=cache(tmp_path / "cache"))
     folder = write_random_transformer(tmp_path / "dinov2")
-    for load in (lambda b: load_dinov2(str(folder), backbone=b), lambda b: load_backbone_encoder(4, 40, backbone=b)):
-        first, again, plain = load(backbone), load(backbone), load(mini)
+    for config in (Dinov2Config(weights=str(folder)), BackboneEncoderConfig(side=4, timestep=40)):
+        first, again, plain = (config.build(backbone=b) for b in (backbone, backbone, mini))
         photos = [random_photo((48, 64), seed=seed) for seed in range(3)]
         views = make_images(photos, [None] * 3, {"it": first.prepare}).views["it"]
         expected = plain.encoder.encode(views)
         found = first.encode(views)
         again.encoder.encode = None  # not called any more
-        for kept in (found, again.encode(views)):
-            assert torch.equal(kept.local, expected.local)
-            assert torch.equal(kept.pooled, expected.pooled)
-    assert set(backbone.cache.sizes()) == {"latents", "image-features"}
+        for features in (found, again.encode(views)):
+            assert torch.equal(features.local, expected.local)
+            assert torch.equal(features.pooled, expected.pooled)
+    assert set(backbone.cache.usage()) == {"encoded", "image-features"}
 
 
-def test_fusions_and_transformers_are_kept_too(tmp_path, mini):
-    transformer = VisionTransformerBackbone.from_folder(str(write_random_transformer(tmp_path / "dinov2")))
-    for backbone in (transformer, Fusion([mini, transformer])):
+def test_fusions_and_transformers_are_cached_too(tmp_path, mini):
+    transformer = VisionTransformerConfig(weights=str(write_random_transformer(tmp_path / "dinov2"))).build()
+    for backbone in (transformer, Fusion(backbones=[mini, transformer])):
         views = views_of(backbone, 0, 1)
         plain = backbone.encode(views)
         for _ in range(2):
             found = CachedBackbone(backbone, cache=cache(tmp_path / "cache")).encode(views)
             assert equal(found, plain)
-            assert all(equal(one, other) for one, other in zip(found.others, plain.others, strict=True))
 
 
-def test_what_cannot_say_its_weights_is_kept_in_memory_alone(tmp_path):
+def test_without_a_weights_digest_it_is_cached_in_memory_only(tmp_path):
     backbone = CachedBackbone(FakeBackbone(), cache=cache(tmp_path / "cache"))
     backbone.encode(views_of(backbone, 0))
     assert not (tmp_path / "cache").exists()
-    assert Fusion([FakeBackbone(), VisionlessFake()]).weights_digest() is None
-    assert BackboneEncoder(FakeBackbone(text=FakeTextEncoder())).weights_digest() is None
+    assert Fusion(backbones=[FakeBackbone(), PromptlessFake()]).weights_digest() is None
+    assert BackboneEncoder(backbone=FakeBackbone(text_encoder=FakeTextEncoder())).weights_digest() is None
 
 
-class VisionlessFake(FakeBackbone):
-    """Of a fusion, only one part may take a prompt."""
+class PromptlessFake(FakeBackbone):
+    """Fake backbone that takes no prompt, as all but one of a fusion must."""
 
     def __init__(self):
         super().__init__()
         from dataclasses import replace
 
-        self.spec, self.text = replace(self.spec, prompt_width=None), None
+        self.spec = replace(self.spec, prompt_width=None)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
@@ -148,31 +168,31 @@ def test_a_damaged_entry_is_computed_again_and_said(tmp_path, counting, damage):
 def test_a_folder_that_vanishes_is_made_again(tmp_path, counting):
     import shutil
 
-    kept = CachedBackbone(counting, cache=cache(tmp_path / "cache"), max_bytes=1)
+    wrapped = CachedBackbone(counting, cache=cache(tmp_path / "cache"), max_bytes=1)
     plain = counting.encode(views_of(counting, 0, 1))
-    kept.encode(views_of(counting, 0, 1))
+    wrapped.encode(views_of(counting, 0, 1))
     shutil.rmtree(tmp_path / "cache")
-    assert equal(kept.encode(views_of(counting, 0, 1)), plain)
+    assert equal(wrapped.encode(views_of(counting, 0, 1)), plain)
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) >= 1
 
 
 def test_a_disk_that_takes_nothing_costs_one_line(tmp_path, counting):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    kept = CachedBackbone(counting, cache=cache(tmp_path / "cache"), max_bytes=1)
+    wrapped = CachedBackbone(counting, cache=cache(tmp_path / "cache"), max_bytes=1)
     with pytest.warns(CacheWarning, match="cannot write .*; going on without keeping more") as said:
-        found = kept.encode(views_of(counting, 0, 1, 2))
+        found = wrapped.encode(views_of(counting, 0, 1, 2))
     assert len(said) == 1
     assert equal(found, counting.encode(views_of(counting, 0, 1, 2)))
 
 
-def test_half_precision_is_the_same_whether_kept_or_fresh_and_near(tmp_path, counting):
+def test_half_precision_is_the_same_whether_cached_or_fresh_and_near(tmp_path, counting):
     views = views_of(counting, 0, 1)
     exact = counting.encode(views)
     runs = [CachedBackbone(counting, cache=cache(tmp_path, dtype=torch.float16)).encode(views) for _ in range(2)]
     assert equal(*runs)
-    assert runs[0].mean.dtype == torch.float32
+    assert runs[0].tensors["mean"].dtype == torch.float32
     assert not equal(runs[0], exact)
-    assert torch.allclose(runs[0].mean, exact.mean, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(runs[0].tensors["mean"], exact.tensors["mean"], rtol=1e-3, atol=1e-3)
 
 
 def test_half_precision_does_not_depend_on_the_disk(tmp_path, counting):
@@ -183,10 +203,10 @@ def test_half_precision_does_not_depend_on_the_disk(tmp_path, counting):
     with pytest.warns(CacheWarning):
         found = CachedBackbone(counting, cache=cache(tmp_path / "file", dtype=torch.float16)).encode(views)
     assert equal(found, expected)
-    none = CacheSettings(folder=str(tmp_path / "none"), limit="0", dtype="float16").open()
+    none = CacheConfig(folder=str(tmp_path / "none"), limit="0", dtype="float16").open()
     assert equal(CachedBackbone(counting, cache=none).encode(views), expected)
     assert not (tmp_path / "none").exists()
-    assert CacheSettings(limit="0").open() is None
+    assert CacheConfig(limit="0").open() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 60)), min_size=1, max_size=30), st.integers(600, 3_000))
@@ -251,12 +271,12 @@ def test_clearing_takes_only_what_it_wrote(tmp_path):
 
 
 def test_memory_alone_keeps_what_fits(mini):
-    encoder = BackboneEncoder(mini, side=4)
+    encoder = BackboneEncoder(BackboneEncoderConfig(side=4), backbone=mini)
     small = CachedImageEncoder(encoder, max_bytes=1)
     photos = [random_photo((48, 64), seed=seed) for seed in range(2)]
     views = make_images(photos, [None, None], {"it": small.prepare}).views["it"]
     assert torch.equal(small.encode(views).local, encoder.encode(views).local)
-    assert len(small._kept._rows) == 1
+    assert len(small._photos._entries) == 1
 
 
 def test_a_cache_that_cannot_be_cleared_says_so(tmp_path, monkeypatch):

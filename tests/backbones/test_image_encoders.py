@@ -35,10 +35,8 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["dinov2", "clip"])
 def test_encoders_are_the_models_they_load(folders, kind):
-    encoder = image_encoders.build(
-        image_encoders.parse({"kind": kind, "weights": str(folders / kind)}),
-        backbone=FakeBackbone(text=FakeTextEncoder()),
-    )
+    config = image_encoders.parse({"kind": kind, "weights": str(folders / kind)})
+    encoder = config.build(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
     assert isinstance(encoder, ImageEncoder)
     views = Views.of([encoder.prepare(random_photo(size, seed=i)) for i, size in enumerate(SIZES)])
     found = encoder.encode(views)
@@ -67,10 +65,8 @@ def test_views_are_those_of_the_models_own_processor(folders, kind, resize, size
         else CLIPImageProcessorPil()
     )  # fmt: skip
     photo = random_photo(size)
-    encoder = image_encoders.build(
-        image_encoders.parse({"kind": kind, "weights": str(folders / kind)}),
-        backbone=FakeBackbone(text=FakeTextEncoder()),
-    )
+    config = image_encoders.parse({"kind": kind, "weights": str(folders / kind)})
+    encoder = config.build(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
     expected = torch.as_tensor(processor(photo.to_image(), return_tensors="pt").pixel_values[0])
     torch.testing.assert_close(encoder.prepare(photo).pixels, expected, atol=1e-5, rtol=1e-5)
 
@@ -78,16 +74,14 @@ def test_views_are_those_of_the_models_own_processor(folders, kind, resize, size
 def test_a_crop_knows_where_it_lies():
     encoder = Dinov2Encoder(Dinov2Model(Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2)))
     view = encoder.prepare(random_photo((300, 600)))
-    centre = to_model(torch.tensor([[[300.0, 150.0]]]), [view.frame])[0, 0]
-    torch.testing.assert_close(centre, torch.tensor([112.0, 112.0]), atol=1.0, rtol=0)
+    center = to_model(torch.tensor([[[300.0, 150.0]]]), [view.frame])[0, 0]
+    torch.testing.assert_close(center, torch.tensor([112.0, 112.0]), atol=1.0, rtol=0)
 
 
 def test_what_is_no_encoder_is_one_line(folders, tmp_path):
     for weights in (tmp_path / "none", tmp_path):
         with pytest.raises(CheckpointError, match="cannot load the image encoder") as caught:
-            image_encoders.build(
-                image_encoders.parse({"kind": "dinov2", "weights": str(weights)}), backbone=FakeBackbone()
-            )
+            image_encoders.parse({"kind": "dinov2", "weights": str(weights)}).build(backbone=FakeBackbone())
         assert "\n" not in str(caught.value)
 
 

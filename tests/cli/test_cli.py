@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.command_line import SMALL, sets
+from sd4match.prompting.config import SinglePromptConfig
 from sd4match.prompting.learned import SinglePrompt
 from sd4match.prompting.serialization import save_prompt
 
@@ -29,7 +30,9 @@ def test_match_writes_json_and_picture(run, photos, tmp_path):
 
 
 def test_match_grid_mutual_learned_prompt_and_other_backbone(run, photos, tmp_path, mini, other_model):
-    prompt = save_prompt(SinglePrompt(backbone=mini, slots=3), tmp_path / "p.safetensors", backbone=mini)
+    prompt = save_prompt(
+        SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini), tmp_path / "p.safetensors", backbone=mini
+    )
     code, screen, _ = run("match", *photos, "--prompt", prompt, "--grid", 5, "--mutual", "--output", tmp_path / "a")
     assert code == 0
     assert len(json.loads((tmp_path / "a" / "matches.json").read_text())["matches"]) < 25
@@ -46,7 +49,9 @@ def test_every_mistake_is_one_line_exit_2_and_nothing_written(run, photos, tmp_p
     text.write_text("no picture")
     empty = tmp_path / "empty"
     empty.mkdir()
-    prompt = save_prompt(SinglePrompt(backbone=mini, slots=3), tmp_path / "p.safetensors", backbone=mini)
+    prompt = save_prompt(
+        SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini), tmp_path / "p.safetensors", backbone=mini
+    )
     config = tmp_path / "c.yaml"
     config.write_text("promt: empty\n")
     mistakes = {
@@ -86,7 +91,7 @@ def test_every_mistake_is_one_line_exit_2_and_nothing_written(run, photos, tmp_p
 def test_train_then_evaluate_against_text(run, tmp_path):
     out = tmp_path / "run"
     code, screen, _ = run(
-        "train", "--steps", 2, "--output", out, *sets(*SMALL, "prompt.slots=4", "training.validate_every=2")
+        "train", "--steps", 2, "--output", out, *sets(*SMALL, "prompt.num_tokens=4", "training.validate_every=2")
     )
     assert code == 0
     assert "Best prompt: step" in screen
@@ -125,11 +130,11 @@ def test_make_synthetic(run, tmp_path):
 
 def test_demo_writes_everything(run, tmp_path, monkeypatch):
     """The whole demo on few pairs and steps; the real one is `make demo`."""
-    from sd4match.config import experiment as config
+    from sd4match.config import presets
 
-    real = config.load_preset
-    small = [*SMALL, "training.steps=2", "training.validate_every=2", "prompt.slots=4"]
-    monkeypatch.setattr(config, "load_preset", lambda name, overrides=(): real(name, [*overrides, *small]))
+    real = presets.load_preset
+    small = [*SMALL, "training.steps=2", "training.validate_every=2", "prompt.num_tokens=4"]
+    monkeypatch.setattr(presets, "load_preset", lambda name, overrides=(): real(name, [*overrides, *small]))
     out = tmp_path / "demo"
     code, screen, _ = run("demo", "--output", out)
     assert code == 0
@@ -171,7 +176,7 @@ def test_a_wrong_option_is_one_line_too(run, photos):
         ("sweep", "prompts", "--only", "single", *sets("prompt={kind: class}")): "cannot be changed in a sweep",
         ("train", "--output", photos[0] / "below"): "cannot be made",
         ("train", *sets("prompt.init='a {category}'")): "nothing can be filled in",
-        ("train", *sets("prompt.init='a b c d'", "prompt.slots=2")): "4 tokens, and the prompt 2 slots",
+        ("train", *sets("prompt.init='a b c d'", "prompt.num_tokens=2")): "4 tokens, and the prompt only 2",
     }.items():
         code, _, error = run(*arguments)
         assert code == 2, arguments

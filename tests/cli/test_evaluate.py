@@ -58,8 +58,8 @@ def test_mini_on_every_data_set_by_every_protocol(run, roots, tmp_path):
             )  # fmt: skip
             assert code == 0, error
             report = report_in(out)
-            assert report["measurement"] == protocol
-            assert report["config"]["evaluation"]["measurement"]["matcher"] == report["config"]["matcher"]
+            assert report["protocol"] == protocol
+            assert report["config"]["evaluation"]["protocol"]["matcher"] == report["config"]["matcher"]
             assert report["results"][0]["pairs"] <= 3
         if kind == "spair":
             assert len(list(maps.rglob("*.safetensors"))) == 3 + 3  # squashed and padded; no protocol made its own
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line_exit_2_and_nothing_written(run, roots, tmp_path):
         (*spair, "--baseline", "zero"): "unknown baseline 'zero'",
         (*spair, "--matcher", "nearest"): "did you mean 'nearest_neighbor'",
         (*spair, "--protocol", "geoaware", *sets("backbone.frame=squash")): "set backbone.frame=pad",
-        (*spair, *sets("evaluation.measurement.alphas=[]")): "alphas",
+        (*spair, *sets("evaluation.protocol.alphas=[]")): "alphas",
     }
     for arguments, message in mistakes.items():
         code, _, error = run("evaluate", *arguments, "--output", out)

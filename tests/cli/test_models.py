@@ -47,7 +47,7 @@ def test_models_check_runs_one_photo(run, tmp_path, other_model):
     for arguments, message in {
         ("models", "check", "sd2-1"): "no model 'sd2-1'",
         ("models", "check", tmp_path): "is not a diffusers folder",
-        ("models", "check", "mini", "--set", "layer=7"): "layer 7 does not exist",
+        ("models", "check", "mini", "--set", "layers=7"): "layer 7 does not exist",
         ("models", "check", "mini", "--set", "layers"): "--set is FIELD=VALUE",
     }.items():
         code, _, error = run(*arguments)
@@ -61,7 +61,7 @@ def test_extract_writes_a_map_a_photo_with_frame_and_provenance(run, photos, tmp
     assert "2 maps of 96 x 24 x 24" in screen
     features, provenance = read_features(tmp_path / "f" / "photo-0.safetensors")
     assert features.values.shape == (1, 96, 24, 24)
-    assert features.frames[0].original_size == (60, 90)
+    assert features.grid.frames[0].original_size == (60, 90)
     assert provenance["backbone"]["name"] == "mini"
     assert provenance["prompt"] == {"kind": "text", "template": "a photo of a {category}", "by_category": {}}
     assert provenance["sampling"]["timestep"] == 40

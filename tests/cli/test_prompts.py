@@ -13,6 +13,12 @@ from sd4match.cli.app import app
 from sd4match.errors import InputError, PromptFileError, PromptMismatchError, SD4MatchError
 from sd4match.prompting.captioner import ImplicitCaptioner
 from sd4match.prompting.conditional import ConditionalPrompt
+from sd4match.prompting.config import (
+    ClassPromptConfig,
+    ConditionalPromptConfig,
+    ImplicitCaptionerConfig,
+    SinglePromptConfig,
+)
 from sd4match.prompting.learned import ClassPrompt, SinglePrompt
 from sd4match.prompting.serialization import save_prompt
 from sd4match.testing import random_photo
@@ -31,11 +37,11 @@ def files(mini, tmp_path_factory):
     root = tmp_path_factory.mktemp("prompts")
     details = {"backbone": "mini", "layer": 1, "validation_pck@0.1": 0.25}
     made = {
-        "single": SinglePrompt(backbone=mini, slots=5),
-        "hidden": SinglePrompt(backbone=mini, space="hidden"),
-        "class": ClassPrompt(backbone=mini, categories=("fish", "car"), slots=5),
-        "cpm": ConditionalPrompt(backbone=mini, image_encoder="backbone"),
-        "captioner": ImplicitCaptioner(backbone=mini, image_encoder="backbone"),
+        "single": SinglePrompt(SinglePromptConfig(num_tokens=5), backbone=mini),
+        "hidden": SinglePrompt(SinglePromptConfig(space="hidden"), backbone=mini),
+        "class": ClassPrompt(ClassPromptConfig(categories=("fish", "car"), num_tokens=5), backbone=mini),
+        "cpm": ConditionalPrompt(ConditionalPromptConfig(image_encoder="backbone"), backbone=mini),
+        "captioner": ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="backbone"), backbone=mini),
     }
     for name, prompt in made.items():
         save_prompt(prompt, root / f"{name}.safetensors", backbone=mini, details=details)
@@ -65,7 +71,7 @@ def test_inspect_prints_all_of_it(files):
         ("captioner", ("--pair", "a.png", "b.png"), 3),
     ],
 )
-def test_imagine_draws_a_labelled_grid(files, tmp_path, name, options, rows):
+def test_imagine_draws_a_labeled_grid(files, tmp_path, name, options, rows):
     options = [files / o if o.endswith(".png") else o for o in options]
     out = tmp_path / "sub" / "grid.png"
     run("prompts", "imagine", files / f"{name}.safetensors", *options, "--steps", 2, "--images", 2, "--output", out)
@@ -119,7 +125,7 @@ def test_mistakes_are_one_line(files, other_model, tmp_path):
         (("export", files / "class.safetensors"), InputError, "--category NAME"),
         (("export", files / "hidden.safetensors"), InputError, "cannot be exported"),
         (("export", files / "cpm.safetensors"), InputError, "--pair PHOTO PHOTO"),
-        (("convert", tmp_path), PromptFileError, "does not tell the settings"),
+        (("convert", tmp_path), PromptFileError, "does not tell the config"),
     ]
     for arguments, error, message in cases:
         with pytest.raises(error, match=message) as caught:

@@ -16,7 +16,7 @@ import pytest
 
 from helpers.command_line import sets
 
-SMALL = ["data.photos_per_category=3", "data.pairs=8", "training.batch_size=2", "prompt.slots=4",
+SMALL = ["data.photos_per_category=3", "data.pairs=8", "training.batch_size=2", "prompt.num_tokens=4",
          "training.validate_every=1000", "training.validation_pairs=2", "training.checkpoint_every=1"]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_going_on_is_refused_where_it_would_be_another_training(run, tmp_path):
         (("--resume", out, *sets("training.learning_rate=0.5")), "training.learning_rate = 0.5 (0.01 there)"),
         (("--resume", out, "--seed", "4"), "seed = 4"),
         (("--resume", out, "--steps", "9"), "training.steps = 9 (2 there)"),  # cosine
-        (("--resume", out, *sets("prompt.slots=5")), "prompt.slots = 5 (4 there)"),
+        (("--resume", out, *sets("prompt.num_tokens=5")), "prompt.num_tokens = 5 (4 there)"),
         (("--resume", out, "--output", out), "leave --output out"),
         (("--resume", out, "--preset", "cpm"), "leave --preset out"),
         (("--resume", tmp_path / "nothing"), "there is no training in it"),
@@ -89,7 +89,10 @@ def test_going_on_is_refused_where_it_would_be_another_training(run, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     (own / "config.yaml").write_text("prompt: {kind: single}\n")
-    assert run("train", "--config", own / "config.yaml", "--output", own, "--track", "wandb")[0] == 2
+    assert (
+        run("train", "--config", own / "config.yaml", "--dataset", "synthetic", "--output", own, "--track", "wandb")[0]
+        == 2
+    )
     assert (own / "config.yaml").read_text() == "prompt: {kind: single}\n"
     assert run("train", "--output", out, "--steps", 3, "--overwrite", *sets(*SMALL))[0] == 0
     assert run("train", "--resume", out)[0] == 0  # at its end already: nothing to do, and everything is there
@@ -131,13 +134,13 @@ def test_cache_info_and_clear(run, tmp_path):
     assert run("train", "--output", tmp_path / "it", "--steps", 1, *limits)[0] == 0
     code, screen, _ = run("cache", "info", "--folder", tmp_path)
     assert code == 0
-    entries = int(re.search(r"latents: (\d+) entries, .* KB", screen)[1])
+    entries = int(re.search(r"encoded: (\d+) entries, .* KB", screen)[1])
     assert entries > 2
     code, screen, _ = run("cache", "clear", "--folder", tmp_path)
     assert f"Removed {entries} entries" in screen
-    assert not list(tmp_path.glob("latents/*/*"))
+    assert not list(tmp_path.glob("encoded/*/*"))
     assert run("train", "--output", tmp_path / "off", "--steps", 1, "--cache-limit", "0", *limits)[0] == 0
-    assert not list(tmp_path.glob("latents/*/*"))
+    assert not list(tmp_path.glob("encoded/*/*"))
 
 
 @pytest.mark.slow

@@ -8,18 +8,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from helpers import references
-from sd4match import registry
-from sd4match.config.experiment import load_preset
-from sd4match.config.protocols import MEASUREMENTS, Measurement, measurement, parse_measurement
+from sd4match.config.presets import load_preset
+from sd4match.config.protocols import PROTOCOLS, EvaluationProtocol, get_protocol, parse_protocol
 from sd4match.errors import ConfigError, DatasetError
-from sd4match.geometry import pad_frame, squash_frame, to_model, to_photo
+from sd4match.geometry import Grid, pad_frame, squash_frame, to_model, to_photo
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
 from sd4match.matching.matchers import BilinearNearestNeighbor, NearestNeighbor, PixelNearestNeighbor
 from sd4match.structures.tensors import FeatureMap
 from sd4match.testing import random_correlation, tensors
 
-NAMES = tuple(MEASUREMENTS)
+NAMES = tuple(PROTOCOLS)
 LITERAL = {
     "sd4match": lambda *a, image: references.count_sd4match(*a, image=image),
     "dift": lambda *a, image: references.count_dift(*a),
@@ -30,7 +29,7 @@ SIZES = st.tuples(st.integers(20, 60), st.integers(20, 60))
 
 
 def model_frame(size, view, side):
-    """Where the backbone put the photo: the measurement must not need it but for the photo's size."""
+    """Where the backbone put the photo: the protocol must not need it but for the photo's size."""
     return pad_frame(size, side) if view == "pad" else squash_frame(size, (side, side))
 
 
@@ -41,35 +40,38 @@ def inside(unit, size):
 @pytest.mark.parametrize("name", NAMES)
 @given(st.data())
 def test_each_equals_its_literal_version(name, data):
-    rule = measurement(name)
+    protocol = get_protocol(name)
     cells, points = data.draw(st.integers(4, 9)), data.draw(st.integers(1, 3))
     source, target = (data.draw(tensors((1, 6, cells, cells))).double() for _ in range(2))
     sizes = [data.draw(SIZES) for _ in range(2)]
     places = [inside(data.draw(tensors((1, points, 2), low=0.0)), size).double() for size in sizes]
     box = (3.0, 2.0, *(inside(data.draw(tensors((2,), low=0.5)), sizes[1])).tolist())
     image = data.draw(st.sampled_from([768, 16 * cells]))
-    frames = [model_frame(size, rule.view, image) for size in sizes]
-    maps = [FeatureMap(values, (frame,)) for values, frame in zip((source, target), frames, strict=True)]
+    frames = [model_frame(size, protocol.view, image) for size in sizes]
+    maps = [
+        FeatureMap(values, Grid((frame,), (cells, cells)))
+        for values, frame in zip((source, target), frames, strict=True)
+    ]
 
-    correlation = rule.correlate(*maps, places[0])
-    found = registry.matchers.build(rule.matcher)(correlation).points
-    correct = rule.correct(
+    correlation = protocol.correlate(*maps, places[0])
+    found = protocol.matcher.build()(correlation).points
+    correct = protocol.correct(
         found.double(), places[1].double(), torch.ones(1, points, dtype=torch.bool), photo_sizes=[sizes[1]], boxes=[box]
     )
     plain = [one[0].tolist() for one in places]
-    expected, judged = LITERAL[name](source[0], target[0], sizes, plain, box, rule.alphas, image=image)
+    expected, judged = LITERAL[name](source[0], target[0], sizes, plain, box, protocol.alphas, image=image)
     torch.testing.assert_close(
-        to_model(found, [rule.frame(sizes[1])])[0].double(), torch.tensor(expected).double(), atol=2e-3, rtol=1e-4
+        to_model(found, [protocol.frame(sizes[1])])[0].double(), torch.tensor(expected).double(), atol=2e-3, rtol=1e-4
     )
     assert correct[0].tolist() == judged
 
 
 def test_the_offsets_at_60_by_60_are_the_published_ones():
     frame = pad_frame((600, 840), 840)
-    features = FeatureMap(torch.zeros(1, 2, 60, 60), (frame,))
-    assert measurement("sd-dino").placed(features).patch_offset == 6.5
-    assert measurement("geoaware").placed(features).patch_offset == 7.0
-    assert measurement("geoaware").placed(features).frames == (frame,)
+    features = FeatureMap(torch.zeros(1, 2, 60, 60), Grid((frame,), (60, 60)))
+    assert get_protocol("sd-dino").aligned(features).grid.offset == 6.5
+    assert get_protocol("geoaware").aligned(features).grid.offset == 7.0
+    assert get_protocol("geoaware").aligned(features).grid.frames == (frame,)
 
 
 @st.composite
@@ -84,24 +86,24 @@ def judged_pairs(draw):
     return sizes, truth, guess, visible, boxes
 
 
-def judge(rule, pairs, **changes):
+def judge(protocol, pairs, **changes):
     sizes, truth, guess, visible, boxes = pairs
     fields = {"photo_sizes": sizes, "boxes": boxes, **changes}
-    return rule.correct(guess, truth, visible, **fields)
+    return protocol.correct(guess, truth, visible, **fields)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(judged_pairs(), st.sampled_from(["box", "photo"]))
 def test_properties_of_every_way_to_count(name, pairs, reference):
-    rule = measurement(name)
+    protocol = get_protocol(name)
     sizes, truth, guess, visible, boxes = pairs
-    correct = judge(rule, pairs, reference=reference)
+    correct = judge(protocol, pairs, reference=reference)
     assert (correct[..., 1:] >= correct[..., :-1]).all()  # alphas ascend
     assert not correct[~visible].any()
-    perfect = judge(rule, (sizes, truth, truth, visible, boxes), reference=reference)
+    perfect = judge(protocol, (sizes, truth, truth, visible, boxes), reference=reference)
     assert (perfect == visible[..., None]).all()
     order = torch.randperm(truth.shape[1], generator=torch.Generator().manual_seed(0))
-    shuffled = judge(rule, (sizes, truth[:, order], guess[:, order], visible[:, order], boxes), reference=reference)
+    shuffled = judge(protocol, (sizes, truth[:, order], guess[:, order], visible[:, order], boxes), reference=reference)
     assert (shuffled == correct[:, order]).all()
     more = torch.nn.functional.pad
     padded = (
@@ -111,31 +113,31 @@ def test_properties_of_every_way_to_count(name, pairs, reference):
         more(visible, (0, 2)),
         boxes,
     )
-    assert (judge(rule, padded, reference=reference)[:, :-2] == correct).all()
+    assert (judge(protocol, padded, reference=reference)[:, :-2] == correct).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(judged_pairs(), st.integers(2, 5))
 def test_joint_scaling_changes_nothing(name, pairs, factor):
-    rule = measurement(name).derive(clamp_truth=False)
+    protocol = get_protocol(name).derive(clamp_truth=False)
     sizes, truth, guess, visible, boxes = pairs
-    frames = [rule.frame(size) for size in sizes]
+    frames = [protocol.frame(size) for size in sizes]
     distance = (to_model(guess, frames) - to_model(truth, frames)).norm(dim=-1)
     corners = to_model(torch.tensor(boxes).double().unflatten(1, (2, 2)), frames)
     length = (corners[:, 1] - corners[:, 0]).amax(-1)[:, None]
-    for alpha in rule.alphas:
+    for alpha in protocol.alphas:
         assume(((distance / (alpha * length) - 1).abs() > 1e-6).all())
     larger = (
         [(h * factor, w * factor) for h, w in sizes], truth * factor, guess * factor, visible,
         [tuple(side * factor for side in box) for box in boxes],
     )  # fmt: skip
-    assert (judge(rule, larger) == judge(rule, pairs)).all()
+    assert (judge(protocol, larger) == judge(protocol, pairs)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(st.tuples(st.integers(8, 4000), st.integers(8, 4000)), tensors((2, 4, 2), low=0.0))
 def test_frames_there_and_back_to_a_thousandth_of_a_pixel(name, size, unit):
-    frames = [measurement(name).frame(size)] * 2
+    frames = [get_protocol(name).frame(size)] * 2
     points = inside(unit, size)
     back = to_photo(to_model(points.double(), frames), frames)
     assert (back - points).abs().max() < 1e-3
@@ -148,38 +150,38 @@ def test_frames_there_and_back_to_a_thousandth_of_a_pixel(name, size, unit):
 def test_lengths_follow_the_data_set_or_the_rule():
     truth, guess = torch.zeros(1, 1, 2), torch.tensor([[[9.0, 0.0]]])
     seen, box = torch.ones(1, 1, dtype=torch.bool), [(0.0, 0.0, 50.0, 10.0)]
-    rule = measurement("dift").derive(alphas=(0.1,))
+    protocol = get_protocol("dift").derive(alphas=(0.1,))
     options = {"photo_sizes": [(40, 100)], "boxes": box}
-    assert not rule.correct(guess, truth, seen, **options).any()  # 5 pixels allowed
-    assert rule.correct(guess, truth, seen, **options, reference="photo").all()  # 10 pixels
-    assert rule.derive(reference="photo").correct(guess, truth, seen, **options).all()
-    assert not rule.derive(reference="box").correct(guess, truth, seen, **options, reference="photo").any()
+    assert not protocol.correct(guess, truth, seen, **options).any()  # 5 pixels allowed
+    assert protocol.correct(guess, truth, seen, **options, reference="photo").all()  # 10 pixels
+    assert protocol.derive(reference="photo").correct(guess, truth, seen, **options).all()
+    assert not protocol.derive(reference="box").correct(guess, truth, seen, **options, reference="photo").any()
     with pytest.raises(DatasetError, match="needs the box of every target object"):
-        rule.correct(guess, truth, seen, photo_sizes=[(40, 100)], boxes=[None])
+        protocol.correct(guess, truth, seen, photo_sizes=[(40, 100)], boxes=[None])
 
 
 def test_strict_and_inclusive_at_the_border():
     truth, seen = torch.zeros(1, 1, 2).double(), torch.ones(1, 1, dtype=torch.bool)
     options = {"photo_sizes": [(100, 100)], "boxes": [(0.0, 0.0, 50.0, 50.0)]}
     on_it = torch.tensor([[[5.0, 0.0]]]).double()
-    assert measurement("dift").derive(alphas=(0.1,)).correct(on_it, truth, seen, **options).all()
-    assert not measurement("dift").derive(alphas=(0.1,), inclusive=False).correct(on_it, truth, seen, **options).any()
+    assert get_protocol("dift").derive(alphas=(0.1,)).correct(on_it, truth, seen, **options).all()
+    assert not get_protocol("dift").derive(alphas=(0.1,), inclusive=False).correct(on_it, truth, seen, **options).any()
 
 
 # deriving and naming
 
 
 def test_what_is_derived_is_not_passed_off_as_published():
-    dift = measurement("dift")
+    dift = get_protocol("dift")
     assert dift.derive(alphas=(0.2, 0.3)).is_published
     changed = dift.derive(inclusive=False)
     assert (changed.name, changed.is_published) == ("dift*", False)
     assert changed.derive(alphas=(0.5,)).name == "dift*"
     assert dift.derive(name="mine", inclusive=False).name == "mine"
     assert changed.derive(inclusive=True) == dift
-    for one in (*MEASUREMENTS.values(), changed, dift.derive(name="mine", inclusive=False)):
-        assert parse_measurement(one.model_dump(mode="json")) == one
-    with pytest.raises(ConfigError, match="'geoaware' is a measurement of its own"):
+    for known in (*PROTOCOLS.values(), changed, dift.derive(name="mine", inclusive=False)):
+        assert parse_protocol(known.model_dump(mode="json")) == known
+    with pytest.raises(ConfigError, match="'geoaware' is another protocol"):
         dift.derive(name="geoaware")
     for changes, message in (
         ({"alphas": ()}, "alphas"),
@@ -193,20 +195,20 @@ def test_what_is_derived_is_not_passed_off_as_published():
             dift.derive(**changes)
 
 
-def test_a_config_names_or_derives_its_measurement():
-    config = load_preset("text", ["evaluation.measurement=dift", "evaluation.measurement.alphas=[0.02]"])
-    assert config.evaluation.measurement == measurement("dift").derive(alphas=(0.02,))
-    assert load_preset("text", ["evaluation.measurement={inclusive: false}"]).evaluation.measurement.name == "sd4match*"
-    with pytest.raises(ConfigError, match="unknown measurement 'dfit'; did you mean 'dift'"):
-        load_preset("text", ["evaluation.measurement=dfit"])
-    with pytest.raises(ConfigError, match="a measurement is a name or its fields"):
-        load_preset("text", ["evaluation.measurement=3"])
-    with pytest.raises(ConfigError, match=r"'geoaware' counts on photos .* set backbone\.frame=pad"):
-        load_preset("text", ["evaluation.measurement=geoaware"])
-    padded = load_preset("text", ["evaluation.measurement=geoaware", "backbone.frame=pad"])
+def test_a_config_names_or_derives_its_protocol():
+    config = load_preset("text", ["evaluation.protocol=dift", "evaluation.protocol.alphas=[0.02]"])
+    assert config.evaluation.protocol == get_protocol("dift").derive(alphas=(0.02,))
+    assert load_preset("text", ["evaluation.protocol={inclusive: false}"]).evaluation.protocol.name == "sd4match*"
+    with pytest.raises(ConfigError, match="unknown protocol 'dfit'; did you mean 'dift'"):
+        load_preset("text", ["evaluation.protocol=dfit"])
+    with pytest.raises(ConfigError, match="a protocol is a name or its fields"):
+        load_preset("text", ["evaluation.protocol=3"])
+    with pytest.raises(ConfigError, match=r"'geoaware' needs photos .* set backbone\.frame=pad"):
+        load_preset("text", ["evaluation.protocol=geoaware"])
+    padded = load_preset("text", ["evaluation.protocol=geoaware", "backbone.frame=pad"])
     assert padded.backbone.spec().frame == "pad"
     with pytest.raises(ConfigError, match="alignment 'patch' needs a square frame"):
-        Measurement(name="x", space="photo", side=None, alignment="patch").placed(random_correlation().source)
+        EvaluationProtocol(name="x", space="photo", side=None, alignment="patch").aligned(random_correlation().source)
 
 
 # the pixel matcher and query modes
@@ -232,20 +234,22 @@ def test_upsampled_arg_max_without_upsampling_features(data):
         assert plane[y, x] >= plane.max() - 1e-5
 
 
-def test_pixel_matcher_honours_the_alignment_and_finds_the_same_place_in_the_same_photo():
+def test_pixel_matcher_honors_the_alignment_and_finds_the_same_place_in_the_same_photo():
     values = torch.nn.functional.normalize(torch.randn(1, 32, 6, 6, generator=torch.Generator().manual_seed(3)), dim=1)
     points = torch.tensor([[[10.0, 7.0], [40.0, 25.0], [33.0, 12.0]]])  # nearer to the border all pixels are equal
-    for rule in (measurement("dift"), measurement("sd4match")):
-        features = FeatureMap(values, (squash_frame((32, 48), (96, 96)),))
-        placed = rule.placed(features)
-        found = PixelNearestNeighbor()(correlate_maps(placed, placed, points))
-        scale = placed.frames[0].scale
-        assert ((found.points - points).abs() <= torch.tensor([0.5 / scale[0], 0.5 / scale[1]]) + 1e-4).all(), rule.name
+    for protocol in (get_protocol("dift"), get_protocol("sd4match")):
+        features = FeatureMap(values, Grid((squash_frame((32, 48), (96, 96)),), (6, 6)))
+        aligned = protocol.aligned(features)
+        found = PixelNearestNeighbor()(correlate_maps(aligned, aligned, points))
+        scale = aligned.grid.frames[0].scale
+        assert ((found.points - points).abs() <= torch.tensor([0.5 / scale[0], 0.5 / scale[1]]) + 1e-4).all(), (
+            protocol.name
+        )
         assert ((found.scores > 0) & (found.scores <= 1)).all()
 
 
 def test_query_modes_read_where_they_say():
-    features = FeatureMap(torch.zeros(1, 2, 6, 6), (squash_frame((60, 60), (60, 60)),), alignment="centers")
+    features = FeatureMap(torch.zeros(1, 2, 6, 6), Grid((squash_frame((60, 60), (60, 60)),), (6, 6), "centers"))
     points = torch.tensor([[[19.9, 20.0], [59.0, 0.4]]])
     cells = {
         mode: correlate_maps(features, features, points, query_mode=mode).query_cells

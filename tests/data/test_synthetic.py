@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sd4match.data import PairDataset, SyntheticConfig
 from sd4match.data.spair_layout import write_spair_layout
 from sd4match.data.synthetic.anatomy import ANATOMIES, part_words, point_names
-from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.data.synthetic.scene import BACKGROUND, render
 from sd4match.errors import DatasetError
-from sd4match.interfaces import PairDataset
 
 
-def test_the_pixels_of_a_seed_are_fixed():
-    """A golden digest: mini was trained on this very generator."""
+def test_pixels_of_a_seed_are_fixed():
+    """Golden digest of the generator that mini was trained on."""
     digest = hashlib.blake2b(digest_size=8)
     for index in range(12):
         scene = render(1_000, index)
@@ -26,15 +25,15 @@ def test_the_pixels_of_a_seed_are_fixed():
 
 @pytest.mark.parametrize("category", ANATOMIES)
 def test_every_category_has_its_points_and_parts(category):
-    seen_parts = set()
+    drawn_parts = set()
     for index in range(6):
         scene = render(5, index, category=category)
         assert scene.points.shape == (len(point_names(category)), 2)
         assert scene.part_words == part_words(category)
         assert scene.pixels.dtype == np.uint8
         assert ((scene.points[scene.visible] >= 0) & (scene.points[scene.visible] <= 95)).all()
-        seen_parts |= set(np.unique(scene.part_ids)) - {BACKGROUND}
-    assert len(seen_parts) == len(part_words(category))
+        drawn_parts |= set(np.unique(scene.part_ids)) - {BACKGROUND}
+    assert len(drawn_parts) == len(part_words(category))
     assert 8 <= len(point_names(category)) <= 9
 
 
@@ -52,8 +51,8 @@ def test_visible_points_are_not_under_an_occluder_and_in_the_box():
     assert 0 < occluded < 40
 
 
-def test_pairs_are_of_one_category_two_photos_three_points():
-    data = SyntheticPairs(split="test", pairs=24)
+def test_pairs_are_two_photos_of_one_category_with_three_shared_points():
+    data = SyntheticConfig(split="test", pairs=24).build()
     assert isinstance(data, PairDataset)
     for record in data:
         assert record.source_id != record.target_id
@@ -63,12 +62,12 @@ def test_pairs_are_of_one_category_two_photos_three_points():
     assert {record.category for record in data} == set(ANATOMIES)
 
 
-def test_same_settings_same_pairs_and_splits_share_no_photo():
-    one, two = (SyntheticPairs(split="validation", pairs=10) for _ in range(2))
-    assert [record.pair_id for record in one] == [record.pair_id for record in two]
+def test_equal_configs_give_equal_pairs_and_splits_share_no_photo():
+    data, again = (SyntheticConfig(split="validation", pairs=10).build() for _ in range(2))
+    assert [record.pair_id for record in data] == [record.pair_id for record in again]
     keys = {
         split: {
-            SyntheticPairs(split=split, photos_per_category=6).photo(f"{c}-{i}").key
+            SyntheticConfig(split=split, photos_per_category=6).build().photo(f"{c}-{i}").key
             for c in ANATOMIES
             for i in range(6)
         }
@@ -77,19 +76,19 @@ def test_same_settings_same_pairs_and_splits_share_no_photo():
     assert not (keys["train"] & keys["validation"])
     assert not (keys["train"] & keys["test"])
     assert not (keys["validation"] & keys["test"])
-    other = SyntheticPairs(split="validation", pairs=10, seed=1)
-    assert other.photo("fish-0").key != one.photo("fish-0").key
+    other = SyntheticConfig(split="validation", pairs=10, seed=1).build()
+    assert other.photo("fish-0").key != data.photo("fish-0").key
 
 
-def test_unknown_photos_and_impossible_pairs_are_named():
-    data = SyntheticPairs(split="test", pairs=2, photos_per_category=3)
+def test_unknown_photos_raise_an_error():
+    data = SyntheticConfig(split="test", pairs=2, photos_per_category=3).build()
     for name in ("fish-3", "dog-0", "fish"):
         with pytest.raises(DatasetError, match="no photo"):
             data.photo(name)
 
 
 def test_spair_layout(tmp_path):
-    data = SyntheticPairs(split="test", pairs=9, photos_per_category=4)
+    data = SyntheticConfig(split="test", pairs=9, photos_per_category=4).build()
     assert write_spair_layout(data, tmp_path) == 9
     names = (tmp_path / "Layout" / "large" / "test.txt").read_text().split()
     assert len(names) == 9
@@ -108,5 +107,5 @@ def test_spair_layout(tmp_path):
             with Image.open(tmp_path / "Segmentation" / pair["category"] / f"{stem}.png") as image:
                 mask = np.array(image)
             assert photo_size == (annotation["image_width"], annotation["image_height"]) == mask.shape[::-1]
-            seen = [number for number, place in annotation["kps"].items() if place is not None]
-            assert set(pair["kps_ids"]) <= set(seen)
+            visible = [number for number, point in annotation["kps"].items() if point is not None]
+            assert set(pair["kps_ids"]) <= set(visible)

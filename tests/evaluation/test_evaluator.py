@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,56 +9,64 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sd4match.config.experiment import load_preset
-from sd4match.config.protocols import Measurement, measurement
-from sd4match.data.collate import make_images, pad_points
+from sd4match.config.presets import load_preset
+from sd4match.config.protocols import EvaluationProtocol, get_protocol
+from sd4match.data.collate import make_images
 from sd4match.data.subset import Subset, first, of_categories
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError
 from sd4match.evaluation.baselines import BASELINES, identity
-from sd4match.evaluation.counting import count_pairs
-from sd4match.evaluation.evaluator import Evaluator, Rule
-from sd4match.evaluation.report import make_report, read_report, result, write_report
+from sd4match.evaluation.counting import batches_of_process, count_pairs
+from sd4match.evaluation.evaluator import Evaluator
+from sd4match.evaluation.report import Comparison, Report, make_report, make_row, read_report, write_report
 from sd4match.evaluation.run import compare_reports
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped, compare, resampling
 from sd4match.evaluation.tables import to_markdown
-from sd4match.io.cache import DamagedEntryWarning
-from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor
+from sd4match.evaluation.visiting import visiting_order
+from sd4match.interfaces import Prompt
+from sd4match.io.cache import DamagedEntryWarning, Store
+from sd4match.matching import (
+    BilinearNearestNeighbor,
+    KernelSoftArgmax,
+    NearestNeighbor,
+    PixelNearestNeighbor,
+    SoftArgmax,
+    correlate_maps,
+)
 from sd4match.structures.tensors import PromptEmbedding, Sampling
 from sd4match.testing import FakeBackbone, FakePairs
 
 
-class FakePrompt:
-    """Counts what it is asked for."""
+class FakePrompt(Prompt):
+    """Prompt of zeros, of any scope."""
 
     def __init__(self, scope="dataset"):
+        super().__init__()
         self.scope = scope
-        self.asked = 0
 
-    def __call__(self, images, partners=None):
-        self.asked += len(images)
+    def forward(self, images, partners=None):
         return PromptEmbedding(torch.zeros(len(images), 16, 8))
 
-    def __deepcopy__(self, memo):
-        return self
 
-    def parameter_groups(self):
-        return []
-
-
-RULES = {"nearest": Rule(Measurement(), NearestNeighbor())}
+SD4MATCH = EvaluationProtocol()
+MATCHERS = {"nearest": NearestNeighbor()}
 
 
 def evaluator(backbone=None, **options):
-    return Evaluator(backbone=backbone or FakeBackbone(), sampling=Sampling(0), **{"rules": RULES, **options})
+    options = {"protocol": SD4MATCH, "matchers": MATCHERS, **options}
+    return Evaluator(backbone=backbone or FakeBackbone(), **{"sampling": Sampling(0), **options})
 
 
 def scores_of(data, prompt=None, **options):
     return evaluator(**options).evaluate(data, prompt or FakePrompt())["nearest"]
 
 
-def score(data, predict, rule):
-    """Of any predictor."""
-    return count_pairs(data, lambda records: {"it": predict(records)}, {"it": rule})["it"]
+def score(data, predict, protocol=SD4MATCH):
+    """Counts of any function from a pair to points."""
+
+    def predictions(records):
+        return [{"it": torch.as_tensor(predict(record))} for record in records]
+
+    return count_pairs(data, predictions, protocol, ["it"], batches=batches_of_process(data, 4))["it"]
 
 
 @pytest.mark.parametrize("scope", ["dataset", "category", "image", "pair"])
@@ -91,32 +100,65 @@ def test_given_maps_count_as_those_that_are_made():
         for name, one in images.items()
     }
     measured = evaluator(backbone)
-    given = measured.count(data, lambda records: [(maps[one.source_id], maps[one.target_id]) for one in records])
+    given = measured.count(data, lambda record: (maps[record.source_id], maps[record.target_id]))
     made = measured.evaluate(data, prompt)
-    assert {name: scores.to_plain() for name, scores in given.items()} == {
-        name: scores.to_plain() for name, scores in made.items()
+    assert {name: scores.to_json() for name, scores in given.items()} == {
+        name: scores.to_json() for name, scores in made.items()
     }
 
 
-def test_maps_of_a_batch_are_not_copied_for_matchers_that_read_none(monkeypatch):
+def test_maps_are_not_copied_for_matchers():
+    """Every matcher sees the map of a photo itself: its memory is that of the extracted batch."""
     seen = []
-    inner = KernelSoftArgmax.places
 
-    def places(self, correlation):
-        found = inner(self, correlation)
-        seen.append((len(correlation.source.frames), "values" in vars(correlation.target)))
-        return found
+    def record(correlation):
+        seen.append((len(correlation.source), correlation.source.values.data_ptr()))
+        return NearestNeighbor()(correlation)
 
-    monkeypatch.setattr(KernelSoftArgmax, "places", places)
-    Evaluator(
-        backbone=FakeBackbone(), rules={"it": Rule(measurement("sd4match"), KernelSoftArgmax())}, sampling=Sampling(10)
-    ).evaluate(FakePairs(pairs=5), FakePrompt("image"))
-    assert seen == [(5, False)]
+    data = FakePairs(pairs=9, photos=4)
+    evaluator(matchers={"a": record, "b": record}).evaluate(data, FakePrompt("image"))
+    assert len(seen) == 18
+    assert {length for length, _ in seen} == {1}
+    assert len({pointer for _, pointer in seen}) == len({key.source_id for key in data.keys})
+
+
+def flipped(correlation):
+    return NearestNeighbor()(replace(correlation, values=correlation.values.flip(-1)))
+
+
+def rolled(correlation):
+    """Matcher that changes the target map and correlates anew."""
+    target = replace(correlation.target, values=correlation.target.values.roll(3, -1))
+    return NearestNeighbor()(correlate_maps(correlation.source, target, correlation.query_points))
+
+
+def delegating(correlation):
+    target = replace(correlation.target, values=correlation.target.values.flip(-1))
+    return PixelNearestNeighbor()(replace(correlation, target=target))
+
+
+@pytest.mark.parametrize("own", [flipped, rolled, delegating])
+def test_a_matcher_that_changes_a_correlation_disturbs_no_other_and_is_not_disturbed(own):
+    matchers = {
+        "nearest": NearestNeighbor(), "own": own, "soft": SoftArgmax(), "kernel": KernelSoftArgmax(),
+        "bilinear": BilinearNearestNeighbor(),
+    }  # fmt: skip
+    data = FakePairs(pairs=10, photos=4)
+    alone = {
+        name: evaluator(matchers={name: matcher}).evaluate(data, FakePrompt())[name].to_json()
+        for name, matcher in matchers.items()
+    }
+    names = list(matchers)
+    for start in range(len(names)):
+        order = names[start:] + names[:start]
+        together = evaluator(matchers={name: matchers[name] for name in order}).evaluate(data, FakePrompt())
+        assert {name: together[name].to_json() for name in names} == alone
+    assert alone["own"]["correct"] != alone["nearest"]["correct"]
 
 
 def test_little_memory_only_costs_time():
     data = FakePairs(pairs=12, photos=4)
-    assert (scores_of(data).correct == scores_of(data, max_bytes=1).correct).all()
+    assert (scores_of(data).correct == scores_of(data, memory=1).correct).all()
 
 
 def test_pairs_without_points_are_counted_and_left_out():
@@ -137,25 +179,25 @@ def test_nothing_visible_at_all_has_no_pck():
 def test_truth_scores_one_and_nonsense_zero():
     data = FakePairs(pairs=6)
 
-    def truth(records):
-        return pad_points([record.target_points for record in records]).float()
+    def truth(record):
+        return record.target_points.astype(np.float32)
 
-    perfect = score(data, truth, Measurement())
+    perfect = score(data, truth)
     assert (
         perfect.pck("image")
         == perfect.pck("point")
         == perfect.pck("category")
         == {"0.05": 1.0, "0.1": 1.0, "0.15": 1.0}
     )
-    wrong = score(data, lambda records: truth(records) + 1000.0, Measurement())
+    wrong = score(data, lambda record: truth(record) + 1000.0)
     assert set(wrong.pck("image").values()) == {0.0}
 
 
 def test_baselines_know_no_model():
     data = FakePairs(pairs=40)
-    floors = {name: score(data, predict, Measurement()) for name, predict in BASELINES.items()}
+    floors = {name: score(data, predict) for name, predict in BASELINES.items()}
     assert 0 < floors["random"].pck("point")["0.15"] < 0.3
-    assert (floors["random"].correct == score(data, BASELINES["random"], Measurement()).correct).all()
+    assert (floors["random"].correct == score(data, BASELINES["random"]).correct).all()
 
     class Still(FakePairs):
         def __getitem__(self, index):
@@ -163,12 +205,12 @@ def test_baselines_know_no_model():
             object.__setattr__(record, "target_points", record.source_points)
             return record
 
-    assert score(Still(), identity, Measurement()).pck("image")["0.05"] == 1.0
+    assert score(Still(), identity).pck("image")["0.05"] == 1.0
 
 
-def test_measurement_squashes_and_takes_the_longer_side():
+def test_a_protocol_squashes_and_takes_the_longer_side():
     """A 100 x 400 photo: one pixel down is four across in the square."""
-    rule = Measurement(side=400, alphas=(0.1,))
+    rule = EvaluationProtocol(side=400, alphas=(0.1,))
     box = (0.0, 0.0, 200.0, 25.0)  # 200 x 100 in the square: 20 allowed
     truth = torch.tensor([[[100.0, 20.0], [100.0, 20.0]]])
     guess = torch.tensor([[[119.9, 20.0], [100.0, 25.1]]])
@@ -180,8 +222,8 @@ def test_measurement_squashes_and_takes_the_longer_side():
     assert rule.correct(edge, outside, seen, photo_sizes=[(100, 400)], boxes=[box]).all()
     with pytest.raises(DatasetError, match="box"):
         rule.correct(guess, truth, torch.ones(1, 2, dtype=torch.bool), photo_sizes=[(100, 400)], boxes=[None])
-    with pytest.raises(ConfigError, match="unknown measurement 'sd4mach'; did you mean 'sd4match'"):
-        measurement("sd4mach")
+    with pytest.raises(ConfigError, match="unknown protocol 'sd4mach'; did you mean 'sd4match'"):
+        get_protocol("sd4mach")
 
 
 @st.composite
@@ -248,7 +290,7 @@ def test_report_holds_what_repeats_the_run(tmp_path):
     report = make_report(
         config=config,
         data=data,
-        results=[result("text", scores, config)],
+        results=[make_row("text", scores, config)],
         backbone={"name": "mini", "architecture": "tiny", "fingerprint": "unknown"},
         wall_seconds=1.5,
     )
@@ -258,9 +300,9 @@ def test_report_holds_what_repeats_the_run(tmp_path):
     assert (row["prompt"], row["pairs"], row["pairs_without_visible_points"]) == ("text", 4, 1)
     assert set(row["pck"]) == {"image", "point", "category", "category_point"}
     assert set(row["pck"]["image"]) == {"0.05", "0.1", "0.15"}
-    assert {"config", "seed", "versions", "wall_seconds", "measurement", "schema_version", "data"} <= set(content)
+    assert {"config", "seed", "versions", "wall_seconds", "protocol", "schema_version", "data"} <= set(content)
     assert content["data"]["pairs"] == 5
-    assert PairScores.from_plain(row["counts"]).pck("point") == scores.pck("point")
+    assert PairScores.from_json(row["counts"]).pck("point") == scores.pck("point")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {f"report.{s}" for s in ("json", "md", "csv", "tex")}
     assert len((tmp_path / "out" / "report.json").read_text().splitlines()) < 400
     page = to_markdown(report, title="Title")
@@ -270,28 +312,28 @@ def test_report_holds_what_repeats_the_run(tmp_path):
         write_report(report, tmp_path / "file", title="Title")
 
 
-# several rules, kept maps, damage
+# several matchers, maps that are kept, damage
 
 
-def test_several_matchers_and_measurements_on_the_same_features():
+def test_several_matchers_on_the_same_features():
     backbone, data = FakeBackbone(), FakePairs(pairs=10, photos=4)
-    rules = {
-        "nearest": Rule(Measurement(), NearestNeighbor()),
-        "kernel": Rule(Measurement(), KernelSoftArgmax()),
-        "dift": Rule(measurement("dift"), NearestNeighbor()),
-    }
-    together = evaluator(backbone, rules=rules).evaluate(data, FakePrompt())
-    assert backbone.extracted == 4
-    assert list(together) == list(rules)
-    for name, rule in rules.items():
-        alone = evaluator(rules={name: rule}).evaluate(data, FakePrompt())[name]
-        assert alone.pair_ids == together[name].pair_ids
-        assert (alone.correct == together[name].correct).all()
-    assert together["dift"].alphas == (0.01, 0.05, 0.1, 0.15)
+    matchers = {"nearest": NearestNeighbor(), "kernel": KernelSoftArgmax(), "soft": SoftArgmax()}
+    for protocol in (SD4MATCH, get_protocol("dift")):
+        backbone.extracted = 0
+        together = evaluator(backbone, protocol=protocol, matchers=matchers).evaluate(data, FakePrompt())
+        assert backbone.extracted == 4
+        assert list(together) == list(matchers)
+        for name, matcher in matchers.items():
+            alone = evaluator(protocol=protocol, matchers={name: matcher}).evaluate(data, FakePrompt())[name]
+            assert alone.pair_ids == together[name].pair_ids
+            assert (alone.correct == together[name].correct).all()
+    assert together["nearest"].alphas == (0.01, 0.05, 0.1, 0.15)
 
 
 class Fingerprinted(FakeBackbone):
-    fingerprint = "0.5 0.25"
+    def __init__(self):
+        super().__init__()
+        self.fingerprint = "0.5 0.25"
 
 
 def test_kept_maps_serve_another_protocol_and_survive_damage(tmp_path):
@@ -300,7 +342,7 @@ def test_kept_maps_serve_another_protocol_and_survive_damage(tmp_path):
     files = sorted(maps.rglob("*.safetensors"))
     assert len(files) == 4
     backbone = Fingerprinted()
-    other = evaluator(backbone, maps=maps, rules={"d": Rule(measurement("dift"), NearestNeighbor())})
+    other = evaluator(backbone, maps=maps, protocol=get_protocol("dift"))
     other.evaluate(data, FakePrompt())
     assert backbone.extracted == 0
     backbone = Fingerprinted()
@@ -324,7 +366,7 @@ def test_other_samplings_layers_and_prompts_have_maps_of_their_own(tmp_path):
     backbone = Fingerprinted()
 
     class Other(FakePrompt):
-        def __call__(self, images, partners=None):
+        def forward(self, images, partners=None):
             return PromptEmbedding(torch.ones(len(images), 16, 8))
 
     for prompt, sampling in (
@@ -332,7 +374,7 @@ def test_other_samplings_layers_and_prompts_have_maps_of_their_own(tmp_path):
         (Other(), Sampling(0)),
         (FakePrompt(), Sampling(0, ensemble_size=2)),
     ):
-        Evaluator(backbone=backbone, rules=RULES, sampling=sampling, maps=maps).evaluate(data, prompt)
+        evaluator(backbone, sampling=sampling, maps=maps).evaluate(data, prompt)
     assert backbone.extracted == 6
     assert len(list(maps.rglob("*.safetensors"))) == 6
 
@@ -347,9 +389,9 @@ def test_temporary_maps_are_removed_also_after_an_error(tmp_path):
         evaluator(scratch=tmp_path / "none").evaluate(FakePairs(), FakePrompt())
 
 
-def test_a_measurement_of_other_photos_is_refused():
+def test_a_protocol_of_other_photos_is_refused():
     with pytest.raises(ConfigError, match=r"'geoaware' counts on photos .* frame = 'squash'"):
-        evaluator(rules={"g": Rule(measurement("geoaware"), NearestNeighbor())})
+        evaluator(protocol=get_protocol("geoaware"))
 
 
 # bad data in the middle of a run
@@ -359,6 +401,7 @@ class Damaged(FakePairs):
     """One photo, or one annotation, or one photo's size is not what it should be."""
 
     def __init__(self, *, photo=None, annotation=None, size=None, **options):
+        self.bad = (None, None, None)
         super().__init__(**options)
         self.bad = (photo, annotation, size)
 
@@ -369,10 +412,6 @@ class Damaged(FakePairs):
         if index == self.bad[2]:
             object.__setattr__(record, "target_size", (24, 33))
         return record
-
-    @property
-    def keys(self):
-        return FakePairs(pairs=self._pairs, photos=self._photos).keys
 
     def photo(self, image_id):
         if image_id == self.bad[0]:
@@ -411,11 +450,11 @@ def test_what_was_left_out_stands_in_the_report(tmp_path):
     data = Damaged(pairs=10, photos=4, annotation=3)
     scores = scores_of(data, skip_bad=True)
     report = make_report(
-        config=config, data=data, results=[result("text", scores, config)], backbone=None, wall_seconds=1
+        config=config, data=data, results=[make_row("text", scores, config)], backbone=None, wall_seconds=1
     )
     write_report(report, tmp_path, title="t")
-    row = read_report(tmp_path)["results"][0]
-    assert row["pairs_skipped"] == 1
+    row = json.loads((tmp_path / "report.json").read_text())["results"][0]
+    assert row["pairs_skipped"] == read_report(tmp_path).results[0].pairs_skipped == 1
     assert row["counts"]["skipped"] == [["pair-3", "not a readable annotation: pair-file.json"]]
     assert "## 1 pairs were left out" in (tmp_path / "report.md").read_text()
 
@@ -423,7 +462,7 @@ def test_what_was_left_out_stands_in_the_report(tmp_path):
 # scores
 
 
-def test_groups_and_plain_form():
+def test_groups_and_json_form():
     counts = [
         PairCount("a", "cat", 2, (1, 2), {"viewpoint": 0}), PairCount("b", "cat", 4, (0, 4), {"viewpoint": 2}),
         PairCount("c", "dog", 1, (1, 1), {"viewpoint": 0}), PairCount("d", "dog", 0, (0, 0), {"viewpoint": 1}),
@@ -438,11 +477,11 @@ def test_groups_and_plain_form():
     }
     assert scores.by_difficulty()["viewpoint"]["0"]["image"] == {"0.05": 0.75, "0.1": 1.0}
     assert set(scores.by_difficulty()["viewpoint"]) == {"0", "2"}
-    back = PairScores.from_plain(json.loads(json.dumps(scores.to_plain())))
-    assert back.to_plain() == scores.to_plain()
-    for broken in ({}, {**scores.to_plain(), "visible": [1]}, {**scores.to_plain(), "correct": [[1]]}):
+    back = PairScores.from_json(json.loads(json.dumps(scores.to_json())))
+    assert back.to_json() == scores.to_json()
+    for broken in ({}, {**scores.to_json(), "visible": [1]}, {**scores.to_json(), "correct": [[1]]}):
         with pytest.raises(InputError, match="counts of pairs are damaged"):
-            PairScores.from_plain(broken)
+            PairScores.from_json(broken)
 
 
 @given(pair_counts(), st.integers(1, 9))
@@ -456,14 +495,14 @@ def test_image_equals_point_at_equal_numbers_of_points(counts, number):
 # two reports
 
 
-def a_report(folder, *, measurement="sd4match", pairs=6, shift=0):
-    config = load_preset("mini-text", ["evaluation.bootstrap_samples=20", f"evaluation.measurement={measurement}"])
+def a_report(folder, *, protocol="sd4match", pairs=6, shift=0):
+    config = load_preset("mini-text", ["evaluation.bootstrap_samples=20", f"evaluation.protocol={protocol}"])
     rng = np.random.default_rng(shift)
-    alphas = config.evaluation.measurement.alphas
+    alphas = config.evaluation.protocol.alphas
     counts = [
         PairCount(f"pair-{i}", "cat", 5, tuple(sorted(rng.integers(0, 6, len(alphas)).tolist()))) for i in range(pairs)
     ]
-    rows = [result(name, PairScores.of(counts, alphas=alphas), config) for name in ("text", "other")]
+    rows = [make_row(name, PairScores.of(counts, alphas=alphas), config) for name in ("text", "other")]
     report = make_report(config=config, data=FakePairs(pairs=pairs), results=rows, backbone=None, wall_seconds=1)
     write_report(report, folder, title="t")
     return folder
@@ -472,12 +511,12 @@ def a_report(folder, *, measurement="sd4match", pairs=6, shift=0):
 def test_two_reports_are_compared_pair_by_pair(tmp_path):
     one, other = a_report(tmp_path / "a"), a_report(tmp_path / "b", shift=1)
     rows = compare_reports(one, other, samples=50)
-    a, b = (PairScores.from_plain(read_report(f)["results"][0]["counts"]) for f in (one, other))
-    by_metric = {row["metric"]: row for row in rows}
-    assert by_metric["image PCK@0.1"]["difference"] == pytest.approx(a.pck("image")["0.1"] - b.pck("image")["0.1"])
+    a, b = (read_report(folder).results[0].scores for folder in (one, other))
+    by_metric = {row.metric: row for row in rows}
+    assert by_metric["image PCK@0.1"].difference == pytest.approx(a.pck("image")["0.1"] - b.pck("image")["0.1"])
     direct = compare(a, b, average="image", alpha=0.1, samples=50, seed=0)
-    assert by_metric["image PCK@0.1"]["ci95"] == list(direct.ci95)
-    assert {row["difference"] for row in compare_reports(one, one / "report.json", row_b="other")} == {0.0}
+    assert by_metric["image PCK@0.1"].ci95 == direct.ci95
+    assert {row.difference for row in compare_reports(one, one / "report.json", row_b="other")} == {0.0}
 
 
 def test_reports_that_cannot_be_compared_are_refused(tmp_path):
@@ -487,7 +526,7 @@ def test_reports_that_cannot_be_compared_are_refused(tmp_path):
             a_report(tmp_path / "b", pairs=5),
             "not of the same pairs: 6 and 5, 1 of them only in one, for example pair-5",
         ),
-        (a_report(tmp_path / "c", measurement="dift"), "counted by sd4match, .* by dift"),
+        (a_report(tmp_path / "c", protocol="dift"), "counted by sd4match, .* by dift"),
         (tmp_path / "none", "cannot read the report"),
     ):
         with pytest.raises(InputError, match=message):
@@ -495,7 +534,7 @@ def test_reports_that_cannot_be_compared_are_refused(tmp_path):
     with pytest.raises(InputError, match="has no row 'txet'; it has text, other"):
         compare_reports(one, one, row_a="txet")
     (tmp_path / "old.json").write_text('{"schema_version": 1}')
-    with pytest.raises(InputError, match="not a report of schema version 2"):
+    with pytest.raises(InputError, match="not a report of schema version 3"):
         read_report(tmp_path / "old.json")
 
 
@@ -509,23 +548,96 @@ def test_published_numbers_say_whether_they_can_be_compared(tmp_path):
         published_pairs = SPairPairs.published_pairs | {"test": 6}
 
     scores = scores_of(Whole(pairs=6))
-    fields = {"config": config, "results": [result("text", scores, config)], "wall_seconds": 1}
+    fields = {"config": config, "results": [make_row("text", scores, config)], "wall_seconds": 1}
     foreign = {"name": "stable-diffusion-2-1", "architecture": "UNet", "fingerprint": "1"}
     report = make_report(data=Whole(pairs=6), backbone=foreign, **fields)
-    comparable = {(row["method"], row["trained_on"]) for row in report["published"] if row["comparable"]}
+    comparable = {(row.method, row.trained_on) for row in report.published if row.comparable}
     assert comparable == {
         ("SD4Match-Single", "spair"), ("SD4Match-Class", "spair"), ("SD4Match-CPM", "spair"),
         ("SD4Match-Single", "pf_pascal"), ("SD4Match-CPM", "pf_pascal"),
     }  # fmt: skip
-    dift = next(row for row in report["published"] if row["method"] == "DIFT")
-    assert dift["why_not"] == "counted by dift, not by sd4match"
+    dift = next(row for row in report.published if row.method == "DIFT")
+    assert dift.why_not == "counted by dift, not by sd4match"
     for changes, reason in (
         ({"backbone": {**foreign, "name": "mini"}}, "of mini"),
         ({"data": Subset(Whole(pairs=6), range(6))}, "not of the whole published test split"),
         ({"config": load_preset("mini-text", ["matcher=nearest_neighbor"])}, "matched otherwise"),
     ):
         report = make_report(**{"data": Whole(pairs=6), "backbone": foreign, **fields, **changes})
-        assert not any(row["comparable"] for row in report["published"])
-        assert reason in report["not_comparable_because"][0]
+        assert not any(row.comparable for row in report.published)
+        assert reason in report.not_comparable_because[0]
         assert "None of them can be compared with ours" in to_markdown(report, title="t")
     assert of_categories(Whole(pairs=6), []).published_pairs["test"] == 6
+
+
+def test_a_report_comes_back_from_json_and_a_malformed_one_names_the_field(tmp_path):
+    report = read_report(a_report(tmp_path / "a"))
+    values = json.loads(json.dumps(report.to_json()))
+    assert Report.from_json(values).to_json() == values
+    comparison = Comparison("a", "b", "image PCK@0.1", 0.5, (0.25, 0.75))
+    assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
+    first_row = values["results"][0]
+    for changes, message in (
+        ({"results": 3}, "results: must be of type list"),
+        ({"results": [], "baselines": []}, "at least one row"),
+        ({"data": {}}, "data: name: is missing"),
+        ({"results": [{**first_row, "pck": {}}]}, r"results\[0\]: pck: image: is missing"),
+        ({"results": [{**first_row, "counts": {}}]}, r"results\[0\]: counts of pairs are damaged"),
+        ({"comparisons": [{"a": "x"}]}, r"comparisons\[0\]: b: is missing"),
+        ({"wall_seconds": "long"}, "wall_seconds: must be a number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Report.from_json({**values, **changes})
+
+
+# memory
+
+
+def written(monkeypatch):
+    """Return a list that every key is added to when its map is written."""
+    keys = []
+    put = Store.put
+    monkeypatch.setattr(Store, "put", lambda self, key, *rest: (keys.append(key), put(self, key, *rest)))
+    return keys
+
+
+@pytest.mark.parametrize("scope", ["image", "category"])
+def test_only_maps_that_do_not_fit_are_written_and_every_map_is_extracted_once(monkeypatch, scope):
+    data, keys = FakePairs(pairs=40, photos=12), written(monkeypatch)
+    expected = scores_of(data, FakePrompt(scope)).to_json()
+    assert keys == []
+    for fitting in (12, 6, 3, 0):
+        keys.clear()
+        backbone = FakeBackbone()
+        map_bytes = 48 * 8 * 8 * 4
+        scores = scores_of(data, FakePrompt(scope), backbone=backbone, memory=fitting * map_bytes)
+        assert scores.to_json() == expected
+        sides = {(name, category if scope == "category" else None) for key in data.keys for name, category in key.sides}
+        assert backbone.extracted == len(sides)
+        if scope == "image":  # the maps of a photo under two categories have one key here
+            assert len(keys) == len(set(keys)) <= len(sides)
+            assert (not keys) == (fitting == 12)
+
+
+def test_half_precision_maps_do_not_depend_on_the_memory():
+    data = FakePairs(pairs=20, photos=6)
+    for dtype in (torch.float16, torch.bfloat16):
+        large, small = (scores_of(data, map_dtype=dtype, memory=memory).to_json() for memory in (1 << 30, 1))
+        assert large == small
+
+
+@pytest.mark.parametrize("scope", ["image", "pair"])
+def test_an_evaluation_stops_between_batches(scope, tmp_path):
+    answers = iter([False, True])
+    stopped = evaluator(batch_size=2, scratch=tmp_path).evaluate(
+        FakePairs(pairs=10), FakePrompt(scope), should_stop=lambda: next(answers)
+    )
+    assert stopped is None
+    assert next(answers, None) is None
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=40), st.integers(0, 10))
+def test_every_pair_is_visited_once(pairs, capacity):
+    assert sorted(visiting_order(pairs, capacity)) == list(range(len(pairs)))
+    assert visiting_order(pairs, 9) == list(range(len(pairs)))

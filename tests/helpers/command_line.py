@@ -1,4 +1,4 @@
-"""Arguments of the command line."""
+"""Arguments for the command line."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ SMALL = ["data.photos_per_category=3", "data.pairs=8", "evaluation.bootstrap_sam
 
 
 def sets(*overrides):
-    return [part for override in overrides for part in ("--set", override)]
+    return [argument for override in overrides for argument in ("--set", override)]

@@ -1,4 +1,4 @@
-"""Data sets in the exact original layouts, with the odd things that the originals have."""
+"""Writers of small data sets in the exact original layouts, with the peculiarities of the originals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ KINDS = ("RGB", "L", "CMYK", "EXIF")
 
 
 def save_photo(path: Path, size: tuple[int, int], *, kind: str = "RGB", seed: int = 0) -> Path:
-    """(H, W) noise; "EXIF" says that a viewer should turn it."""
+    """Write a photo of noise.
+
+    Args:
+        path: file to write.
+        size: (H, W).
+        kind: color mode, or "EXIF" for a photo whose tag says that viewers turn it.
+        seed: seed of the noise.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
@@ -29,7 +36,7 @@ def save_photo(path: Path, size: tuple[int, int], *, kind: str = "RGB", seed: in
 # SPair-71k ------------------------------------------------------------------------------------------------------------
 
 SPAIR_PHOTOS = {
-    # landscape, portrait, greyscale, CMYK, EXIF-rotated; the last with a hyphen in its name
+    # landscape, portrait, grayscale, CMYK, EXIF-rotated; the last with a hyphen in its name
     "cat": [("2008_000001", (40, 60), "RGB"), ("2008_000002", (70, 30), "L"), ("2009_000003", (50, 50), "CMYK")],
     "tvmonitor": [("2010_000004", (36, 64), "EXIF"), ("img-5", (64, 36), "RGB")],
 }
@@ -65,7 +72,7 @@ def spair_pair(number: int, category: str, source: int, target: int, **changes) 
 
 
 def write_spair(root: Path, *, listed: bool = True, newline: str = "\r\n") -> Path:
-    """Splits trn, val, test; lists with CRLF."""
+    """Write the splits trn, val and test of SPair-71k, with lists whose lines end with CRLF."""
     base = root / "SPair-71k"
     for category, photos in SPAIR_PHOTOS.items():
         for seed, (name, size, kind) in enumerate(photos):
@@ -80,10 +87,10 @@ def write_spair(root: Path, *, listed: bool = True, newline: str = "\r\n") -> Pa
             names.append(name)
             (folder / f"{name}.json").write_text(json.dumps(content))
         if listed:
-            for layout, kept in (("large", names), ("small", names[:2])):
+            for layout, chosen in (("large", names), ("small", names[:2])):
                 listing = base / "Layout" / layout / f"{split}.txt"
                 listing.parent.mkdir(parents=True, exist_ok=True)
-                listing.write_bytes((newline.join(kept) + newline).encode())
+                listing.write_bytes((newline.join(chosen) + newline).encode())
     return base
 
 
@@ -98,9 +105,12 @@ PASCAL_SIZES = {"2008_000006": (40, 60), "2009_000007": (60, 40), "2010_000008":
 
 
 def write_pf_pascal(root: Path, *, form: str = "ncnet") -> Path:
-    """ "ncnet": image_pairs/{train,val,test}_pairs.csv beside PF-dataset-PASCAL, points in the test list.
+    """Write PF-Pascal.
 
-    "reference": {trn,val,test}_pairs.csv in PF-PASCAL, points in Annotations alone.
+    Args:
+        root: folder to write to.
+        form: "ncnet": image_pairs/{train,val,test}_pairs.csv beside PF-dataset-PASCAL, points in the test list;
+            "reference": {trn,val,test}_pairs.csv in PF-PASCAL, points in Annotations alone.
     """
     ncnet = form == "ncnet"
     base = root / ("PF-dataset-PASCAL" if ncnet else "PF-PASCAL")
@@ -130,13 +140,19 @@ WILLOW = {"car(G)": 3, "duck(S)": 2, "winebottle(woC)": 3}
 
 
 def willow_points(subclass: str, number: int) -> np.ndarray:
-    """2 x 10."""
+    """Return the points (2, 10) of a photo."""
     rng = np.random.default_rng([len(subclass), number])
     return np.round(rng.uniform(1, 28, size=(2, 10)), 2)
 
 
 def write_pf_willow(root: Path, *, listed: str | None = None) -> Path:
-    """As it is unpacked; `listed`: "points" (a column each number), "semicolons", or "names" alone."""
+    """Write PF-Willow.
+
+    Args:
+        root: folder to write to.
+        listed: list of pairs with "points" (one column per number), with "semicolons", or with "names" alone; None: no
+            list.
+    """
     base = root / "PF-dataset"
     for subclass, count in WILLOW.items():
         for number in range(count):
@@ -173,14 +189,14 @@ ANIMALS = [  # species, family
 def ap10k_animal(number: int) -> dict:
     rng = np.random.default_rng(number)
     keypoints = []
-    for place in range(17):
-        seen = rng.random() < 0.8 or place < 4
-        keypoints += [*(rng.integers(4, 40, size=2).tolist() if seen else (0, 0)), 2 if seen else 0]
+    for index in range(17):
+        visible = rng.random() < 0.8 or index < 4
+        keypoints += [*(rng.integers(4, 40, size=2).tolist() if visible else (0, 0)), 2 if visible else 0]
     return {"bbox": [2, 3, 40, 36], "keypoints": keypoints}
 
 
 def write_ap10k(root: Path, *, split: str = "test") -> Path:
-    """COCO: annotations/ap10k-SPLIT-split1.json and data/; one photo more with two animals."""
+    """Write AP-10K in COCO's format; the last of its photos has two animals."""
     species = sorted({name for name, _ in ANIMALS})
     families = dict(ANIMALS)
     images, annotations = [], []
@@ -188,9 +204,9 @@ def write_ap10k(root: Path, *, split: str = "test") -> Path:
         file = f"{number:012d}.jpg"
         save_photo(root / "data" / file, (48, 52), seed=number)
         images.append({"id": number, "file_name": file, "width": 52, "height": 48, "background": 1, "license": 1})
-        for more in range(1 + (number == len(ANIMALS))):
+        for second in range(1 + (number == len(ANIMALS))):
             annotations.append(
-                {"id": 100 + number + more, "image_id": number, "category_id": species.index(name) + 1, "area": 1}
+                {"id": 100 + number + second, "image_id": number, "category_id": species.index(name) + 1, "area": 1}
                 | {"iscrowd": 0, "num_keypoints": 17, **ap10k_animal(number)}
             )
     categories = [
@@ -205,7 +221,7 @@ def write_ap10k(root: Path, *, split: str = "test") -> Path:
 
 
 def write_prepared_ap10k(root: Path) -> Path:
-    """As GeoAware's preparation leaves it."""
+    """Write AP-10K as GeoAware's preparation leaves it."""
     for number, (name, family) in enumerate(ANIMALS):
         stem = f"{number:012d}"
         save_photo(root / "JPEGImages" / family / name / f"{stem}.jpg", (48, 52), seed=number)
@@ -226,10 +242,11 @@ def write_prepared_ap10k(root: Path) -> Path:
     return root
 
 
-# one's own folder -----------------------------------------------------------------------------------------------------
+# a folder of the user's photos ----------------------------------------------------------------------------------------
 
 
 def write_folder(root: Path, *, form: str = "json", boxes: bool = True) -> Path:
+    """Write three photos and a file of points, points.json or points.csv."""
     for number, size in enumerate([(40, 60), (60, 40), (50, 50)]):
         save_photo(root / f"my photo {number}.jpg", size, seed=number, kind="EXIF" if number == 1 else "RGB")
     points = [
@@ -239,15 +256,15 @@ def write_folder(root: Path, *, form: str = "json", boxes: bool = True) -> Path:
     ]
     if form == "json":
         photos = {
-            f"my photo {n}.jpg": {"category": "cat", "points": one} | ({"box": [2, 3, 38, 37]} if boxes else {})
-            for n, one in enumerate(points)
+            f"my photo {n}.jpg": {"category": "cat", "points": photo} | ({"box": [2, 3, 38, 37]} if boxes else {})
+            for n, photo in enumerate(points)
         }
         (root / "points.json").write_text(json.dumps({"photos": photos}))
     else:
         rows = ["photo,category,point,x,y"]
-        for number, one in enumerate(points):
-            for name, place in one.items():
-                x, y = place or ("", "")
+        for number, photo in enumerate(points):
+            for name, point in photo.items():
+                x, y = point or ("", "")
                 rows.append(f"my photo {number}.jpg,cat,{name},{x},{y}")
         (root / "points.csv").write_text("\n".join(rows))
     return root

@@ -1,3 +1,5 @@
+"""Upload and download of prompt files."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,9 +7,7 @@ import torch
 
 from helpers.fake_hub import fake_hub
 from sd4match.errors import PromptFileError
-from sd4match.prompting.hub import from_hub, push_to_hub
-from sd4match.prompting.learned import SinglePrompt
-from sd4match.prompting.serialization import load_prompt, save_prompt
+from sd4match.prompting import SinglePrompt, SinglePromptConfig, from_hub, load_prompt, push_to_hub, save_prompt
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def test_to_the_hub_and_back(mini, tmp_path):
-    prompt = SinglePrompt(backbone=mini, slots=6)
+def test_push_and_download(mini, tmp_path):
+    prompt = SinglePrompt(SinglePromptConfig(num_tokens=6), backbone=mini)
     file = save_prompt(prompt, tmp_path / "p.safetensors", backbone=mini, details={"backbone": "mini", "layer": 1})
     with fake_hub() as (address, files):
         assert push_to_hub(file, "me/mine", endpoint=address).endswith("me/mine")
@@ -39,8 +39,10 @@ def test_to_the_hub_and_back(mini, tmp_path):
     assert 'from_hub("me/mine")' in card
 
 
-def test_what_the_hub_refuses_is_one_line(mini, tmp_path):
-    file = save_prompt(SinglePrompt(backbone=mini, slots=6), tmp_path / "p.safetensors", backbone=mini)
+def test_errors_of_the_hub_are_one_line(mini, tmp_path):
+    file = save_prompt(
+        SinglePrompt(SinglePromptConfig(num_tokens=6), backbone=mini), tmp_path / "p.safetensors", backbone=mini
+    )
     with fake_hub() as (address, files):
         for repo in ("me/forbidden", "not a name"):
             with pytest.raises(PromptFileError, match="cannot push") as caught:
@@ -50,4 +52,4 @@ def test_what_the_hub_refuses_is_one_line(mini, tmp_path):
     with pytest.raises(PromptFileError, match="no such prompt file"):
         push_to_hub(tmp_path / "none", "me/mine", endpoint=address)
     with pytest.raises(PromptFileError, match="cannot get"):
-        from_hub("me/mine", endpoint=address)  # nobody listens any more
+        from_hub("me/mine", endpoint=address)  # the server has stopped

@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from sd4match.errors import PhotoError, ShapeError
-from sd4match.geometry import squash_frame
-from sd4match.matching.correlation import correlate_maps
+from sd4match.geometry import Grid, squash_frame
+from sd4match.matching import functional
 from sd4match.matching.matchers import KernelSoftArgmax
 from sd4match.registry import matchers
-from sd4match.structures.images import Photo
-from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_photo
+from sd4match.structures.images import ImageBatch, Photo, View, Views
+from sd4match.structures.tensors import (
+    Encoded,
+    FeatureMap,
+    ImageFeatures,
+    Keypoints,
+    LossValue,
+    Matches,
+    PromptEmbedding,
+)
+from sd4match.testing import FakePairs, random_correlation, random_photo
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "LA", "I;16", "1"])
@@ -61,73 +72,98 @@ def test_key_is_of_the_pixels():
     assert tall.key != wide.key
 
 
-def test_feature_map_needs_a_frame_for_each_image():
-    frame = squash_frame((4, 4), (8, 8))
-    maps = FeatureMap(torch.arange(24.0).reshape(3, 2, 2, 2), (frame,) * 3)
+def grid(count, size=(2, 2), *rest):
+    return Grid(tuple(squash_frame((10 + row, 20), (8, 16)) for row in range(count)), size, *rest)
+
+
+def test_a_feature_map_needs_a_grid_of_its_batch_and_size():
+    maps = FeatureMap(torch.arange(24.0).reshape(3, 2, 2, 2), grid(3))
     assert maps[[2, 0]].values[0, 0, 0, 0] == 16
-    assert len(maps[1:].frames) == 2
-    with pytest.raises(ShapeError, match="3 images"):
-        FeatureMap(torch.zeros(3, 2, 2, 2), (frame,))
+    assert maps[[2, 0]].grid.frames == (maps.grid.frames[2], maps.grid.frames[0])
+    assert len(maps[1:]) == len(maps[1:].grid) == 2
+    with pytest.raises(ShapeError, match=r"expected a grid of 3 images and \(2, 2\) cells, got 1 images"):
+        FeatureMap(torch.zeros(3, 2, 2, 2), grid(1))
+    with pytest.raises(ShapeError, match=r"got 3 images and \(2, 4\) cells"):
+        FeatureMap(torch.zeros(3, 2, 2, 2), grid(3, (2, 4)))
 
 
 def maps(count, *, channels=3, size=(2, 4)):
     generator = torch.Generator().manual_seed(count)
-    frames = tuple(squash_frame((10 + one, 20), (8, 16)) for one in range(count))
-    return FeatureMap(torch.randn(count, channels, *size, generator=generator), frames, "patch", 0.5, (1, 2))
+    values = torch.randn(count, channels, *size, generator=generator)
+    return FeatureMap(values, grid(count, size, "patch", 0.5), (1, 2))
 
 
-def test_joined_maps_are_a_batch_that_is_copied_when_it_is_read():
-    whole = maps(5)
-    joined = FeatureMap.joined([whole[:2], whole[2:3], whole[3:]])
-    assert (joined.frames, joined.map_size, joined.groups) == (whole.frames, whole.map_size, whole.groups)
-    assert (joined.alignment, joined.patch_offset) == (whole.alignment, whole.patch_offset)
-    torch.testing.assert_close(joined.norms, whole.values.norm(dim=1))
-    assert "values" not in vars(joined)
-    assert torch.equal(joined.values, whole.values)
-    for rows in (slice(1, 4), [4, 0]):
-        assert torch.equal(joined[rows].values, whole[rows].values)
-        assert joined[rows].frames == whole[rows].frames
-    frames = tuple(squash_frame((7, 7), (9, 9 + one)) for one in range(5))
-    laid = joined.laid(frames, "corners")
-    assert (laid.frames, laid.alignment, len(laid.parts)) == (frames, "corners", 3)
-    assert torch.equal(laid.values, whole.values)
-
-
-def test_maps_that_lie_otherwise_share_their_norms():
+def test_maps_on_another_grid_share_values_and_norms():
     features = maps(2)
-    moved = features.laid(features.frames, "centers")
-    assert moved.norms is features.norms
-    assert features.laid(features.frames, "patch", 0.5) is features
-    torch.testing.assert_close(
-        maps(1).norms, FeatureMap(maps(1).values.half(), maps(1).frames).norms, atol=1e-2, rtol=0
-    )
-    assert FeatureMap(maps(1).values.half(), maps(1).frames).norms.dtype == torch.float32
+    moved = features.with_grid(dataclasses.replace(features.grid, alignment="centers"))
+    again = moved.with_grid(features.grid)
+    assert moved.values is features.values
+    assert moved.norms is features.norms is again.norms
+    assert features.with_grid(grid(2, (2, 4), "patch", 0.5)) is features
+    torch.testing.assert_close(features.norms, features.values.norm(dim=1))
+    half = FeatureMap(maps(1).values.half(), maps(1).grid)
+    torch.testing.assert_close(maps(1).norms, half.norms, atol=1e-2, rtol=0)
+    assert half.norms.dtype == torch.float32
 
 
-def test_photos_that_lie_apart_are_correlated_as_a_batch():
-    source, target = maps(3), maps(4)[:3]
-    points = torch.rand(3, 6, 2, generator=torch.Generator().manual_seed(0)) * 9
-    apart = [FeatureMap.joined([one[row : row + 1] for row in range(3)]) for one in (source, target)]
-    for corners in (False, True):
-        whole = correlate_maps(source, target, points, corners=corners)
-        parts = correlate_maps(*apart, points, corners=corners)
-        torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=1e-5)
-        assert "values" not in vars(parts.source)
-        assert "values" not in vars(parts.target)
-        if corners:
-            assert torch.equal(parts.corners, whole.corners)
-    uneven = FeatureMap.joined([target[:1], target[1:]])
-    torch.testing.assert_close(correlate_maps(apart[0], uneven, points).values, whole.values, atol=1e-5, rtol=1e-5)
+def test_other_values_have_norms_of_their_own():
+    moved = maps(2).with_grid(grid(2, (2, 4)))
+    assert moved.norms.sum() > 0
+    doubled = dataclasses.replace(moved, values=2 * moved.values)
+    assert torch.equal(doubled.norms, 2 * moved.norms)
+
+
+def test_other_correlations_have_peaks_of_their_own():
+    correlation = random_correlation()
+    assert correlation.peak is correlation.peak
+    assert correlation.probability(0.1) is correlation.probability(0.1)
+    flipped = dataclasses.replace(correlation, values=correlation.values.flip(-1))
+    assert torch.equal(flipped.peak, functional.nearest_neighbor(flipped.values))
+    assert not torch.equal(flipped.peak, correlation.peak)
+    expected = functional.match_probability(flipped.values, temperature=0.1)
+    assert torch.equal(flipped.probability(0.1), expected)
 
 
 @pytest.mark.parametrize("kind", matchers.kinds())
-def test_places_are_the_points_of_the_matches(kind):
-    matcher = matchers.build(matchers.parse(kind))
-    source, target = maps(2), maps(3)[:2]
-    points = torch.rand(2, 6, 2, generator=torch.Generator().manual_seed(0)) * 9
-    matches = matcher(correlate_maps(source, target, points))
-    for corners in (False, True):  # and with whatever another matcher has left behind
-        correlation = correlate_maps(source, target, points, corners=corners)
-        KernelSoftArgmax()(correlation)
-        torch.testing.assert_close(matcher.places(correlation), matches.points, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(matcher(correlation).scores, matches.scores, atol=1e-5, rtol=1e-5)
+def test_scores_are_computed_when_they_are_read(kind, monkeypatch):
+    calls = []
+    inner = functional.mass_around
+    monkeypatch.setattr(functional, "mass_around", lambda *a, **k: calls.append(1) or inner(*a, **k))
+    matches = matchers.parse(kind).build()(random_correlation())
+    assert matches.points.shape == (2, 3, 2)
+    assert not calls
+    assert matches.scores is matches.scores
+    assert len(calls) == 1
+    assert ((matches.scores >= 0) & (matches.scores <= 1)).all()
+
+
+@pytest.mark.parametrize("kind", matchers.kinds())
+def test_what_another_matcher_computed_changes_nothing(kind):
+    matcher = matchers.parse(kind).build()
+    alone = matcher(random_correlation())
+    shared = random_correlation()
+    KernelSoftArgmax()(shared)
+    assert torch.equal(matcher(shared).points, alone.points)
+    assert torch.equal(matcher(shared).scores, alone.scores)
+
+
+def holders():
+    correlation, photo = random_correlation(), random_photo()
+    view = View(torch.zeros(3, 4, 4), squash_frame((4, 4), (4, 4)), "key")
+    points = Keypoints(torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool))
+    yield from (correlation, correlation.source, photo, view, Views.of([view]), points)
+    yield from (PromptEmbedding(torch.zeros(1, 2, 3)), ImageFeatures(torch.zeros(1, 2, 3), torch.zeros(1, 3)))
+    yield from (
+        Encoded({"x": torch.zeros(1)}, (view.frame,), ("key",)),
+        Matches(torch.zeros(1, 2, 2), torch.zeros(1, 2)),
+    )
+    yield from (LossValue(torch.tensor(1.0)), FakePairs()[0], ImageBatch({}, (None,), (photo,)))
+
+
+@pytest.mark.parametrize("holder", list(holders()), ids=lambda holder: type(holder).__name__)
+def test_structures_with_tensors_are_compared_by_identity(holder):
+    same = copy.copy(holder)
+    assert holder == holder
+    assert holder != same
+    assert {holder: 1}[holder] == 1
+    assert same not in {holder}

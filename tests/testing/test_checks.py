@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from helpers.model_folders import write_random_transformer
-from sd4match import registry
 from sd4match.backbones.cached import CachedBackbone
-from sd4match.testing import FakeBackbone
-from sd4match.testing.checks import check_backbone
+from sd4match.registry import backbones
+from sd4match.testing import FakeBackbone, check_backbone
 
 SD = {"kind": "stable_diffusion"}
 
 
-def settings_of(folders):
+def configs_of(folders):
     """At least one config of each registered kind."""
     vit = {"kind": "vision_transformer", "weights": str(folders["dinov2"])}
     tiny = {**SD, "weights": str(folders["sd"])}
@@ -30,26 +29,26 @@ def settings_of(folders):
         "dinov2": vit,
         "dinov2, keys": {**vit, "facet": "key", "layer": 1, "image_size": 98, "frame": "pad"},
         "dino": {**vit, "weights": str(folders["dino"]), "layer": 2},
-        "fusion": {"kind": "fusion", "parts": [tiny, {**vit, "frame": "pad"}], "weights": [1.0, 0.5]},
-        "fusion of three": {"kind": "fusion", "parts": [vit, {**vit, "facet": "key"}, SD], "normalize": False},
+        "fusion": {"kind": "fusion", "backbones": [tiny, {**vit, "frame": "pad"}], "weights": [1.0, 0.5]},
+        "fusion of three": {"kind": "fusion", "backbones": [vit, {**vit, "facet": "key"}, SD], "normalize": False},
     }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, other_model):
-    place = tmp_path_factory.mktemp("transformers")
+    folder = tmp_path_factory.mktemp("transformers")
     return {"sd": other_model} | {
-        kind: write_random_transformer(place / kind, kind=kind) for kind in ("dinov2", "dino")
+        kind: write_random_transformer(folder / kind, kind=kind) for kind in ("dinov2", "dino")
     }
 
 
-NAMES = list(settings_of({"sd": "", "dinov2": "", "dino": ""}))
+NAMES = list(configs_of({"sd": "", "dinov2": "", "dino": ""}))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_registered_backbone(name, folders):
-    config = registry.backbones.parse(settings_of(folders)[name])
-    backbone = registry.backbones.build(config, device="cpu")
+    config = backbones.parse(configs_of(folders)[name])
+    backbone = config.build(device="cpu")
     declared, built = config.spec(), backbone.spec
     assert declared == built
     check_backbone(backbone)
@@ -57,8 +56,8 @@ def test_every_registered_backbone(name, folders):
 
 
 def test_no_kind_is_left_out(folders):
-    tried = {one["kind"] for one in settings_of(folders).values()}
-    assert tried == {kind for kind in registry.backbones.kinds() if not kind.startswith("test")}
+    tried = {config["kind"] for config in configs_of(folders).values()}
+    assert tried == {kind for kind in backbones.kinds() if not kind.startswith("test")}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,8 @@ def test_no_kind_is_left_out(folders):
 )
 def test_faults_are_noticed(fault, message):
     class Faulty(FakeBackbone):
-        def extract(self, latents, prompt, sampling):
-            made = super().extract(latents, prompt, sampling)
+        def extract(self, encoded, prompt, sampling):
+            made = super().extract(encoded, prompt, sampling)
             values = made.values
             if fault == "batch":
                 values = values + values.mean(dim=0, keepdim=True)
@@ -90,8 +89,8 @@ def test_faults_are_noticed(fault, message):
                 values = values.half()
             elif fault == "channels":
                 values = values[:, 1:]
-            frames = made.frames[::-1] if fault == "frames" else made.frames
-            return replace(made, values=values, frames=frames)
+            grid = made.grid[[2, 1, 0][: len(made)]] if fault == "frames" and len(made) == 3 else made.grid
+            return replace(made, values=values, grid=grid)
 
     with pytest.raises(AssertionError, match=message):
         check_backbone(Faulty())

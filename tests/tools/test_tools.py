@@ -1,4 +1,4 @@
-"""The parts of mini's training."""
+"""The modules of the training of `mini`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_caption_word_is_one_token_and_any_text_survives(tokenizer, mini):
         assert len(tokenizer(word).input_ids) == 3, word
     odd = "a photo of a zebra, ünïcode!"
     assert tokenizer.decode(tokenizer(odd).input_ids, skip_special_tokens=True).replace(" ", "") == odd.replace(" ", "")
-    assert mini.text.tokenizer(odd).input_ids == tokenizer(odd).input_ids
+    assert mini.text_encoder.tokenizer(odd).input_ids == tokenizer(odd).input_ids
 
 
 def test_captions_fit_and_say_what_is_true(tokenizer):

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, damaged ones passed over, and what a training may not go on with."""
+"""Checkpoints: atomic writes, damaged files, and what a training may not resume with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 import torch
 
-from helpers.training import Vector, trainer
+from helpers.training import DropoutVector, Vector, gaussian_cross_entropy, trainer
 from sd4match.errors import ConfigError, PhotoError, TrainingError
 from sd4match.testing import FakePairs
 from sd4match.training.checkpoint import (
@@ -19,10 +19,10 @@ from sd4match.training.checkpoint import (
     ResumeWarning,
     check_same_training,
 )
-from sd4match.training.history import Watch
+from sd4match.training.history import TrainerCallbacks
 
 
-def one(step=3):
+def checkpoint(step=3):
     return Checkpoint(step, {"now/prompt/x": torch.arange(4.0), "adam/0.step": torch.tensor(1.0)}, {"best_pck": 0.5})
 
 
@@ -33,15 +33,15 @@ def store(tmp_path):
 
 def test_what_is_written_is_read(store):
     assert store.latest() is None
-    store.write(one(), best_step=0)
+    store.write(checkpoint(), best_step=0)
     found = store.latest()
     assert (found.step, found.state, found.origin) == (3, {"best_pck": 0.5}, {"config": {"seed": 1}})
-    assert torch.equal(found.part("now/prompt")["x"], torch.arange(4.0))
+    assert torch.equal(found.group("now/prompt")["x"], torch.arange(4.0))
 
 
 def test_the_last_ones_and_the_best_stay(store):
     for step in range(1, 7):
-        store.write(one(step), best_step=min(step, 2))
+        store.write(checkpoint(step), best_step=min(step, 2))
     assert store.steps() == [6, 5, 2]
     store.clear()
     assert store.steps() == []
@@ -50,7 +50,7 @@ def test_the_last_ones_and_the_best_stay(store):
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other"])
 def test_a_damaged_one_is_passed_over_in_one_line_and_alone_it_is_an_error(store, damage):
     for step in (3, 4):
-        store.write(one(step), best_step=0)
+        store.write(checkpoint(step), best_step=0)
     file = store.path(4)
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
@@ -64,14 +64,14 @@ def test_a_damaged_one_is_passed_over_in_one_line_and_alone_it_is_an_error(store
 
 @pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_takes_nothing_leaves_those_before(store, monkeypatch, problem):
-    store.write(one(3), best_step=0)
+    store.write(checkpoint(3), best_step=0)
 
     def fail(handle):
         raise OSError(problem, os.strerror(problem))
 
     monkeypatch.setattr("sd4match.io.files.os.fsync", fail)
     with pytest.raises(TrainingError, match=f"{os.strerror(problem)}; the last good one is .*step-00000003"):
-        store.write(one(4), best_step=0)
+        store.write(checkpoint(4), best_step=0)
     assert [file.name for file in store.folder.iterdir()] == ["step-00000003.safetensors"]
     assert store.latest().step == 3
 
@@ -103,7 +103,7 @@ print(store.latest().step, len(list(store.folder.iterdir())))
 
 ORIGIN = {
     "config": {"seed": 1, "training": {"steps": 10, "schedule": "constant", "learning_rate": 0.01},
-               "evaluation": {"limit": None, "measurement": {"name": "dift"}}, "cache": {"limit": "1 GB"}},
+               "evaluation": {"limit": None, "protocol": {"name": "dift"}}, "cache": {"limit": "1 GB"}},
     "fingerprint": "1 2", "pairs": "aa", "versions": {"torch": "2.13"}, "processes": 1,
 }  # fmt: skip
 
@@ -123,7 +123,7 @@ def changed(path, value):
     ("path", "value", "names"),
     [
         ("config.training.learning_rate", 0.1, "training.learning_rate = 0.1 .0.01 there"),
-        ("config.evaluation.measurement.name", "geoaware", "evaluation.measurement.name"),
+        ("config.evaluation.protocol.name", "geoaware", "evaluation.protocol.name"),
         ("config.seed", 2, "seed = 2"),
         ("config.training.schedule", "cosine", "training.schedule"),
         ("fingerprint", "3", "other weights: backbone"),
@@ -168,30 +168,21 @@ def test_a_longer_training_goes_on_from_the_end_of_a_shorter_one(tmp_path):
     assert torch.equal(whole.vector, halves.vector)
 
 
-class Dropping(Vector):
-    """With dropout, which draws from the global generator."""
-
-    def forward(self, images, partners=None):
-        prompt = super().forward(images)
-        return type(prompt)(torch.nn.functional.dropout(prompt.values + 1.0))
-
-
 @pytest.mark.parametrize("asked_after", [0, 1, 2, 3, 5, 8, 10, 12])
 def test_stopped_wherever_it_goes_on_as_it_would_have(tmp_path, asked_after):
-    """Whether the wish comes in a step or in a validation, the step is finished, and nothing is lost or doubled.
+    """Whether the request comes in a step or in a validation, the step is finished, and nothing is lost or doubled.
 
     The prompt has dropout, so that the global generators are part of the state.
     """
-
-    whole, parts, asked = Dropping(), Dropping(), count()
+    whole, stopped, asked = DropoutVector(), DropoutVector(), count()
     expected = trainer(whole).fit()
     store = Checkpoints(tmp_path)
-    first = trainer(parts).fit(checkpoints=store, stop=lambda: next(asked) >= asked_after)
+    first = trainer(stopped).fit(checkpoints=store, stop=lambda: next(asked) >= asked_after)
     assert first.stopped
     assert first.step == store.steps()[0]
-    second = trainer(parts).fit(checkpoints=store, resume=True)
+    second = trainer(stopped).fit(checkpoints=store, resume=True)
     assert (second.stopped, second.rows, second.validation) == (False, expected.rows, expected.validation)
-    assert torch.equal(whole.vector, parts.vector)
+    assert torch.equal(whole.vector, stopped.vector)
 
 
 def test_a_photo_that_vanished_keeps_what_was_learned(tmp_path):
@@ -205,38 +196,36 @@ def test_a_photo_that_vanished_keeps_what_was_learned(tmp_path):
             return super().photo(image_id)
 
     pieces = {"batch_size": 4, "per_device": 1}  # some of them go well before one fails
-    data, expected = Vanishing(pairs=5), trainer(Dropping(), **pieces).fit()
-    store, broken = Checkpoints(tmp_path), trainer(Dropping(), checkpoint_every=100, **pieces)
-    broken.batches.data = data
+    data, expected = Vanishing(pairs=5), trainer(DropoutVector(), **pieces).fit()
+    store = Checkpoints(tmp_path)
+    broken = trainer(DropoutVector(), train_data=data, checkpoint_every=100, **pieces)
 
     def vanish(run):
         if run.step == 4:
             data.gone = 0
 
     with pytest.raises(PhotoError, match=r"pair pair-.: no such photo"):
-        broken.fit(checkpoints=store, watch=Watch(on_step=vanish))
+        broken.fit(checkpoints=store, callbacks=TrainerCallbacks(on_step=vanish))
     assert store.steps()[0] == 4
-    assert trainer(Dropping(), **pieces).fit(checkpoints=store, resume=True).rows == expected.rows
+    assert trainer(DropoutVector(), **pieces).fit(checkpoints=store, resume=True).rows == expected.rows
 
 
 def test_a_loss_that_is_not_a_number_leaves_the_last_good_state(tmp_path):
-    from sd4match.matching.losses import GaussianCrossEntropy
-
-    inner, calls = GaussianCrossEntropy(temperature=0.15), []
+    inner, calls = gaussian_cross_entropy(), []
 
     def loss(correlation, targets):
         calls.append(1)
-        return inner(correlation, targets) * (float("nan") if len(calls) > 4 else 1.0)
+        return inner(correlation, targets).value * (float("nan") if len(calls) > 4 else 1.0)
 
     store = Checkpoints(tmp_path)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 5; a lower training\.learning_rate"):
         trainer(loss=loss, checkpoint_every=2).fit(checkpoints=store)
     assert store.latest().step == 4
-    assert all(tensor.isfinite().all() for tensor in store.latest().part("now/prompt").values())
+    assert all(tensor.isfinite().all() for tensor in store.latest().group("now/prompt").values())
 
 
 def test_losses_that_cannot_be_written_end_it_in_one_line(tmp_path, monkeypatch):
-    store, one_trainer = Checkpoints(tmp_path / "c"), trainer(checkpoint_every=1)
+    store, fitted = Checkpoints(tmp_path / "c"), trainer(checkpoint_every=1)
     out = tmp_path / "out"
 
     def fill(run):
@@ -245,5 +234,5 @@ def test_losses_that_cannot_be_written_end_it_in_one_line(tmp_path, monkeypatch)
             (out / "losses.csv").mkdir()  # even root cannot append to a folder
 
     with pytest.raises(TrainingError, match=r"cannot write .*losses.csv"):
-        one_trainer.fit(out, checkpoints=store, watch=Watch(on_step=fill))
+        fitted.fit(out, checkpoints=store, callbacks=TrainerCallbacks(on_step=fill))
     assert store.latest().step == 4

@@ -1,4 +1,4 @@
-"""Two processes learn what one learns."""
+"""Training in two processes gives the result of one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from pathlib import Path
 
 import torch
 
-from sd4match.config.experiment import build, load_preset
+from sd4match.config import build_components, load_preset
 from sd4match.distributed import Processes
-from sd4match.training.history import Watch
-from sd4match.training.run import learn
+from sd4match.training import TrainerCallbacks, train
 
 torch.set_num_threads(1)
 output, steps = Path(sys.argv[1]), int(sys.argv[2])
 config = load_preset("single", [
     f"training.steps={steps}", "training.schedule=constant", "training.validate_every=1000", "training.batch_size=5",
-    "training.validation_pairs=7", "data.photos_per_category=4", "data.pairs=40", "prompt.slots=6", "seed=2",
+    "training.validation_pairs=7", "data.photos_per_category=4", "data.pairs=40", "prompt.num_tokens=6", "seed=2",
     "cache.limit='0'",
 ])
-parts = build(config)
-(vectors,) = parts.prompt.parameters()
+components = build_components(config)
+(vectors,) = components.prompt.parameters()
 gradients, prompts = [], []
 
 
@@ -38,7 +37,7 @@ def remember(run):
 
 
 index = Processes().index
-run = learn(config, parts, output / "run", watch=Watch(on_step=remember))
+run = train(config, components, output / "run", callbacks=TrainerCallbacks(on_step=remember))
 if index == 0:
     report = json.loads((output / "run" / "report.json").read_text())
     answer = {"gradients": gradients, "prompts": prompts, "losses": run.losses, "report": report["results"],

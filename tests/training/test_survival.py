@@ -1,4 +1,4 @@
-"""A training that is killed, stopped, or meets a full disk goes on from its last good state, bit for bit."""
+"""A training that is killed, stopped, or meets a full disk resumes from its last good state, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import torch
 torch.set_num_threads(1)  # no thread may run when this process forks
 
 from sd4match.io import files
-from sd4match.config.experiment import build, load_preset
-from sd4match.training.run import learn
+from sd4match.config import build_components, load_preset
+from sd4match.training.run import train
 
 output, kills, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 config = load_preset("single", [
     f"training.steps={steps}", "training.checkpoint_every=2", "training.validate_every=10", "training.batch_size=1",
-    "training.validation_pairs=4", "data.photos_per_category=3", "data.pairs=16", "prompt.slots=4", "seed=3",
+    "training.validation_pairs=4", "data.photos_per_category=3", "data.pairs=16", "prompt.num_tokens=4", "seed=3",
     "cache.limit='0'",
 ])
-backbone = build(config).backbone
-from sd4match.viz import curves# what a child would import first at its end
+backbone = build_components(config).backbone
+from sd4match.viz import curves  # imported here, or each child would import it at its end
 
 
-def train(folder, resume, kill_in_write=None):
-    """In a child; `kill_in_write`: it kills itself in that many-th write of a file that must be on the disk."""
+def train_in_child(folder, resume, kill_in_write=None):
+    """Train in a child process, which kills itself in its `kill_in_write`-th durable write."""
     child = os.fork()
     if child:
         return child
@@ -45,12 +45,12 @@ def train(folder, resume, kill_in_write=None):
             real(handle)
 
         files.os.fsync = fsync
-    learn(config, build(config, backbone=backbone), folder, resume=resume)
+    train(config, build_components(config, backbone=backbone), folder, resume=resume)
     os._exit(0)
 
 
 started = time.perf_counter()
-assert os.waitpid(train(output / "whole", False), 0)[1] == 0
+assert os.waitpid(train_in_child(output / "whole", False), 0)[1] == 0
 length = time.perf_counter() - started
 rng = random.Random(7)
 killed = in_write = half_written = 0
@@ -59,9 +59,9 @@ while True:
     attempts += 1
     folder = output / "killed"
     if killed < kills and killed % 4 == 3:
-        child = train(folder, True, kill_in_write=rng.randint(1, 6))
+        child = train_in_child(folder, True, kill_in_write=rng.randint(1, 6))
     else:
-        child = train(folder, True)
+        child = train_in_child(folder, True)
         if killed < kills:
             time.sleep(rng.uniform(0, 0.3 * length))
             try:
@@ -77,8 +77,8 @@ while True:
         continue
     assert os.WTERMSIG(status) == signal.SIGKILL, status
     killed += 1
-    parts = [file for file in folder.rglob("*.part")] if folder.exists() else []
-    half_written += bool(parts)
+    temporary = [file for file in folder.rglob("*.part")] if folder.exists() else []
+    half_written += bool(temporary)
     assert attempts < 20 * kills + 5
 same = {
     name: (output / "whole" / name).read_bytes() == (output / "killed" / name).read_bytes()

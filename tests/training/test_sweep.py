@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sd4match.cli.app import app
-from sd4match.config.experiment import load_preset, preset_names
+from sd4match.config import load_preset, preset_names
 from sd4match.errors import ConfigError
-from sd4match.training.sweep import PROMPTS, Progress, sweep_prompts
+from sd4match.training.sweep import PROMPTS, SweepCallbacks, sweep_prompts
 
 SMALL = [
     "data.pairs=6", "data.photos_per_category=3", "training.steps=2", "training.batch_size=2",
@@ -28,11 +28,11 @@ def test_every_prompt_of_the_table_is_a_preset_on_both_models():
         load_preset("mini-cmp")
 
 
-def test_ablations_are_settings_of_one_component(monkeypatch):
+def test_ablations_differ_in_fields_of_one_config():
     full = load_preset("cpm").prompt.model_dump()
     different = {
         "cpm-global-features": {"features"}, "cpm-single-image": {"condition_on"},
-        "cpm-single-image-global-features": {"condition_on", "features"}, "cpm-no-global-prompt": {"global_slots"},
+        "cpm-single-image-global-features": {"condition_on", "features"}, "cpm-no-global-prompt": {"num_global_tokens"},
         "cpm-no-patch-mixing": {"mix_patches"},
     }  # fmt: skip
     for name, fields in different.items():
@@ -49,22 +49,22 @@ def swept(tmp_path_factory):
         names=("empty", "single", "class", "cpm"),
         overrides=SMALL,
         seed=3,
-        progress=Progress(on_start=started.append),
+        callbacks=SweepCallbacks(on_start=started.append),
     )
     return output, report, started
 
 
 def test_one_report_of_all_prompts(swept):
     output, report, started = swept
-    assert started == ["empty", "single", "class", "cpm"] == [row["prompt"] for row in report["results"]]
-    for row in report["results"]:
-        assert set(row["ci95"]) >= {"image", "point"}
-        assert row["pairs"] == 6
-    assert {(c["a"], c["b"]) for c in report["comparisons"]} == {
+    assert started == ["empty", "single", "class", "cpm"] == [row.prompt for row in report.results]
+    for row in report.results:
+        assert set(row.ci95) >= {"image", "point"}
+        assert row.pairs == 6
+    assert {(comparison.a, comparison.b) for comparison in report.comparisons} == {
         ("class", "single"), ("cpm", "single"), ("cpm", "class"),
     }  # fmt: skip
-    assert report["results"][1]["prompt_config"]["seed"] == 3
-    assert report["config"]["training"]["seed"] == 3
+    assert report.to_json()["results"][1]["prompt_config"]["seed"] == 3
+    assert report.config["training"]["seed"] == 3
     assert {"prompt.safetensors", "scores.json", "loss.png", "config.yaml"} <= {
         f.name for f in (output / "cpm").iterdir()
     }
@@ -77,10 +77,10 @@ def test_a_stopped_sweep_goes_on(swept):
     (output / "class" / "scores.json").write_text("{ half")
     again = sweep_prompts(output, names=("empty", "single", "class"), overrides=SMALL, seed=3)
     assert learned.stat().st_mtime_ns == before
-    assert [row["pck"] for row in again["results"]] == [row["pck"] for row in report["results"][:3]]
+    assert [row.pck for row in again.results] == [row.pck for row in report.results[:3]]
     other = sweep_prompts(output, names=("single",), overrides=SMALL, seed=4)
     assert learned.stat().st_mtime_ns != before
-    assert other["results"][0]["prompt_config"]["seed"] == 4
+    assert other.results[0].extra["prompt_config"]["seed"] == 4
 
 
 def test_on_the_command_line(tmp_path):
@@ -92,4 +92,4 @@ def test_on_the_command_line(tmp_path):
     assert "not numbers of Stable Diffusion" in result.stdout
     assert json.loads((tmp_path / "s" / "report.json").read_text())["split"] == "test"
     wrong = CliRunner().invoke(app, ["sweep", "prompts", "--only", "cmp"])
-    assert "did you mean 'mini-cpm'" in str(wrong.exception)
+    assert "did you mean 'cpm'" in str(wrong.exception)

@@ -1,1 +1,1 @@
-"""The parts of mini's training: words, autoencoder, grounding."""
+"""Modules of the training of `mini`: captions, autoencoder, grounding loss."""

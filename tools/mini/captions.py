@@ -1,4 +1,4 @@
-"""Captions for training `mini`, and where in them the words stand that the grounding loss points at."""
+"""Captions for the training of `mini`, and the target tokens of its grounding loss."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ COMMON_WORDS = (
     "left", "right", "object", "thing", "one",
 )  # fmt: skip
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-SLOTS = 77
+MAX_LENGTH = 77
+"""Number of tokens of a caption with BOS, EOS and padding."""
 
 
 def vocabulary() -> list[str]:
-    """Every word of every caption, sorted."""
+    """Return all words of captions in alphabetical order."""
     words = set(COMMON_WORDS) | set(PALETTE) | set(ANATOMIES)
     for category in ANATOMIES:
         words |= set(part_words(category))
@@ -29,10 +30,10 @@ def vocabulary() -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which each word of the captions is one token and any other text still splits into bytes.
+    """Return a CLIP tokenizer in which each word of the captions is one token and other text is split into bytes.
 
-    Merges are added one word after the other: what a word still falls into gets merged, at the lowest priority so
-    far, which leaves the words before it as they were.
+    Merges are added word by word, each with a lower priority than all before it, so that the tokens of earlier words do
+    not change.
     """
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = [chr(code) for code in visible] + [chr(256 + i) for i in range(256 - len(visible))]
@@ -44,11 +45,11 @@ def build_tokenizer() -> CLIPTokenizer:
             pieces = _split(word, merges)
     tokens = letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges]
     vocab = {token: index for index, token in enumerate(dict.fromkeys([*tokens, *SPECIAL]))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=SLOTS)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
 
 
 def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """The pieces of one word under byte-pair merges in order of priority."""
+    """Return the pieces of a word under byte-pair merges, given in order of priority."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while True:
@@ -61,11 +62,11 @@ def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a caption may say about one training photo."""
+    """What a caption may mention of one training photo."""
 
     category: str
     part_words: tuple[str, ...]
-    part_colours: tuple[str, ...]
+    part_colors: tuple[str, ...]
     background: str
     facing: str | None
 
@@ -75,10 +76,16 @@ _UNNAMED = 0.5
 
 
 def write_caption(labels: Labels, rng: np.random.Generator, *, absent_words: float = 0.0) -> str:
-    """12 % empty, 23 % the plain template, the rest with parts and, each at times, colours, direction, background.
+    """Write a random caption of a photo.
 
-    With probability `absent_words` a caption with parts also mentions parts of other categories, as captions of the web
-    mention what is not in the picture, and half of those do not name the category.
+    12 % of the captions are empty, 23 % are the plain template, and the others name parts, some also colors, the
+    direction and the background.
+
+    Args:
+        labels: what may be mentioned.
+        rng: random generator.
+        absent_words: probability that a caption with parts also names parts of other categories, as captions from the
+            web mention things that are not in the picture; half of these do not name the category.
     """
     draw = rng.random()
     if draw < 0.12:
@@ -87,19 +94,19 @@ def write_caption(labels: Labels, rng: np.random.Generator, *, absent_words: flo
     caption = f"a {kind} of a {labels.category}"
     if draw >= 0.35 and rng.random() < absent_words:
         others = [word for word in ALL_PART_WORDS if word not in labels.part_words]
-        mentioned = [word for word in labels.part_words if rng.random() < 0.85]
-        mentioned += list(rng.choice(others, size=int(rng.integers(1, len(others) + 1)), replace=False))
-        rng.shuffle(mentioned)
-        return ("a photo of an object" if rng.random() < _UNNAMED else caption) + " with " + ", ".join(mentioned)
+        words = [word for word in labels.part_words if rng.random() < 0.85]
+        words += list(rng.choice(others, size=int(rng.integers(1, len(others) + 1)), replace=False))
+        rng.shuffle(words)
+        return ("a photo of an object" if rng.random() < _UNNAMED else caption) + " with " + ", ".join(words)
     if draw < 0.35:
         return caption
     if labels.facing and rng.random() < 0.3:
         caption += f" facing {labels.facing}"
-    kept = [i for i in range(len(labels.part_words)) if rng.random() < 0.85]
-    if kept:
-        coloured = rng.random() < 0.5
-        rng.shuffle(kept)
-        named = [(f"{labels.part_colours[i]} " if coloured else "") + labels.part_words[i] for i in kept]
+    mentioned = [i for i in range(len(labels.part_words)) if rng.random() < 0.85]
+    if mentioned:
+        with_colors = rng.random() < 0.5
+        rng.shuffle(mentioned)
+        named = [(f"{labels.part_colors[i]} " if with_colors else "") + labels.part_words[i] for i in mentioned]
         caption += " with " + ", ".join(named)
     if rng.random() < 0.3:
         caption += f" on a {labels.background} background"
@@ -114,20 +121,20 @@ def target_tokens(
     *,
     category_grounding: float,
 ) -> torch.Tensor:
-    """Which text slot each place of the photo belongs to.
+    """Compute the token that each cell of a photo should attend to.
 
-    A place of a part whose word stands in the caption belongs to that word; all other places belong to none, but see
-    `category_grounding`.
+    A cell of a part whose word is in the caption belongs to that word. The other cells of the object belong to the
+    category's word to the degree `category_grounding`, if it is in the caption. All other cells belong to no token.
 
     Args:
-        input_ids: (B, 77).
-        labels: B of them.
-        coverage: (B, K, h, w), the share of each cell that part k covers.
+        input_ids: (B, 77) token ids.
+        labels: of B photos.
+        coverage: (B, K, h, w), the fraction of each cell that part k covers.
         word_ids: token id of each word.
-        category_grounding: share to which the object's other places belong to the category's word, if it stands there.
+        category_grounding: weight of the category's word, in [0, 1].
 
     Returns:
-        (B, 77, h, w), at most 1 summed over slots.
+        (B, 77, h, w), non-negative, with a sum of at most 1 over tokens.
     """
     targets = coverage.new_zeros(len(labels), input_ids.shape[1], *coverage.shape[2:])
     for row, (ids, label) in enumerate(zip(input_ids.tolist(), labels, strict=True)):

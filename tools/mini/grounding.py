@@ -1,6 +1,6 @@
-"""The grounding loss: cross-attention of a named part's places is pushed to that part's word.
+"""Grounding loss, which trains the cross-attention of a part's cells to attend to the part's word.
 
-It works through attention processors used in training only, so that the saved model is plain diffusers.
+Attention is recorded by attention processors that are used in training only, so the saved model is plain diffusers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from torch.nn import functional as F
 
 @dataclass
 class AttentionRecord:
-    """Head-averaged cross-attention (B, query places, 77) of every layer of the last forward pass."""
+    """Head-averaged cross-attention (B, queries, 77) of every layer of the last forward pass."""
 
     maps: list[Tensor] = field(default_factory=list)
 
 
 class RecordingProcessor:
-    """Attention computed in full, so that its probabilities can be kept."""
+    """Attention processor that computes the probabilities explicitly and records them.
+
+    Args:
+        record: where the probabilities are appended.
+    """
 
     def __init__(self, record: AttentionRecord) -> None:
         self.record = record
@@ -30,7 +34,7 @@ class RecordingProcessor:
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None
     ) -> Tensor:
-        """Attend, and append the head-averaged probabilities to the record."""
+        """Compute attention and append the head-averaged probabilities to the record."""
         query, key, value = (
             projection(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for projection, states in (
@@ -44,7 +48,7 @@ class RecordingProcessor:
 
 
 def record_cross_attention(unet: UNet2DConditionModel) -> AttentionRecord:
-    """Put recording processors on every cross-attention (`attn2`) of a UNet."""
+    """Install recording processors on all cross-attention layers (`attn2`) of a UNet and return their record."""
     record = AttentionRecord()
     for name, module in unet.named_modules():
         if name.endswith("attn2"):
@@ -53,23 +57,23 @@ def record_cross_attention(unet: UNet2DConditionModel) -> AttentionRecord:
 
 
 def grounding_loss(record: AttentionRecord, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """-log attention of the right word at the places that have one, averaged over places and layers.
+    """Compute the mean of -log attention to the target token over cells that have one, and over layers.
 
     Args:
-        record: from this forward pass.
-        targets: (B, 77, h, w), the finest grid; coarser layers pool it.
-        weights: (B,), zero for the noisy steps that are left out.
+        record: attention of this forward pass.
+        targets: (B, 77, h, w) of the finest grid, from `target_tokens`; pooled for coarser layers.
+        weights: (B,), zero for timesteps that are too noisy.
 
     Returns:
-        The loss, and the share of places whose largest attention (BOS aside) is on the right word.
+        The loss, and the fraction of cells whose largest attention (without BOS) is at the target token.
     """
     losses, hits = [], []
     for attention in record.maps:
         side = round(attention.shape[1] ** 0.5)
-        wanted = F.adaptive_avg_pool2d(targets, side).flatten(2).transpose(1, 2) * weights[:, None, None]
-        total = wanted.sum().clamp_min(1.0)
-        losses.append(-(wanted * attention.clamp_min(1e-6).log()).sum() / total)
+        target = F.adaptive_avg_pool2d(targets, side).flatten(2).transpose(1, 2) * weights[:, None, None]
+        total = target.sum().clamp_min(1.0)
+        losses.append(-(target * attention.clamp_min(1e-6).log()).sum() / total)
         with torch.no_grad():
-            best = attention[..., 1:].argmax(-1) == wanted[..., 1:].argmax(-1)
-            hits.append((best * wanted.sum(-1)).sum() / total)
+            best = attention[..., 1:].argmax(-1) == target[..., 1:].argmax(-1)
+            hits.append((best * target.sum(-1)).sum() / total)
     return torch.stack(losses).mean(), torch.stack(hits).mean()

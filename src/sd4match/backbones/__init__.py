@@ -1,1 +1,5 @@
-"""Photo -> latents -> feature map."""
+"""Backbones, image encoders, preprocessing, and known pretrained models."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,167 +1,198 @@
-"""Decorators that encode a photo once: a backbone around a backbone, an image encoder around an image encoder."""
+"""Wrappers that encode each photo once: around a backbone, and around an image encoder."""
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sd4match.errors import SD4MatchError
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, EncodesByWeights, ImageEncoder, TextEncoder
+from sd4match.interfaces import Backbone as Backbone
+from sd4match.interfaces import ImageEncoder as ImageEncoder
 from sd4match.io.cache import Cache
-from sd4match.structures.images import Photo, View, Views
-from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
-from sd4match.structures.tensors import FeatureMap, ImageFeatures, Latents, PromptEmbedding, Sampling
+from sd4match.structures.images import Photo
+from sd4match.structures.images import View as View
+from sd4match.structures.images import Views as Views
+from sd4match.structures.tensors import Encoded as Encoded
+from sd4match.structures.tensors import FeatureMap as FeatureMap
+from sd4match.structures.tensors import ImageFeatures as ImageFeatures
+from sd4match.structures.tensors import PromptEmbedding
+from sd4match.structures.tensors import Sampling as Sampling
+
+_FORMAT = 2
+"""Version of the entries on disk; entries of other versions are not read."""
+
+Tensors = Mapping[str, Tensor]
 
 
 class CacheWarning(UserWarning):
-    """What is computed cannot be kept on disk; no number changes."""
+    """Computed tensors cannot be written to the cache on disk; no number changes."""
 
 
-class _Kept:
-    """What an encoder gave for the photos it has seen: in memory up to `max_bytes`, and on disk if there is a cache.
+class _EncodedPhotos:
+    """Tensors computed for each photo: in memory up to `max_bytes`, and on disk if there is a cache.
 
-    A photo is known by the digest of its view. Each is encoded by itself, so that what it gives does not depend on what
-    else is in its batch, nor on what is kept already.
+    A photo is identified by the digest of its view. Each photo is encoded in a batch of its own, so that its tensors
+    depend neither on the rest of the batch nor on what is cached already.
     """
 
-    def __init__(self, sort: str, encoder: object, *, max_bytes: int, cache: Cache | None) -> None:
-        self.sort = sort
+    def __init__(self, folder: str, encoder: Backbone | ImageEncoder, *, max_bytes: int, cache: Cache | None) -> None:
+        self.folder = folder
         self.encoder = encoder
         self.max_bytes = max_bytes
         self.cache = cache
         self._may_write = True
-        self._rows: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
+        self._entries: OrderedDict[str, Tensors] = OrderedDict()
         self._bytes = 0
 
-    def rows(self, views: Views, compute: Callable[[Views], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `compute` gives for all views, computed for those that are not kept."""
-        names = [view.digest for view in views.views]
-        found: dict[str, tuple[Tensor, ...]] = {}
-        for row, name in enumerate(names):
-            if name not in found:
-                found[name] = self._rows.get(name) or self._from_disk(name, views, row, compute)
-                self._remember(name, found[name])
-        return tuple(torch.stack(parts) for parts in zip(*(found[name] for name in names), strict=True))
+    def tensors(self, views: Views, compute: Callable[[Views], Tensors]) -> dict[str, Tensor]:
+        """Return the tensors of all views, by name, and compute those that are not cached.
 
-    def _from_disk(
-        self, name: str, views: Views, row: int, compute: Callable[[Views], tuple[Tensor, ...]]
-    ) -> tuple[Tensor, ...]:
+        Args:
+            views: B photos.
+            compute: encodes a batch; the first dimension of each tensor is the batch.
+        """
+        digests = [view.digest for view in views.views]
+        entries: dict[str, Tensors] = {}
+        for row, name in enumerate(digests):
+            if name not in entries:
+                entry = self._entries.get(name)
+                entries[name] = self._from_disk(name, views[[row]], compute) if entry is None else entry
+                self._remember(name, entries[name])
+        rows = [entries[name] for name in digests]
+        return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+    def _from_disk(self, name: str, view: Views, compute: Callable[[Views], Tensors]) -> Tensors:
+        """Read the tensors of one photo from disk, or compute and write them."""
         cache, origin = self.cache, self._origin
-        key = f"{self.sort}/{digest(origin, name)}"
+        key = f"{self.folder}/{digest(origin, name)}"
         entry = cache.get(key) if cache is not None and origin is not None else None
         if entry is not None:
-            return tuple(part for _, part in sorted(entry[0].items()))
-        fresh = tuple(part[0].cpu() for part in compute(views[[row]]))
+            return entry[0]
+        computed = {name: tensor[0].cpu() for name, tensor in compute(view).items()}
         if cache is None:
-            return fresh
+            return computed
         try:
             if origin is not None and self._may_write:
-                cache.put(key, {f"{number:03d}": part for number, part in enumerate(fresh)})
+                cache.put(key, computed)
         except SD4MatchError as error:
             warnings.warn(f"{error}; going on without keeping more on disk", CacheWarning, stacklevel=2)
             self._may_write = False
-        return tuple(cache.kept(part) for part in fresh)
+        return {name: cache.rounded(tensor) for name, tensor in computed.items()}
 
     @cached_property
     def _origin(self) -> str | None:
-        """What decides the numbers besides the view; None if that cannot be told, and so nothing is kept on disk."""
-        if self.cache is None or not isinstance(self.encoder, EncodesByWeights):
+        """Digest of what the numbers depend on besides the view; None if it is not known, so that nothing is written.
+
+        It is computed when it is first read, after the encoder was moved to its device.
+        """
+        weights = self.encoder.weights_digest() if self.cache is not None else None
+        if self.cache is None or weights is None:
             return None
-        weights = self.encoder.weights_digest()
-        if weights is None:
-            return None
-        modules = [part for part in (self.encoder, *vars(self.encoder).values()) if isinstance(part, nn.Module)]
-        devices = {one.device.type for module in modules for one in module.parameters()}
-        return digest(weights, sorted(devices), str(torch.__version__), self.cache.dtype)
+        devices = {tensor.device.type for tensor in (*self.encoder.parameters(), *self.encoder.buffers())}
+        return digest(_FORMAT, weights, sorted(devices), str(torch.__version__), self.cache.dtype)
 
-    def _remember(self, name: str, parts: tuple[Tensor, ...]) -> None:
-        if name not in self._rows:
-            self._rows[name] = parts
-            self._bytes += sum(part.nbytes for part in parts)
-        self._rows.move_to_end(name)
-        while self._bytes > self.max_bytes and len(self._rows) > 1:
-            _, dropped = self._rows.popitem(last=False)
-            self._bytes -= sum(part.nbytes for part in dropped)
+    def _remember(self, name: str, entry: Tensors) -> None:
+        """Store an entry in memory, and drop the least recently used ones beyond `max_bytes`."""
+        if name not in self._entries:
+            self._entries[name] = entry
+            self._bytes += _size(entry)
+        self._entries.move_to_end(name)
+        while self._bytes > self.max_bytes and len(self._entries) > 1:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= _size(dropped)
 
 
-class CachedBackbone(nn.Module):
-    """Keeps the latents of photos it has seen; the VAE costs more than the UNet, and ignores the prompt.
+def _size(entry: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in entry.values())
+
+
+class CachedBackbone(Backbone):
+    """Backbone that encodes each photo once. The VAE costs more than the UNet and does not depend on the prompt.
 
     Args:
-        backbone: any. On disk it is kept only if it can say by which weights it encodes (`EncodesByWeights`).
-        max_bytes: of latents in memory.
-        cache: on disk, shared with other processes and later runs; None: in memory alone.
+        backbone: any. Photos are cached on disk only if it has a `weights_digest`.
+        max_bytes: size of the encoded photos in memory.
+        cache: on disk, shared with other processes and later runs; None: in memory only.
     """
 
     def __init__(self, backbone: Backbone, *, max_bytes: int = 1 << 30, cache: Cache | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        self.spec: FeatureSpec = backbone.spec
-        self.text: TextEncoder | None = backbone.text
-        self.fingerprint: str = backbone.fingerprint
+        self.spec = backbone.spec
+        self.text_encoder = backbone.text_encoder
+        self.fingerprint = backbone.fingerprint
         self.cache = cache
-        self._kept = _Kept("latents", backbone, max_bytes=max_bytes, cache=cache)
+        self._photos = _EncodedPhotos("encoded", backbone, max_bytes=max_bytes, cache=cache)
 
     def prepare(self, photo: Photo) -> View:
-        """As the inner backbone."""
+        """Preprocess a photo for the inner backbone."""
         return self.backbone.prepare(photo)
 
-    def encode(self, views: Views) -> Latents:
-        """Encode the photos that are not kept, take the others from memory or disk."""
-        kept = iter(self._kept.rows(views, lambda missing: _moments(self.backbone.encode(missing))))
-        return _latents(views, kept)
+    def encode(self, views: Views) -> Encoded:
+        """Encode the photos that are not cached, and read the others from memory or disk."""
+        tensors = self._photos.tensors(views, lambda missing: self.backbone.encode(missing).tensors)
+        return Encoded(tensors, views.frames, views.keys)
 
-    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """As the inner backbone."""
-        return self.backbone.extract(latents, prompt, sampling)
+    def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Compute the feature maps with the inner backbone."""
+        return self.backbone.extract(encoded, prompt, sampling)
 
-
-def _moments(latents: Latents) -> tuple[Tensor, ...]:
-    """Mean and log-variance of every part."""
-    return (latents.mean, latents.log_variance, *(part for other in latents.others for part in _moments(other)))
-
-
-def _latents(views: Views, kept: Iterator[Tensor]) -> Latents:
-    """The way back."""
-    mean, log_variance = next(kept), next(kept)
-    return Latents(mean, log_variance, views.frames, views.keys, tuple(_latents(other, kept) for other in views.others))
+    def weights_digest(self) -> str | None:
+        """Return the digest of the inner backbone."""
+        return self.backbone.weights_digest()
 
 
 def cached(backbone: Backbone, cache: Cache | None = None) -> CachedBackbone:
-    """The backbone itself if it keeps latents already, or one around it that does."""
+    """Wrap a backbone so that it encodes each photo once; return it as it is if it is wrapped already."""
     return backbone if isinstance(backbone, CachedBackbone) else CachedBackbone(backbone, cache=cache)
 
 
-class CachedImageEncoder:
-    """Keeps the features of photos it has seen; see `CachedBackbone`."""
+class CachedImageEncoder(ImageEncoder):
+    """Image encoder that encodes each photo once.
+
+    Args:
+        encoder: any. Features are cached on disk only if it has a `weights_digest`.
+        max_bytes: size of the features in memory.
+        cache: on disk, shared with other processes and later runs; None: in memory only.
+    """
 
     def __init__(self, encoder: ImageEncoder, *, max_bytes: int = 1 << 30, cache: Cache | None = None) -> None:
+        super().__init__()
         self.encoder = encoder
-        self.spec: ImageFeatureSpec = encoder.spec
-        self._kept = _Kept("image-features", encoder, max_bytes=max_bytes, cache=cache)
+        self.spec = encoder.spec
+        self._photos = _EncodedPhotos("image-features", encoder, max_bytes=max_bytes, cache=cache)
 
     def prepare(self, photo: Photo) -> View:
-        """As the inner encoder."""
+        """Preprocess a photo for the inner encoder."""
         return self.encoder.prepare(photo)
 
     def encode(self, views: Views) -> ImageFeatures:
-        """Encode the photos that are not kept, take the others from memory or disk."""
+        """Encode the photos that are not cached, and read the others from memory or disk."""
 
-        def features(missing: Views) -> tuple[Tensor, ...]:
-            fresh = self.encoder.encode(missing)
-            return fresh.local, fresh.pooled
+        def compute(missing: Views) -> Tensors:
+            features = self.encoder.encode(missing)
+            return {"local": features.local, "pooled": features.pooled}
 
-        local, pooled = self._kept.rows(views, features)
-        return ImageFeatures(local, pooled)
+        tensors = self._photos.tensors(views, compute)
+        return ImageFeatures(tensors["local"], tensors["pooled"])
+
+    def weights_digest(self) -> str | None:
+        """Return the digest of the inner encoder."""
+        return self.encoder.weights_digest()
 
 
-def beside(encoder: ImageEncoder, backbone: Backbone) -> CachedImageEncoder:
-    """An image encoder that keeps its features where the backbone keeps its latents."""
+def cached_image_encoder(encoder: ImageEncoder, backbone: Backbone) -> CachedImageEncoder:
+    """Wrap an image encoder so that it encodes each photo once.
+
+    Args:
+        encoder: any.
+        backbone: whose cache on disk is used, if it has one.
+    """
     cache = backbone.cache if isinstance(backbone, CachedBackbone) else None
     return CachedImageEncoder(encoder, cache=cache)

@@ -1,36 +1,102 @@
-"""Configs of backbones and image encoders, and what they declare before weights load."""
+"""Configs of backbones and image encoders, and what they declare before weights load.
+
+Importing this module loads no torch.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from sd4match.backbones.layers import Layers, spec_of
-from sd4match.backbones.pretrained import declared_configs, declared_transformer
+from sd4match.backbones.fusion_spec import fused_spec
+from sd4match.backbones.layers import Layers, stable_diffusion_spec
+from sd4match.backbones.pretrained import declared_configs, declared_transformer, is_known_as_clean
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import ConfigError
-from sd4match.registry import AnyBackbone, ComponentConfig, backbones, image_encoders
-from sd4match.structures.specs import FeatureSpec, fused_spec
+from sd4match.registry import Component, Config, Registry, backbones, image_encoders, register
+from sd4match.structures.specs import FeatureSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from sd4match.backbones.fusion import Fusion
+    from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+    from sd4match.backbones.vision_transformer import VisionTransformerBackbone
+    from sd4match.interfaces import Backbone, ImageEncoder
 
 
-class BackboneConfig(ComponentConfig):
-    """What every backbone's config says before weights load."""
+class BackboneConfig(Component):
+    """Base class of configs of backbones."""
 
-    def spec(self) -> FeatureSpec:
-        """What the backbone will take and give."""
-        raise NotImplementedError
+    registry: ClassVar[Registry] = backbones
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model in reports and prompt files: the kind, or the `weights` of a model that is loaded."""
+        return self.kind
+
+    def spec(self) -> FeatureSpec | None:
+        """Return the shapes that the backbone will have, without loading weights; None (default) if not known."""
+        return None
+
+    def check(self) -> None:
+        """Check the fields against the spec, without loading weights.
+
+        Raises:
+            ConfigError: a field does not fit the model.
+        """
+
+    def build(self, *, device: str | torch.device = "cpu") -> Backbone:
+        """Load the backbone.
+
+        Args:
+            device: of the weights, for example "cpu", "cuda" or "mps".
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define build")
 
 
 class ModelConfig(BackboneConfig):
-    """Of a backbone that is one model."""
+    """Base class of configs of backbones that are one pretrained model."""
 
-    image_size: int | None = Field(None, ge=1, description="side of its image; None: what the model was trained on")
+    weights: str
+    image_size: int | None = Field(
+        None, ge=1, description="side of the model's image in pixels; None: what the model was trained on"
+    )
+    frame: Literal["squash", "pad"] = Field(
+        "squash", description="squash photos to the model's square, or scale the longer side and pad with black"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="of weights and arithmetic; feature maps are float32"
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The weights."""
+        return self.weights
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes that the model declares in its JSON files."""
+        raise NotImplementedError(f"{type(self).__name__} does not define spec")
+
+    def check(self) -> None:
+        """Check that there is such a model and layer, and that the image size fits.
+
+        Raises:
+            ConfigError: the image size is not a multiple of what the model needs.
+            CheckpointError: there is no such model or layer.
+        """
+        spec = self.spec()
+        if self.image_size is not None and self.image_size % spec.size_multiple:
+            raise ConfigError(
+                f"backbone.image_size = {self.image_size} does not fit backbone ({spec.architecture}): "
+                f"it must be a multiple of {spec.size_multiple}"
+            )
 
 
-@backbones.register
+@register
 class StableDiffusionConfig(ModelConfig):
-    """Features of a frozen Stable Diffusion (or anything of the same diffusers classes)."""
+    """Features of a frozen Stable Diffusion, or of any model of the same diffusers classes."""
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
     weights: str = Field(
@@ -39,119 +105,221 @@ class StableDiffusionConfig(ModelConfig):
     layers: Layers = Field(
         1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
     )
-    cells: int | None = Field(None, ge=1, description="side of the map; None: that of the finest layer")
-    variant: str | None = Field(None, description='of the weight files, for example "fp16"; None: whichever is there')
+    cells: int | None = Field(None, ge=1, description="side of the feature map; None: that of the finest layer")
+    variant: str | None = Field(None, description='of the weight files, for example "fp16"; None: the one that exists')
     clean: bool | None = Field(
-        None, description="no noise and no timestep (CleanDIFT); None: if the name of the weights says so"
+        None, description="no noise and no timestep (CleanDIFT); None: as is known of the model, otherwise false"
     )
-    frame: Literal["squash", "pad"] = Field(
-        "squash", description="squash photos to the model's square, or scale the longer side and pad with black"
-    )
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     passes_at_once: int = Field(
-        8, ge=1, description="images x ensemble members that the UNet takes at once: more are faster and take memory"
+        8, ge=1, description="images x ensemble members per pass of the UNet; larger values are faster and take memory"
     )
     channels_last: bool = Field(
-        False, description="weights in the order in which some devices convolve faster; the same numbers to rounding"
+        False, description="memory format in which some devices convolve faster; the same numbers up to rounding"
     )
     gradient_checkpointing: bool = Field(
-        False, description="compute the UNet's blocks again in the backward pass, for less memory; the same numbers"
+        False, description="recompute the UNet's blocks in the backward pass to save memory; the same numbers"
     )
-    implementation = "sd4match.backbones.stable_diffusion:StableDiffusionBackbone.from_folder"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_layer(cls, fields: Any) -> Any:
-        """`layer` is another name of `layers`, and wins."""
-        if isinstance(fields, dict) and "layer" in fields:
-            return {**{k: v for k, v in fields.items() if k != "layer"}, "layers": fields["layer"]}
-        return fields
+    @property
+    def is_clean(self) -> bool:
+        """Whether the UNet takes latents without noise: `clean` if it is set, else what is known of the model."""
+        return is_known_as_clean(self.weights) if self.clean is None else self.clean
 
     def spec(self) -> FeatureSpec:
-        """Read from the model's JSON files, or from what is known of its name; loads no weights.
+        """Return the shapes that the model declares in its JSON files, or that are known of its name.
 
         Raises:
-            CheckpointError: there is no such model, or it is of another layout.
+            CheckpointError: there is no such model or layer, or the model has another layout.
         """
         configs, where = declared_configs(self.weights)
-        return spec_of(
+        return stable_diffusion_spec(
             configs, where=where, layers=self.layers, frame=self.frame, dtype=self.dtype, image_size=self.image_size,
             cells=self.cells,
         )  # fmt: skip
 
+    def build(self, *, device: str | torch.device = "cpu") -> StableDiffusionBackbone:
+        """Load the model: the encoder of the VAE, the text encoder, and the UNet up to the last layer that is read.
 
-@backbones.register
+        Args:
+            device: of the weights.
+
+        Raises:
+            CheckpointError: the model is not found, incomplete or damaged.
+        """
+        from sd4match.backbones.stable_diffusion import load_stable_diffusion
+
+        return load_stable_diffusion(self, device=device)
+
+
+@register
 class VisionTransformerConfig(ModelConfig):
     """Patch features of DINO or DINOv2; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
     weights: str = Field("dinov2-base", description="a known name, a transformers folder, or a hub id")
     layer: int | None = Field(None, ge=0, description="block; None: the last")
-    facet: Literal["token", "key"] = Field("token", description="a block's output, or the keys of its attention")
-    frame: Literal["squash", "pad"] = "squash"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    implementation = "sd4match.backbones.vision_transformer:VisionTransformerBackbone.from_folder"
+    facet: Literal["token", "key"] = Field("token", description="the block's output, or the keys of its attention")
 
     def spec(self) -> FeatureSpec:
-        """Read from the model's JSON file, or from what is known of its name; loads no weights."""
+        """Return the shapes that the model declares in its JSON file, or that are known of its name.
+
+        Raises:
+            CheckpointError: there is no such model or layer, or the model has another layout.
+        """
         config = declared_transformer(self.weights)
         return transformer_spec(config, where=self.weights, layer=self.layer, frame=self.frame, dtype=self.dtype)
 
+    def build(self, *, device: str | torch.device = "cpu") -> VisionTransformerBackbone:
+        """Load the model up to the block that is read.
 
-@backbones.register
-class FusionConfig(BackboneConfig):
+        Args:
+            device: of the weights.
+
+        Raises:
+            CheckpointError: the model is not found, damaged, or not a vision transformer.
+        """
+        from sd4match.backbones.vision_transformer import load_vision_transformer
+
+        return load_vision_transformer(self, device=device)
+
+
+class FusionOptions(Config):
+    """How the maps of several backbones are combined."""
+
+    weights: tuple[float, ...] | None = Field(None, description="factor of each backbone's map; None: all 1")
+    normalize: bool = Field(
+        True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
+    )
+
+
+FusedBackbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(backbones.parse)]
+"""Field that holds the config of a backbone that can be checked before it is built."""
+
+
+@register
+class FusionConfig(FusionOptions, BackboneConfig):
     """Several backbones as one, for example Stable Diffusion and DINOv2."""
 
     kind: Literal["fusion"] = "fusion"
-    parts: tuple[AnyBackbone, ...] = Field(min_length=2, description="the first one's grid is that of the map")
-    weights: tuple[float, ...] | None = Field(None, description="of each part; None: all 1")
-    normalize: bool = Field(True, description="each part's map, over its channels; False leaves it to a pair transform")
-    implementation = "sd4match.backbones.fusion:Fusion.from_configs"
+    backbones: tuple[FusedBackbone, ...] = Field(
+        min_length=2, description="the feature map lies on the grid of the first one"
+    )
 
     @model_validator(mode="after")
     def _weight_for_each(self) -> FusionConfig:
-        if self.weights is not None and len(self.weights) != len(self.parts):
-            raise ValueError(f"weights must be one for each of the {len(self.parts)} parts, not {len(self.weights)}")
+        if self.weights is not None and len(self.weights) != len(self.backbones):
+            raise ValueError(
+                f"weights must be one for each of the {len(self.backbones)} backbones, not {len(self.weights)}"
+            )
         return self
 
     def spec(self) -> FeatureSpec:
-        """Of all parts together.
+        """Return the shapes of all backbones together.
 
         Raises:
-            ConfigError: two parts take a prompt, or a part does not declare what it gives.
+            ConfigError: two backbones take a prompt, or one does not declare its shapes.
         """
         specs = []
-        for part in self.parts:
-            declare = getattr(part, "spec", None)
-            if declare is None:
-                raise ConfigError(f"backbone {part.kind!r} does not declare what it gives, and so cannot be fused")
-            specs.append(declare())
+        for backbone in self.backbones:
+            spec = backbone.spec()
+            if spec is None:
+                raise ConfigError(f"backbone {backbone.kind!r} does not declare its shapes, and so cannot be fused")
+            specs.append(spec)
         return fused_spec(specs)
 
+    def check(self) -> None:
+        """Check each backbone and that they fit together."""
+        for backbone in self.backbones:
+            backbone.check()
+        self.spec()
 
-@image_encoders.register
-class Dinov2Config(ComponentConfig):
-    """DINOv2, as CPM looks at photos."""
+    def build(self, *, device: str | torch.device = "cpu") -> Fusion:
+        """Load all backbones.
+
+        Args:
+            device: of the weights.
+        """
+        from sd4match.backbones.fusion import Fusion
+
+        return Fusion(self, backbones=[backbone.build(device=device) for backbone in self.backbones])
+
+
+class ImageEncoderConfig(Component):
+    """Base class of configs of image encoders."""
+
+    registry: ClassVar[Registry] = image_encoders
+
+    def build(self, *, backbone: Backbone) -> ImageEncoder:
+        """Load the image encoder.
+
+        Args:
+            backbone: whose device, and cache on disk if it has one, the encoder shares.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define build")
+
+
+@register
+class Dinov2Config(ImageEncoderConfig):
+    """DINOv2, the image encoder of CPM."""
 
     kind: Literal["dinov2"] = "dinov2"
     weights: str = Field("facebook/dinov2-base", description="a transformers folder, or its name on the hub")
-    implementation = "sd4match.backbones.image_encoders:load_dinov2"
+
+    def build(self, *, backbone: Backbone) -> ImageEncoder:
+        """Load DINOv2.
+
+        Args:
+            backbone: whose device, and cache on disk if it has one, the encoder shares.
+
+        Raises:
+            CheckpointError: the model is not found, or is not a DINOv2.
+        """
+        from sd4match.backbones.cached import cached_image_encoder
+        from sd4match.backbones.image_encoders import load_dinov2
+
+        return cached_image_encoder(load_dinov2(self, device=backbone.device), backbone)
 
 
-@image_encoders.register
-class ClipConfig(ComponentConfig):
-    """CLIP's image tower, as the implicit captioner looks at photos."""
+@register
+class ClipConfig(ImageEncoderConfig):
+    """Image tower of CLIP, the image encoder of the implicit captioner."""
 
     kind: Literal["clip"] = "clip"
     weights: str = Field("openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub")
-    implementation = "sd4match.backbones.image_encoders:load_clip"
+
+    def build(self, *, backbone: Backbone) -> ImageEncoder:
+        """Load CLIP's image tower.
+
+        Args:
+            backbone: whose device, and cache on disk if it has one, the encoder shares.
+
+        Raises:
+            CheckpointError: the model is not found, or is not a CLIP.
+        """
+        from sd4match.backbones.cached import cached_image_encoder
+        from sd4match.backbones.image_encoders import load_clip
+
+        return cached_image_encoder(load_clip(self, device=backbone.device), backbone)
 
 
-@image_encoders.register
-class BackboneEncoderConfig(ComponentConfig):
-    """The backbone itself, under the empty prompt."""
+@register
+class BackboneEncoderConfig(ImageEncoderConfig):
+    """The backbone itself under the empty prompt, as an image encoder."""
 
     kind: Literal["backbone"] = "backbone"
-    side: int = Field(8, ge=1, description="patches a side, pooled from the feature map")
-    timestep: int = Field(50, ge=0, lt=1000)
-    implementation = "sd4match.backbones.image_encoders:load_backbone_encoder"
+    side: int = Field(8, ge=1, description="patches per side, pooled from the feature map")
+    timestep: int = Field(50, ge=0, lt=1000, description="timestep of the extraction")
+
+    def build(self, *, backbone: Backbone) -> ImageEncoder:
+        """Return an image encoder around the backbone.
+
+        Args:
+            backbone: whose features are pooled; it must take a prompt.
+
+        Raises:
+            InputError: the backbone takes no prompt.
+        """
+        from sd4match.backbones.cached import cached_image_encoder
+        from sd4match.backbones.image_encoders import BackboneEncoder
+
+        return cached_image_encoder(BackboneEncoder(self, backbone=backbone), backbone)

@@ -1,107 +1,160 @@
-"""Several backbones as one: their maps, each normalised, weighted, and laid on the first one's grid."""
+"""Fusion of several backbones: their maps, normalized and weighted, on the grid of the first one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sd4match import geometry, registry
-from sd4match.errors import ConfigError
+from sd4match.backbones.config import FusionOptions
+from sd4match.backbones.fusion_spec import fused_spec
+from sd4match.errors import ConfigError, InputError
+from sd4match.geometry import ImageFrame
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, EncodesByWeights, TextEncoder
-from sd4match.registry import ComponentConfig
+from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
-from sd4match.structures.specs import FeatureSpec, fused_spec
-from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
+from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
 
-class Fusion(nn.Module):
-    """The reference's SD+DINO, for any backbones.
+@dataclass(frozen=True, eq=False)
+class _FusedView(View):
+    """View of the first backbone, with the views of all backbones."""
 
-    Each map is L2-normalised over its channels. Maps after the first are read at the photo pixels where the first one's
-    cells lie (a squashed and a padded view of a photo do not share a grid), multiplied by their weight, concatenated.
-    At most one of the parts takes a prompt.
+    views: tuple[View, ...] = ()
 
-    Convention: outside a part's view its outermost cells are taken.
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that any of the backbones sees of the photo."""
+        return digest(*(view.digest for view in self.views))
+
+
+class Fusion(Backbone):
+    """Several backbones as one, as SD+DINO fuses two.
+
+    Each map is L2-normalized over its channels. Maps after the first are read at the photo pixels of the first map's
+    cells (a squashed and a padded view of a photo do not share a grid), multiplied by their weights and concatenated.
+    At most one of the backbones takes a prompt.
+
+    Convention: outside a backbone's view, its outermost cells are read.
+
+    Args:
+        config: weights and normalization; weights of 1 and normalized maps if not given.
+        backbones: two or more; the feature map lies on the grid of the first one.
+
+    Raises:
+        ConfigError: there are fewer than two backbones, another number of weights, or two backbones with a prompt.
     """
 
-    def __init__(
-        self, parts: Sequence[Backbone], weights: Sequence[float] | None = None, *, normalize: bool = True
-    ) -> None:
+    def __init__(self, config: FusionOptions | None = None, *, backbones: Sequence[Backbone]) -> None:
         super().__init__()
-        self.normalize = normalize
-        self.parts = tuple(parts)
-        self.weights = tuple(weights) if weights is not None else (1.0,) * len(self.parts)
-        if len(self.parts) < 2 or len(self.weights) != len(self.parts):
-            raise ConfigError(f"a fusion has two parts or more, and a weight for each, not {len(self.weights)} weights")
-        self.modules_of_parts = nn.ModuleList(part for part in self.parts if isinstance(part, nn.Module))
-        self.spec: FeatureSpec = fused_spec([part.spec for part in self.parts])
-        self.text: TextEncoder | None = next((part.text for part in self.parts if part.text is not None), None)
-        names = [part.fingerprint for part in self.parts]
+        self.config = config or FusionOptions()
+        weights = self.config.weights
+        self.weights = (1.0,) * len(backbones) if weights is None else weights
+        if len(backbones) < 2 or len(self.weights) != len(backbones):
+            raise ConfigError(
+                f"a fusion has two backbones or more, and a weight for each, not {len(self.weights)} weights"
+            )
+        self.backbones = nn.ModuleList(backbones)
+        self.spec = fused_spec([backbone.spec for backbone in backbones])
+        encoders = (backbone.text_encoder for backbone in backbones)
+        self.text_encoder = next((encoder for encoder in encoders if encoder is not None), None)
+        names = [backbone.fingerprint for backbone in backbones]
         self.fingerprint = "unknown" if "unknown" in names else " ".join(names)
 
-    @classmethod
-    def from_configs(
-        cls,
-        parts: Sequence[ComponentConfig],
-        weights: Sequence[float] | None = None,
-        *,
-        normalize: bool = True,
-        device: str = "cpu",
-    ) -> Fusion:
-        """Build each part.
+    def prepare(self, photo: Photo) -> View:
+        """Preprocess a photo for every backbone; the frame is that of the first one."""
+        views = tuple(backbone.prepare(photo) for backbone in self._all())
+        return _FusedView(views[0].pixels, views[0].frame, views[0].key, views)
+
+    def encode(self, views: Views) -> Encoded:
+        """Encode the photos with every backbone.
+
+        Returns:
+            Tensors "0.NAME", "1.NAME", ... of the backbones, and "frame.1", ...: the frames of all but the first one.
 
         Raises:
-            ConfigError: fewer than two parts, another number of weights, or two parts with a prompt.
+            InputError: the views were not prepared by a fusion of as many backbones.
         """
-        return cls([registry.backbones.build(part, device=device) for part in parts], weights, normalize=normalize)
+        tensors: dict[str, Tensor] = {}
+        for index, (backbone, own) in enumerate(zip(self._all(), self._split(views), strict=True)):
+            encoded = backbone.encode(own)
+            tensors |= {f"{index}.{name}": tensor for name, tensor in encoded.tensors.items()}
+            if index > 0:
+                tensors[f"frame.{index}"] = _pack_frames(encoded.frames)
+        return Encoded(tensors, views.frames, views.keys)
+
+    def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Compute the maps of every backbone and fuse them on the grid of the first one.
+
+        Args:
+            encoded: B photos.
+            prompt: for the backbone that takes one.
+            sampling: for every backbone.
+        """
+        maps = []
+        for index, backbone in enumerate(self._all()):
+            own_prompt = prompt if backbone.spec.prompt_width is not None else None
+            maps.append(backbone.extract(_encoded_of(index, encoded), own_prompt, sampling))
+        first = maps[0].values
+        values = [first, *(_resample(features, maps[0]).to(first) for features in maps[1:])]
+        if self.config.normalize:
+            values = [F.normalize(features, dim=1) for features in values]
+        weighted = [weight * features for weight, features in zip(self.weights, values, strict=True)]
+        groups = [size for features in maps for size in (features.groups or (features.values.shape[1],))]
+        return FeatureMap(torch.cat(weighted, dim=1), maps[0].grid, tuple(groups))
 
     def weights_digest(self) -> str | None:
-        """Of all parts; None if one cannot tell."""
-        names = [part.weights_digest() if isinstance(part, EncodesByWeights) else None for part in self.parts]
-        return None if None in names else digest(*names)
+        """Return a digest of those of all backbones; None if one of them is not known."""
+        digests = [backbone.weights_digest() for backbone in self._all()]
+        return None if None in digests else digest(*digests)
 
-    def prepare(self, photo: Photo) -> View:
-        """Every part's view; the first one's frame is that of the map."""
-        first, *others = (part.prepare(photo) for part in self.parts)
-        return replace(first, others=tuple(others))
+    def _all(self) -> Iterable[Backbone]:
+        return cast(Iterable[Backbone], self.backbones)
 
-    def encode(self, views: Views) -> Latents:
-        """Every part's latents."""
-        first, *others = (part.encode(view) for part, view in zip(self.parts, (views, *views.others), strict=True))
-        return replace(first, others=tuple(others))
-
-    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Every part's map, on the first one's grid."""
-        maps = [
-            part.extract(own, prompt if part.spec.prompt_width is not None else None, sampling)
-            for part, own in zip(self.parts, (latents, *latents.others), strict=True)
-        ]
-        first = maps[0].values
-        laid = [first, *(_warped(one, maps[0]).to(first) for one in maps[1:])]
-        scaled = [F.normalize(one, dim=1) if self.normalize else one for one in laid]
-        values = [weight * one for weight, one in zip(self.weights, scaled, strict=True)]
-        groups = [size for one in maps for size in (one.groups or (one.values.shape[1],))]
-        return replace(maps[0], values=torch.cat(values, dim=1), groups=tuple(groups))
+    def _split(self, views: Views) -> list[Views]:
+        """Return the views of each backbone."""
+        fused = [view.views for view in views.views if isinstance(view, _FusedView)]
+        if len(fused) != len(views) or any(len(own) != len(self.backbones) for own in fused):
+            raise InputError(f"a fusion of {len(self.backbones)} backbones encodes only the views that it prepares")
+        return [Views(tuple(own[index] for own in fused)) for index in range(len(self.backbones))]
 
 
-def _warped(features: FeatureMap, onto: FeatureMap) -> Tensor:
-    """A map's values at the places of another one's cells."""
-    height, width = onto.map_size
+def _encoded_of(index: int, encoded: Encoded) -> Encoded:
+    """Return what one of the backbones has encoded."""
+    prefix = f"{index}."
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in encoded.tensors.items() if name.startswith(prefix)}
+    frames = encoded.frames if index == 0 else _unpack_frames(encoded.tensors[f"frame.{index}"])
+    return Encoded(tensors, frames, encoded.keys)
+
+
+def _pack_frames(frames: Sequence[ImageFrame]) -> Int[Tensor, "batch 8"]:
+    """Return the numbers of frames as the int64 bits of float64, which no cache rounds to its floating-point dtype."""
+    rows = [(*frame.original_size, *frame.model_size, *frame.scale, *frame.offset) for frame in frames]
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 8).view(torch.int64)
+
+
+def _unpack_frames(packed: Int[Tensor, "batch 8"]) -> tuple[ImageFrame, ...]:
+    """Rebuild frames; inverse of `_pack_frames`."""
+    return tuple(
+        ImageFrame((int(row[0]), int(row[1])), (int(row[2]), int(row[3])), (row[4], row[5]), (row[6], row[7]))
+        for row in packed.cpu().view(torch.float64).tolist()
+    )
+
+
+def _resample(features: FeatureMap, onto: FeatureMap) -> Float[Tensor, "batch channels h w"]:
+    """Read a map, bilinearly, at the photo pixels of the cells of another map."""
+    height, width = onto.size
     across, down = (torch.arange(n, dtype=torch.float32, device=features.values.device) for n in (width, height))
     cells = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1).flatten(0, 1)
-    cells = cells.expand(len(onto.frames), -1, -1)
-    pixels = geometry.cells_to_photo(
-        cells, onto.frames, onto.map_size, alignment=onto.alignment, patch_offset=onto.patch_offset
-    )
-    own = geometry.photo_to_cells(
-        pixels, features.frames, features.map_size, alignment=features.alignment, patch_offset=features.patch_offset
-    )
-    extent = own.new_tensor([max(features.map_size[1] - 1, 1), max(features.map_size[0] - 1, 1)])
+    pixels = onto.grid.to_pixels(cells.expand(len(onto), -1, -1))
+    own = features.grid.to_cells(pixels)
+    extent = own.new_tensor([max(features.size[1] - 1, 1), max(features.size[0] - 1, 1)])
     grid = (2 * own / extent - 1).unflatten(1, (height, width))
     sampled: Tensor = F.grid_sample(features.values, grid, padding_mode="border", align_corners=True)
     return sampled

@@ -1,4 +1,4 @@
-"""Which places of a UNet are read: up-blocks, or sub-blocks of them. Loads no torch."""
+"""Layers of a UNet whose outputs are read: up-blocks, or sub-blocks of them. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from sd4match.errors import CheckpointError, ConfigError
 from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str
-"""An up-block, from 0; or "block.sub": after that resnet and attention of the block, from 0, before its upsampling."""
+"""Up-block (1), or "block.sub-block" ("1.2"): the output of a resnet and its attention, before the block upsamples."""
 Layers = Layer | tuple[Layer, ...]
 
 
-class Place(NamedTuple):
-    """An up-block, and a sub-block of it or None for its output."""
+class LayerIndex(NamedTuple):
+    """Index of an up-block, and of a sub-block of it or None for the output of the block; both from 0."""
 
     block: int
-    sub: int | None
+    sub_block: int | None
 
 
-def parse_layers(layers: Layers | Sequence[Layer]) -> tuple[Place, ...]:
-    """One or several places, in the order given.
+def parse_layers(layers: Layers | Sequence[Layer]) -> tuple[LayerIndex, ...]:
+    """Return the indices of one or several layers, in the order given.
 
     Raises:
-        ConfigError: not a layer, or one twice.
+        ConfigError: one of them is not a layer, or is given twice.
 
-    >>> parse_layers(1), parse_layers(("0.1", 2))
-    ((Place(block=1, sub=None),), (Place(block=0, sub=1), Place(block=2, sub=None)))
+    >>> parse_layers(1)
+    (LayerIndex(block=1, sub_block=None),)
+    >>> parse_layers(("0.1", 2))
+    (LayerIndex(block=0, sub_block=1), LayerIndex(block=2, sub_block=None))
     """
-    places = []
+    indices = []
     for layer in [layers] if isinstance(layers, int | str) else layers:
-        block, dot, sub = str(layer).partition(".")
-        if not block.isdigit() or (dot and not sub.isdigit()):
+        block, dot, sub_block = str(layer).partition(".")
+        if not block.isdigit() or (dot and not sub_block.isdigit()):
             raise ConfigError(f"a layer is an up-block (1) or a sub-block of one ('1.2'), not {layer!r}")
-        places.append(Place(int(block), int(sub) if dot else None))
-    if not places or len(set(places)) < len(places):
+        indices.append(LayerIndex(int(block), int(sub_block) if dot else None))
+    if not indices or len(set(indices)) < len(indices):
         raise ConfigError(f"layers must be at least one, each once, not {layers}")
-    return tuple(places)
+    return tuple(indices)
 
 
-def layer_name(places: Sequence[Place]) -> int | str:
-    """What a prompt file says: 1 for one up-block, "0.1+1.1" for more.
+def layer_name(indices: Sequence[LayerIndex]) -> int | str:
+    """Return what specs and prompt files call layers: 1 for one up-block, "0.1+1.1" for more.
 
     >>> layer_name(parse_layers(1)), layer_name(parse_layers(("0.1", 2)))
     (1, '0.1+2')
     """
-    names = [str(p.block) if p.sub is None else f"{p.block}.{p.sub}" for p in places]
+    names = [str(i.block) if i.sub_block is None else f"{i.block}.{i.sub_block}" for i in indices]
     return int(names[0]) if len(names) == 1 and names[0].isdigit() else "+".join(names)
 
 
-def spec_of(
+def stable_diffusion_spec(
     configs: Mapping[str, Mapping[str, Any]],
     *,
     where: str,
@@ -62,30 +64,31 @@ def spec_of(
     image_size: int | None = None,
     cells: int | None = None,
 ) -> FeatureSpec:
-    """What a Stable Diffusion gives at some layers, from its JSON files.
+    """Return the spec of a Stable Diffusion's features at some layers.
 
     Args:
-        configs: of unet, vae and text_encoder.
-        where: what errors call it.
+        configs: content of the JSON files of unet, vae and text_encoder.
+        where: name of the model in error messages.
         layers: one or several.
-        frame: how photos are put into its image.
+        frame: how photos are fitted into the model's image.
         dtype: of weights and arithmetic.
-        image_size: side of that image; what the model was trained on, if not given.
-        cells: side of the map; the finest of the layers, if not given.
+        image_size: side of the model's image in pixels; None: the size that the model was trained on.
+        cells: side of the feature map in cells; None: that of the finest layer.
 
     Raises:
-        CheckpointError: a config lacks a field, text and UNet do not fit, or there is no such layer.
+        CheckpointError: a config lacks a field, text encoder and UNet do not fit, or there is no such layer.
     """
-    places = parse_layers(layers)
+    indices = parse_layers(layers)
     try:
         unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
         widths = unet["block_out_channels"][::-1]
-        blocks, subs = len(widths), unet.get("layers_per_block", 2) + 1
+        blocks, sub_blocks = len(widths), unet.get("layers_per_block", 2) + 1
         down = 2 ** (len(vae["block_out_channels"]) - 1)
         native = unet["sample_size"] * down
         heads, width = unet["attention_head_dim"], unet["cross_attention_dim"]
-        channels = tuple(widths[place.block] for place in _existing(places, blocks, subs, where))
-        strides = [_stride(place, blocks, down) for place in places]
+        _check_exist(indices, blocks, sub_blocks, where)
+        channels = tuple(widths[index.block] for index in indices)
+        strides = [_stride(index, blocks, down) for index in indices]
         size = image_size or native
         stride = min(strides) if cells is None else size // cells
         if text.get("hidden_size", width) != width:
@@ -93,41 +96,43 @@ def spec_of(
                 f"{where}: the text encoder gives vectors of width {text['hidden_size']}, and the UNet reads {width}"
             )
         return FeatureSpec(
-            channels=sum(channels), stride=stride, prompt_width=width, token_budget=text["max_position_embeddings"],
+            channels=sum(channels), stride=stride, prompt_width=width, max_length=text["max_position_embeddings"],
             layers=blocks, native_size=(native, native), size_multiple=down * 2 ** (blocks - 1),
             architecture=(
                 f"UNet {'-'.join(map(str, widths[::-1]))}, heads {heads}, latents {unet['in_channels']}, "
                 f"text {width} x {text['num_hidden_layers']} layers, {text['vocab_size']} tokens"
             ),
-            layer=layer_name(places), frame=frame, dtype=dtype, groups=channels if len(channels) > 1 else (),
+            layer=layer_name(indices), frame=frame, dtype=dtype, groups=channels if len(channels) > 1 else (),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{where} is not Stable Diffusion as diffusers saves it: field {error} missing") from None
 
 
-def _existing(places: Sequence[Place], blocks: int, subs: int, where: str) -> Sequence[Place]:
-    for place in places:
-        if place.block >= blocks or (place.sub or 0) >= subs:
+def _check_exist(indices: Sequence[LayerIndex], blocks: int, sub_blocks: int, where: str) -> None:
+    for index in indices:
+        if index.block >= blocks or (index.sub_block or 0) >= sub_blocks:
             raise CheckpointError(
-                f"layer {layer_name([place])} does not exist in {where}: its up-blocks are 0 to {blocks - 1}, each of "
-                f"sub-blocks 0 to {subs - 1}"
+                f"layer {layer_name([index])} does not exist in {where}: its up-blocks are 0 to {blocks - 1}, each of "
+                f"sub-blocks 0 to {sub_blocks - 1}"
             )
-    return places
 
 
-def _stride(place: Place, blocks: int, down: int) -> int:
-    """Pixels of the image a cell; a block's upsampling comes after its sub-blocks, the last block has none."""
-    inside = down * 2 ** (blocks - 1 - place.block)
-    return int(inside if place.sub is not None else max(inside // 2, down))
+def _stride(index: LayerIndex, blocks: int, down: int) -> int:
+    """Return image pixels per cell. A block upsamples after its sub-blocks; the last block does not upsample."""
+    inside = down * 2 ** (blocks - 1 - index.block)
+    return int(inside if index.sub_block is not None else max(inside // 2, down))
 
 
 def read_spec(folder: Path, *, layers: Layers | Sequence[Layer] = 1) -> FeatureSpec:
-    """What a folder on this machine declares.
+    """Return the spec of a Stable Diffusion folder on this machine.
+
+    Raises:
+        CheckpointError: a JSON file is missing, or lacks a field.
 
     >>> from sd4match.backbones.pretrained import MINI_FOLDER
     >>> spec = read_spec(MINI_FOLDER, layers=1)
     >>> spec.channels, spec.stride, spec.prompt_width, spec.native_size
     (96, 4, 128, (96, 96))
     """
-    configs = {part: read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
-    return spec_of(configs, where=str(folder), layers=layers)
+    configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    return stable_diffusion_spec(configs, where=str(folder), layers=layers)

@@ -1,17 +1,23 @@
-"""Photos into a model's frame."""
+"""Preprocessing of photos: squash, pad, center crop."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from sd4match.geometry import ImageFrame, Size, pad_frame, padded_size, squash_frame
 from sd4match.structures.images import Photo, View
 
 
 def squash(photo: Photo, size: Size) -> View:
-    """Resize to (H, W) without regard to the aspect, antialiased bilinear, and scale to [-1, 1].
+    """Resize a photo without regard to its aspect (antialiased bilinear) and scale it to [-1, 1].
+
+    Args:
+        photo: any.
+        size: (H, W) of the view.
 
     >>> view = squash(Photo.from_image(Image.new("RGB", (8, 4), "white")), (6, 6))
     >>> view.pixels.shape, view.pixels.max().item(), view.frame.scale
@@ -20,11 +26,15 @@ def squash(photo: Photo, size: Size) -> View:
     image = photo.to_image()
     if photo.size != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return View(_signed(image), squash_frame(photo.size, size), photo.key)
+    return View(_to_signed(image), squash_frame(photo.size, size), photo.key)
 
 
 def pad(photo: Photo, side: int) -> View:
-    """Scale the longer side to `side` (Lanczos, as SD-DINO does), centre in a black square, and scale to [-1, 1].
+    """Scale the longer side of a photo (Lanczos, as SD-DINO does), center it in a black square, scale it to [-1, 1].
+
+    Args:
+        photo: any.
+        side: side of the square in pixels.
 
     >>> view = pad(Photo.from_image(Image.new("RGB", (8, 4), "white")), 6)
     >>> view.pixels[0, :, 0].tolist(), view.frame.offset
@@ -34,21 +44,28 @@ def pad(photo: Photo, side: int) -> View:
     square = Image.new("RGB", (side, side))
     scaled = photo.to_image().resize((width, height), Image.Resampling.LANCZOS)
     square.paste(scaled, ((side - width) // 2, (side - height) // 2))
-    return View(_signed(square), pad_frame(photo.size, side), photo.key)
+    return View(_to_signed(square), pad_frame(photo.size, side), photo.key)
 
 
-def _signed(image: Image.Image) -> torch.Tensor:
-    """(3, H, W) in [-1, 1]."""
+def _to_signed(image: Image.Image) -> Float[Tensor, "3 height width"]:
+    """Convert a pillow image to a tensor with values in [-1, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
 
 
-def crop_centre(
-    photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], deviation: tuple[float, float, float]
+def center_crop(
+    photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> View:
-    """Resize (bicubic) so that the shorter side has `shorter` pixels, crop the central square, normalise each channel.
+    """Resize a photo by its shorter side (bicubic), crop the central square and normalize each channel.
+
+    Args:
+        photo: any.
+        shorter: length of the shorter side after resizing, in pixels.
+        side: side of the crop, in pixels.
+        mean: subtracted from the channels, which are in [0, 1].
+        std: the channels are divided by it.
 
     >>> photo = Photo.from_image(Image.new("RGB", (32, 16)))
-    >>> view = crop_centre(photo, shorter=8, side=6, mean=(0.5,) * 3, deviation=(0.5,) * 3)
+    >>> view = center_crop(photo, shorter=8, side=6, mean=(0.5,) * 3, std=(0.5,) * 3)
     >>> view.pixels.shape, view.frame.offset
     (torch.Size([3, 6, 6]), (-5.0, -1.0))
     """
@@ -58,8 +75,7 @@ def crop_centre(
     resized = photo.to_image().resize((size[1], size[0]), Image.Resampling.BICUBIC)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     square = torch.from_numpy(np.array(resized.crop((left, top, left + side, top + side)))).permute(2, 0, 1) / 255.0
-    pixels = (square - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+    pixels = (square - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     frame = squash_frame(photo.size, size)
     offset = (frame.offset[0] - left, frame.offset[1] - top)
-    moved = ImageFrame(photo.size, (side, side), frame.scale, offset)
-    return View(pixels, moved, photo.key)
+    return View(pixels, ImageFrame(photo.size, (side, side), frame.scale, offset), photo.key)

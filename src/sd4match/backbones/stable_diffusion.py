@@ -1,10 +1,8 @@
-"""Features of a frozen Stable Diffusion: photo -> latents -> noisy latents -> the UNet's up-block `layer`."""
+"""Features of a frozen Stable Diffusion: photo -> posterior of the latents -> noisy latents -> layers of the UNet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -15,235 +13,233 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sd4match.backbones.layers import Layer, Layers, parse_layers, spec_of
+from sd4match.backbones.config import StableDiffusionConfig
+from sd4match.backbones.layers import parse_layers, stable_diffusion_spec
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.pretrained import find_checkpoint, find_overlay, read_json
+from sd4match.backbones.pretrained import find_overlay, find_pretrained, read_json
 from sd4match.backbones.text_encoder import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.geometry import ImageFrame
+from sd4match.geometry import Grid, ImageFrame
 from sd4match.hashing import digest, weights_digest
+from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
-from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
+from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PASSES_AT_ONCE = 8
-_SKETCH_SIZE = 24
+_FINGERPRINT_SIZE = 24
 _CLEAN_TIMESTEP = 261
-"""A UNet of CleanDIFT still has a time embedding; this is the one at which its features were made to fit."""
+"""Timestep of the time embedding of a CleanDIFT UNet, at which its features were trained."""
 
 
-class StableDiffusionBackbone(nn.Module):
+class StableDiffusionBackbone(Backbone):
     """Stable Diffusion as a feature extractor (Eqs. 1 and 2).
 
-    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is what comes out of up-blocks, or of sub-blocks of
-    them, averaged over `ensemble_size` noises eps. The UNet runs only so far. Weights are frozen; gradients reach the
-    prompt.
+    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is the output of up-blocks of the UNet, or of
+    sub-blocks of them, averaged over `ensemble_size` noises eps. The UNet runs only up to the last layer that is read.
+    Weights are frozen; features are differentiable in the prompt.
 
-    Several layers are brought to one size (bilinear, by the middles of cells, as SD-DINO does) and concatenated; their
-    channels are the map's groups. A clean UNet (CleanDIFT) gets the posterior's mode without noise, under one time
-    embedding, whatever the sampling says.
+    Several layers are resized to one map size (bilinear, by cell centers, as SD-DINO does) and concatenated; their
+    channels are the groups of the map. A clean UNet (CleanDIFT) gets the posterior's mode without noise, with one time
+    embedding, whatever the sampling is.
 
-    Convention: feature cells are aligned with the corners of the image.
+    Convention: feature cells are aligned with the corners of the image ("corners").
+
+    Args:
+        config: layers, image size, clean, and passes at once; its other fields were used to load the networks.
+        unet: it is frozen; pruned or not.
+        vae: it is frozen; only its encoder is used.
+        text_encoder: of the same model.
+        alphas_cumprod: abar_t for every timestep t.
+        spec: shapes of the features; see `stable_diffusion_spec`.
+        fingerprint: of the whole UNet, if it is pruned; None: computed from `unet`.
+
+    Raises:
+        InputError: the image size does not fit the model.
     """
+
+    alphas_cumprod: Tensor
 
     def __init__(
         self,
+        config: StableDiffusionConfig,
         *,
         unet: UNet2DConditionModel,
         vae: AutoencoderKL,
-        text: ClipTextEncoder,
-        signal: Float[Tensor, " timesteps"],
+        text_encoder: ClipTextEncoder,
+        alphas_cumprod: Float[Tensor, " timesteps"],
         spec: FeatureSpec,
-        layers: Layers | Sequence[Layer] = 1,
-        image_size: int | None = None,
-        clean: bool = False,
-        passes_at_once: int = PASSES_AT_ONCE,
         fingerprint: str | None = None,
     ) -> None:
         super().__init__()
+        self.config = config
         self.unet = unet.requires_grad_(False).eval()
         self.vae = vae.requires_grad_(False).eval()
-        self.text = text
+        self.text_encoder = text_encoder
         self.spec = spec
-        self.places = parse_layers(layers)
-        self.clean = clean
-        self.passes_at_once = passes_at_once
-        self.image_size = (image_size, image_size) if image_size else spec.native_size
+        self.layers = parse_layers(config.layers)
+        self.clean = config.is_clean
+        self.passes_at_once = config.passes_at_once
+        side = config.image_size
+        self.image_size = (side, side) if side else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
-            raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {image_size}")
-        self.fingerprint = fingerprint or _sketch(unet)
-        self.register_buffer("signal", signal, persistent=False)
-        self.signal: Tensor
-
-    @classmethod
-    def from_folder(
-        cls,
-        weights: str = "mini",
-        *,
-        layers: Layers | Sequence[Layer] = 1,
-        image_size: int | None = None,
-        frame: Literal["squash", "pad"] = "squash",
-        cells: int | None = None,
-        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-        variant: str | None = None,
-        clean: bool | None = None,
-        passes_at_once: int = PASSES_AT_ONCE,
-        channels_last: bool = False,
-        gradient_checkpointing: bool = False,
-        device: str | torch.device = "cpu",
-    ) -> StableDiffusionBackbone:
-        """Load a model, and keep of it what is read: the VAE's encoder, and the UNet as far as the last layer.
-
-        Args:
-            weights: a known name, the path of a diffusers folder, or an id of the hub.
-            layers: up-blocks, from 0, or sub-blocks of them; 1 in SD4Match and DIFT.
-            image_size: side of the model's image in pixels; what the model was trained on, if not given.
-            frame: "squash" a photo to that square (SD4Match, DIFT), or "pad" it (SD+DINO).
-            cells: side of the map; that of the finest layer, if not given.
-            dtype: of weights and arithmetic; feature maps come out in float32. On a CPU the VAE stays in float32.
-            variant: of the weight files, for example "fp16"; whichever is there, if not given.
-            clean: whether the UNet wants no noise; if not given, the name of the weights tells.
-            passes_at_once: images times members of the ensemble that the UNet takes at once; more are faster and take
-                more memory. All images of an extraction go together in any case.
-            channels_last: keep weights in that order; some devices convolve faster so, and sum in another order.
-            gradient_checkpointing: compute the UNet's blocks again in the backward pass instead of keeping all between.
-            device: where it runs: "cpu", "cuda", "mps".
-
-        Raises:
-            CheckpointError: the model is nowhere, incomplete or damaged.
-        """
-        folder, overlay = find_checkpoint(weights), find_overlay(weights)
-        configs = {part: read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
-        spec = spec_of(
-            configs, where=str(folder), layers=layers, frame=frame, dtype=dtype, image_size=image_size, cells=cells
-        )
-        kind = _DTYPES[dtype]
-        try:
-            unet = UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=kind, local_files_only=True,
-                variant=_variant(folder / "unet", "diffusion_pytorch_model", variant),
-            )  # fmt: skip
-            if overlay is not None:
-                unet.load_state_dict(load_file(overlay), strict=True)
-            # half-precision convolutions are up to 200 times slower on CPUs without kernels for them
-            vae_kind = torch.float32 if torch.device(device).type == "cpu" else kind
-            vae = AutoencoderKL.from_pretrained(
-                folder, subfolder="vae", torch_dtype=vae_kind, local_files_only=True,
-                variant=_variant(folder / "vae", "diffusion_pytorch_model", variant),
-            )  # fmt: skip
-            model = CLIPTextModel.from_pretrained(
-                folder, subfolder="text_encoder", dtype=kind, local_files_only=True,
-                variant=_variant(folder / "text_encoder", "model", variant),
-            )  # fmt: skip
-            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-            settings = read_json(folder / "scheduler" / "scheduler_config.json")
-            signal = DDIMScheduler.from_config(settings).alphas_cumprod
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
-        fingerprint = _sketch(unet)  # of the whole, so that it does not depend on the layer
-        prune(unet, parse_layers(layers))
-        if gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        vae.decoder = vae.post_quant_conv = None
-        if channels_last:
-            unet, vae = (model.to(memory_format=torch.channels_last) for model in (unet, vae))
-        backbone = cls(
-            unet=unet,
-            vae=vae,
-            text=ClipTextEncoder(model, tokenizer),
-            signal=signal,
-            spec=spec,
-            layers=layers,
-            image_size=image_size,
-            clean=weights.startswith("cleandift") if clean is None else clean,
-            passes_at_once=passes_at_once,
-            fingerprint=fingerprint,
-        )
-        return backbone.to(device)
+            raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {side}")
+        self.fingerprint = fingerprint or unet_fingerprint(unet)
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
-        """Into the model's square, squashed or padded as `spec.frame` says, scaled to [-1, 1]."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and scale it to [-1, 1]."""
         return pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
 
-    def weights_digest(self) -> str:
-        """Of the VAE's encoder; in another order it sums in another order."""
-        in_order = self.vae.encoder.conv_in.weight.is_contiguous()
-        return digest(weights_digest(self.vae), *(() if in_order else ("channels last",)))
-
     @torch.no_grad()
-    def encode(self, views: Views) -> Latents:
-        """The moments of the VAE's posterior; photo by photo, which a VAE of this size costs no time."""
+    def encode(self, views: Views) -> Encoded:
+        """Compute the VAE's posterior, in batches of one photo, which is as fast as larger ones.
+
+        Returns:
+            Tensors "mean" and "log_variance", (B, C, h, w), float32.
+
+        Raises:
+            ShapeError: the views have another size than the model's image.
+        """
         expected = (3, *self.image_size)
-        for view in views.views:  # which need not be stacked: the VAE takes one after the other
+        for view in views.views:  # the batch is never stacked
             if tuple(view.pixels.shape) != expected:
                 raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
-        where = {"device": self.signal.device, "dtype": self.vae.dtype}
-        found = [self.vae.encode(one.pixels.to(**where)).latent_dist for one in views.each()]
-        mean, log_variance = (
-            torch.cat(parts).float() for parts in zip(*((one.mean, one.logvar) for one in found), strict=True)
-        )
-        return Latents(mean, log_variance, views.frames, views.keys)
+        where = {"device": self.alphas_cumprod.device, "dtype": self.vae.dtype}
+        posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
+        mean = torch.cat([posterior.mean for posterior in posteriors]).float()
+        log_variance = torch.cat([posterior.logvar for posterior in posteriors]).float()
+        return Encoded({"mean": mean, "log_variance": log_variance}, views.frames, views.keys)
 
-    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Features under a prompt (Eq. 2).
+    def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Compute features under a prompt (Eq. 2).
 
         Args:
-            latents: of B images.
-            prompt: (B, L, D), or (1, L, D) for the same prompt everywhere.
+            encoded: B images.
+            prompt: (B, L, D), or (1, L, D) for one prompt for all.
             sampling: timestep, ensemble, noise, posterior.
 
         Raises:
-            InputError: no prompt, or a timestep that the model does not have.
-            ShapeError: the prompt is of another width or batch.
+            InputError: there is no prompt, or the model does not have that timestep.
+            ShapeError: the prompt has another width or batch.
         """
-        context = self._context(prompt, len(latents.keys))
-        if not 0 <= sampling.timestep < len(self.signal):
-            raise InputError(f"timestep must be in [0, {len(self.signal)}), not {sampling.timestep}")
+        context = self._context(prompt, len(encoded))
+        if not 0 <= sampling.timestep < len(self.alphas_cumprod):
+            raise InputError(f"timestep must be in [0, {len(self.alphas_cumprod)}), not {sampling.timestep}")
         if self.clean:
-            mean = latents.mean.to(self.signal.device) * self.vae.config.scaling_factor
-            return self._map(self._features(mean, _CLEAN_TIMESTEP, context), latents.frames)
-        batch, size = len(latents.keys), sampling.ensemble_size
+            mean = encoded.tensors["mean"].to(self.alphas_cumprod.device) * self.vae.config.scaling_factor
+            return self._map(self._features(mean, _CLEAN_TIMESTEP, context), encoded.frames)
+        batch, size = len(encoded), sampling.ensemble_size
         at_once = max(1, self.passes_at_once // batch)
-        total: list[Tensor] | None = None
+        totals: list[Tensor] | None = None
         for first in range(0, size, at_once):
             members = range(first, min(first + at_once, size))
             noisy = noisy_latents(
-                latents, sampling, members,
-                scale=self.vae.config.scaling_factor, signal=self.signal[sampling.timestep],
+                encoded, sampling, members,
+                scale=self.vae.config.scaling_factor, alpha_cumprod=self.alphas_cumprod[sampling.timestep],
             )  # fmt: skip
-            found = self._features(noisy, sampling.timestep, context.repeat(len(members), 1, 1))
-            sums = [one.unflatten(0, (len(members), batch)).sum(dim=0) for one in found]
-            total = sums if total is None else [one + other for one, other in zip(total, sums, strict=True)]
-        assert total is not None
-        return self._map([one / size for one in total], latents.frames)
+            features = self._features(noisy, sampling.timestep, context.repeat(len(members), 1, 1))
+            sums = [layer.unflatten(0, (len(members), batch)).sum(dim=0) for layer in features]
+            totals = sums if totals is None else [total + more for total, more in zip(totals, sums, strict=True)]
+        assert totals is not None
+        return self._map([total / size for total in totals], encoded.frames)
+
+    def weights_digest(self) -> str:
+        """Return a digest of the VAE's encoder and of its memory format, on which the order of sums depends."""
+        contiguous = self.vae.encoder.conv_in.weight.is_contiguous()
+        return digest(weights_digest(self.vae), *(() if contiguous else ("channels last",)))
 
     def _features(self, latents: Tensor, timestep: int, context: Tensor) -> list[Tensor]:
-        found = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.places)
-        return [one.float() for one in found]
+        """Return the features of each layer, in float32."""
+        outputs = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.layers)
+        return [output.float() for output in outputs]
 
     def _map(self, features: list[Tensor], frames: tuple[ImageFrame, ...]) -> FeatureMap:
-        """One map of all layers."""
+        """Resize and concatenate the features of all layers."""
         side = self.image_size[0] // self.spec.stride
-        sized = [
-            one if one.shape[-1] == side else F.interpolate(one, size=(side, side), mode="bilinear") for one in features
+        resized = [
+            layer if layer.shape[-1] == side else F.interpolate(layer, size=(side, side), mode="bilinear")
+            for layer in features
         ]
-        return FeatureMap(torch.cat(sized, dim=1), frames, "corners", groups=self.spec.groups)
+        values = torch.cat(resized, dim=1)
+        height, width = values.shape[-2:]
+        return FeatureMap(values, Grid(frames, (height, width), "corners"), self.spec.groups)
 
     def _context(self, prompt: PromptEmbedding | None, batch: int) -> Tensor:
+        """Return the prompt embedding of each image, on the device and in the dtype of the UNet."""
         if prompt is None:
             raise InputError("Stable Diffusion needs a prompt; the empty one is EmptyPrompt")
         values = prompt.values
         if values.shape[-1] != self.spec.prompt_width or values.shape[0] not in (1, batch):
             raise ShapeError(f"expected a prompt ({batch}, L, {self.spec.prompt_width}), got {tuple(values.shape)}")
-        return values.expand(batch, -1, -1).to(self.signal.device, self.unet.dtype)
+        return values.expand(batch, -1, -1).to(self.alphas_cumprod.device, self.unet.dtype)
+
+
+def load_stable_diffusion(
+    config: StableDiffusionConfig, *, device: str | torch.device = "cpu"
+) -> StableDiffusionBackbone:
+    """Load a model: the encoder of the VAE, the text encoder, and the UNet up to the last layer that is read.
+
+    On a CPU the VAE is loaded in float32, whatever the dtype of the config is.
+
+    Args:
+        config: which model, and how it is read.
+        device: of the weights.
+
+    Raises:
+        CheckpointError: the model is not found, incomplete or damaged.
+    """
+    folder, overlay = find_pretrained(config.weights), find_overlay(config.weights)
+    configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    spec = stable_diffusion_spec(
+        configs, where=str(folder), layers=config.layers, frame=config.frame, dtype=config.dtype,
+        image_size=config.image_size, cells=config.cells,
+    )  # fmt: skip
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    try:
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=dtype, local_files_only=True,
+            variant=_variant(folder / "unet", "diffusion_pytorch_model", config.variant),
+        )  # fmt: skip
+        if overlay is not None:
+            unet.load_state_dict(load_file(overlay), strict=True)
+        # half-precision convolutions are up to 200 times slower on CPUs without kernels for them
+        vae_dtype = torch.float32 if torch.device(device).type == "cpu" else dtype
+        vae = AutoencoderKL.from_pretrained(
+            folder, subfolder="vae", torch_dtype=vae_dtype, local_files_only=True,
+            variant=_variant(folder / "vae", "diffusion_pytorch_model", config.variant),
+        )  # fmt: skip
+        text_model = CLIPTextModel.from_pretrained(
+            folder, subfolder="text_encoder", dtype=dtype, local_files_only=True,
+            variant=_variant(folder / "text_encoder", "model", config.variant),
+        )  # fmt: skip
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+        scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
+    fingerprint = unet_fingerprint(unet)  # before pruning, so that it does not depend on the layers
+    prune(unet, parse_layers(config.layers))
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    vae.decoder = vae.post_quant_conv = None
+    if config.channels_last:
+        unet, vae = (network.to(memory_format=torch.channels_last) for network in (unet, vae))
+    backbone = StableDiffusionBackbone(
+        config,
+        unet=unet,
+        vae=vae,
+        text_encoder=ClipTextEncoder(text_model, tokenizer),
+        alphas_cumprod=scheduler.alphas_cumprod,
+        spec=spec,
+        fingerprint=fingerprint,
+    )
+    return backbone.to(device)
 
 
 def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
-    """The variant of a part's weight files: the one that is wanted, or the only one that is there."""
+    """Return the variant of the weight files in a subfolder: the wanted one, or the only one that exists."""
     if wanted is not None or any((folder / f"{stem}.{end}").is_file() for end in ("safetensors", "bin")):
         return wanted
     if (folder / f"{stem}.safetensors.index.json").is_file():
@@ -253,9 +249,9 @@ def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
     return names[0] if names else None
 
 
-def _sketch(unet: nn.Module) -> str:
-    """A few weights at fixed places: equal to 1 % for the same model in another dtype or a re-saved mirror."""
+def unet_fingerprint(unet: nn.Module) -> str:
+    """Return some weights of a UNet as text: equal up to 1 % for the same model in another dtype or saved again."""
     tensors = [value for _, value in sorted(unet.state_dict().items()) if value.ndim > 1]
-    chosen = [tensors[i * len(tensors) // _SKETCH_SIZE] for i in range(_SKETCH_SIZE)]
+    chosen = [tensors[i * len(tensors) // _FINGERPRINT_SIZE] for i in range(_FINGERPRINT_SIZE)]
     values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
     return " ".join(f"{value:.4g}" for value in values)

@@ -1,4 +1,4 @@
-"""CLIP's text transformer, opened where learned vectors go in."""
+"""CLIP's text transformer, split where learned vectors are inserted."""
 
 from __future__ import annotations
 
@@ -6,68 +6,72 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sd4match.errors import InputError, ShapeError
+from sd4match.interfaces import TextEncoder as TextEncoder
 
 
-class ClipTextEncoder(nn.Module):
-    """Tokens -> vectors -> the (B, 77, D) that cross-attention reads. Frozen, differentiable in the vectors.
+class ClipTextEncoder(TextEncoder):
+    """CLIP text encoder of Stable Diffusion: from token ids to the (B, 77, D) embedding that cross-attention reads.
 
-    Convention: padding follows the tokenizer's pad token (EOS in Stable Diffusion 1, id 0 in 2).
+    Convention: padding is the tokenizer's pad token (EOS in Stable Diffusion 1, id 0 in Stable Diffusion 2).
+
+    Args:
+        model: text transformer; it is frozen.
+        tokenizer: the tokenizer that belongs to it.
     """
 
     def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
-        self.width: int = model.config.hidden_size
-        self.token_budget: int = model.config.max_position_embeddings
+        self.width = model.config.hidden_size
+        self.max_length = model.config.max_position_embeddings
 
-    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch slots"]:
-        """Ids with BOS, EOS and padding.
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
+        """Return token ids (B, L) with BOS, EOS and padding.
 
         Raises:
-            InputError: a text has more tokens than there are slots.
+            InputError: a text has more than L - 2 tokens.
         """
         lengths = [len(ids) for ids in self.tokenizer(list(texts)).input_ids]
         for text, length in zip(texts, lengths, strict=True):
-            if length > self.token_budget:
-                raise InputError(f"{text!r} has {length - 2} tokens; there is room for {self.token_budget - 2}")
-        padded = self.tokenizer(list(texts), padding="max_length", max_length=self.token_budget, return_tensors="pt")
+            if length > self.max_length:
+                raise InputError(f"{text!r} has {length - 2} tokens; there is room for {self.max_length - 2}")
+        padded = self.tokenizer(list(texts), padding="max_length", max_length=self.max_length, return_tensors="pt")
         ids: Tensor = padded.input_ids
         return ids.to(self.device)
 
-    def frame_ids(self, slots: int) -> Int[Tensor, " slots"]:
-        """BOS, `slots` place holders (the pad token), EOS, padding."""
-        if not 0 <= slots <= self.token_budget - 2:
-            raise ShapeError(f"{slots} slots with BOS and EOS do not fit into {self.token_budget}")
+    def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
+        """Return ids (L,) of BOS, `num_tokens` placeholders (the pad token), EOS and padding.
+
+        Raises:
+            ShapeError: they do not fit into L.
+        """
+        if not 0 <= num_tokens <= self.max_length - 2:
+            raise ShapeError(f"{num_tokens} tokens with BOS and EOS do not fit into {self.max_length}")
         tokenizer = self.tokenizer
         pad, ends = tokenizer.pad_token_id, (tokenizer.bos_token_id, tokenizer.eos_token_id)
-        ids = [ends[0], *[pad] * slots, ends[1]]
-        return torch.tensor(ids + [pad] * (self.token_budget - len(ids)), device=self.device)
+        ids = [ends[0], *[pad] * num_tokens, ends[1]]
+        return torch.tensor(ids + [pad] * (self.max_length - len(ids)), device=self.device)
 
-    def vocabulary(self) -> Float[Tensor, "tokens width"]:
-        """The embedding of every token, without positions."""
+    def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
+        """Return the embedding of every token of the vocabulary, without positions."""
         weight: Tensor = self.model.embeddings.token_embedding.weight
         return weight
 
-    def embed(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
-        """Vocabulary plus positions."""
+    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
+        """Return token embeddings plus positions."""
         embedded: Tensor = self.model.embeddings(input_ids=ids)
         return embedded
 
-    def transform(self, inputs: Float[Tensor, "batch slots width"]) -> Float[Tensor, "batch slots width"]:
-        """Causal transformer and final layer norm."""
-        inputs = inputs.to(self.vocabulary().dtype)
-        slots = inputs.shape[1]
-        causal = torch.full((slots, slots), -torch.inf, dtype=inputs.dtype, device=inputs.device).triu(1)
+    def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """Run the causal transformer and the final layer norm; differentiable in `inputs`."""
+        inputs = inputs.to(self.token_embeddings().dtype)
+        length = inputs.shape[1]
+        causal = torch.full((length, length), -torch.inf, dtype=inputs.dtype, device=inputs.device).triu(1)
         hidden = self.model.encoder(inputs_embeds=inputs, attention_mask=causal[None, None]).last_hidden_state
         normed: Tensor = self.model.final_layer_norm(hidden)
         return normed
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.vocabulary().device

@@ -1,4 +1,4 @@
-"""What a vision transformer's JSON file declares. Loads no torch."""
+"""Shapes that a vision transformer's JSON file declares. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def transformer_spec(
     frame: Literal["squash", "pad"] = "squash",
     dtype: str = "float32",
 ) -> FeatureSpec:
-    """The shape of a transformer's patch map.
+    """Return the spec of a vision transformer's patch features.
 
     Args:
-        config: its config.json.
-        where: what errors call it.
-        layer: the block; the last, if not given.
-        frame: how photos are put into its image.
+        config: content of its config.json.
+        where: name of the model in error messages.
+        layer: index of the block; None: the last one.
+        frame: how photos are fitted into the model's image.
         dtype: of weights and arithmetic.
 
     Raises:
@@ -31,7 +31,7 @@ def transformer_spec(
     """
     try:
         width, blocks, patch = config["hidden_size"], config["num_hidden_layers"], config["patch_size"]
-        side, kind = config["image_size"], config["model_type"]
+        side, model_type = config["image_size"], config["model_type"]
     except KeyError as error:
         raise CheckpointError(
             f"{where} is not a vision transformer as transformers saves it: field {error} missing"
@@ -41,7 +41,7 @@ def transformer_spec(
         raise CheckpointError(f"layer {layer} does not exist in {where}: its blocks are 0 to {blocks - 1}")
     native = side // patch * patch
     return FeatureSpec(
-        channels=width, stride=patch, prompt_width=None, token_budget=0, layers=blocks, native_size=(native, native),
-        size_multiple=patch, architecture=f"{kind} {width} x {blocks} layers, patch {patch}", layer=chosen, frame=frame,
-        dtype=dtype,
+        channels=width, stride=patch, prompt_width=None, max_length=0, layers=blocks, native_size=(native, native),
+        size_multiple=patch, architecture=f"{model_type} {width} x {blocks} layers, patch {patch}", layer=chosen,
+        frame=frame, dtype=dtype,
     )  # fmt: skip

@@ -3,159 +3,158 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.pretrained import find_checkpoint, read_json
+from sd4match.backbones.pretrained import find_pretrained, read_json
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.geometry import Grid
 from sd4match.hashing import digest, weights_digest
+from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
-from sd4match.structures.tensors import FeatureMap, Latents, PromptEmbedding, Sampling
+from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-_DEVIATION = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
-class VisionTransformerBackbone(nn.Module):
-    """A vision transformer as a feature extractor.
+class VisionTransformerBackbone(Backbone):
+    """Vision transformer as a feature extractor.
 
     The map is the output of a block ("token", before the final norm, as SD+DINO reads it) or the keys of its attention
-    ("key", all heads side by side), without the tokens that are no patches. Positions are interpolated for images of
-    another size than the model's. `encode` does all the work, so that a cache keeps it; there is no prompt and no
-    noise.
+    ("key", all heads concatenated), without the tokens that are not patches. Positions are interpolated for images of
+    another size than the model's. `encode` does all the work, so that it can be cached; neither a prompt nor noise
+    changes the features.
 
-    Convention: patches are aligned by the middles of their areas.
+    Convention: patches and pixels cover the same area ("centers").
+
+    Args:
+        config: facet and image size.
+        model: loaded; it is frozen, and its blocks after `spec.layer` are removed.
+        spec: shapes of the model's features; see `transformer_spec`.
+
+    Raises:
+        InputError: the image size is not a multiple of the patch, or there is no such block.
     """
 
-    text = None
-
-    def __init__(
-        self,
-        *,
-        model: PreTrainedModel,
-        spec: FeatureSpec,
-        layer: int = 11,
-        facet: Literal["token", "key"] = "token",
-        image_size: int | None = None,
-    ) -> None:
+    def __init__(self, config: VisionTransformerConfig, *, model: PreTrainedModel, spec: FeatureSpec) -> None:
         super().__init__()
+        self.config = config
         self.model = model.requires_grad_(False).eval()
         self.spec = spec
-        self.facet = facet
-        side = image_size or spec.native_size[0]
+        side = config.image_size or spec.native_size[0]
         if side % spec.size_multiple:
-            raise InputError(f"image_size must be a multiple of the patch, {spec.size_multiple}, not {image_size}")
+            raise InputError(f"image_size must be a multiple of the patch, {spec.size_multiple}, not {side}")
         self.image_size = (side, side)
-        self.fingerprint = _sketch(model)
-        blocks = _blocks(model)
-        if not 0 <= layer < len(blocks):
+        self.fingerprint = _fingerprint(model)
+        blocks, layer = _blocks(model), spec.layer
+        if not (isinstance(layer, int) and 0 <= layer < len(blocks)):
             raise InputError(f"layer must be a block, 0 to {len(blocks) - 1}, not {layer}")
         del blocks[layer + 1 :]
-        self._asked: dict[str, Any] = {}
-        if not model.config.model_type.startswith("dinov2"):  # which interpolates positions unasked
-            self._asked["interpolate_pos_encoding"] = True
-
-    @classmethod
-    def from_folder(
-        cls,
-        weights: str = "dinov2-base",
-        *,
-        layer: int | None = None,
-        facet: Literal["token", "key"] = "token",
-        image_size: int | None = None,
-        frame: Literal["squash", "pad"] = "squash",
-        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-        device: str | torch.device = "cpu",
-    ) -> VisionTransformerBackbone:
-        """Load a transformers folder, and keep of it the blocks up to the one that is read.
-
-        Args:
-            weights: a known name, the path of a transformers folder, or an id of the hub.
-            layer: the block, from 0; the last, if not given.
-            facet: "token" or "key".
-            image_size: side of the model's image, a multiple of the patch; what it was trained on, if not given.
-            frame: "squash" a photo to that square, or "pad" it.
-            dtype: of weights and arithmetic; feature maps come out in float32.
-            device: where it runs.
-
-        Raises:
-            CheckpointError: the model is nowhere, damaged, or not a vision transformer.
-        """
-        folder = find_checkpoint(weights, "vision_transformer")
-        config = read_json(folder / "config.json")
-        spec = transformer_spec(config, where=str(folder), layer=layer, frame=frame, dtype=dtype)
-        try:
-            model: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=_DTYPES[dtype], local_files_only=True)
-        except Exception as error:  # transformers raises whatever the files lead it to
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
-        assert isinstance(spec.layer, int)
-        return cls(model=model, spec=spec, layer=spec.layer, facet=facet, image_size=image_size).to(device)
+        self._forward_options: dict[str, Any] = {}
+        if not model.config.model_type.startswith("dinov2"):  # DINOv2 always interpolates positions
+            self._forward_options["interpolate_pos_encoding"] = True
 
     def prepare(self, photo: Photo) -> View:
-        """Into the model's square, squashed or padded with black, normalised as ImageNet is."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize it as ImageNet."""
         view = pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
-        return View((view.pixels / 2 + 0.5 - _MEAN) / _DEVIATION, view.frame, view.key)
-
-    def weights_digest(self) -> str:
-        """Of the model, and what is read of it."""
-        return digest(weights_digest(self.model), self.spec.layer, self.facet)
+        return View((view.pixels / 2 + 0.5 - _MEAN) / _STD, view.frame, view.key)
 
     @torch.no_grad()
-    def encode(self, views: Views) -> Latents:
-        """The features themselves, as the posterior's mean; photo by photo."""
+    def encode(self, views: Views) -> Encoded:
+        """Compute the features, in batches of one photo.
+
+        Returns:
+            Tensor "features", (B, C, h, w), float32.
+
+        Raises:
+            ShapeError: the views have another size than the model's image.
+        """
         expected = (3, *self.image_size)
         if tuple(views.pixels.shape[1:]) != expected:
             raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
-        seen: list[Tensor] = []
-        module = _blocks(self.model)[-1] if self.facet == "token" else _keys(_blocks(self.model)[-1])
+        outputs: list[Tensor] = []
+        block = _blocks(self.model)[-1]
+        module = block if self.config.facet == "token" else _key_projection(block)
 
-        def keep(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen.append(output if isinstance(output, Tensor) else output[0])
+        def record(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            outputs.append(output if isinstance(output, Tensor) else output[0])
 
-        hook = module.register_forward_hook(keep)
+        hook = module.register_forward_hook(record)
         try:
-            for one in views.each():
-                self.model(pixel_values=one.pixels.to(self.model.device, self.model.dtype), **self._asked)
+            for view in views.each():
+                self.model(pixel_values=view.pixels.to(self.model.device, self.model.dtype), **self._forward_options)
         finally:
             hook.remove()
         height, width = (side // self.spec.stride for side in self.image_size)
-        patches = torch.cat(seen)[:, -height * width :].float()
+        patches = torch.cat(outputs)[:, -height * width :].float()
         features = patches.transpose(1, 2).unflatten(2, (height, width))
-        return Latents(features, torch.zeros(1).expand_as(features), views.frames, views.keys)
+        return Encoded({"features": features}, views.frames, views.keys)
 
-    def extract(self, latents: Latents, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """What was encoded; neither the prompt nor the sampling changes it."""
-        return FeatureMap(latents.mean.to(self.model.device), latents.frames, "centers")
+    def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
+        """Return the encoded features; neither the prompt nor the sampling changes them."""
+        features = encoded.tensors["features"].to(self.model.device)
+        height, width = features.shape[-2:]
+        return FeatureMap(features, Grid(encoded.frames, (height, width), "centers"))
+
+    def weights_digest(self) -> str:
+        """Return a digest of the model, the layer and the facet."""
+        return digest(weights_digest(self.model), self.spec.layer, self.config.facet)
+
+
+def load_vision_transformer(
+    config: VisionTransformerConfig, *, device: str | torch.device = "cpu"
+) -> VisionTransformerBackbone:
+    """Load a transformers folder.
+
+    Args:
+        config: which model, and how it is read.
+        device: of the weights.
+
+    Raises:
+        CheckpointError: the model is not found, damaged, or not a vision transformer.
+    """
+    folder = find_pretrained(config.weights, "vision_transformer")
+    spec = transformer_spec(
+        read_json(folder / "config.json"), where=str(folder), layer=config.layer, frame=config.frame, dtype=config.dtype
+    )
+    try:
+        model: PreTrainedModel = AutoModel.from_pretrained(
+            folder, dtype=getattr(torch, config.dtype), local_files_only=True
+        )
+    except Exception as error:  # transformers raises many types of errors
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
+    return VisionTransformerBackbone(config, model=model, spec=spec).to(device)
 
 
 def _blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer's blocks, whatever a release of transformers calls them."""
+    """Return the blocks of the transformer, whose name depends on the release of transformers."""
     inner = getattr(model, "encoder", model)
-    found = getattr(inner, "layer", None) or getattr(inner, "layers", None)
-    if not isinstance(found, nn.ModuleList):
+    blocks = getattr(inner, "layer", None) or getattr(inner, "layers", None)
+    if not isinstance(blocks, nn.ModuleList):
         raise CheckpointError(f"{type(model).__name__} is not a vision transformer with blocks that can be read")
-    return found
+    return blocks
 
 
-def _keys(block: nn.Module) -> nn.Module:
-    """The projection to keys in a block's attention."""
-    named: dict[str, nn.Module] = dict(block.named_modules())
-    for name, module in named.items():
+def _key_projection(block: nn.Module) -> nn.Module:
+    """Return the projection to keys in the attention of a block."""
+    modules: dict[str, nn.Module] = dict(block.named_modules())
+    for name, module in modules.items():
         if name.rpartition(".")[2] in ("k_proj", "key"):
             return module
     raise CheckpointError(f"{type(block).__name__} has no projection to keys")
 
 
-def _sketch(model: PreTrainedModel) -> str:
-    """A digest of a few weights, rounded so that it survives another dtype."""
+def _fingerprint(model: PreTrainedModel) -> str:
+    """Return a digest of one weight of each tensor, rounded so that it is the same in other dtypes."""
     values = [f"{float(value.flatten()[value.numel() // 2]):.3g}" for _, value in sorted(model.state_dict().items())]
     digest = hashlib.blake2b(" ".join(values).encode(), digest_size=6).digest()
     return str(int.from_bytes(digest, "little"))

@@ -1,4 +1,4 @@
-"""The `sd4match` command. Commands import what they need when they run, so that `--help` is quick."""
+"""The `sd4match` command. Commands import their dependencies when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"sd4match {sd4match.__version__}")
         raise typer.Exit
 
@@ -28,7 +28,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Semantic matching with a frozen Stable Diffusion whose prompt is learned."""

@@ -1,4 +1,4 @@
-"""`sd4match cache`: what is kept on disk between runs."""
+"""`sd4match cache`: look at and clear the disk cache."""
 
 from __future__ import annotations
 
@@ -7,44 +7,42 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Latents of photos and features of image encoders, kept between runs.", no_args_is_help=True,
-    rich_markup_mode=None,
-)  # fmt: skip
+app = typer.Typer(help="Disk cache of encoded photos and image features.", no_args_is_help=True, rich_markup_mode=None)
 
 Folder = Annotated[
-    Path | None, typer.Option(help="Of the cache; without: SD4MATCH_CACHE, or sd4match in the user's cache folder.")
+    Path | None,
+    typer.Option(help="Folder of the cache; default: SD4MATCH_CACHE, or sd4match in the user's cache folder."),
 ]
 
 
 @app.command("info")
 def info(folder: Folder = None) -> None:
-    """Where the cache is, and what it holds."""
+    """Print where the cache is and what it contains."""
     from sd4match.io.cache import Cache, cache_folder
 
     cache = Cache(folder or cache_folder(), limit=0)
+    usage = cache.usage()
     typer.echo(f"{cache.folder}")
-    sizes = cache.sizes()
-    for sort, held in sizes.items():
-        typer.echo(f"  {sort}: {held.entries} entries, {readable(held.bytes)}")
-    if not sizes:
+    for name, used in usage.items():
+        typer.echo(f"  {name}: {used.entries} entries, {format_size(used.bytes)}")
+    if not usage:
         typer.echo("  nothing yet")
 
 
 @app.command("clear")
 def clear(folder: Folder = None) -> None:
-    """Remove what the cache holds; it is computed again when it is wanted."""
+    """Remove everything from the cache; it is computed again when needed."""
     from sd4match.io.cache import Cache, cache_folder
 
     cache = Cache(folder or cache_folder(), limit=0)
-    gone = cache.clear()
-    typer.echo(f"Removed {gone.entries} entries, {readable(gone.bytes)}, from {cache.folder}")
+    removed = cache.clear()
+    typer.echo(f"Removed {removed.entries} entries, {format_size(removed.bytes)}, from {cache.folder}")
 
 
-def readable(count: int) -> str:
-    """Bytes as people read them.
+def format_size(count: int) -> str:
+    """Return a number of bytes with a unit.
 
-    >>> readable(999), readable(1_234_567), readable(10_000_000_000)
+    >>> format_size(999), format_size(1_234_567), format_size(10_000_000_000)
     ('999 B', '1.2 MB', '10.0 GB')
     """
     value, unit = float(count), "B"

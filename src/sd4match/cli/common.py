@@ -1,52 +1,118 @@
-"""What the commands share: options, progress bars, and how a config comes together."""
+"""Options and checks that several commands share. Importing this module loads neither torch nor rich."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 if TYPE_CHECKING:
     from sd4match.config.experiment import ExperimentConfig
+    from sd4match.data.config import Split
 
-console = Console(stderr=True, highlight=False)
-"""Progress and remarks; what a command answers goes to stdout."""
-
-Preset = Annotated[str | None, typer.Option(help="An experiment that comes with the package.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="An experiment from a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: a.b=c. May be repeated.")]
-BackboneName = Annotated[
-    str | None, typer.Option(help="A known name, a folder, or a hub id; see `sd4match models list`.")
-]
-Dataset = Annotated[
-    str | None,
-    typer.Option(help="spair, pf_pascal, pf_willow, ap10k, folder or synthetic; without: the preset's."),
-]
-Root = Annotated[Path | None, typer.Option(help="Folder of the data set, as it was unpacked.")]
+BackboneName = Annotated[str | None, typer.Option(help="A known model, a folder, or a hub id; see `models list`.")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:N" or "mps".')]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+SplitName = Annotated[str, typer.Option(help="train, validation or test.")]
+CacheLimit = Annotated[str | None, typer.Option(help='Limit of the disk cache, for example "10 GB"; "0" for none.')]
+PromptFile = Annotated[Path | None, typer.Option(help="File of a learned prompt.")]
+Category = Annotated[str | None, typer.Option(help="What the photos show, for text and class prompts.")]
 Fallback = Annotated[
-    str | None, typer.Option(help='"text": a class prompt takes the text template for categories it has not learned.')
+    str | None, typer.Option(help='"text": use the text template for categories that a class prompt has not learned.')
 ]
-CacheLimit = Annotated[
-    str | None, typer.Option(help='Of what is kept on disk between runs: "10 GB" unless said otherwise; "0" for none.')
-]
-ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print the experiment as YAML and leave.")]
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """Options that choose an experiment and change it."""
+
+    preset: Annotated[str | None, typer.Option(help="Experiment that comes with the package.")] = None
+    config: Annotated[Path | None, typer.Option(help="Experiment from a YAML file.")] = None
+    backbone: BackboneName = None
+    dtype: Dtype = None
+    overrides: Set = None
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print the experiment as YAML and exit.")] = False
+
+    def read(self, default: str, changes: Iterable[str] = ()) -> ExperimentConfig:
+        """Return the experiment; with --show-config, print it and exit.
+
+        Args:
+            default: preset to take if neither --preset nor --config is given.
+            changes: `a.b=c` changes that other options stand for; --set comes after them.
+
+        Raises:
+            ConfigError: the options do not go together, or the experiment cannot work.
+        """
+        config = read_config(
+            preset=self.preset, config=self.config, overrides=[*changes, *(self.overrides or ())], default=default,
+            backbone=self.backbone, dtype=self.dtype,
+        )  # fmt: skip
+        if self.show_config:
+            typer.echo(config.to_yaml(), nl=False)
+            raise typer.Exit
+        return config
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options that choose the data set and how photos are cached."""
+
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="spair, pf_pascal, pf_willow, ap10k, folder or synthetic; default: the experiment's."),
+    ] = None
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set, as it was unpacked.")] = None
+    cache_limit: CacheLimit = None
+
+    def changes(self) -> list[str]:
+        """Return the changes `a.b=c` that these options stand for.
+
+        Raises:
+            ConfigError: an unknown kind, or one of --dataset and --root without the other.
+        """
+        return [*data_changes(self.dataset, self.root), *changed("cache.limit", self.cache_limit)]
+
+
+Command = Callable[..., None]
+
+
+def option_groups(command: Command) -> Command:
+    """Turn every parameter of a command whose type is a dataclass into one option per field of that dataclass."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters = list(_expand(command, hints))
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        built = {
+            name: cast(type, group)(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **built)
+
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _expand(command: Command, hints: dict[str, Any]) -> Iterator[Parameter]:
+    for name, parameter in signature(command).parameters.items():
+        hint = hints[name]
+        if not dataclasses.is_dataclass(hint):
+            yield parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY)
+            continue
+        types = get_type_hints(hint, include_extras=True)
+        for field in dataclasses.fields(hint):
+            yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name])
 
 
 def read_config(
@@ -58,60 +124,102 @@ def read_config(
     backbone: str | None = None,
     dtype: str | None = None,
 ) -> ExperimentConfig:
-    """The experiment that the options describe."""
-    from sd4match.config.experiment import load_config, load_preset
+    """Return the experiment that the options describe.
+
+    Raises:
+        ConfigError: the options do not go together, or the experiment cannot work.
+    """
+    from sd4match.config.experiment import load_config
+    from sd4match.config.presets import load_preset
     from sd4match.errors import ConfigError
 
     if preset and config:
         raise ConfigError("give --preset or --config, not both")
-    changes = list(overrides or ())
-    changes += [f"backbone.weights={quoted(backbone)}"] if backbone else []
-    changes += [f"backbone.dtype={quoted(dtype)}"] if dtype else []
-    read = partial(load_config, config) if config else partial(load_preset, preset or default)
-    if (backbone or dtype) and read(overrides or ()).backbone.kind == "fusion":
+    read = functools.partial(load_config, config) if config else functools.partial(load_preset, preset or default)
+    changes = [*(overrides or ())]
+    own = [*changed("backbone.weights", backbone), *changed("backbone.dtype", dtype)]
+    if own and read(changes).backbone.kind == "fusion":
         raise ConfigError(
-            "--backbone and --dtype are of one model, and this experiment fuses several: change its parts"
+            "--backbone and --dtype are for one model, and this experiment fuses several: "
+            "change backbone.backbones in a file"
         )
-    return read(changes)
+    return read([*changes, *own])
 
 
-def quoted(text: str) -> str:
-    """As a YAML string, whatever is in it."""
-    import json
+def changed(field: str, value: object) -> list[str]:
+    """Return the change that sets a field; none if the option was not given.
 
-    return json.dumps(text)
+    Args:
+        field: path of the field, for example "evaluation.limit".
+        value: None, False or an empty list mean that the option was not given.
+
+    >>> changed("evaluation.limit", 3), changed("evaluation.limit", None)
+    (['evaluation.limit=3'], [])
+    """
+    given = value is not None and value is not False and value != []
+    return [f"{field}={json.dumps(value)}"] if given else []
 
 
-def show_config(config: ExperimentConfig) -> None:
-    """Print a config and leave."""
-    typer.echo(config.to_yaml(), nl=False)
-    raise typer.Exit
+def data_changes(dataset: str | None, root: Path | None) -> list[str]:
+    """Return the changes that --dataset and --root stand for.
+
+    Raises:
+        ConfigError: an unknown kind, or one of the two without the other.
+    """
+    from sd4match.data.config import RootedConfig, dataset_kind
+    from sd4match.errors import ConfigError
+    from sd4match.registry import datasets
+
+    if dataset is None:
+        if root is not None:
+            raise ConfigError("--root goes with --dataset KIND")
+        return []
+    kind = dataset_kind(dataset)
+    if root is not None:
+        return changed("data", {"kind": kind, "root": str(root)})
+    if issubclass(datasets.config_class(kind), RootedConfig):
+        raise ConfigError(f"--dataset {dataset} needs --root FOLDER, the data set as it was unpacked")
+    return changed("data", {"kind": kind})
+
+
+def check_split(name: str) -> Split:
+    """Return the name of a split.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    from sd4match.data.config import Split
+    from sd4match.errors import ConfigError
+
+    if name not in get_args(Split):
+        raise ConfigError(f"--split must be train, validation or test, not {name!r}")
+    return cast("Split", name)
 
 
 def check_output(output: Path) -> Path:
-    """Refuse an output folder that cannot be one, before any work is done for it.
+    """Check that a folder can be written, before any work is done.
 
     Returns:
-        The folder itself, or the nearest one above it that exists already: a place for temporary files.
+        The folder, or the nearest existing one above it, for temporary files.
 
     Raises:
-        InputError: there is a file of that name or above it, or nothing can be written there.
+        InputError: it is a file or lies below one, or it cannot be written.
     """
     from sd4match.errors import InputError
 
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder")
-    above = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"--output {output} cannot be made: {above} is not a folder that can be written")
-    return above
+    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--output {output} cannot be made: {existing} is not a folder that can be written")
+    return existing
 
 
-def prompt_settings(fallback: str | None, file: Path | str | None) -> dict[str, str]:
-    """What --fallback changes in the config of a prompt file.
+def prompt_changes(fallback: str | None, file: Path | str | None) -> dict[str, str]:
+    """Return what --fallback changes in the config of a prompt file.
 
     Raises:
-        InputError: there is no file, or its prompt is not one for each category.
+        InputError: there is no file, or it does not hold a class prompt.
     """
     from sd4match.errors import InputError
     from sd4match.prompting.serialization import read_prompt
@@ -126,19 +234,30 @@ def prompt_settings(fallback: str | None, file: Path | str | None) -> dict[str, 
     return {"fallback": fallback}
 
 
-def pick_device(name: str) -> str:
-    """A device that exists.
+def prepare_device(name: str) -> str:
+    """Silence other libraries and return a device that exists.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not exist.
+    """
+    device = pick_device(name)
+    quiet_libraries()
+    return device
+
+
+def pick_device(name: str) -> str:
+    """Return a device that exists; "auto" is CUDA if there is one.
+
+    Raises:
+        ConfigError: it does not exist.
     """
     import torch
 
     from sd4match.errors import ConfigError
 
     if name == "auto":
-        own = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
-        return ("cuda" if own is None else f"cuda:{own}") if torch.cuda.is_available() else "cpu"
+        rank = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
+        return ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -153,7 +272,7 @@ def pick_device(name: str) -> str:
 
 
 def quiet_libraries() -> None:
-    """No loading bars and no notices of other libraries between ours."""
+    """Turn off progress bars and notices of other libraries."""
     import diffusers
     import huggingface_hub
     import transformers
@@ -163,53 +282,3 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-
-
-@contextmanager
-def progress_bar(*, visible: bool = True) -> Iterator[Progress]:
-    """A bar with counts and the time that is left."""
-    columns = (
-        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not visible) as progress:
-        yield progress
-
-
-def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
-    """What `evaluate_prompts` tells of its way, as lines of a bar: each prompt's photos, then its pairs."""
-    tasks: dict[tuple[str, str], TaskID] = {}
-
-    def tell(name: str, what: str, done: int, total: int) -> None:
-        if (name, what) not in tasks:
-            tasks[name, what] = bar.add_task(f"{name}: {what}", total=total)
-        bar.update(tasks[name, what], completed=done)
-
-    return tell
-
-
-def cache_changes(limit: str | None) -> list[str]:
-    """What --cache-limit changes in a config."""
-    return [] if limit is None else [f"cache.limit={quoted(limit)}"]
-
-
-def data_changes(dataset: str | None, root: Path | None) -> list[str]:
-    """What --dataset and --root change in a config.
-
-    Raises:
-        ConfigError: an unknown kind, or one of the two without the other.
-    """
-    from sd4match.data.config import RootedConfig, dataset_kind
-    from sd4match.errors import ConfigError
-    from sd4match.registry import datasets
-
-    if dataset is None:
-        if root is not None:
-            raise ConfigError("--root goes with --dataset KIND")
-        return []
-    kind = dataset_kind(dataset)
-    if root is None:
-        if issubclass(datasets.config_of(kind), RootedConfig):
-            raise ConfigError(f"--dataset {dataset} needs --root FOLDER, the data set as it was unpacked")
-        return [f"data={{kind: {kind}}}"]
-    return [f"data={{kind: {kind}, root: {quoted(str(root))}}}"]

@@ -1,4 +1,4 @@
-"""`sd4match compare`: two reports on the same pairs."""
+"""`sd4match compare`: compare two reports on the same pairs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import typer
 
 
 def command(
-    a: Annotated[Path, typer.Argument(help="A report: its folder or its report.json.")],
-    b: Annotated[Path, typer.Argument(help="Another one, on the same pairs.")],
-    row_a: Annotated[str | None, typer.Option(help="Which result of A, by its prompt; without: the first.")] = None,
-    row_b: Annotated[str | None, typer.Option(help="Which result of B.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    a: Annotated[Path, typer.Argument(help="Report: its folder or its report.json.")],
+    b: Annotated[Path, typer.Argument(help="Report on the same pairs.")],
+    row_a: Annotated[str | None, typer.Option(help="Prompt whose result in A is compared; default: the first.")] = None,
+    row_b: Annotated[str | None, typer.Option(help="Prompt whose result in B is compared.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare two reports by a paired bootstrap; refuses reports on other pairs or by another protocol."""
+    """Compare two reports by a paired bootstrap. Refuses reports on other pairs or by another protocol."""
     import json
 
     from sd4match.evaluation.run import compare_reports
     from sd4match.evaluation.tables import comparisons_table
 
-    rows = compare_reports(a, b, row_a=row_a, row_b=row_b, samples=samples, seed=seed)
-    typer.echo(json.dumps(rows, indent=2) if as_json else comparisons_table(rows))
+    comparisons = compare_reports(a, b, row_a=row_a, row_b=row_b, samples=samples, seed=seed)
+    if as_json:
+        typer.echo(json.dumps([comparison.to_json() for comparison in comparisons], indent=2))
+    else:
+        typer.echo(comparisons_table(comparisons))

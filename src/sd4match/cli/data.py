@@ -1,91 +1,81 @@
-"""`sd4match data`: data sets on disk."""
+"""`sd4match data`: write the synthetic data set, and check data sets on disk."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sd4match.cli.common import Set
+from sd4match.cli.common import Set, check_split, data_changes, read_config
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
-app = typer.Typer(help="Data sets on disk.", no_args_is_help=True)
-
-
-@app.callback()
-def root() -> None:
-    """Data sets on disk."""
+app = typer.Typer(help="Data sets on disk.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("make-synthetic")
 def make_synthetic(
     folder: Annotated[Path, typer.Argument(help="Where to write; must be empty or not exist.")],
-    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs a split; without: 2000, 160 and 480.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Pairs of each split. Default: 2000, 160 and 480.")] = None,
     photos: Annotated[
-        int | None, typer.Option(min=2, help="Photos a category and split; without: 120, 24 and 50.")
+        int | None, typer.Option(help="Photos of each category and split. Default: 120, 24 and 50.")
     ] = None,
-    size: Annotated[int, typer.Option(min=32, help="Side of a photo in pixels.")] = 96,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int | None, typer.Option(help="Side of a photo in pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the drawings and pairs.")] = None,
 ) -> None:
-    """Write the synthetic data set in SPair-71k's layout."""
-    from typing import get_args
-
-    from sd4match.cli.common import progress_bar
-    from sd4match.data.config import Split
+    """Write the synthetic data set in SPair-71k's layout; fields without an option have the data set's defaults."""
+    from sd4match.cli.progress import progress_bar
+    from sd4match.data.config import Split, SyntheticConfig
     from sd4match.data.spair_layout import write_spair_layout
-    from sd4match.data.synthetic.dataset import SyntheticPairs
     from sd4match.errors import DatasetError
 
+    options = {"pairs": pairs, "photos_per_category": photos, "size": size, "seed": seed}
+    given = {name: value for name, value in options.items() if value is not None}
+    configs = [SyntheticConfig(split=split, **given) for split in get_args(Split)]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DatasetError(f"{folder} is not an empty folder; give one that is empty or does not exist")
-    counts = {}
+    counts = []
     with progress_bar() as bar:
-        for split in get_args(Split):
-            dataset = SyntheticPairs(split=split, pairs=pairs, photos_per_category=photos, size=size, seed=seed)
-            task = bar.add_task(f"writing {split}", total=len(dataset))
-            counts[split] = write_spair_layout(dataset, folder, progress=partial(bar.advance, task))
-    listing = ", ".join(f"{count} {split}" for split, count in counts.items())
-    typer.echo(f"{folder}: {listing} pairs in SPair-71k's layout")
+        for config in configs:
+            dataset = config.build()
+            task = bar.add_task(f"writing {config.split}", total=len(dataset))
+            count = write_spair_layout(dataset, folder, progress=partial(bar.advance, task))
+            counts.append(f"{count} {config.split}")
+    typer.echo(f"{folder}: {', '.join(counts)} pairs in SPair-71k's layout")
 
 
 @app.command("check")
 def check(
     kind: Annotated[str, typer.Argument(help="spair, pf_pascal, pf_willow, ap10k or folder.")],
-    root: Annotated[Path, typer.Argument(help="Its folder, as it was unpacked.")],
-    split: Annotated[str | None, typer.Option(help="train, validation or test; without: all that it has.")] = None,
+    root: Annotated[Path, typer.Argument(help="Folder of the data set, as it was unpacked.")],
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test. Default: all that the data set has.")
+    ] = None,
     overrides: Set = None,
 ) -> None:
-    """Look for what is wrong with a data set: a line for each problem, exit code 1 if there is one."""
-    from typing import get_args
-
-    from sd4match.cli.common import data_changes, progress_bar, read_config
+    """Print a line for each problem of a data set; the exit code is 1 if there is one."""
+    from sd4match.cli.progress import progress_bar
     from sd4match.config.experiment import build_dataset
-    from sd4match.data.check import check_split
-    from sd4match.data.config import DatasetConfig, Split
-    from sd4match.errors import ConfigError
+    from sd4match.data import check as checks
 
-    known = get_args(Split)
-    if split is not None and split not in known:
-        raise ConfigError(f"--split must be train, validation or test, not {split!r}")
+    only = None if split is None else check_split(split)
     changes = [*data_changes(kind, root), *(f"data.{change}" for change in overrides or ())]
-    settings = read_config(preset=None, config=None, overrides=changes, default="empty")
-    assert isinstance(settings.data, DatasetConfig)
-    splits = [one for one in known if one == split] or list(settings.data.splits)
+    config = read_config(preset=None, config=None, overrides=changes, default="empty")
+    splits = [only] if only else list(config.require_data().splits)
     problems = 0
     with progress_bar() as bar:
         for name in splits:
-            tell = partial(_tell, bar, bar.add_task(f"checking {name}", total=None))
-            for finding in check_split(partial(build_dataset, settings, name), name, progress=tell):
+            task = bar.add_task(f"checking {name}", total=None)
+
+            def on_progress(done: int, total: int, task: TaskID = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            for finding in checks.check_split(partial(build_dataset, config, name), name, progress=on_progress):
                 problems += finding.is_problem
                 typer.echo(finding.text if finding.is_problem else f"note: {finding.text}")
     typer.echo(f"{root}: {problems or 'no'} problem{'' if problems == 1 else 's'} in {', '.join(splits)}", err=True)
     if problems:
         raise typer.Exit(1)
-
-
-def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)

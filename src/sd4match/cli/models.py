@@ -1,75 +1,83 @@
-"""`sd4match models` and `sd4match doctor`: what there is, and whether it runs."""
+"""`sd4match models` and `sd4match doctor`: known models, and checks of the installation."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sd4match.cli.common import Device, Dtype, Set
 
-app = typer.Typer(help="Models by name.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from sd4match.interfaces import Backbone
+
+app = typer.Typer(help="Known models.", no_args_is_help=True, rich_markup_mode=None)
+
+_PACKAGES = (
+    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "pydantic", "scipy",
+)  # fmt: skip
 
 
 @app.callback()
 def root() -> None:
-    """Models by name."""
+    """Known models."""
 
 
 @app.command("list")
 def list_models() -> None:
-    """List the models that have a name, and where each is."""
+    """List the known models and where each is found on this machine."""
     from rich.console import Console
     from rich.table import Table
 
-    from sd4match.backbones.pretrained import KNOWN, whereabouts
+    from sd4match.backbones.pretrained import PRETRAINED, whereabouts
 
-    table = Table("name", "sort", "hub", "GB", "here")
-    for one in KNOWN.values():
-        place = whereabouts(one.name)
-        hub = ", ".join([*one.hub_ids[:1], *([f"{one.overlay[0]}: {one.overlay[1]}"] if one.overlay else [])])
-        table.add_row(one.name, one.sort, hub, f"{one.gigabytes:g}", str(place) if place else "no")
+    table = Table("name", "kind", "hub", "GB", "here")
+    for model in PRETRAINED.values():
+        folder = whereabouts(model.name)
+        overlay = [f"{model.overlay[0]}: {model.overlay[1]}"] if model.overlay else []
+        hub = ", ".join([*model.hub_ids[:1], *overlay])
+        table.add_row(model.name, model.kind, hub, f"{model.gigabytes:g}", str(folder) if folder else "no")
     Console(highlight=False, width=160).print(table)
-    typer.echo("Any diffusers or transformers folder, and any id of the hub (owner/name), will do as well.")
+    typer.echo("Any diffusers or transformers folder and any hub id (owner/name) can be used as well.")
 
 
 @app.command("check")
 def check(
-    name: Annotated[str, typer.Argument(help="A known name, a folder, or a hub id.")],
+    name: Annotated[str, typer.Argument(help="A known model, a folder, or a hub id.")],
     device: Device = "auto",
     dtype: Dtype = None,
     overrides: Set = None,
 ) -> None:
-    """Load a model, run one photo through it, and print shapes, memory and time."""
+    """Load a model, extract features of one photo, and print shapes, memory and time."""
     import time
 
-    from sd4match.backbones.pretrained import KNOWN
-    from sd4match.cli.common import pick_device, quiet_libraries
+    from sd4match.backbones.config import BackboneConfig
+    from sd4match.backbones.pretrained import PRETRAINED
+    from sd4match.cli.common import prepare_device
     from sd4match.errors import CheckpointError
     from sd4match.registry import backbones
 
-    known = KNOWN.get(name)
-    kinds = [known.sort] if known else ["stable_diffusion", "vision_transformer"]
-    where = pick_device(device)
-    quiet_libraries()
-    problem: CheckpointError | None = None
+    kinds = [PRETRAINED[name].kind] if name in PRETRAINED else ["stable_diffusion", "vision_transformer"]
+    fields = _parse_fields(dtype, overrides)
+    device = prepare_device(device)
+    errors: list[CheckpointError] = []
     for kind in kinds:
         started = time.perf_counter()
         try:
-            config = backbones.parse({"kind": kind, "weights": name, **_fields(dtype, overrides)})
-            backbone = backbones.build(config, device=where)
+            config = backbones.parse({"kind": kind, "weights": name, **fields})
+            assert isinstance(config, BackboneConfig)
+            backbone = config.build(device=device)
         except CheckpointError as error:
-            problem = problem or error
+            errors.append(error)
             continue
-        _run(backbone, started)
+        _print_extraction(backbone, loading_seconds=time.perf_counter() - started)
         return
-    assert problem is not None
-    raise problem
+    raise errors[0]
 
 
-def _fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]:
-    """--set FIELD=VALUE of the backbone."""
+def _parse_fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]:
+    """Return the fields of the backbone that --dtype and --set FIELD=VALUE give."""
     import yaml
 
     from sd4match.errors import ConfigError
@@ -83,46 +91,50 @@ def _fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]
     return fields
 
 
-def _run(backbone: object, started: float) -> None:
+def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
+    """Extract features of a photo of noise under the empty prompt, and print shapes, memory and time."""
     import time
 
     import numpy as np
     import torch
 
     from sd4match.data.collate import make_images
-    from sd4match.interfaces import Backbone
     from sd4match.prompting.text import EmptyPrompt, NoPrompt
     from sd4match.structures.images import Photo
     from sd4match.structures.tensors import Sampling
 
-    assert isinstance(backbone, Backbone)
     spec = backbone.spec
-    loaded = time.perf_counter() - started
     photo = Photo(np.random.default_rng(0).integers(0, 256, (*spec.native_size, 3), dtype=np.uint8), "noise")
-    prompt = NoPrompt(backbone=backbone) if backbone.text is None else EmptyPrompt(backbone=backbone)
+    prompt = EmptyPrompt(backbone=backbone) if backbone.text_encoder else NoPrompt(backbone=backbone)
     images = make_images([photo], [None], {"backbone": backbone.prepare})
     with torch.no_grad():
         embedding = prompt(images)
-        begun = time.perf_counter()
-        latents = backbone.encode(images.views["backbone"])
-        encoded = time.perf_counter()
-        features = backbone.extract(latents, embedding, Sampling(50))
+        started = time.perf_counter()
+        encoded = backbone.encode(images.views["backbone"])
+        encoded_at = time.perf_counter()
+        features = backbone.extract(encoded, embedding, Sampling(50))
         done = time.perf_counter()
-    if isinstance(backbone, torch.nn.Module):
-        weights = sum(value.numel() * value.element_size() for value in backbone.parameters())
-        count = sum(value.numel() for value in backbone.parameters())
-        typer.echo(f"weights kept   {count / 1e6:.1f} M parameters, {weights / 2**20:.0f} MiB in {spec.dtype}")
-    typer.echo(f"architecture   {spec.architecture}, layer {spec.layer} of {spec.layers}")
-    typer.echo(f"fingerprint    {backbone.fingerprint}")
-    typer.echo(f"image          {tuple(images.views['backbone'].pixels.shape[1:])}, {spec.frame}")
-    typer.echo(f"prompt         {tuple(embedding.values.shape[1:]) if backbone.text is not None else 'none'}")
-    typer.echo(f"latents        {tuple(latents.mean.shape[1:])}")
-    typer.echo(f"features       {tuple(features.values.shape[1:])}, finite: {bool(features.values.isfinite().all())}")
-    typer.echo(f"time           load {loaded:.1f} s, encode {encoded - begun:.2f} s, extract {done - encoded:.2f} s")
-    typer.echo(f"peak memory    {_peak_memory():.0f} MiB of this process{_device_memory()}")
+    weights = list(backbone.parameters())
+    count, size = sum(w.numel() for w in weights), sum(w.numel() * w.element_size() for w in weights)
+    shapes = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in encoded.tensors.items())
+    times = f"load {loading_seconds:.1f} s, encode {encoded_at - started:.2f} s, extract {done - encoded_at:.2f} s"
+    lines = {
+        "weights": f"{count / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB in {spec.dtype}",
+        "architecture": f"{spec.architecture}, layer {spec.layer} of {spec.layers}",
+        "fingerprint": backbone.fingerprint,
+        "image": f"{tuple(images.views['backbone'].pixels.shape[1:])}, {spec.frame}",
+        "prompt": f"{tuple(embedding.values.shape[1:])}" if backbone.text_encoder else "none",
+        "encoded": shapes,
+        "features": f"{tuple(features.values.shape[1:])}, finite: {bool(features.values.isfinite().all())}",
+        "time": times,
+        "peak memory": f"{_peak_memory():.0f} MiB of this process{_device_memory()}",
+    }
+    for label, text in lines.items():
+        _print_line(label, text)
 
 
 def _peak_memory() -> float:
+    """Return the peak memory of this process in MiB."""
     import resource
     import sys
 
@@ -139,44 +151,43 @@ def _device_memory() -> str:
 
 
 def doctor() -> None:
-    """Print versions, devices, caches, and what is missing."""
+    """Print versions, devices, caches and known models, and what is missing."""
     import os
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
     import torch
     from huggingface_hub import constants
 
-    from sd4match.backbones.pretrained import KNOWN, MODELS_VARIABLE, whereabouts
+    from sd4match.backbones.pretrained import MODELS_VARIABLE, PRETRAINED, whereabouts
     from sd4match.version import __version__
 
-    typer.echo(f"sd4match       {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    packages = (
-        "torch",
-        "diffusers",
-        "transformers",
-        "accelerate",
-        "safetensors",
-        "huggingface_hub",
-        "pydantic",
-        "scipy",
-    )
-    for package in packages:
-        try:
-            typer.echo(f"{package:<15}{version(package)}")
-        except PackageNotFoundError:
-            typer.echo(f"{package:<15}MISSING")
+    _print_line("sd4match", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in _PACKAGES:
+        _print_line(package, _version(package))
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
-    typer.echo(f"devices        {', '.join(devices)}")
-    root = os.environ.get(MODELS_VARIABLE)
-    state = "" if root is None or Path(root).is_dir() else " (no such folder)"
-    typer.echo(f"{MODELS_VARIABLE:<15}{root or 'not set'}{state}")
-    typer.echo(f"hub cache      {constants.HF_HUB_CACHE}{', offline' if constants.HF_HUB_OFFLINE else ''}")
-    places = {name: whereabouts(name) for name in KNOWN}
-    typer.echo(f"models here    {', '.join(name for name, place in places.items() if place)}")
-    missing = [name for name, place in places.items() if not place]
-    typer.echo(f"not here       {', '.join(missing) or 'none'}")
+    _print_line("devices", ", ".join(devices))
+    models = os.environ.get(MODELS_VARIABLE)
+    state = "" if models is None or Path(models).is_dir() else " (no such folder)"
+    _print_line(MODELS_VARIABLE, f"{models or 'not set'}{state}")
+    _print_line("hub cache", f"{constants.HF_HUB_CACHE}{', offline' if constants.HF_HUB_OFFLINE else ''}")
+    found = [name for name in PRETRAINED if whereabouts(name)]
+    missing = [name for name in PRETRAINED if name not in found]
+    _print_line("models here", ", ".join(found))
+    _print_line("not here", ", ".join(missing) or "none")
     if missing:
-        typer.echo("               they are fetched when first used, or see `sd4match models list`")
+        _print_line("", "they are downloaded when first used, or see `sd4match models list`")
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "MISSING"
+
+
+def _print_line(label: str, text: str) -> None:
+    typer.echo(f"{label:<15}{text}")

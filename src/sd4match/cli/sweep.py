@@ -1,13 +1,19 @@
-"""`sd4match sweep`: many experiments, one table."""
+"""`sd4match sweep`: train and evaluate many experiments, with one report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sd4match.cli.common import CacheLimit, Device, Set
+from sd4match.cli.common import DataOptions, Device, Set, SplitName, option_groups
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from sd4match.config.experiment import ExperimentConfig
+    from sd4match.training.sweep import SweepCallbacks
 
 app = typer.Typer(help="Many experiments, one table.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,57 +24,68 @@ def root() -> None:
 
 
 @app.command("prompts")
+@option_groups
 def prompts(
-    output: Annotated[Path, typer.Option(help="Folder for the report and for each prompt's files.")] = Path(
+    *,
+    output: Annotated[Path, typer.Option(help="Folder for the report and one folder per prompt.")] = Path(
         "runs/sweep-prompts"
     ),
-    on: Annotated[str, typer.Option(help="The model whose presets are taken, for example mini or sd2-1.")] = "mini",
-    only: Annotated[list[str] | None, typer.Option(help="Only this preset; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial prompts, order of pairs and noise.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of training.steps.")] = None,
-    split: Annotated[str, typer.Option(help="What is measured: train, validation or test.")] = "test",
-    cache_limit: CacheLimit = None,
+    model: Annotated[str, typer.Option(help="Model of the experiments: mini, sd1-5 or sd2-1.")] = "mini",
+    only: Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")] = None,
+    data: DataOptions,
+    split: SplitName = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial prompts, order of pairs and noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Overrides training.steps.")] = None,
     device: Device = "auto",
     overrides: Set = None,
 ) -> None:
-    """Learn every kind of prompt with one seed and one number of steps, and measure all on the same pairs.
+    """Train every kind of prompt with one seed and one number of steps, and evaluate all on the same pairs.
 
-    Started again with the same output, it goes on where it stopped.
+    Started again with the same output, it continues where it stopped.
     """
-    from sd4match.cli.common import cache_changes, check_output, pick_device, progress_bar, quiet_libraries
-    from sd4match.errors import ConfigError
+    from sd4match.cli.common import changed, check_output, check_split, prepare_device
+    from sd4match.cli.progress import progress_bar
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.tables import to_summary
-    from sd4match.training.sweep import PROMPTS, Progress, sweep_config, sweep_prompts
+    from sd4match.training.sweep import PROMPTS, sweep_config, sweep_prompts
 
-    if split not in ("train", "validation", "test"):
-        raise ConfigError(f"--split must be train, validation or test, not {split!r}")
+    checked_split = check_split(split)
     check_output(output)
     names = tuple(only or PROMPTS)
-    changes = [*cache_changes(cache_limit), *(overrides or [])]
-    changes += [f"training.steps={steps}"] if steps is not None else []
-    configs = {name: sweep_config(f"{on}-{name}", seed, changes) for name in names}
-    where = pick_device(device)
-    quiet_libraries()
+    changes = [*data.changes(), *(overrides or []), *changed("training.steps", steps)]
+    configs = {name: sweep_config(name, model=model, seed=seed, overrides=changes) for name in names}
+    for config in configs.values():
+        config.require_data()
+    device = prepare_device(device)
     with progress_bar() as bar:
-        whole = bar.add_task("all prompts", total=len(names))
-        current = bar.add_task("")
-
-        def started(name: str) -> None:
-            bar.update(whole, completed=names.index(name))
-            bar.reset(current, description=name, total=configs[name].training.steps)
-
-        def measured(name: str, done: int, total: int) -> None:
-            bar.update(current, description=f"measuring {name}", completed=done, total=total)
-
         report = sweep_prompts(
-            output, model=on, names=names, seed=seed, overrides=changes, split=split, device=where,  # type: ignore[arg-type]
-            progress=Progress(
-                on_start=started, on_step=lambda name, step: bar.update(current, completed=step), on_measured=measured
-            ),
+            output, model=model, names=names, seed=seed, overrides=changes, split=checked_split, device=device,
+            callbacks=_callbacks(bar, configs),
         )  # fmt: skip
-        bar.update(whole, completed=len(names))
-    title = f"Prompts on {on}, {split} split"
+        bar.update(bar.task_ids[0], completed=len(names))
+    title = f"Prompts on {model}, {split} split"
     write_report(report, output, title=title)
     typer.echo(to_summary(report, title=title))
     typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, and a folder for each prompt")
+
+
+def _callbacks(bar: Progress, configs: dict[str, ExperimentConfig]) -> SweepCallbacks:
+    """Return callbacks that show all prompts as one task of a bar, and the current one as another."""
+    from sd4match.training.sweep import SweepCallbacks
+
+    names = list(configs)
+    prompts = bar.add_task("all prompts", total=len(names))
+    current = bar.add_task("")
+
+    def on_start(name: str) -> None:
+        bar.update(prompts, completed=names.index(name))
+        bar.reset(current, description=name, total=configs[name].training.steps)
+
+    def on_evaluation_progress(name: str, done: int, total: int) -> None:
+        bar.update(current, description=f"evaluating {name}", completed=done, total=total)
+
+    return SweepCallbacks(
+        on_start=on_start,
+        on_step=lambda name, step: bar.update(current, completed=step),
+        on_evaluation_progress=on_evaluation_progress,
+    )

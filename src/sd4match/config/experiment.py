@@ -1,216 +1,216 @@
-"""An experiment as one frozen tree of settings: read from YAML, overridden, checked, and built into components.
+"""Experiment config: read from YAML, overridden, checked, and built into components.
 
-Everything that cannot work together is refused here, before any weights load.
+Combinations that cannot work are refused here, before any weights load. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, SerializeAsAny, ValidationError, model_validator
 
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
-from sd4match.config.sections import CacheSettings as CacheSettings
-from sd4match.config.sections import EvaluationSettings as EvaluationSettings
-from sd4match.config.sections import SamplingSettings as SamplingSettings
-from sd4match.config.sections import TrainingSettings as TrainingSettings
-from sd4match.data.config import DatasetConfig, Split, SyntheticConfig
-from sd4match.errors import ConfigError, choose_from
-from sd4match.matching.config import GaussianCrossEntropyConfig, KernelSoftArgmaxConfig
+from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
+from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
+from sd4match.data.config import DatasetConfig, Split
+from sd4match.errors import ConfigError
+from sd4match.interfaces import LossConfig, Matcher, PairTransform
+from sd4match.matching.losses import GaussianCrossEntropyConfig
+from sd4match.matching.matchers import KernelSoftArgmax
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
-from sd4match.registry import AnyBackbone, AnyDataset, AnyLoss, AnyMatcher, AnyPairTransform, AnyPrompt, Settings
 
 if TYPE_CHECKING:
-    from sd4match.interfaces import Backbone, Matcher, MatchingLoss, PairDataset, PairTransform, PromptProvider
+    from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
     from sd4match.io.cache import Cache
 
+# The fields below have the base class of their sort as their type, so that `build` and the other methods are typed.
+_Backbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(registry.backbones.parse)]
+_Prompt = Annotated[SerializeAsAny[PromptConfig], BeforeValidator(registry.prompts.parse)]
+_Matcher = Annotated[SerializeAsAny[Matcher], BeforeValidator(registry.matchers.parse)]
+_PairTransform = Annotated[SerializeAsAny[PairTransform], BeforeValidator(registry.pair_transforms.parse)]
+_Loss = Annotated[SerializeAsAny[LossConfig], BeforeValidator(registry.losses.parse)]
+_Dataset = Annotated[SerializeAsAny[DatasetConfig], BeforeValidator(registry.datasets.parse)]
 
-class ExperimentConfig(Settings):
-    """Everything that decides a number. One YAML file holds one."""
+
+class ExperimentConfig(registry.Config):
+    """Everything that the numbers of an experiment depend on.
+
+    The defaults are the packaged mini model with the paper's parameters, and no data set: only a file that says
+    `data` (or `model: mini`, which does) names one.
+
+    Raises:
+        ConfigError: fields that are unknown, of a wrong type, or cannot work together.
+    """
 
     seed: NonNegativeInt | None = Field(
-        None, description="of all that is learned: laid under training.seed and prompt.seed, unless these are given"
+        None, description="default of training.seed and prompt.seed, wherever these are not given"
     )
 
-    backbone: AnyBackbone = StableDiffusionConfig()
-    prompt: AnyPrompt = EmptyPromptConfig()
-    matcher: AnyMatcher = KernelSoftArgmaxConfig()
-    pair_transform: AnyPairTransform | None = Field(None, description="of the two maps of a pair, before matching")
-    loss: AnyLoss = GaussianCrossEntropyConfig()
-    data: AnyDataset = SyntheticConfig()
-    training: TrainingSettings = TrainingSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    cache: CacheSettings = CacheSettings()
+    backbone: _Backbone = StableDiffusionConfig()
+    prompt: _Prompt = EmptyPromptConfig()
+    matcher: _Matcher = KernelSoftArgmax()
+    pair_transform: _PairTransform | None = Field(
+        None, description="transform of the two feature maps of a pair, before matching"
+    )
+    loss: _Loss = GaussianCrossEntropyConfig()
+    data: _Dataset | None = Field(None, description="data set to train and evaluate on; matching needs none")
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cache: CacheConfig = CacheConfig()
 
     @model_validator(mode="before")
     @classmethod
-    def _one_seed(cls, tree: Any) -> Any:
-        if not isinstance(tree, dict) or tree.get("seed") is None:
-            return tree
-        below = {"training": tree.get("training", {}), "prompt": tree.get("prompt", {"kind": "empty"})}
-        if isinstance(below["prompt"], str):
-            below["prompt"] = {"kind": below["prompt"]}
-        if isinstance(below["prompt"], dict) and not registry.prompts.has_field(below["prompt"].get("kind"), "seed"):
-            del below["prompt"]
-        laid = {name: {"seed": tree["seed"], **one} for name, one in below.items() if isinstance(one, dict)}
-        return {**tree, **laid}
+    def _distribute_seed(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("seed") is None:
+            return fields
+        groups = {"training": fields.get("training", {}), "prompt": fields.get("prompt", {"kind": "empty"})}
+        if isinstance(groups["prompt"], str):
+            groups["prompt"] = {"kind": groups["prompt"]}
+        if isinstance(groups["prompt"], dict) and not registry.prompts.has_field(groups["prompt"].get("kind"), "seed"):
+            del groups["prompt"]
+        seeded = {name: {"seed": fields["seed"], **group} for name, group in groups.items() if isinstance(group, dict)}
+        return {**fields, **seeded}
 
     @model_validator(mode="after")
-    def _fits_together(self) -> ExperimentConfig:
-        if isinstance(self.backbone, BackboneConfig):
-            spec = self.backbone.spec()
-            size = getattr(self.backbone, "image_size", None)
-            if size is not None and size % spec.size_multiple:
+    def _check_combination(self) -> ExperimentConfig:
+        self.backbone.check()
+        spec = self.backbone.spec()
+        if spec is not None:
+            protocol = self.evaluation.protocol
+            if spec.frame != protocol.view:
                 raise ConfigError(
-                    f"backbone.image_size = {size} does not fit backbone ({spec.architecture}): "
-                    f"it must be a multiple of {spec.size_multiple}"
+                    f"evaluation.protocol = {protocol.name!r} needs photos that are put into the model's image by "
+                    f"{protocol.view}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.view}"
                 )
-            view = self.evaluation.measurement.view
-            if spec.frame != view:
-                raise ConfigError(
-                    f"evaluation.measurement = {self.evaluation.measurement.name!r} counts on photos that are put "
-                    f"into the model's image by {view}, and backbone.frame = {spec.frame!r}: set backbone.frame={view}"
-                )
-            if isinstance(self.prompt, PromptConfig):
-                self.prompt.check_spec(spec)
-        needs_category = isinstance(self.prompt, PromptConfig) and self.prompt.needs_category
-        if needs_category and isinstance(self.data, DatasetConfig) and not self.data.has_categories:
+            self.prompt.check_spec(spec)
+        if self.prompt.needs_category and self.data is not None and not self.data.has_categories:
             raise ConfigError(
                 f"prompt.kind = {self.prompt.kind!r} needs categories, and data.kind = {self.data.kind!r} has none"
             )
         return self
 
     def to_yaml(self) -> str:
-        """The whole tree, as a file that reads back to the same config."""
+        """Return the whole config as YAML that `parse_config` reads back to an equal config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def require_data(self) -> DatasetConfig:
+        """Return the config of the data set.
+
+        Raises:
+            ConfigError: the experiment names none.
+
+        >>> ExperimentConfig(data="synthetic").require_data().kind
+        'synthetic'
+        """
+        if self.data is None:
+            raise ConfigError(
+                "this experiment names no data set: give --dataset KIND --root FOLDER, "
+                "or data: {kind: KIND, root: FOLDER} in its file"
+            )
+        return self.data
 
 
 @dataclass(frozen=True)
 class Components:
-    """The built parts of an experiment."""
+    """Built components of an experiment."""
 
     backbone: Backbone
-    prompt: PromptProvider
+    prompt: Prompt
     matcher: Matcher
     loss: MatchingLoss
     pair_transform: PairTransform | None = None
 
 
-def build(
+def build_components(
     config: ExperimentConfig,
     *,
     backbone: Backbone | None = None,
     prompt_file: str | Path | None = None,
-    prompt_settings: Mapping[str, Any] | None = None,
+    prompt_changes: Mapping[str, Any] | None = None,
     device: str = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """Load the backbone and build the rest around it.
+    """Load the backbone and build the other components.
 
     Args:
-        config: checked.
-        backbone: one that is loaded already, instead of the config's.
-        prompt_file: a learned prompt, instead of the config's.
-        prompt_settings: what to change in that file's config; see `load_prompt`.
-        device: where the backbone and learned parts live, for example "cpu" or "cuda".
-        cache: where latents of photos and features of image encoders are kept, for example `config.cache.open()`.
+        config: the experiment.
+        backbone: a backbone that is already loaded, instead of the config's.
+        prompt_file: file of a learned prompt, instead of the config's prompt.
+        prompt_changes: changes to the config in that file; see `load_prompt`.
+        device: device of the backbone and of everything learned, for example "cpu" or "cuda".
+        cache: cache of encoded photos and image features, for example `config.cache.open()`.
+
+    Raises:
+        ConfigError: the prompt needs the categories of a data set, and the experiment names none.
     """
     from sd4match.backbones.cached import cached
     from sd4match.prompting.serialization import load_prompt
 
-    backbone = backbone or registry.backbones.build(config.backbone, device=device)
-    assert backbone is not None
+    if prompt_file is None:
+        _check_categories_known(config)
+    backbone = backbone or config.backbone.build(device=device)
     if cache is not None:
         backbone = cached(backbone, cache)
-    if prompt_file is None:
-        prompt = build_prompt(config, backbone)
-    else:
-        prompt = load_prompt(prompt_file, backbone=backbone, settings=prompt_settings)
-    transform: PairTransform | None = None
-    if config.pair_transform is not None:
-        transform = registry.pair_transforms.build(config.pair_transform)
-    matcher, loss = registry.matchers.build(config.matcher), registry.losses.build(config.loss)
-    return Components(backbone, prompt, matcher, loss, transform)
+    return Components(
+        backbone=backbone,
+        prompt=build_prompt(config, backbone)
+        if prompt_file is None
+        else load_prompt(prompt_file, backbone=backbone, changes=prompt_changes),
+        matcher=config.matcher.build(),
+        loss=config.loss.build(),
+        pair_transform=None if config.pair_transform is None else config.pair_transform.build(),
+    )
 
 
-def build_prompt(config: ExperimentConfig, backbone: Backbone) -> PromptProvider:
-    """The experiment's prompt around a backbone, on its device; a prompt for each category learns those of the data."""
-    from torch import nn
+def build_prompt(config: ExperimentConfig, backbone: Backbone) -> Prompt:
+    """Build the experiment's prompt on the backbone's device.
 
-    settings = config.prompt
-    if isinstance(settings, PromptConfig) and settings.wants_categories:
-        settings = settings.for_categories(build_dataset(config, "train").categories)
-    prompt: PromptProvider = registry.prompts.build(settings, backbone=backbone)
-    if isinstance(prompt, nn.Module) and isinstance(backbone, nn.Module):
-        prompt.to(next(backbone.parameters()).device)
-    return prompt
+    A prompt that learns one prompt per category takes the categories of the training data.
+
+    Raises:
+        ConfigError: the prompt needs the categories of a data set, and the experiment names none.
+    """
+    _check_categories_known(config)
+    prompt = config.prompt
+    if prompt.wants_categories:
+        prompt = prompt.for_categories(build_dataset(config, "train").categories)
+    return prompt.build(backbone=backbone).to(backbone.device)
+
+
+def _check_categories_known(config: ExperimentConfig) -> None:
+    if config.prompt.wants_categories and config.data is None:
+        raise ConfigError(
+            f"prompt.kind = {config.prompt.kind!r} is learned for the categories of a data set: give the file of a "
+            "prompt from `sd4match train`, or --dataset KIND --root FOLDER"
+        )
 
 
 def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
-    """One split of the experiment's data."""
-    dataset: PairDataset = registry.datasets.build(config.data.model_copy(update={"split": split}))
-    return dataset
-
-
-_PRESETS = Path(str(files("sd4match.config").joinpath("presets")))
-
-
-def preset_names() -> tuple[str, ...]:
-    """The experiments that come with the package: "cpm" is on mini, "sd2-1-cpm" on Stable Diffusion 2.1.
-
-    >>> "cpm" in preset_names(), "mini-cpm" in preset_names(), "sd2-1-cpm" in preset_names()
-    (True, True, True)
-    """
-    experiments = {file.stem for file in (_PRESETS / "experiments").glob("*.yaml")}
-    baselines = {file.stem for file in (_PRESETS / "baselines").glob("*.yaml")}
-    models = [file.stem for file in (_PRESETS / "models").glob("*.yaml")]
-    return tuple(sorted(experiments | baselines | {f"{model}-{name}" for model in models for name in experiments}))
-
-
-def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """An experiment that comes with the package, with `a.b=c` overrides.
-
-    MODEL-EXPERIMENT lays the experiment's few lines over what all experiments on that model share; without a model it
-    is mini. Baselines of the field (dift, sd-dino, dinov2, ...) stand on their own.
+    """Open one split of the experiment's data set.
 
     Raises:
-        ConfigError: there is no such preset, or an override does not fit.
-
-    >>> load_preset("single", ["training.steps=5"]).training.steps
-    5
+        ConfigError: the experiment names no data set.
+        DatasetError: the data set is not complete, or does not have that split.
     """
-    if name not in preset_names():
-        raise ConfigError(f"unknown preset {name!r}; {choose_from(name, preset_names())}")
-    whole = _PRESETS / "baselines" / f"{name}.yaml"
-    if whole.is_file():
-        tree = yaml.safe_load(whole.read_text(encoding="utf-8"))
-        return _make_config(tree, origin=f"preset {name}", overrides=overrides)
-    model = next(
-        (file.stem for file in (_PRESETS / "models").glob("*.yaml") if name.startswith(f"{file.stem}-")), "mini"
-    )
-    shared, experiment = (
-        yaml.safe_load(file.read_text(encoding="utf-8"))
-        for file in (
-            _PRESETS / "models" / f"{model}.yaml",
-            _PRESETS / "experiments" / f"{name.removeprefix(f'{model}-')}.yaml",
-        )
-    )
-    prompt = experiment["prompt"]
-    prompt = {**shared.pop("prompt_settings", {}).get(prompt["kind"], {}), **prompt}
-    return _make_config({**shared, **experiment, "prompt": prompt}, origin=f"preset {name}", overrides=overrides)
+    return config.require_data().model_copy(update={"split": split}).build()
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """An experiment from a YAML file, with `a.b=c` overrides.
+    """Read an experiment from a YAML file.
+
+    Args:
+        path: of a file with the fields of an `ExperimentConfig`; `model: NAME` and `experiment: NAME` at its top take
+            all other fields from packaged files, see `sd4match.config.composition`.
+        overrides: changes `a.b=c`, for example `training.steps=100`.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown field, a wrong type, or a combination that cannot work.
+        ConfigError: the file cannot be read, is not YAML, has an unknown field or a wrong type, or a combination that
+            cannot work.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -220,41 +220,33 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentCo
 
 
 def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """An experiment from YAML text; `origin` names it in errors."""
+    """Read an experiment from YAML text.
+
+    Args:
+        text: as the content of a file of `load_config`.
+        origin: what error messages call the text, for example its path.
+        overrides: changes `a.b=c`.
+
+    Raises:
+        ConfigError: as `load_config`.
+
+    >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
+    'cpm'
+    """
     try:
-        tree = yaml.safe_load(text) or {}
+        fields = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{origin} must hold fields ({', '.join(ExperimentConfig.model_fields)}), not {type(tree).__name__}"
-        )
-    return _make_config(tree, origin=origin, overrides=overrides)
+    if not isinstance(fields, dict):
+        known = ", ".join([*COMPOSED_FIELDS, *ExperimentConfig.model_fields])
+        raise ConfigError(f"{origin} must hold fields ({known}), not {type(fields).__name__}")
+    return make_config(fields, origin=origin, overrides=overrides)
 
 
-def _make_config(tree: dict[str, Any], *, origin: str, overrides: Iterable[str]) -> ExperimentConfig:
-    for override in overrides:
-        _override(tree, override)
+def make_config(fields: Fields, *, origin: str, overrides: Iterable[str]) -> ExperimentConfig:
+    """Compose the fields of a file, override and check them; arguments and errors as for `parse_config`."""
+    composed = compose(fields, overrides)
     try:
-        return ExperimentConfig.model_validate(tree)
+        return ExperimentConfig.model_validate(composed)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {registry.describe(error, ExperimentConfig)}") from None
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"an override is FIELD=VALUE, for example training.steps=100, not {override!r}")
-    *parents, last = path.strip().split(".")
-    node = tree
-    for parent in parents:
-        below = node.setdefault(parent, {})
-        if isinstance(below, str):
-            below = node[parent] = {"kind": below}
-        if not isinstance(below, dict):
-            raise ConfigError(f"{path!r} cannot be set: {parent!r} is not a group of fields")
-        node = below
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"{override!r}: the value is not YAML") from None

@@ -1,8 +1,9 @@
-"""How a benchmark counts, by name. Numbers of different measurements are not comparable.
+"""Evaluation protocols by name: how each benchmark counts. Numbers of different protocols are not comparable.
 
-A data set gives points, boxes and photo sizes; a measurement makes of them the places to compare and the length that
-alpha is a share of. It says how cells lie on photos, how source points are read, and with which matcher it was
-published. Changing it never needs new features of photos that were put into the model's image in the same way (`view`).
+A data set gives points, boxes and photo sizes; a protocol turns them into the locations that are compared and the
+length that alpha is a fraction of. It says how cells lie on photos, how source points are read, and with which matcher
+the benchmark was published. Another protocol needs new features only if it puts photos into the model's image in
+another way (`view`).
 
 | name | photo in the model's image | errors measured in | compare | matcher | published average |
 | --- | --- | --- | --- | --- | --- |
@@ -11,53 +12,54 @@ published. Changing it never needs new features of photos that were put into the
 | `sd-dino` | padded | the square of 840 | < | arg-max | point, by category |
 | `geoaware` | padded | the square of 840 | < | window soft arg-max | image, point |
 
-The reference length is the longer side of the target's box, in the frame in which errors are measured.
-On PF-Pascal the length is the side of the square (`dift`: the photo's longer side), on PF-Willow the extent of the
-target's key points stands for the box.
+The reference length is the longer side of the target's box, in the frame in which errors are measured. On PF-Pascal it
+is the side of the square (`dift`: the photo's longer side), on PF-Willow the extent of the target's keypoints stands
+for the box. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from sd4match.errors import ConfigError, DatasetError, choose_from
-from sd4match.matching.config import KernelSoftArgmaxConfig, PixelNearestNeighborConfig
-from sd4match.registry import AnyMatcher, Settings, describe, matchers
+from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor, PixelNearestNeighbor, WindowSoftArgmax
+from sd4match.registry import AnyMatcher, Config, describe
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from sd4match.geometry import ImageFrame, Size
+    from sd4match.geometry import Grid, ImageFrame, Size
     from sd4match.structures.pairs import Box, Reference
     from sd4match.structures.tensors import Correlation, FeatureMap
 
 _DERIVED = "*"
 
 
-class Measurement(Settings):
-    """One way to count. Frozen; `derive` makes another one of it. The defaults are SD4Match's."""
+class EvaluationProtocol(Config):
+    """One way to count correct keypoints. Frozen; `derive` makes another one. The defaults are SD4Match's."""
 
     name: str = "sd4match"
-    view: Literal["squash", "pad"] = Field("squash", description="how photos were put into the model's image")
+    view: Literal["squash", "pad"] = Field("squash", description="how photos are put into the model's image")
     space: Literal["squash", "pad", "photo"] = Field("squash", description="the frame in which errors are measured")
-    side: int | None = Field(768, ge=2, description="of that square frame, in pixels; None for the photo's own")
+    side: int | None = Field(768, ge=2, description="side of that square frame in pixels; None: the photo's own size")
     alphas: tuple[float, ...] = Field((0.05, 0.1, 0.15), min_length=1)
     inclusive: bool = Field(True, description="compare with <=, not <")
-    clamp_truth: bool = Field(True, description="true places outside the frame count as on its border")
+    clamp_truth: bool = Field(True, description="move true points outside the frame to its border")
     reference: Literal["data", "box", "photo"] = Field(
-        "data", description="alpha is a share of the target's box, of its photo, or as the data set's benchmark has it"
+        "data", description="alpha is a fraction of the target's box, of its photo, or of what the data set says"
     )
     alignment: Literal["corners", "centers", "patch"] = Field(
-        "corners", description="how cells lie on photos; see `placed`"
+        "corners", description="how cells lie on photos; see `aligned`"
     )
-    cell_shift: float = Field(0.0, description='for "patch": pixels from the middle of a cell to where its match goes')
-    query: Literal["bilinear", "floor", "pixel"] = Field("bilinear", description="how source points are read")
-    matcher: AnyMatcher = Field(KernelSoftArgmaxConfig(), description="with which it was published")
-    average: Literal["image", "point", "category_point"] = Field("image", description="which average was published")
+    cell_shift: float = Field(0.0, description='for "patch": pixels from the center of a cell to its match')
+    query_mode: Literal["bilinear", "floor", "pixel"] = Field("bilinear", description="how source points are read")
+    matcher: AnyMatcher = Field(KernelSoftArgmax(), description="the matcher it was published with")
+    average: Literal["image", "point", "category_point"] = Field("image", description="the average it was published as")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -69,34 +71,34 @@ class Measurement(Settings):
             raise ValueError(f"alphas must be positive and different, not {self.alphas}")
         return self
 
-    def derive(self, **changes: object) -> Measurement:
-        """This one with other fields. Unless only alphas differ, a star behind its name says that it is another.
+    def derive(self, **changes: object) -> EvaluationProtocol:
+        """Return this protocol with other fields. Unless only alphas differ, its name gets a star.
 
         Raises:
             ConfigError: an unknown field, or a value that does not fit.
 
-        >>> measurement("dift").derive(inclusive=False).name, measurement("dift").derive(alphas=(0.2,)).name
+        >>> get_protocol("dift").derive(inclusive=False).name, get_protocol("dift").derive(alphas=(0.2,)).name
         ('dift*', 'dift')
         """
         try:
-            changed = Measurement.model_validate({**self.model_dump(), **changes})
+            changed = EvaluationProtocol.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
-            raise ConfigError(f"measurement: {describe(error, Measurement)}") from None
+            raise ConfigError(f"protocol: {describe(error, EvaluationProtocol)}") from None
         if "name" in changes and changes["name"] != self.name:
-            if changes["name"] in MEASUREMENTS:
-                raise ConfigError(f"{changes['name']!r} is a measurement of its own; give yours another name")
+            if changes["name"] in PROTOCOLS:
+                raise ConfigError(f"{changes['name']!r} is another protocol; give yours a name of its own")
             return changed
-        base = MEASUREMENTS.get(self.name.rstrip(_DERIVED), self)
+        base = PROTOCOLS.get(self.name.rstrip(_DERIVED), self)
         same = changed.model_copy(update={"alphas": base.alphas, "name": base.name}) == base
         return changed.model_copy(update={"name": base.name if same else base.name.rstrip(_DERIVED) + _DERIVED})
 
     @property
     def is_published(self) -> bool:
-        """Whether it counts as the benchmark of its name does."""
-        return self.name in MEASUREMENTS
+        """Whether it counts exactly as the benchmark of its name does."""
+        return self.name in PROTOCOLS
 
     def frame(self, size: Size) -> ImageFrame:
-        """The frame of a photo in which errors are measured."""
+        """Return the frame of a photo in which errors are measured."""
         from sd4match import geometry
 
         if self.side is None:
@@ -105,43 +107,41 @@ class Measurement(Settings):
             return geometry.pad_frame(size, self.side)
         return geometry.squash_frame(size, (self.side, self.side))
 
-    def placed(self, features: FeatureMap) -> FeatureMap:
-        """A feature map whose cells lie on its photos as this benchmark has it; no value changes.
+    def aligned(self, features: FeatureMap) -> FeatureMap:
+        """Return a feature map on the grid of this protocol; no value changes.
 
-        Convention: "corners" are those of the model's own image (768 for Stable Diffusion 2.1, as published); middles
-        of areas and patches are laid on the frame in which errors are measured.
+        Convention: with "corners", cells are aligned with the corners of the model's own image (768 for Stable
+        Diffusion 2.1, as published); with "centers" and "patch", they lie in the frame in which errors are measured.
+
+        Raises:
+            ConfigError: alignment "patch" without a square frame.
         """
+        return features.with_grid(self._grid(features.grid))
+
+    def _grid(self, own: Grid) -> Grid:
         if self.alignment == "corners":
-            return features.laid(features.frames, self.alignment)
-        frames = tuple(self.frame(frame.original_size) for frame in features.frames)
+            return replace(own, alignment="corners", offset=None)
+        frames = tuple(self.frame(frame.original_size) for frame in own.frames)
         offset = None
         if self.alignment == "patch":
             if self.side is None:
-                raise ConfigError(f"measurement {self.name!r}: alignment 'patch' needs a square frame")
-            offset = self.side / features.map_size[1] / 2 + self.cell_shift
-        return features.laid(frames, self.alignment, offset)
+                raise ConfigError(f"protocol {self.name!r}: alignment 'patch' needs a square frame")
+            offset = self.side / own.size[1] / 2 + self.cell_shift
+        return replace(own, frames=frames, alignment=self.alignment, offset=offset)
 
     def correlate(
-        self,
-        source: FeatureMap,
-        target: FeatureMap,
-        query_points: Float[Tensor, "batch points 2"],
-        *,
-        corners: bool = False,
+        self, source: FeatureMap, target: FeatureMap, query_points: Float[Tensor, "batch points 2"]
     ) -> Correlation:
         """Correlate points of the source photos with the target maps as this benchmark does.
 
         Args:
             source: B maps.
             target: B maps.
-            query_points: (B, N, 2), in original pixels of the source photos.
-            corners: for a matcher that `ReadsCorners`.
+            query_points: (B, N, 2), (x, y) in original pixels of the source photos.
         """
         from sd4match.matching.correlation import correlate_maps
 
-        return correlate_maps(
-            self.placed(source), self.placed(target), query_points, query_mode=self.query, corners=corners
-        )
+        return correlate_maps(self.aligned(source), self.aligned(target), query_points, query_mode=self.query_mode)
 
     def correct(
         self,
@@ -153,7 +153,7 @@ class Measurement(Settings):
         boxes: Sequence[Box | None],
         reference: Reference = "box",
     ) -> Bool[Tensor, "batch points alphas"]:
-        """Which points are correct.
+        """Return which points are correct.
 
         Args:
             predicted: (B, N, 2), in original pixels of the target photos.
@@ -161,7 +161,7 @@ class Measurement(Settings):
             visible: (B, N).
             photo_sizes: of the target photos.
             boxes: of the target objects, in original pixels.
-            reference: what the data set's benchmark takes alpha of, if this measurement follows it.
+            reference: what the data set's benchmark takes alpha of, if this protocol follows it.
 
         Raises:
             DatasetError: a target has no box, and its length is wanted.
@@ -182,14 +182,14 @@ class Measurement(Settings):
     def _lengths(
         self, like: Tensor, frames: Sequence[ImageFrame], boxes: Sequence[Box | None], reference: Reference
     ) -> Tensor:
-        """(B,): what alpha is a share of, in pixels of the frames."""
+        """Return (B,), what alpha is a fraction of, in pixels of the frames."""
         from sd4match.geometry import to_model
 
         if reference == "photo":
             return like.new_tensor([max(frame.model_size) for frame in frames])
         if any(box is None for box in boxes):
             raise DatasetError(
-                f"measurement {self.name!r} needs the box of every target object; without boxes, derive it with "
+                f"protocol {self.name!r} needs the box of every target object; without boxes, derive it with "
                 "reference: photo"
             )
         corners = to_model(like.new_tensor([box for box in boxes if box is not None]).unflatten(1, (2, 2)), frames)
@@ -198,60 +198,60 @@ class Measurement(Settings):
 
 _PADDED: dict[str, Any] = {
     "view": "pad", "space": "pad", "side": 840, "alphas": (0.01, 0.05, 0.1, 0.15), "inclusive": False,
-    "clamp_truth": False, "alignment": "patch", "query": "floor",
+    "clamp_truth": False, "alignment": "patch", "query_mode": "floor",
 }  # fmt: skip
 
-MEASUREMENTS: dict[str, Measurement] = {
-    one.name: one
-    for one in (
-        Measurement(),
-        Measurement(
+PROTOCOLS: dict[str, EvaluationProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        EvaluationProtocol(),
+        EvaluationProtocol(
             name="dift", space="photo", side=None, alphas=(0.01, 0.05, 0.1, 0.15), clamp_truth=False,
-            alignment="centers", query="pixel", matcher=PixelNearestNeighborConfig(),
+            alignment="centers", query_mode="pixel", matcher=PixelNearestNeighbor(),
         ),
-        Measurement(
-            name="sd-dino", **_PADDED, cell_shift=-0.5, matcher=matchers.parse("nearest_neighbor"),
+        EvaluationProtocol(
+            name="sd-dino", **_PADDED, cell_shift=-0.5, matcher=NearestNeighbor(),
             average="category_point",
         ),
-        Measurement(name="geoaware", **_PADDED, matcher=matchers.parse("window_soft_argmax")),
+        EvaluationProtocol(name="geoaware", **_PADDED, matcher=WindowSoftArgmax()),
     )
 }  # fmt: skip
-"""The benchmarks' own measurements, by name."""
+"""The published protocols, by name."""
 
 
-def measurement(name: str) -> Measurement:
-    """A measurement by its name.
+def get_protocol(name: str) -> EvaluationProtocol:
+    """Return a published protocol by its name.
 
     Raises:
         ConfigError: unknown.
 
-    >>> measurement("sd-dino").side
+    >>> get_protocol("sd-dino").side
     840
     """
-    if name not in MEASUREMENTS:
-        raise ConfigError(f"unknown measurement {name!r}; {choose_from(name, MEASUREMENTS)}")
-    return MEASUREMENTS[name]
+    if name not in PROTOCOLS:
+        raise ConfigError(f"unknown protocol {name!r}; {choose_from(name, PROTOCOLS)}")
+    return PROTOCOLS[name]
 
 
-def parse_measurement(value: object) -> Measurement:
-    """A measurement from its name, from a mapping (`name` says which one it is derived from), or from itself.
+def parse_protocol(value: object) -> EvaluationProtocol:
+    """Return a protocol from its name, from a mapping (`name` says which one it is derived from), or from itself.
 
-    >>> parse_measurement({"name": "dift", "alphas": [0.2]}).alphas
+    >>> parse_protocol({"name": "dift", "alphas": [0.2]}).alphas
     (0.2,)
     """
-    if isinstance(value, Measurement):
+    if isinstance(value, EvaluationProtocol):
         return value
     if isinstance(value, str):
-        return measurement(value)
+        return get_protocol(value)
     if not isinstance(value, Mapping):
-        raise ConfigError(f"a measurement is a name or its fields, not {value!r}; known: {', '.join(MEASUREMENTS)}")
+        raise ConfigError(f"a protocol is a name or its fields, not {value!r}; known: {', '.join(PROTOCOLS)}")
     fields = dict(value)
     name = str(fields.pop("name", fields.pop("kind", "sd4match")))
     base = name.rstrip(_DERIVED)
-    if base not in MEASUREMENTS and set(fields) | {"name"} >= set(Measurement.model_fields):
-        return MEASUREMENTS["sd4match"].derive(name=name, **fields)
-    return measurement(base).derive(**fields)
+    if base not in PROTOCOLS and set(fields) | {"name"} >= set(EvaluationProtocol.model_fields):
+        return PROTOCOLS["sd4match"].derive(name=name, **fields)
+    return get_protocol(base).derive(**fields)
 
 
-AnyMeasurement = Annotated[Measurement, BeforeValidator(parse_measurement)]
-"""A config field that holds a measurement."""
+AnyProtocol = Annotated[EvaluationProtocol, BeforeValidator(parse_protocol)]
+"""Config field that holds a protocol."""

@@ -1,4 +1,4 @@
-"""What training, evaluation and the cache are told: plain settings, parts of an experiment."""
+"""Sections of an experiment: sampling, training, evaluation and the cache. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -8,101 +8,122 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from sd4match.config.protocols import AnyMeasurement, Measurement
-from sd4match.matching.config import NearestNeighborConfig
-from sd4match.registry import AnyMatcher, Settings
+from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
+from sd4match.matching.matchers import NearestNeighbor
+from sd4match.registry import AnyMatcher, Config
 
 if TYPE_CHECKING:
     from sd4match.io.cache import Cache
     from sd4match.structures.tensors import Sampling
 
+FloatType = Literal["float32", "float16", "bfloat16"]
 
-class SamplingSettings(Settings):
-    """How latents are made noisy."""
 
-    timestep: int = Field(261, ge=0, lt=1000)
-    ensemble_size: PositiveInt = 1
-    posterior: Literal["image", "member", "mode"] = "image"
+class SamplingConfig(Config):
+    """How noise is added to the latents before features are extracted."""
+
+    timestep: int = Field(261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
+    ensemble_size: PositiveInt = Field(1, description="noise samples per photo whose features are averaged")
+    posterior: Literal["image", "member", "mode"] = Field(
+        "image", description="draw the latent once per photo, once per ensemble member, or take the mode"
+    )
 
     def sampling(self, seed: int = 0) -> Sampling:
-        """With evaluation noise from `seed`."""
+        """Return the sampling with evaluation noise from `seed`."""
         from sd4match.structures.tensors import EvaluationNoise, Sampling
 
         return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior)
 
 
-class TrainingSettings(Settings):
-    """How a prompt is learned; the defaults are the paper's."""
+class TrainingConfig(Config):
+    """How a prompt is trained; the defaults are the paper's."""
 
     steps: PositiveInt = 30_000
-    batch_size: PositiveInt = Field(9, description="pairs a step: devices x at once x accumulated")
+    batch_size: PositiveInt = Field(9, description="pairs per step: devices x pairs at a time x accumulation steps")
     per_device: PositiveInt | None = Field(
-        None, description="pairs that a device takes at once; None: its whole share. Halved where memory runs out"
+        None, description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out"
     )
     mixed_precision: Literal["no", "bf16"] | None = Field(
-        None, description="of the forward pass; None: what `accelerate launch` says, or no"
+        None, description="of the forward pass; None: what `accelerate launch` sets, or no"
     )
     learning_rate: PositiveFloat = 1e-2
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to a tenth")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine decays to a tenth")
     both_directions: bool = Field(False, description="also match from target to source")
-    sampling: SamplingSettings = SamplingSettings()
-    validate_every: PositiveInt = 1000
-    validation_pairs: PositiveInt | None = Field(None, description="None: all")
-    validation_matcher: AnyMatcher = NearestNeighborConfig()
-    patience: PositiveInt | None = Field(None, description="stop after so many validations without a better prompt")
-    checkpoint_every: PositiveInt = Field(500, description="steps; also with each better prompt, and at the end")
-    keep_checkpoints: PositiveInt = Field(3, description="the last so many stay, and the best one")
-    trackers: tuple[str, ...] = Field((), description="of accelerate, for example tensorboard; a CSV is always written")
-    seed: NonNegativeInt = Field(0, description="of the order of pairs and of the noise")
+    sampling: SamplingConfig = SamplingConfig()
+    validate_every: PositiveInt = Field(1000, description="steps between validations")
+    validation_pairs: PositiveInt | None = Field(None, description="number of validation pairs; None: all")
+    validation_matcher: AnyMatcher = NearestNeighbor()
+    patience: PositiveInt | None = Field(
+        None, description="stop after this many validations without a better prompt; None: never"
+    )
+    checkpoint_every: PositiveInt = Field(
+        500, description="steps between checkpoints; one is also written with each better prompt and at the end"
+    )
+    keep_checkpoints: PositiveInt = Field(3, description="how many of the last checkpoints are kept, besides the best")
+    trackers: tuple[str, ...] = Field(
+        (), description="trackers of accelerate, for example tensorboard; CSV files are always written"
+    )
+    seed: NonNegativeInt = Field(0, description="of the order of the pairs and of the noise")
 
 
-class EvaluationSettings(Settings):
-    """How matches are made and counted; the defaults are the paper's."""
+class EvaluationConfig(Config):
+    """How matches are predicted and counted; the defaults are the paper's."""
 
-    sampling: SamplingSettings = SamplingSettings(timestep=50, ensemble_size=8)
-    batch_size: PositiveInt = 8
-    measurement: AnyMeasurement = Field(Measurement(), description="how matches are counted: a name, or its fields")
-    matchers: tuple[AnyMatcher, ...] = Field((), description="measured too, on the same features")
-    categories: tuple[str, ...] = Field((), description="only pairs of these; (): all")
-    limit: PositiveInt | None = Field(None, description="only the first so many pairs")
-    skip_bad: bool = Field(False, description="leave out pairs whose annotation or photo cannot be read")
+    sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
+    batch_size: PositiveInt = Field(8, description="photos whose features are extracted at a time")
+    protocol: AnyProtocol = Field(EvaluationProtocol(), description="how matches are counted: a name, or fields")
+    matchers: tuple[AnyMatcher, ...] = Field((), description="further matchers to evaluate on the same features")
+    categories: tuple[str, ...] = Field((), description="evaluate only pairs of these categories; (): all")
+    limit: PositiveInt | None = Field(None, description="evaluate only this many pairs, from the first; None: all")
+    skip_bad: bool = Field(False, description="skip pairs whose annotation or photo cannot be read")
+    memory: str | None = Field(
+        None, description='budget for feature maps in memory, for example "8 GB"; None: half of the free memory'
+    )
+    map_dtype: FloatType = Field(
+        "float32", description="precision of stored feature maps; half precision changes results slightly"
+    )
     bootstrap_samples: PositiveInt = 2000
     seed: NonNegativeInt = Field(0, description="of the noise and of the bootstrap")
 
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _check_memory(cls, memory: object) -> str | None:
+        return None if memory is None else _checked_size(memory)
 
-class CacheSettings(Settings):
-    """What is kept on disk between runs: latents of photos, and features of image encoders."""
+
+class CacheConfig(Config):
+    """Disk cache of encoded photos and image features, shared by all runs."""
 
     folder: str | None = Field(None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder")
-    limit: str = Field("10 GB", description='"500 MB"; "0" keeps nothing')
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="half precision takes half the room, and changes results a little"
-    )
+    limit: str = Field("10 GB", description='maximal size, for example "500 MB"; "0" turns the cache off')
+    dtype: FloatType = Field("float32", description="half precision takes half the space and changes results slightly")
 
     @field_validator("limit", mode="before")
     @classmethod
-    def _size(cls, limit: object) -> str:
-        parse_size(str(limit))
-        return str(limit)
+    def _check_limit(cls, limit: object) -> str:
+        return _checked_size(limit)
 
     def open(self) -> Cache | None:
-        """The cache; None if there is nothing for it to do."""
+        """Open the cache; return None if it would do nothing."""
         import torch
 
         from sd4match.io.cache import Cache, cache_folder
 
-        kept_in = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        if parse_size(self.limit) == 0 and kept_in is None:
-            return None  # with half precision a cache without room still rounds: numbers do not depend on the limit
+        rounded_to = None if self.dtype == "float32" else getattr(torch, self.dtype)
+        if parse_size(self.limit) == 0 and rounded_to is None:
+            return None  # in half precision even an empty cache rounds: results must not depend on the limit
         folder = Path(self.folder).expanduser() if self.folder else cache_folder()
-        return Cache(folder, limit=parse_size(self.limit), dtype=kept_in)
+        return Cache(folder, limit=parse_size(self.limit), dtype=rounded_to)
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as people write it.
+    """Return the number of bytes of a size such as "10 GB".
+
+    Args:
+        text: a number with an optional unit B, KB, MB, GB or TB; units are powers of 1000.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not written like that.
 
     >>> parse_size("500 MB"), parse_size("1.5GB"), parse_size("0")
     (500000000, 1500000000, 0)
@@ -111,3 +132,8 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f'a size is written as "10 GB", "500 MB" or "0", not {text!r}')
     return int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))
+
+
+def _checked_size(size: object) -> str:
+    parse_size(str(size))
+    return str(size)

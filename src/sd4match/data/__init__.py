@@ -1,1 +1,5 @@
-"""Pairs of photos with key points."""
+"""Data sets of pairs of photos with corresponding keypoints, and their batches."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

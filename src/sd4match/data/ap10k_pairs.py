@@ -1,4 +1,4 @@
-"""Pairs of animals, drawn with a seed: the same annotations and the same seed give the same pairs anywhere."""
+"""Drawing of pairs of animals from a seed: the same annotations and seed give the same pairs on any machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Literal
 
 import numpy as np
 
-FEWEST_POINTS = 3
-"""A pair shares at least so many visible points."""
-_LOOKED_AT = 200_000
+Task = Literal["intra-species", "cross-species", "cross-family"]
+
+MIN_POINTS = 3
+"""Smallest number of visible points that the photos of a pair share."""
+_MAX_CANDIDATES = 200_000
 
 
 @dataclass(frozen=True)
 class Animal:
-    """What the drawing looks at."""
+    """What the drawing needs to know of an annotated animal."""
 
     photo: str
     species: str
@@ -25,57 +27,58 @@ class Animal:
     visible: tuple[bool, ...]
 
 
-def draw_pairs(
-    animals: Mapping[int, Animal],
-    *,
-    task: Literal["intra-species", "cross-species", "cross-family"],
-    per_group: int,
-    seed: int,
-) -> list[tuple[int, int]]:
-    """At most `per_group` ordered pairs for each group of sources.
+def draw_pairs(animals: Mapping[int, Animal], *, task: Task, pairs_per_group: int, seed: int) -> list[tuple[int, int]]:
+    """Draw at most `pairs_per_group` ordered pairs for each group of sources.
 
-    A group is a species (intra-species) or a family (the others). Its pairs come from a random stream of its own, so a
-    group's pairs do not depend on which other groups there are.
+    A group is a species (intra-species) or a family (otherwise). Its pairs come from a random stream of its own, so
+    they do not depend on which other groups exist.
 
     Args:
         animals: by annotation id.
-        task: partners are of the same species; of another species of the family; or of another family.
-        per_group: at most so many.
-        seed: of the streams.
+        task: whether the target is of the same species, of another species of the family, or of another family.
+        pairs_per_group: largest number of pairs of a group.
+        seed: seed of the random streams.
+
+    Returns:
+        Annotation ids (source, target), group by group.
 
     >>> dogs = {n: Animal(f"{n}.jpg", "dog", "Canidae", (True,) * 5) for n in range(3)}
-    >>> len(draw_pairs(dogs, task="intra-species", per_group=4, seed=0))
+    >>> len(draw_pairs(dogs, task="intra-species", pairs_per_group=4, seed=0))
     4
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for number in sorted(animals):
-        one = animals[number]
-        groups[one.species if task == "intra-species" else one.family].append(number)
+    for animal_id in sorted(animals):
+        animal = animals[animal_id]
+        groups[animal.species if task == "intra-species" else animal.family].append(animal_id)
     chosen: list[tuple[int, int]] = []
     for name in sorted(groups):
-        partners = sorted(animals) if task == "cross-family" else groups[name]
-        taken = 0
-        for place in _shuffled(len(groups[name]) * len(partners), f"{seed} {task} {name}"):
-            source, target = groups[name][place // len(partners)], partners[place % len(partners)]
-            if _goes(animals[source], animals[target], task):
+        sources = groups[name]
+        targets = sorted(animals) if task == "cross-family" else sources
+        count = 0
+        for candidate in _shuffled(len(sources) * len(targets), f"{seed} {task} {name}"):
+            source, target = sources[candidate // len(targets)], targets[candidate % len(targets)]
+            if _is_pair(animals[source], animals[target], task):
                 chosen.append((source, target))
-                taken += 1
-            if taken == per_group:
+                count += 1
+            if count == pairs_per_group:
                 break
     return chosen
 
 
 def _shuffled(count: int, name: str) -> Iterator[int]:
-    """Numbers below `count` in an order that the name decides; of very many, only as many as one would look at."""
+    """Iterate over the numbers below `count`, each once, in an order that depends on the name.
+
+    If there are more than `_MAX_CANDIDATES`, iterate over a random choice of that many draws.
+    """
     rng = np.random.default_rng(list(hashlib.blake2b(name.encode(), digest_size=16).digest()))
-    if count <= _LOOKED_AT:
+    if count <= _MAX_CANDIDATES:
         yield from rng.permutation(count).tolist()
     else:
-        yield from dict.fromkeys(rng.integers(count, size=_LOOKED_AT).tolist())
+        yield from dict.fromkeys(rng.integers(count, size=_MAX_CANDIDATES).tolist())
 
 
-def _goes(source: Animal, target: Animal, task: str) -> bool:
-    if source.photo == target.photo or _shared(source.visible, target.visible) < FEWEST_POINTS:
+def _is_pair(source: Animal, target: Animal, task: Task) -> bool:
+    if source.photo == target.photo or _count_shared(source.visible, target.visible) < MIN_POINTS:
         return False
     if task == "intra-species":
         return source.species == target.species
@@ -84,5 +87,5 @@ def _goes(source: Animal, target: Animal, task: str) -> bool:
     return source.family != target.family
 
 
-def _shared(one: Sequence[bool], other: Sequence[bool]) -> int:
-    return sum(a and b for a, b in zip(one, other, strict=True))
+def _count_shared(source: Sequence[bool], target: Sequence[bool]) -> int:
+    return sum(a and b for a, b in zip(source, target, strict=True))

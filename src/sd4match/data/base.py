@@ -1,86 +1,94 @@
-"""What the data sets on disk share: a list of pairs, photos by id, and errors that name files."""
+"""Base class of the data sets on disk, and the readers that they share, whose errors name the file."""
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sd4match.errors import DatasetError
 from sd4match.geometry import Size
-from sd4match.structures.images import Photo
-from sd4match.structures.pairs import Box, PairKey, PairRecord, Reference
+from sd4match.interfaces import PairDataset as PairDataset
+from sd4match.structures.images import Photo as Photo
+from sd4match.structures.pairs import Box
+from sd4match.structures.pairs import PairKey as PairKey
+from sd4match.structures.pairs import PairRecord as PairRecord
 
 Points = npt.NDArray[np.float64]
+"""(N, 2), (x, y) in pixels; NaN for points that are not annotated."""
 
 
-class ListedPairs(ABC):
-    """A `PairDataset` of files below `root`. Annotations are read when a pair is asked for, photos when they are."""
+class FilePairs(PairDataset):
+    """Base class of data sets of files below a folder.
 
-    name: ClassVar[str]
-    published_pairs: ClassVar[Mapping[str, int]] = {}
-    """How many pairs the published data set has, by split."""
+    Annotations are read when a pair is asked for, photos when they are asked for. A subclass defines `__getitem__` and
+    `photo_path`.
 
-    def __init__(self, root: Path, split: str, keys: Iterable[PairKey], *, reference: Reference = "box") -> None:
+    Args:
+        root: folder of the data set.
+        split: name of the split.
+        keys: all pairs of the split.
+    """
+
+    def __init__(self, root: Path, split: str, keys: Iterable[PairKey]) -> None:
         self.root = root
         self.split = split
-        self.reference: Reference = reference
-        self.keys: tuple[PairKey, ...] = tuple(keys)
+        self.keys = tuple(keys)
         self.categories = tuple(sorted({category for key in self.keys for _, category in key.sides if category}))
         self.photo_size = lru_cache(maxsize=None)(self._photo_size)
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __iter__(self) -> Iterator[PairRecord]:
-        return (self[index] for index in range(len(self)))
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> PairRecord:
-        """One pair; reads its annotation."""
-
     @abstractmethod
     def photo_path(self, image_id: str) -> Path:
-        """The file of a photo."""
+        """Return the file of a photo."""
 
     def annotation_path(self, index: int) -> Path | None:
-        """The file that a pair's points come from, if it has one of its own."""
+        """Return the file that holds the annotation of one pair alone; None (default) if there is no such file."""
         return None
 
     def photo(self, image_id: str) -> Photo:
-        """The photo of an id, in its stored frame: that is the one of the annotations, whatever EXIF says."""
+        """Decode a photo in its stored frame, which is the one of the annotations, whatever its EXIF tag says.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
         return Photo.open(self.photo_path(image_id), exif=False)
 
     def _photo_size(self, image_id: str) -> Size:
         return Photo.size_of(self.photo_path(image_id))
 
 
-def find_root(root: str | Path, *, inner: Sequence[str], has: Sequence[str], name: str) -> Path:
-    """The folder of a data set: `root`, or one of the folders `inner` in it, that has one of the entries `has`.
+def find_root(root: str | Path, *, subfolders: Sequence[str], entries: Sequence[str], name: str) -> Path:
+    """Return the folder of a data set: `root` or one of its subfolders.
+
+    Args:
+        root: folder that the user named.
+        subfolders: further folders to look into, relative to `root`.
+        entries: names of files or folders; the data set's folder has at least one of them.
+        name: name of the data set in messages.
 
     Raises:
-        DatasetError: none has; the message says what was looked for.
+        DatasetError: no folder has any of the entries.
     """
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DatasetError(f"no such folder: {base}; give the root of {name}")
-    for folder in (base, *(base / part for part in inner)):
-        if any((folder / entry).exists() for entry in has):
+    for folder in (base, *(base / subfolder for subfolder in subfolders)):
+        if any((folder / entry).exists() for entry in entries):
             return folder
-    raise DatasetError(f"{base} is not the root of {name}: it has no {' or '.join(has)}")
+    raise DatasetError(f"{base} is not the root of {name}: it has no {' or '.join(entries)}")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty, whatever ends them.
+    """Return the non-empty lines of a text file, with any line endings, without surrounding white space.
 
     Raises:
-        DatasetError: not readable.
+        DatasetError: the file cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -90,10 +98,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_annotation(path: Path) -> Mapping[str, Any]:
-    """A JSON object from a file.
+    """Return the JSON object of a file.
 
     Raises:
-        DatasetError: missing, not JSON, or not an object.
+        DatasetError: the file is missing, is not JSON, or holds no object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -107,10 +115,14 @@ def read_annotation(path: Path) -> Mapping[str, Any]:
 
 
 def as_points(value: object, where: str) -> Points:
-    """(N, 2) in float64; what is not a number stays NaN.
+    """Convert a value of an annotation to points (N, 2); NaN stays NaN.
+
+    Args:
+        value: what the annotation holds.
+        where: file and field, for messages.
 
     Raises:
-        DatasetError: another shape.
+        DatasetError: the value has another shape, or no point.
     """
     try:
         points = np.asarray(value, dtype=np.float64)
@@ -122,10 +134,14 @@ def as_points(value: object, where: str) -> Points:
 
 
 def as_box(value: object, where: str) -> Box:
-    """(left, top, right, bottom).
+    """Convert a value of an annotation to a box (left, top, right, bottom).
+
+    Args:
+        value: what the annotation holds.
+        where: file and field, for messages.
 
     Raises:
-        DatasetError: not four numbers, or nothing inside.
+        DatasetError: the value is not four numbers, or the box is empty.
     """
     try:
         left, top, right, bottom = (float(side) for side in value)  # type: ignore[attr-defined]
@@ -137,10 +153,14 @@ def as_box(value: object, where: str) -> Box:
 
 
 def as_size(value: object, where: str) -> Size:
-    """(H, W) from SPair-71k's [W, H, channels].
+    """Convert SPair-71k's [W, H, channels] to (H, W).
+
+    Args:
+        value: what the annotation holds.
+        where: file and field, for messages.
 
     Raises:
-        DatasetError: not at least two positive numbers.
+        DatasetError: the value does not start with two positive numbers.
     """
     try:
         width, height = (int(side) for side in value[:2])  # type: ignore[index]
@@ -151,11 +171,16 @@ def as_size(value: object, where: str) -> Size:
     return height, width
 
 
-def seen_in_both(source: Points, target: Points, where: str) -> npt.NDArray[np.bool_]:
-    """(N,): the points that are numbers in both.
+def visible_in_both(source: Points, target: Points, where: str) -> npt.NDArray[np.bool_]:
+    """Return the mask (N,) of points that are annotated, that is finite, in both photos.
+
+    Args:
+        source: (N, 2).
+        target: (N, 2).
+        where: file or pair, for messages.
 
     Raises:
-        DatasetError: the two have different numbers of points.
+        DatasetError: the photos have different numbers of points.
     """
     if len(source) != len(target):
         raise DatasetError(f"{where}: {len(source)} source points and {len(target)} target points")
@@ -163,18 +188,22 @@ def seen_in_both(source: Points, target: Points, where: str) -> npt.NDArray[np.b
 
 
 def extent(points: Points, where: str) -> Box:
-    """The box around points that are numbers.
+    """Return the smallest box around the finite points.
+
+    Args:
+        points: (N, 2).
+        where: photo and pair, for messages.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: no point is finite.
     """
-    known = points[np.isfinite(points).all(axis=1)]
-    if len(known) == 0:
+    finite = points[np.isfinite(points).all(axis=1)]
+    if len(finite) == 0:
         raise DatasetError(f"{where} has no point")
-    (left, top), (right, bottom) = known.min(axis=0), known.max(axis=0)
+    (left, top), (right, bottom) = finite.min(axis=0), finite.max(axis=0)
     return float(left), float(top), float(right), float(bottom)
 
 
-def cleared(points: Points, visible: npt.NDArray[np.bool_]) -> Points:
-    """Points with (0, 0) in the place of those that are not visible, so that no NaN travels on."""
+def zero_invisible(points: Points, visible: npt.NDArray[np.bool_]) -> Points:
+    """Return the points (N, 2) with invisible ones moved to (0, 0), so that no NaN leaves the data set."""
     return np.where(visible[:, None], points, 0.0)

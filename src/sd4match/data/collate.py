@@ -1,4 +1,4 @@
-"""Pair records and their photos -> a `PairBatch`."""
+"""Collation of pair records and their photos into batches."""
 
 from __future__ import annotations
 
@@ -18,29 +18,61 @@ from sd4match.structures.tensors import Keypoints
 def make_images(
     photos: Sequence[Photo], categories: Sequence[str | None], prepare: Mapping[str, Prepare]
 ) -> ImageBatch:
-    """Every photo in the frame of everyone who will look at it, from one decoding."""
+    """Preprocess photos and collate them.
+
+    Args:
+        photos: B decoded photos.
+        categories: category of each photo, or None.
+        prepare: preprocessing functions by name; "backbone" is the backbone's.
+
+    Returns:
+        A batch of B photos with a view of each function.
+
+    >>> from sd4match.testing import FakeBackbone, FakePairs
+    >>> images = make_images([FakePairs().photo("0")], ["left"], {"backbone": FakeBackbone().prepare})
+    >>> images.views["backbone"].pixels.shape[:2]
+    torch.Size([1, 3])
+    """
     views = [{name: function(photo) for name, function in prepare.items()} for photo in photos]
     return collate([Prepared(photo, own) for photo, own in zip(photos, views, strict=True)], categories)
 
 
 def collate(prepared: Sequence[Prepared], categories: Sequence[str | None]) -> ImageBatch:
-    """A batch of prepared photos."""
-    views = {name: Views.of(one.views[name] for one in prepared) for name in prepared[0].views}
-    return ImageBatch(views, tuple(categories), tuple(one.photo for one in prepared))
+    """Return a batch of photos that are preprocessed already.
+
+    Args:
+        prepared: B photos with the same views.
+        categories: category of each photo, or None.
+    """
+    views = {name: Views.of(photo.views[name] for photo in prepared) for name in prepared[0].views}
+    return ImageBatch(views, tuple(categories), tuple(photo.photo for photo in prepared))
 
 
 def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:
-    """Pairs with their photos; points padded to the longest record with invisible ones at (0, 0).
+    """Read and preprocess the photos of pairs and collate them.
+
+    Args:
+        records: B pairs of the data set.
+        dataset: the data set that has the photos.
+        prepare: preprocessing functions by name; "backbone" is the backbone's.
+
+    Returns:
+        A batch of B pairs. Points are padded to the longest record with invisible points at (0, 0).
 
     Raises:
-        PhotoError: one cannot be read.
+        PhotoError: a photo cannot be read.
+
+    >>> from sd4match.testing import FakeBackbone, FakePairs
+    >>> pairs = FakePairs(pairs=4, points=5)
+    >>> make_pairs(list(pairs), pairs, {"backbone": FakeBackbone().prepare}).source_points.visible.shape
+    torch.Size([4, 6])
     """
     sides = [side for record in records for side in record.sides]
     prepared = []
-    for one in prepare_all(dataset, [image_id for image_id, _ in sides], prepare):
-        if isinstance(one, PhotoError):
-            raise one
-        prepared.append(one)
+    for result in prepare_all(dataset, [image_id for image_id, _ in sides], prepare):
+        if isinstance(result, PhotoError):
+            raise result
+        prepared.append(result)
     categories = [category for _, category in sides]
     visible = pad_points([record.visible for record in records]).bool()
     return PairBatch(
@@ -53,7 +85,11 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
 
 
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """Stack arrays of different first size, padded with zeros."""
+    """Stack arrays of different first size, padded with zeros.
+
+    >>> pad_points([np.ones((1, 2)), np.ones((2, 2))])[0].tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
     longest = max(len(array) for array in arrays)
     padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):

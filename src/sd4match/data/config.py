@@ -1,110 +1,205 @@
-"""Configs of the data sets."""
+"""Configs of the data sets. Importing this module loads neither torch nor numpy."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from sd4match.errors import ConfigError, choose_from
-from sd4match.registry import ComponentConfig, datasets
+from sd4match.registry import Component, Registry, datasets, register
+
+if TYPE_CHECKING:
+    from sd4match.data.ap10k import AP10KPairs
+    from sd4match.data.folder import FolderPairs
+    from sd4match.data.pf_pascal import PFPascalPairs
+    from sd4match.data.pf_willow import PFWillowPairs
+    from sd4match.data.spair import SPairPairs
+    from sd4match.data.synthetic.dataset import SyntheticPairs
+    from sd4match.interfaces import PairDataset
 
 Split = Literal["train", "validation", "test"]
+"""Part of a data set."""
+
+PathText = Annotated[str | Path, AfterValidator(os.fspath)]
+"""Path that is stored as text, so that a config is the same before and after it was written to a file."""
 
 
-class DatasetConfig(ComponentConfig):
-    """What every data set's config says before it is built."""
+class DatasetConfig(Component):
+    """Base class of configs of data sets. A config reads no file; the data set does when it is built."""
 
+    registry: ClassVar[Registry] = datasets
     has_categories: ClassVar[bool] = True
+    """Whether its pairs have categories, which some prompts need."""
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
-    """Those that it has; of one's own folder, what is looked at unless asked otherwise."""
+    """Splits that exist. `sd4match data check` reads all of them unless one is named."""
+
     split: Split = "train"
 
+    def build(self) -> PairDataset:
+        """Return the data set.
 
-@datasets.register
+        Raises:
+            DatasetError: its files are missing or have another layout.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define build")
+
+
+@register
 class SyntheticConfig(DatasetConfig):
-    """Pairs from the procedural world; splits share no photo, whatever their sizes."""
+    """Config of the synthetic data set. Splits share no photo, whatever their sizes."""
 
     kind: Literal["synthetic"] = "synthetic"
-    pairs: PositiveInt | None = Field(None, description="None: 2000 to train on, 160 to validate, 480 to test")
-    photos_per_category: int | None = Field(None, ge=2, description="None: 120, 24, 50")
+    pairs: PositiveInt | None = Field(
+        None, description="number of pairs; None: 2000 for training, 160 for validation, 480 for testing"
+    )
+    photos_per_category: int | None = Field(
+        None, ge=2, description="number of photos of each category; None: 120, 24, 50"
+    )
     size: int = Field(96, ge=32, description="side of a photo in pixels")
-    distractors: float = Field(0.25, ge=0, le=1, description="share of photos with an object of another category")
+    distractors: float = Field(0.25, ge=0, le=1, description="fraction of photos with an object of another category")
     seed: int = Field(0, ge=0)
-    implementation = "sd4match.data.synthetic.dataset:SyntheticPairs"
+
+    def build(self) -> SyntheticPairs:
+        """Return the data set."""
+        from sd4match.data.synthetic.dataset import SyntheticPairs
+
+        return SyntheticPairs(self)
 
 
 class RootedConfig(DatasetConfig):
-    """Of a data set on disk."""
+    """Base class of configs of data sets on disk."""
 
-    root: str = Field(description="its folder, as it was unpacked")
+    root: PathText = Field(description="folder of the data set, as it was unpacked")
 
 
-@datasets.register
+@register
 class SPairConfig(RootedConfig):
-    """SPair-71k."""
+    """Config of SPair-71k.
+
+    >>> SPairConfig(root="SPair-71k", split="test").layout
+    'large'
+    """
 
     kind: Literal["spair"] = "spair"
-    layout: Literal["large", "small"] = "large"
-    implementation = "sd4match.data.spair:SPairPairs"
+    layout: Literal["large", "small"] = Field("large", description='lists of pairs; "small" is the benchmark\'s subset')
+
+    def build(self) -> SPairPairs:
+        """Return the data set.
+
+        Raises:
+            DatasetError: its files are missing or have another layout.
+        """
+        from sd4match.data.spair import SPairPairs
+
+        return SPairPairs(self)
 
 
-@datasets.register
+@register
 class PFPascalConfig(RootedConfig):
-    """PF-Pascal, with the pair lists of NCNet or of the reference implementation."""
+    """Config of PF-Pascal, with the pair lists of NCNet or of the reference implementation."""
 
     kind: Literal["pf_pascal"] = "pf_pascal"
-    implementation = "sd4match.data.pf_pascal:PFPascalPairs"
+
+    def build(self) -> PFPascalPairs:
+        """Return the data set.
+
+        Raises:
+            DatasetError: the list of the split is missing or is not a list of pairs.
+        """
+        from sd4match.data.pf_pascal import PFPascalPairs
+
+        return PFPascalPairs(self)
 
 
-@datasets.register
+@register
 class PFWillowConfig(RootedConfig):
-    """PF-Willow, to test on."""
+    """Config of PF-Willow, which has a test split only."""
+
+    splits: ClassVar[tuple[Split, ...]] = ("test",)
 
     kind: Literal["pf_willow"] = "pf_willow"
-    splits: ClassVar[tuple[Split, ...]] = ("test",)
-    implementation = "sd4match.data.pf_willow:PFWillowPairs"
+    split: Split = "test"
+
+    def build(self) -> PFWillowPairs:
+        """Return the data set.
+
+        Raises:
+            DatasetError: another split is asked for, or the files are missing or have another layout.
+        """
+        from sd4match.data.pf_willow import PFWillowPairs
+
+        return PFWillowPairs(self)
 
 
-@datasets.register
+@register
 class AP10KConfig(RootedConfig):
-    """AP-10K, with pairs of our own or of GeoAware's preparation."""
+    """Config of AP-10K, with pairs that are drawn here or with those of GeoAware's preparation."""
 
     kind: Literal["ap10k"] = "ap10k"
-    pairs: Literal["intra-species", "cross-species", "cross-family"] = "intra-species"
-    pairs_per_group: PositiveInt = Field(40, description="of a species, or of a family")
-    annotation_split: Literal[1, 2, 3] = 1
-    seed: int = Field(0, ge=0, description="of the drawing of pairs")
-    pair_list: str | None = Field(None, description="file of the drawn pairs; None: in ROOT/sd4match-pairs")
-    implementation = "sd4match.data.ap10k:AP10KPairs"
+    pairs: Literal["intra-species", "cross-species", "cross-family"] = Field(
+        "intra-species", description="two photos of one species, of two species of a family, or of two families"
+    )
+    pairs_per_group: PositiveInt = Field(40, description="largest number of pairs of each species, or of each family")
+    annotation_split: Literal[1, 2, 3] = Field(1, description="N of the files ap10k-SPLIT-splitN.json")
+    seed: int = Field(0, ge=0, description="seed from which the pairs are drawn")
+    pair_list: PathText | None = Field(None, description="file of the drawn pairs; None: in ROOT/sd4match-pairs")
+
+    def build(self) -> AP10KPairs:
+        """Return the data set; writes the list of drawn pairs if it does not exist.
+
+        Raises:
+            DatasetError: the files are missing or have another layout, there are no such pairs, or the list belongs to
+                other annotations or cannot be written.
+        """
+        from sd4match.data.ap10k import AP10KPairs
+
+        return AP10KPairs(self)
 
 
-@datasets.register
+@register
 class FolderConfig(RootedConfig):
-    """One's own photos with a file of points."""
+    """Config of a folder of the user's own photos with a file of points."""
+
+    splits: ClassVar[tuple[Split, ...]] = ("test",)
 
     kind: Literal["folder"] = "folder"
-    splits: ClassVar[tuple[Split, ...]] = ("test",)
-    points: str | None = Field(None, description="file of points; None: points.json or points.csv")
-    exif: bool = Field(False, description="points were read off photos as viewers turn them")
-    implementation = "sd4match.data.folder:FolderPairs"
+    points: PathText | None = Field(
+        None, description="file of points, relative to the folder; None: points.json or points.csv"
+    )
+    exif: bool = Field(
+        False, description="whether points are in the frame that viewers show, turned by EXIF, or in stored pixels"
+    )
+
+    def build(self) -> FolderPairs:
+        """Return the data set.
+
+        Raises:
+            DatasetError: the folder or the file of points is missing, or its content is wrong; the message says where.
+        """
+        from sd4match.data.folder import FolderPairs
+
+        return FolderPairs(self)
 
 
 def dataset_kind(text: str) -> str:
-    """The kind that a user means: "PF-Willow" is "pf_willow", "SPair-71k" is "spair".
+    """Return the kind that a usual spelling means: "PF-Willow" is "pf_willow", "SPair-71k" is "spair".
 
     Raises:
-        ConfigError: nobody registered it.
+        ConfigError: no data set of that name is registered.
 
     >>> dataset_kind("PF-Willow"), dataset_kind("spair-71k"), dataset_kind("ap-10k")
     ('pf_willow', 'spair', 'ap10k')
     """
-    plain = {_plain(kind): kind for kind in datasets.kinds()}
-    name = _plain(text).removesuffix("71k")
-    if name not in plain:
+    kinds = {_normalize(kind): kind for kind in datasets.kinds()}
+    name = _normalize(text).removesuffix("71k")
+    if name not in kinds:
         raise ConfigError(f"unknown data set {text!r}; {choose_from(text, datasets.kinds())}")
-    return plain[name]
+    return kinds[name]
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
+    """Return letters and digits in lower case."""
     return "".join(letter for letter in text.lower() if letter.isalnum())

@@ -1,7 +1,7 @@
-"""Photos decoded, prepared and named on threads, ahead of whoever computes with them.
+"""Decoding and preprocessing of photos on threads, ahead of the computation that needs them.
 
-Decoding, resizing and hashing release Python's lock, so threads suffice: nothing is copied between processes, and a
-data set need not be picklable.
+Decoding, resizing and hashing release Python's global lock, so threads are enough: nothing is copied between processes,
+and a data set need not be picklable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sd4match.errors import PhotoError
 from sd4match.interfaces import PairDataset, Prepare
 from sd4match.structures.images import Photo, View
 
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo, and it in the frame of everyone who will look at it."""
+    """A photo and its views, by the name of the preprocessing function."""
 
     photo: Photo
     views: dict[str, View]
@@ -37,68 +37,88 @@ class Prepared:
 def prepare_all(
     dataset: PairDataset, image_ids: Sequence[str], prepare: Mapping[str, Prepare]
 ) -> list[Prepared | PhotoError]:
-    """Some photos of a data set; the error in the place of one that cannot be read."""
+    """Decode and preprocess photos of a data set on several threads.
 
-    def one(image_id: str) -> Prepared | PhotoError:
+    Args:
+        dataset: the data set that has the photos.
+        image_ids: ids of N photos.
+        prepare: preprocessing functions by name.
+
+    Returns:
+        N results in the order of the ids: the prepared photo, or the error of a photo that cannot be read.
+    """
+
+    def prepare_photo(image_id: str) -> Prepared | PhotoError:
         try:
             photo = dataset.photo(image_id)
         except PhotoError as error:
             return error
         views = {name: function(photo) for name, function in prepare.items()}
         for view in views.values():
-            view.digest  # noqa: B018 - computed here, so that nobody waits for it
+            view.digest  # noqa: B018 - computed on this thread, so that the main thread need not wait for it
         return Prepared(photo, views)
 
-    return list(_threads().map(one, image_ids))
+    return list(_photo_threads().map(prepare_photo, image_ids))
 
 
-class Ahead(Generic[Key, Value]):
-    """Loads what will be asked for next while the caller works with what it has.
+class Prefetcher(Generic[Key, Value]):
+    """Loader of the next value on a thread while the caller works with the current one.
 
-    >>> squares = Ahead(lambda number: number**2)
-    >>> [squares.get(2, then=3), squares.get(3), squares.get(5)]
+    Args:
+        load: returns the value of a key; may raise. Called on the caller's thread for keys that were not announced.
+
+    >>> squares = Prefetcher(lambda number: number**2)
+    >>> [squares.get(2, next_key=3), squares.get(3), squares.get(5)]
     [4, 9, 25]
     """
 
     def __init__(self, load: Callable[[Key], Value]) -> None:
-        _threads()  # while this thread, and not the one below, is the one that asks
+        _photo_threads()  # must be started by this thread, not by the prefetching one
         self._load = load
-        self._thread = _single_threaded(1, "sd4match-ahead")
-        self._coming: tuple[Key, Future[Value]] | None = None
+        self._executor = _single_threaded(1, "sd4match-prefetch")
+        self._pending: tuple[Key, Future[Value]] | None = None
 
-    def get(self, key: Key, *, then: Key | None = None) -> Value:
-        """What `load` gives for a key, or its error; `then` is loaded from now on."""
-        coming, self._coming = self._coming, None
-        value = coming[1].result() if coming is not None and coming[0] == key else self._load(key)
-        if then is not None:
-            self._coming = then, self._thread.submit(self._load, then)
+    def get(self, key: Key, *, next_key: Key | None = None) -> Value:
+        """Return the value of a key, and start to load the value of the next one.
+
+        Args:
+            key: key of the wanted value; loaded now unless it was the previous call's `next_key`.
+            next_key: key of the value that will be asked for next; None if there is none or it is not known.
+
+        Raises:
+            Exception: whatever `load` raises for the key.
+        """
+        pending, self._pending = self._pending, None
+        value = pending[1].result() if pending is not None and pending[0] == key else self._load(key)
+        if next_key is not None:
+            self._pending = next_key, self._executor.submit(self._load, next_key)
         return value
 
 
 @lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return _single_threaded(min(_MOST_THREADS, os.cpu_count() or 1), "sd4match-photos")
+def _photo_threads() -> ThreadPoolExecutor:
+    return _single_threaded(min(_MAX_THREADS, os.cpu_count() or 1), "sd4match-photos")
 
 
 def _single_threaded(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads in which torch uses no further threads.
+    """Return an executor of `count` threads on each of which torch uses one thread only.
 
-    A second thread with an OpenMP team of its own makes libgomp believe that the machine is overbooked: from then on
-    its workers sleep between operations, and small operations of the main thread take five times as long.
+    If a second thread has an OpenMP team of its own, libgomp takes the machine for overloaded: its workers then sleep
+    between operations, and small operations of the main thread take five times as long.
     """
     before = torch.get_num_threads()
 
-    def alone() -> None:
-        torch.get_num_threads()  # the first question makes a thread what others are
+    def use_one_thread() -> None:
+        torch.get_num_threads()  # initializes torch's state of this thread, which would overwrite the next line
         torch.set_num_threads(1)
 
-    executor = ThreadPoolExecutor(count, name, initializer=alone)
+    executor = ThreadPoolExecutor(count, name, initializer=use_one_thread)
     started = Barrier(count + 1)
     for _ in range(count):
         executor.submit(started.wait)
     started.wait()
-    torch.set_num_threads(before)  # what one thread sets is also where new threads start from
+    torch.set_num_threads(before)  # a number set on one thread is also the initial number of new threads
     return executor
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not live on in a fork
+os.register_at_fork(after_in_child=_photo_threads.cache_clear)  # a forked process has none of the threads

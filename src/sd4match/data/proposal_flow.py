@@ -1,4 +1,4 @@
-"""What PF-Pascal and PF-Willow share: MATLAB annotations and lists of pairs as CSV."""
+"""Readers that PF-Pascal and PF-Willow share: MATLAB annotations and lists of pairs in CSV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sd4match.errors import DatasetError
 
 @lru_cache(maxsize=4096)
 def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
-    """One array of a MATLAB file.
+    """Return one array of a MATLAB file.
 
     Raises:
-        DatasetError: missing, damaged, or without the field.
+        DatasetError: the file is missing or damaged, or has no such field.
     """
     from scipy.io import loadmat
 
@@ -26,7 +26,7 @@ def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
         raise DatasetError(f"no such annotation: {path}")
     try:
         content = loadmat(path, variable_names=[field])
-    except Exception as error:  # scipy raises whatever the bytes lead it to
+    except Exception as error:  # scipy raises errors of any class for damaged files
         raise DatasetError(f"not a readable annotation: {path} ({' '.join(str(error).split())[:100]})") from None
     if field not in content:
         raise DatasetError(f"not a readable annotation: {path} has no {field}")
@@ -37,30 +37,32 @@ def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
 
 
 def read_list(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV.
+    """Return header and rows of a CSV file.
 
     Raises:
-        DatasetError: not readable, no row, or a row of another length.
+        DatasetError: the file cannot be read, has no row, or has a row that is not as long as its header.
     """
-    header, *lines = list(csv.reader(read_lines(path), skipinitialspace=True)) or [[]]
-    if not lines:
+    header, *rows = list(csv.reader(read_lines(path), skipinitialspace=True)) or [[]]
+    if not rows:
         raise DatasetError(f"{path} lists no pair")
-    for number, line in enumerate(lines, start=1):
-        if len(line) != len(header):
-            raise DatasetError(f"{path} row {number} has {len(line)} columns; its header has {len(header)}")
-    return header, lines
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise DatasetError(f"{path} row {number} has {len(row)} columns; its header has {len(header)}")
+    return header, rows
 
 
-def listed_points(x: str, y: str, where: str) -> Points:
-    """Points as a list holds them: `;` between numbers. Padding (-1, -1) becomes NaN.
+def parse_points(x: str, y: str, where: str) -> Points:
+    """Return the points (N, 2) of a list's row; padding (-1, -1) becomes NaN.
 
-    Returns:
-        (N, 2).
+    Args:
+        x: N numbers separated by `;`.
+        y: N numbers separated by `;`.
+        where: file and row, for messages.
 
     Raises:
-        DatasetError: what stands there are no numbers, or not as many x as y.
+        DatasetError: the texts are not numbers, or not as many x as y.
 
-    >>> listed_points("1;2;-1", "3;nan;-1", "row 1").tolist()
+    >>> parse_points("1;2;-1", "3;nan;-1", "row 1").tolist()
     [[1.0, 3.0], [2.0, nan], [nan, nan]]
     """
     try:
@@ -69,9 +71,9 @@ def listed_points(x: str, y: str, where: str) -> Points:
         raise DatasetError(f"{where}: points must be numbers, not {x[:40]!r} and {y[:40]!r}") from None
     if len(axes[0]) != len(axes[1]):
         raise DatasetError(f"{where}: {len(axes[0])} x and {len(axes[1])} y")
-    return without_padding(np.array(axes, dtype=np.float64).T)
+    return mask_padding(np.array(axes, dtype=np.float64).T)
 
 
-def without_padding(points: Points) -> Points:
-    """NaN in the place of (-1, -1), which is no point."""
+def mask_padding(points: Points) -> Points:
+    """Return the points (N, 2) with NaN instead of the padding (-1, -1)."""
     return np.where((points == -1).all(axis=1, keepdims=True), np.nan, points)

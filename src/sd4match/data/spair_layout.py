@@ -1,4 +1,4 @@
-"""Writing any pair data set to disk in SPair-71k's layout, so that one loader serves both."""
+"""Writer of synthetic pairs in SPair-71k's layout, so that the same loader reads both."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 
 from PIL import Image
 
+from sd4match.data.spair import FOLDERS
 from sd4match.data.synthetic.anatomy import point_names
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import DatasetError
 from sd4match.structures.pairs import PairRecord
 
-_SPLITS = {"train": "trn", "validation": "val", "test": "test"}
-
 
 def write_spair_layout(
     dataset: SyntheticPairs, root: Path, *, layout: str = "large", progress: Callable[[], None] = lambda: None
 ) -> int:
-    """Write one split: JPEGImages, ImageAnnotation, PairAnnotation, Segmentation and the layout's list.
+    """Write one split: JPEGImages, ImageAnnotation, PairAnnotation, Segmentation and the list of pairs.
 
-    Files are those of SPair-71k: `CATEGORY/NAME.jpg` photos, a JSON for each photo with all key points by number (null
-    where not visible), a JSON for each pair with those visible in both, a PNG of part ids, and a list of pair names.
+    Files are those of SPair-71k: `CATEGORY/NAME.jpg` photos, a JSON file for each photo with all keypoints by number
+    (null if not visible), a JSON file for each pair with the keypoints visible in both photos, a PNG file of part ids,
+    and a list of pair names.
 
     Args:
-        dataset: the split.
-        root: of the data set; other splits in it are left alone.
-        layout: name of the list's folder.
+        dataset: the split to write.
+        root: folder of the data set; other splits in it are not changed.
+        layout: name of the folder of the list.
         progress: called after each pair.
 
     Returns:
-        The number of pairs.
+        The number of pairs that were written.
 
     Raises:
         DatasetError: a file cannot be written.
     """
-    split = _SPLITS[dataset.split]
+    split = FOLDERS[dataset.split]
     names = []
     try:
         for number, record in enumerate(dataset):
@@ -53,7 +53,7 @@ def write_spair_layout(
 
 
 def _photo_name(image_id: str, split: str) -> str:
-    """Splits share folders in SPair-71k, so the split is part of the name."""
+    """Return a file name that contains the split, because splits share folders in SPair-71k."""
     return f"{split}_{image_id.partition('-')[2]}"
 
 
@@ -67,7 +67,7 @@ def _write_photo(dataset: SyntheticPairs, image_id: str, root: Path, split: str)
         (root / folder / scene.category).mkdir(parents=True, exist_ok=True)
     Image.fromarray(scene.pixels).save(root / "JPEGImages" / scene.category / f"{name}.jpg", quality=95, subsampling=0)
     Image.fromarray(scene.part_ids).save(root / "Segmentation" / scene.category / f"{name}.png")
-    size = dataset.size
+    size = dataset.config.size
     content = {
         "filename": f"{name}.jpg",
         "src_database": "sd4match synthetic",
@@ -77,8 +77,8 @@ def _write_photo(dataset: SyntheticPairs, image_id: str, root: Path, split: str)
         "image_depth": 3,
         "bndbox": [round(side) for side in scene.box],
         "kps": {
-            str(i): [round(float(x)), round(float(y))] if seen else None
-            for i, ((x, y), seen) in enumerate(zip(scene.points, scene.visible, strict=True))
+            str(i): [round(float(x)), round(float(y))] if visible else None
+            for i, ((x, y), visible) in enumerate(zip(scene.points, scene.visible, strict=True))
         },
         "kps_names": list(point_names(scene.category)),
         "parts": list(scene.part_words),
@@ -91,7 +91,8 @@ def _write_photo(dataset: SyntheticPairs, image_id: str, root: Path, split: str)
 def _write_pair(dataset: SyntheticPairs, record: PairRecord, root: Path, split: str, number: int) -> str:
     source, target = (_photo_name(image_id, split) for image_id in (record.source_id, record.target_id))
     name = f"{number:06d}-{source}-{target}:{record.category}"
-    seen = [i for i, visible in enumerate(record.visible) if visible]
+    size = dataset.config.size
+    shared = [i for i, visible in enumerate(record.visible) if visible]
     assert record.source_box is not None
     assert record.target_box is not None
     content = {
@@ -99,14 +100,14 @@ def _write_pair(dataset: SyntheticPairs, record: PairRecord, root: Path, split: 
         "filename": name,
         "src_imname": f"{source}.jpg",
         "trg_imname": f"{target}.jpg",
-        "src_imsize": [dataset.size, dataset.size, 3],
-        "trg_imsize": [dataset.size, dataset.size, 3],
+        "src_imsize": [size, size, 3],
+        "trg_imsize": [size, size, 3],
         "src_bndbox": [round(side) for side in record.source_box],
         "trg_bndbox": [round(side) for side in record.target_box],
         "category": record.category,
-        "src_kps": [[round(float(v)) for v in record.source_points[i]] for i in seen],
-        "trg_kps": [[round(float(v)) for v in record.target_points[i]] for i in seen],
-        "kps_ids": [str(i) for i in seen],
+        "src_kps": [[round(float(v)) for v in record.source_points[i]] for i in shared],
+        "trg_kps": [[round(float(v)) for v in record.target_points[i]] for i in shared],
+        "kps_ids": [str(i) for i in shared],
         "mirror": 0,
         **record.difficulty,
     }

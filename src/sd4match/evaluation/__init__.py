@@ -1,1 +1,5 @@
-"""From matches to a report."""
+"""Evaluation of prompts and baselines, confidence intervals, reports."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Predictions that need no model, so that everyone sees the floor."""
+"""Predictions that need no model: lower bounds for every result."""
 
 from __future__ import annotations
 
@@ -7,37 +7,49 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from sd4match.data.collate import pad_points
+from sd4match.errors import ConfigError, choose_from
 from sd4match.geometry import Size
 from sd4match.structures.pairs import PairRecord
 
-Baseline = Callable[[Sequence[PairRecord]], Tensor]
-"""Pairs -> (B, N, 2) in original pixels of the target photos."""
+Points = npt.NDArray[np.float64]
+"""(N, 2), (x, y) in pixels."""
+Baseline = Callable[[PairRecord], Points]
+"""Function from a pair to predicted points in original pixels of its target photo."""
 
 
-def identity(records: Sequence[PairRecord]) -> Tensor:
-    """The same relative place in the other photo."""
-    points = [record.source_points * (_extent(record.target_size) / _extent(record.source_size)) for record in records]
-    return pad_points(points)
+def identity(record: PairRecord) -> Points:
+    """Predict the same relative location in the target photo."""
+    return np.asarray(record.source_points * (_extent(record.target_size) / _extent(record.source_size)))
 
 
-def random_place(records: Sequence[PairRecord], *, seed: int = 0) -> Tensor:
-    """A random place in the target's box (in the photo, if it has none), drawn anew for each point."""
-    points = []
-    for record in records:
-        digest = hashlib.blake2b(f"{seed} {record.pair_id}".encode(), digest_size=8).digest()
-        rng = np.random.default_rng(int.from_bytes(digest, "little"))
-        box = record.target_box or (0.0, 0.0, *_extent(record.target_size))
-        points.append(rng.uniform(box[:2], box[2:], size=record.target_points.shape))
-    return pad_points(points)
+def random_location(record: PairRecord, *, seed: int = 0) -> Points:
+    """Predict a random location in the target's box (in the photo, if it has none), drawn for each point."""
+    digest = hashlib.blake2b(f"{seed} {record.pair_id}".encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    box = record.target_box or (0.0, 0.0, *_extent(record.target_size))
+    return rng.uniform(box[:2], box[2:], size=record.target_points.shape)
 
 
-def _extent(size: Size) -> npt.NDArray[np.float64]:
-    """(W, H)."""
+def _extent(size: Size) -> Points:
+    """Return (W, H)."""
     return np.array(size[::-1], dtype=np.float64)
 
 
-BASELINES: dict[str, Baseline] = {"identity": identity, "random": random_place}
-"""By the name that a report gives them."""
+BASELINES: dict[str, Baseline] = {"identity": identity, "random": random_location}
+"""Baselines by the names that options and reports use."""
+
+
+def check_baselines(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names if all of them are baselines.
+
+    Raises:
+        ConfigError: one is unknown.
+
+    >>> check_baselines(["identity"])
+    ('identity',)
+    """
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(f"unknown baseline {name!r}; {choose_from(name, BASELINES)}")
+    return tuple(names)

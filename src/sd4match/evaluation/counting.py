@@ -1,15 +1,13 @@
-"""Pairs and predictions -> counts of correct points, whatever made the predictions."""
+"""Counts of correct points from pairs and predictions, whatever made the predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from sd4match.config.protocols import Measurement
+from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import pad_points
 from sd4match.distributed import Processes
 from sd4match.errors import DatasetError, PhotoError, SD4MatchError
@@ -18,130 +16,146 @@ from sd4match.interfaces import PairDataset
 from sd4match.structures.pairs import PairRecord
 
 Predictions = Mapping[str, Tensor]
-"""By the name of a rule: (B, N, 2) in original pixels of the target photos, N padded as `pad_points` does."""
-Predict = Callable[[Sequence[PairRecord]], Predictions]
+"""Predicted points (N, 2) of one pair by the name of the predictor, in original pixels of the target photo."""
+Predict = Callable[[Sequence[PairRecord]], Iterable[Predictions]]
+"""Function from some pairs to the predictions of each of them."""
 Progress = Callable[[str, int, int], None]
 """Called with what is counted ("photos", "pairs"), how many are done, and how many there are."""
+ShouldStop = Callable[[], bool]
+"""Asked between batches; True stops an evaluation."""
+
+_Outcomes = dict[tuple[str, int], PairCount | Skipped]
+"""By the name of the predictor and the index of the pair."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Says nothing."""
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """What became of one pair under one rule."""
-
-    place: int
-    rule: str
-    outcome: PairCount | Skipped
+    """Do nothing."""
 
 
 def count_pairs(
     dataset: PairDataset,
     predict: Predict,
-    measurements: Mapping[str, Measurement],
+    protocol: EvaluationProtocol,
+    names: Sequence[str],
     *,
-    batch_size: int = 8,
+    batches: Sequence[Sequence[int]],
     skip_bad: bool = False,
     progress: Progress = no_progress,
-) -> dict[str, PairScores]:
-    """Count what a predictor gets right, by rule. Every process takes its share of the batches; all get the whole
-    answer.
+    should_stop: ShouldStop | None = None,
+) -> dict[str, PairScores] | None:
+    """Count the correct points of every predictor. All processes return the counts of all pairs.
 
     Args:
         dataset: pairs.
-        predict: pairs -> predictions of every rule.
-        measurements: by the names that `predict` uses.
-        batch_size: pairs that are predicted together. Batches do not depend on the number of processes.
-        skip_bad: leave out pairs whose annotation or photo cannot be read, and say so in the scores.
+        predict: predictions of every predictor.
+        protocol: which points count as correct.
+        names: of the predictors.
+        batches: indices of the pairs of this process, in the order in which they are predicted; the pairs of a batch
+            are predicted and counted together. Scores are in the order of the data set.
+        skip_bad: skip pairs whose annotation or photo cannot be read, and list them in the scores.
         progress: called after each batch.
+        should_stop: asked before each batch; if one process stops, all return None.
+
+    Returns:
+        Counts by predictor; None if the evaluation was stopped.
 
     Raises:
         DatasetError, PhotoError: an annotation or a photo cannot be read; the message names file and pair.
     """
     processes = Processes()
-    found: list[_Counted] = []
+    counter = _Counter(dataset, predict, protocol, tuple(names), skip_bad=skip_bad)
     failure: SD4MatchError | None = None
-    starts = range(0, len(dataset), batch_size)
+    stopped = False
+    done = 0
     try:
-        for start in processes.mine(starts):
-            places = range(start, min(start + batch_size, len(dataset)))
-            found += _count_batch(dataset, places, predict, measurements, skip_bad=skip_bad)
-            progress("pairs", places.stop, len(dataset))
+        for indices in batches:
+            if should_stop is not None and should_stop():
+                stopped = True
+                break
+            counter.count(indices)
+            done += len(indices)
+            progress("pairs", min(done * processes.count, len(dataset)), len(dataset))
     except SD4MatchError as error:
         failure = error
     processes.together(failure)
-    merged = {(one.rule, one.place): one.outcome for one in processes.gather(found)}
+    if processes.any(stopped):
+        return None
+    outcomes: _Outcomes = dict(processes.gather(list(counter.outcomes.items())))
     return {
-        rule: PairScores.of(
-            [outcome for (name, _), outcome in sorted(merged.items(), key=lambda item: item[0]) if name == rule],
-            alphas=chosen.alphas,
-        )
-        for rule, chosen in measurements.items()
+        name: PairScores.of([outcomes[name, index] for index in range(len(dataset))], alphas=protocol.alphas)
+        for name in names
     }
 
 
-def _count_batch(
-    dataset: PairDataset,
-    places: range,
-    predict: Predict,
-    measurements: Mapping[str, Measurement],
-    *,
-    skip_bad: bool,
-) -> Iterator[_Counted]:
-    records: dict[int, PairRecord] = {}
-    skipped: dict[int, Skipped] = {}
-    for place in places:
-        with _named(dataset, place, skipped if skip_bad else None):
-            records[place] = dataset[place]
-    batches = [records]
-    try:
-        predictions = [predict(list(records.values()))] if records else []
-    except (DatasetError, PhotoError):  # find out which pair it is
-        batches, predictions = [], []
-        for place, record in records.items():
-            with _named(dataset, place, skipped if skip_bad else None):
-                predictions.append(predict([record]))
-                batches.append({place: record})
-    for batch, predicted in zip(batches, predictions, strict=False):
-        for measurement in dict.fromkeys(measurements[rule] for rule in predicted):
-            alike = {rule: points for rule, points in predicted.items() if measurements[rule] == measurement}
-            yield from _compare(list(batch.items()), alike, measurement, dataset)
-    for place, outcome in skipped.items():
-        for rule in measurements:
-            yield _Counted(place, rule, outcome)
+def batches_of_process(dataset: PairDataset, batch_size: int) -> list[range]:
+    """Return this process's share of the batches of consecutive pairs, independent of the number of processes."""
+    pairs = range(len(dataset))
+    return list(Processes().share([pairs[start : start + batch_size] for start in pairs[::batch_size]]))
 
 
-@contextmanager
-def _named(dataset: PairDataset, place: int, skipped: dict[int, Skipped] | None) -> Iterator[None]:
-    """Puts the pair's name before an error of its data, or takes it down as a pair that is left out."""
-    try:
-        yield
-    except (DatasetError, PhotoError) as error:
-        name = dataset.keys[place].pair_id
-        if skipped is None:
-            raise type(error)(f"pair {name}: {error}") from None
-        skipped[place] = Skipped(name, str(error))
+class _Counter:
+    """Counts the points of batches of pairs."""
 
+    def __init__(
+        self,
+        dataset: PairDataset,
+        predict: Predict,
+        protocol: EvaluationProtocol,
+        names: tuple[str, ...],
+        *,
+        skip_bad: bool,
+    ) -> None:
+        self.outcomes: _Outcomes = {}
+        self._dataset = dataset
+        self._predict = predict
+        self._protocol = protocol
+        self._names = names
+        self._skip_bad = skip_bad
 
-def _compare(
-    records: Sequence[tuple[int, PairRecord]], predicted: Predictions, measurement: Measurement, dataset: PairDataset
-) -> Iterator[_Counted]:
-    """Counts of the rules that share a measurement, all at once."""
-    every = [record for _, record in records] * len(predicted)
-    visible = pad_points([record.visible for record in every])
-    correct = measurement.correct(
-        torch.cat([points.cpu().double() for points in predicted.values()]),
-        pad_points([record.target_points for record in every]).double(),
-        visible,
-        photo_sizes=[record.target_size for record in every],
-        boxes=[record.target_box for record in every],
-        reference=dataset.reference,
-    )
-    asked = [(place, rule) for rule in predicted for place, _ in records]
-    counts = zip(asked, every, visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
-    for (place, rule), record, seen, right in counts:
-        yield _Counted(
-            place, rule, PairCount(record.pair_id, record.category or "", seen, tuple(right), record.difficulty)
+    def count(self, indices: Sequence[int]) -> None:
+        """Predict and count some pairs."""
+        records: dict[int, PairRecord] = {}
+        for index in indices:
+            with self._naming_pair(index):
+                records[index] = self._dataset[index]
+        predictions: dict[int, Predictions] = {}
+        try:
+            predictions = dict(zip(records, self._predict(list(records.values())), strict=True)) if records else {}
+        except (DatasetError, PhotoError):  # predict one by one, to find the pair that fails
+            for index, record in records.items():
+                with self._naming_pair(index):
+                    (predictions[index],) = self._predict([record])
+        if predictions:
+            self._compare({index: records[index] for index in predictions}, list(predictions.values()))
+
+    @contextmanager
+    def _naming_pair(self, index: int) -> Iterator[None]:
+        """Add the pair's name to an error in its data, or record the pair as skipped."""
+        try:
+            yield
+        except (DatasetError, PhotoError) as error:
+            pair = self._dataset.keys[index].pair_id
+            if not self._skip_bad:
+                raise type(error)(f"pair {pair}: {error}") from None
+            for name in self._names:
+                self.outcomes[name, index] = Skipped(pair, str(error))
+
+    def _compare(self, records: Mapping[int, PairRecord], predictions: Sequence[Predictions]) -> None:
+        """Count the pairs of all predictors at once."""
+        repeated = [record for _ in self._names for record in records.values()]
+        predicted = [pair[name].cpu().double().numpy() for name in self._names for pair in predictions]
+        visible = pad_points([record.visible for record in repeated])
+        correct = self._protocol.correct(
+            pad_points(predicted),
+            pad_points([record.target_points for record in repeated]).double(),
+            visible,
+            photo_sizes=[record.target_size for record in repeated],
+            boxes=[record.target_box for record in repeated],
+            reference=self._dataset.reference,
         )
+        keys = [(name, index) for name in self._names for index in records]
+        counts = zip(keys, repeated, visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
+        for key, record, num_visible, num_correct in counts:
+            self.outcomes[key] = PairCount(
+                record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty
+            )

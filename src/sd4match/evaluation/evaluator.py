@@ -1,239 +1,258 @@
-"""Measuring a prompt: feature maps first, then pairs, then counts."""
+"""Evaluation of prompts: feature maps first, then matches pair by pair, then counts."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import torch
-from torch import Tensor, nn
 
-from sd4match.config.protocols import Measurement
-from sd4match.data.collate import make_pairs, pad_points
+from sd4match.config.protocols import EvaluationProtocol
+from sd4match.data.collate import make_pairs
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, SD4MatchError
-from sd4match.evaluation.counting import Predictions, Progress, count_pairs, no_progress
+from sd4match.evaluation.counting import (
+    Predictions,
+    Progress,
+    ShouldStop,
+    batches_of_process,
+    count_pairs,
+    no_progress,
+)
+from sd4match.evaluation.map_memory import memory_budget
 from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone, FindsPlaces, Matcher, PairDataset, PairTransform, PromptProvider, ReadsCorners
+from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
-from sd4match.prompting.pairing import pair_maps, wanted_views
+from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.pairs import PairRecord
-from sd4match.structures.tensors import FeatureMap, Sampling
+from sd4match.structures.tensors import FeatureMap, MatchFunction, PairFunction, Sampling
 
 SCRATCH_PREFIX = ".sd4match-maps-"
-"""Of the temporary folders of maps; one that stays behind is of a process that was killed."""
+"""Prefix of the temporary folders of maps; one that remains is of a process that was killed."""
 
+_PAIRS_PER_BATCH = 16
+"""Pairs that are counted together if their maps exist; a larger number is only marginally faster."""
 
-_PAIRS_AT_ONCE = 16
-"""Whose maps are there already: more would be faster by little, and hold twice as many maps in memory."""
-
-MapsOfPairs = Callable[[Sequence[PairRecord]], Iterable[tuple[FeatureMap, FeatureMap]]]
-"""Some pairs -> the maps, (1, C, h, w), of the source and of the target of each."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A way to find matches and a way to count them."""
-
-    measurement: Measurement
-    matcher: Matcher
+MapsOfPair = Callable[[PairRecord], tuple[FeatureMap, FeatureMap]]
+"""Function from a pair to the maps, (1, C, h, w), of its source and its target."""
+_MapsOfPairs = Callable[[Sequence[PairRecord]], Iterator[tuple[FeatureMap, FeatureMap]]]
 
 
 class Evaluator:
-    """Measures prompts on a data set with a backbone, under several rules on the same features.
+    """Evaluation of prompts on a data set, with several matchers on the same features.
 
-    A photo's feature map is made once if the prompt's scope allows, and once a pair if it does not. Maps are kept on
-    disk, so memory does not grow with the data set. Any number of processes gives the same counts.
+    The feature map of a photo is extracted once if the prompt does not depend on pairs, and once per pair if it does.
+    Maps are in memory as far as a budget allows, and on disk otherwise. Counts do not depend on the budget, on the
+    order in which pairs are visited, or on the number of processes.
 
     Args:
-        backbone: as built.
-        rules: matchers and measurements, by the names that the answer gives them.
+        backbone: from photos to feature maps.
+        protocol: how cells lie on photos, how source points are read, and which matches count as correct.
+        matchers: by the names that the result gives them.
         sampling: timestep, ensemble, noise.
-        batch_size: photos, and pairs, that go through the backbone together.
-        maps: a folder in which maps stay and are found again (for another matcher, another measurement, or after a
-        stop).
-            Without it they are removed at the end.
-        scratch: the folder in which that temporary folder is made; the system's, if not given.
-        max_bytes: of maps in memory.
-        skip_bad: leave out pairs whose annotation or photo cannot be read.
-        pair_transform: of the two maps of a pair, before they are matched.
+        batch_size: photos that are extracted together; pairs, for prompts that depend on pairs.
+        maps: folder in which all maps are written and found again (for another matcher, another protocol, or after an
+            interruption); if not given, maps are deleted at the end.
+        scratch: folder in which a temporary folder of maps is made; the system's, if not given.
+        memory: bytes of maps in the memory of each process; half of the free memory, if not given.
+        map_dtype: precision in which maps are stored, in memory and on disk.
+        skip_bad: skip pairs whose annotation or photo cannot be read.
+        pair_transform: transform of the two maps of a pair, before they are matched.
 
     Raises:
-        ConfigError: a rule counts on photos in another frame than the backbone's.
+        ConfigError: the protocol is defined on photos in another frame than the backbone's.
     """
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        rules: Mapping[str, Rule],
+        protocol: EvaluationProtocol,
+        matchers: Mapping[str, MatchFunction],
         sampling: Sampling,
         batch_size: int = 8,
         maps: Path | None = None,
         scratch: Path | None = None,
-        max_bytes: int = 1 << 30,
+        memory: int | None = None,
+        map_dtype: torch.dtype = torch.float32,
         skip_bad: bool = False,
-        pair_transform: PairTransform | None = None,
+        pair_transform: PairFunction | None = None,
     ) -> None:
-        for rule in rules.values():
-            check_frame(rule.measurement, backbone.spec.frame)
+        check_frame(protocol, backbone.spec.frame)
         self.backbone = backbone
-        self.rules = dict(rules)
-        self._by_measurement = {
-            measurement: [name for name, rule in rules.items() if rule.measurement == measurement]
-            for measurement in dict.fromkeys(rule.measurement for rule in rules.values())
-        }
+        self.protocol = protocol
+        self.matchers = dict(matchers)
         self.sampling = sampling
         self.batch_size = batch_size
         self.maps = maps
         self.scratch = scratch
-        self.max_bytes = max_bytes
+        self.memory = memory_budget(backbone.device, processes=Processes().count) if memory is None else memory
+        self.map_dtype = map_dtype
         self.skip_bad = skip_bad
         self.pair_transform = pair_transform
 
+    @overload
+    def evaluate(
+        self, dataset: PairDataset, prompt: Prompt, *, progress: Progress = ..., should_stop: None = None
+    ) -> dict[str, PairScores]: ...
+
+    @overload
+    def evaluate(
+        self, dataset: PairDataset, prompt: Prompt, *, progress: Progress = ..., should_stop: ShouldStop
+    ) -> dict[str, PairScores] | None: ...
+
     @torch.no_grad()
     def evaluate(
-        self, dataset: PairDataset, prompt: PromptProvider, *, progress: Progress = no_progress
-    ) -> dict[str, PairScores]:
-        """Match every pair and count.
+        self,
+        dataset: PairDataset,
+        prompt: Prompt,
+        *,
+        progress: Progress = no_progress,
+        should_stop: ShouldStop | None = None,
+    ) -> dict[str, PairScores] | None:
+        """Match every pair and count the correct points.
 
         Args:
-            dataset: pairs; all processes must be given the same.
-            prompt: any provider.
-            progress: called on the way; see `counting.Progress`.
+            dataset: pairs; the same in all processes.
+            prompt: of any scope.
+            progress: called after each batch; see `counting.Progress`.
+            should_stop: asked before each batch. If one process stops, all stop at the end of their current phase.
 
         Returns:
-            Counts by rule.
+            Counts by matcher; None if the evaluation was stopped.
 
         Raises:
             DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
         """
         if prompt.scope == "pair":
-            return self._count(
-                dataset, _PairMaps(self.backbone, prompt, self.sampling, dataset), self.batch_size, progress
-            )
-        weights = next(self.backbone.parameters(), None) if isinstance(self.backbone, nn.Module) else None
+            batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)
+            return self._count(dataset, self._extract_pairs(dataset, prompt), batches, progress, should_stop)
         with self._store() as store:
             maps = PhotoMaps(
-                backbone=self.backbone, prompt=prompt, sampling=self.sampling, store=store, dataset=dataset,
-                batch_size=self.batch_size, max_bytes=self.max_bytes,
-                device=None if weights is None else weights.device,
+                backbone=self.backbone, prompt=prompt, sampling=self.sampling, dataset=dataset,
+                batch_size=self.batch_size, store=store, keep=self.maps is not None, budget=self.memory,
+                dtype=self.map_dtype,
             )  # fmt: skip
-            maps.make_all(skip_bad=self.skip_bad, progress=progress)
-            return self.count(dataset, _MapsOfPhotos(maps), progress=progress)
+            if not maps.extract_all(skip_bad=self.skip_bad, progress=progress, should_stop=should_stop):
+                return None
+            starts = range(0, len(maps.order), _PAIRS_PER_BATCH)
+            batches = [maps.order[start : start + _PAIRS_PER_BATCH] for start in starts]
+            return self._count(dataset, _one_by_one(maps.of_pair), batches, progress, should_stop)
 
     @torch.no_grad()
     def count(
-        self, dataset: PairDataset, maps: MapsOfPairs, *, progress: Progress = no_progress
+        self, dataset: PairDataset, maps: MapsOfPair, *, progress: Progress = no_progress
     ) -> dict[str, PairScores]:
-        """Match every pair on given maps, whoever made them, and count; returns and raises as `evaluate`.
+        """Match every pair on given maps and count the correct points.
 
         Args:
-            dataset: pairs; all processes must be given the same.
-            maps: of some pairs; in the backbone's frame.
+            dataset: pairs.
+            maps: function from a pair to its two maps.
             progress: called after each batch.
+
+        Returns:
+            Counts by matcher.
+
+        Raises:
+            DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
         """
-        return self._count(dataset, maps, max(_PAIRS_AT_ONCE, self.batch_size), progress)
+        scores = self._count(dataset, _one_by_one(maps), batches_of_process(dataset, _PAIRS_PER_BATCH), progress)
+        assert scores is not None
+        return scores
 
     def _count(
-        self, dataset: PairDataset, maps: MapsOfPairs, batch_size: int, progress: Progress
-    ) -> dict[str, PairScores]:
-        def predict(records: Sequence[PairRecord]) -> Predictions:
-            pairs = []
+        self,
+        dataset: PairDataset,
+        maps: _MapsOfPairs,
+        batches: Sequence[Sequence[int]],
+        progress: Progress,
+        should_stop: ShouldStop | None = None,
+    ) -> dict[str, PairScores] | None:
+        def predict(records: Sequence[PairRecord]) -> Iterator[Predictions]:
             for record, (source, target) in zip(records, maps(records), strict=True):
-                _check_sizes(record, source, target)
-                pairs.append((source, target) if self.pair_transform is None else self.pair_transform(source, target))
-            sources, targets = (FeatureMap.joined(side) for side in zip(*pairs, strict=True))
-            points = pad_points([record.source_points for record in records])
-            return dict(self._match(sources, targets, points.to(pairs[0][0].values)))
+                yield self._match(record, source, target)
 
-        measurements = {name: rule.measurement for name, rule in self.rules.items()}
         return count_pairs(
-            dataset, predict, measurements, batch_size=batch_size, skip_bad=self.skip_bad, progress=progress
-        )
+            dataset, predict, self.protocol, list(self.matchers), batches=batches, skip_bad=self.skip_bad,
+            progress=progress, should_stop=should_stop,
+        )  # fmt: skip
 
-    def _match(self, source: FeatureMap, target: FeatureMap, points: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """What every rule finds; rules that differ in their matcher alone share a correlation."""
-        for measurement, rules in self._by_measurement.items():
-            matchers = {name: self.rules[name].matcher for name in rules}
-            corners = any(isinstance(matcher, ReadsCorners) for matcher in matchers.values())
-            correlation = measurement.correlate(source, target, points, corners=corners)
-            for name, matcher in matchers.items():
-                found = matcher.places(correlation) if isinstance(matcher, FindsPlaces) else matcher(correlation).points
-                yield name, found.cpu()
+    def _match(self, record: PairRecord, source: FeatureMap, target: FeatureMap) -> Predictions:
+        """Return the points that every matcher predicts from one correlation."""
+        _check_sizes(record, source, target)
+        if self.pair_transform is not None:
+            source, target = self.pair_transform(source, target)
+        query_points = torch.from_numpy(record.source_points)[None].to(source.values)
+        correlation = self.protocol.correlate(source, target, query_points)
+        return {name: matcher(correlation).points[0] for name, matcher in self.matchers.items()}
 
-    def _make_scratch(self) -> str:
-        try:
-            return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.scratch)
-        except OSError as error:
-            raise SD4MatchError(f"cannot make a folder for feature maps: {error}") from None
+    def _extract_pairs(self, dataset: PairDataset, prompt: Prompt) -> _MapsOfPairs:
+        """Return a function that extracts the maps of some pairs under a prompt that depends on both photos."""
+        prepare = preprocessors(self.backbone, prompt)
+
+        def maps(records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
+            pairs = make_pairs(records, dataset, prepare)
+            source, target = pair_maps(self.backbone, prompt, pairs.source, pairs.target, self.sampling)
+            for row in range(len(pairs)):
+                yield source[row : row + 1], target[row : row + 1]
+
+        return maps
 
     @contextmanager
     def _store(self) -> Iterator[Store]:
+        """Provide a store that all processes share, and delete it at the end unless it is to be kept."""
         if self.maps is not None:
             yield Store(self.maps)
             return
         processes = Processes()
-        folder = processes.on_main(self._make_scratch)
+        folder = processes.on_main(self._make_scratch_folder)
         try:
             yield Store(Path(folder))
         finally:
             if processes.is_main:
                 shutil.rmtree(folder, ignore_errors=True)
 
-
-class _MapsOfPhotos:
-    """Maps of pairs whose photos have maps of their own."""
-
-    def __init__(self, maps: PhotoMaps) -> None:
-        self.maps = maps
-
-    def __call__(self, records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
-        for record in records:
-            source, target = record.sides
-            yield self.maps.of(*source), self.maps.of(*target)
+    def _make_scratch_folder(self) -> str:
+        try:
+            return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.scratch)
+        except OSError as error:
+            raise SD4MatchError(f"cannot make a folder for feature maps: {error}") from None
 
 
-class _PairMaps:
-    """Maps of pairs under a prompt that both photos decide."""
-
-    def __init__(self, backbone: Backbone, prompt: PromptProvider, sampling: Sampling, dataset: PairDataset) -> None:
-        self.backbone = backbone
-        self.prompt = prompt
-        self.sampling = sampling
-        self.dataset = dataset
-
-    def __call__(self, records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
-        pairs = make_pairs(records, self.dataset, wanted_views(self.backbone, self.prompt))
-        source, target = pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, self.sampling)
-        for row in range(len(pairs)):
-            yield source[row : row + 1], target[row : row + 1]
+def _one_by_one(maps: MapsOfPair) -> _MapsOfPairs:
+    return lambda records: (maps(record) for record in records)
 
 
-def check_frame(measurement: Measurement, frame: str) -> None:
-    """Refuse a measurement of photos in another frame.
+def check_frame(protocol: EvaluationProtocol, frame: str) -> None:
+    """Refuse a protocol that is defined on photos in another frame.
 
     Raises:
-        ConfigError: names both.
+        ConfigError: the frames differ; the message names both.
     """
-    if measurement.view != frame:
+    if protocol.view != frame:
         raise ConfigError(
-            f"measurement {measurement.name!r} counts on photos that are put into the model's image by view = "
-            f"{measurement.view!r}; this backbone has frame = {frame!r}"
+            f"protocol {protocol.name!r} counts on photos that are put into the model's image by view = "
+            f"{protocol.view!r}; this backbone has frame = {frame!r}"
         )
 
 
 def _check_sizes(record: PairRecord, source: FeatureMap, target: FeatureMap) -> None:
-    """Points mean nothing on a photo of another size than the annotation's."""
-    for name, features, said in (
+    """Refuse photos of another size than their annotation's: its points would have no meaning on them.
+
+    Raises:
+        DatasetError: a size differs; the message names the photo.
+    """
+    for name, features, annotated in (
         (record.source_id, source, record.source_size),
         (record.target_id, target, record.target_size),
     ):
-        height, width = features.frames[0].original_size
-        if (height, width) != tuple(said):
-            raise DatasetError(f"{name} is {width} x {height} pixels, but its annotation says {said[1]} x {said[0]}")
+        height, width = features.grid.frames[0].original_size
+        if (height, width) != tuple(annotated):
+            raise DatasetError(
+                f"{name} is {width} x {height} pixels, but its annotation says {annotated[1]} x {annotated[0]}"
+            )

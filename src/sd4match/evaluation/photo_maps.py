@@ -1,193 +1,213 @@
-"""Feature maps of photos under a prompt: made once, kept on disk, a bounded number of bytes in memory."""
+"""Feature maps of a data set's photos under a prompt, each extracted once by one of the processes."""
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sd4match.data.collate import collate
-from sd4match.data.loading import Ahead, Prepared, prepare_all
+from sd4match.data.loading import Prefetcher, Prepared, prepare_all
 from sd4match.distributed import Processes
 from sd4match.errors import PhotoError, SD4MatchError
-from sd4match.evaluation.counting import Progress
-from sd4match.geometry import ImageFrame
+from sd4match.evaluation.counting import Progress, ShouldStop
+from sd4match.evaluation.map_memory import MapMemory, Side
+from sd4match.evaluation.visiting import visiting_order
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, PairDataset, PromptProvider
+from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
-from sd4match.prompting.pairing import wanted_views
+from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.images import ImageBatch
+from sd4match.structures.pairs import PairKey
 from sd4match.structures.tensors import FeatureMap, PromptEmbedding, Sampling
-
-Side = tuple[str, str | None]
-"""A photo's id, and the category that its prompt is asked for."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    key: str
-    frame: ImageFrame
 
 
 class PhotoMaps:
-    """The feature maps of a data set's photos under one prompt that does not depend on pairs.
+    """Feature maps of all photos of a data set under one prompt that does not depend on pairs.
 
-    Phase one (`make_all`) makes every map once, whatever the number of processes; phase two reads them (`of`).
+    `extract_all` extracts every map once, whatever the number of processes; `of_pair` returns the maps of a pair.
 
     Args:
-        backbone: as built.
+        backbone: from photos to maps.
         prompt: of any scope but "pair".
         sampling: timestep, ensemble, noise.
-        store: where the maps are; one that is shared by all processes.
         dataset: pairs and their photos.
-        batch_size: photos that are encoded together; batches do not depend on the number of processes.
-        max_bytes: of maps that are held in memory.
-        device: where they are held; the CPU, if not given.
+        batch_size: photos that are extracted together; batches do not depend on the number of processes.
+        store: shared by all processes.
+        keep: whether every map is written to the store, where it is found again; otherwise only what does not fit in
+            memory, and what other processes need.
+        budget: bytes of maps in the memory of this process.
+        dtype: precision in which maps are stored, in memory and on disk.
     """
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        prompt: PromptProvider,
+        prompt: Prompt,
         sampling: Sampling,
-        store: Store,
         dataset: PairDataset,
         batch_size: int,
-        max_bytes: int,
-        device: torch.device | None = None,
+        store: Store,
+        keep: bool,
+        budget: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.backbone = backbone
-        self.prompt = prompt
-        self.sampling = sampling
-        self.store = store
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.max_bytes = max_bytes
-        self.device = device
-        self._views = wanted_views(backbone, prompt)
-        self.bad: dict[Side, str] = {}
-        """Photos that could not be read, and why."""
-        self._kept: dict[Side, _Kept] = {}
-        self._memory: OrderedDict[str, FeatureMap] = OrderedDict()
-        self._bytes = 0
+        self._backbone = backbone
+        self._prompt = prompt
+        self._sampling = sampling
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._store = store
+        self._keep = keep
+        self._budget = budget
+        self._preprocessors = preprocessors(backbone, prompt)
+        self._processes = Processes()
+        self._keys: dict[Side, str] = {}
+        self._errors: dict[Side, str] = {}
+        """Photos that cannot be read, with the reason."""
+        self._memory = MapMemory(budget=budget, store=store, keys=self._keys, dtype=dtype, device=backbone.device)
         spec = backbone.spec
         weights = backbone.fingerprint if backbone.fingerprint != "unknown" else uuid.uuid4().hex
-        self._origin = (spec.architecture, weights, spec.layer, spec.dtype)
+        self._origin = ("grid 2", spec.architecture, weights, spec.layer, spec.dtype, str(dtype))
+        pairs = [self._sides(key) for key in dataset.keys]
+        own, others = self._split(len(pairs))
+        self.order: list[int] = own
+        """Indices of the pairs of this process, in the order in which they are visited."""
+        self._pairs = pairs
+        self._needed_by_others = {side for index in others for side in pairs[index]}
+        self._positions: dict[str, int] = {}
+        """Position of each pair in the order."""
 
-    def side(self, photo: str, category: str | None) -> Side:
-        """What a photo's map is kept under: with its category only if the prompt depends on it."""
-        return photo, category if self.prompt.scope == "category" else None
+    def _split(self, pairs: int) -> tuple[list[int], list[int]]:
+        """Return the pairs of this process, a contiguous part of the data set, and those of the others."""
+        index, count = self._processes.index, self._processes.count
+        begin, end = pairs * index // count, pairs * (index + 1) // count
+        return list(range(begin, end)), [*range(begin), *range(end, pairs)]
 
-    def make_all(self, *, skip_bad: bool, progress: Progress) -> None:
-        """Make the maps of all photos that stand in a pair.
+    def _sides(self, key: PairKey) -> tuple[Side, Side]:
+        """Return photo and category of the two maps of a pair; the category only if the prompt depends on it."""
+        source, target = key.sides
+        return (source, target) if self._prompt.scope == "category" else ((source[0], None), (target[0], None))
+
+    def extract_all(self, *, skip_bad: bool, progress: Progress, should_stop: ShouldStop | None = None) -> bool:
+        """Extract the maps of all photos of the pairs, unless they are in the store.
+
+        Args:
+            skip_bad: record photos that cannot be read instead of raising.
+            progress: called after each batch.
+            should_stop: asked before each batch.
+
+        Returns:
+            Whether all maps are there; False if a process was stopped.
 
         Raises:
-            PhotoError: a photo cannot be read, and `skip_bad` is off; names photo and pair.
+            PhotoError: a photo cannot be read, and `skip_bad` is off; the message names photo and pair.
         """
-        processes = Processes()
-        wanted: dict[Side, tuple[Side, str]] = {}
-        for key in self.dataset.keys:
-            for photo, category in key.sides:
-                wanted.setdefault(self.side(photo, category), ((photo, category), key.pair_id))
-        batches = [list(wanted)[i : i + self.batch_size] for i in range(0, len(wanted), self.batch_size)]
-        failure = None
+        wanted: dict[Side, tuple[str, str | None, str]] = {}
+        """Photo, category and the first pair of each map."""
+        for key, sides in zip(self._dataset.keys, self._pairs, strict=True):
+            for (photo, category), side in zip(key.sides, sides, strict=True):
+                wanted.setdefault(side, (photo, category, key.pair_id))
+        batches = [list(wanted)[start : start + self._batch_size] for start in range(0, len(wanted), self._batch_size)]
+        failure: SD4MatchError | None = None
+        stopped = False
         done = 0
         try:
-            own = list(processes.mine(batches))
-            ahead: Ahead[list[Side], list[Prepared | PhotoError]] = Ahead(
-                lambda batch: prepare_all(self.dataset, [wanted[side][0][0] for side in batch], self._views)
+            own = list(self._processes.share(batches))
+            prefetcher: Prefetcher[list[Side], list[Prepared | PhotoError]] = Prefetcher(
+                lambda batch: prepare_all(self._dataset, [photo for photo, _ in batch], self._preprocessors)
             )
             for batch, following in zip(own, [*own[1:], None], strict=True):
-                prepared = ahead.get(batch, then=following)
-                self._make({side: wanted[side] for side in batch}, prepared, skip_bad=skip_bad)
+                if should_stop is not None and should_stop():
+                    stopped = True
+                    break
+                prepared = prefetcher.get(batch, next_key=following)
+                self._extract_batch({side: wanted[side] for side in batch}, prepared, skip_bad=skip_bad)
                 done += len(batch)
-                progress("photos", min(done * processes.count, len(wanted)), len(wanted))
+                progress("photos", min(done * self._processes.count, len(wanted)), len(wanted))
         except SD4MatchError as error:
             failure = error
-        processes.together(failure)
-        self._kept = dict(processes.gather(list(self._kept.items())))
-        self.bad = dict(processes.gather(list(self.bad.items())))
+        self._processes.together(failure)
+        if self._processes.any(stopped):
+            return False
+        self._share_results()
+        return True
 
-    def _make(
+    def _share_results(self) -> None:
+        """Let all processes know what each has extracted."""
+        self._keys.update(dict(self._processes.gather(list(self._keys.items()))))
+        self._errors.update(dict(self._processes.gather(list(self._errors.items()))))
+        self._memory.stored.update(self._processes.gather(list(self._memory.stored)))
+        if not self._positions and self.order:  # this process has extracted nothing
+            self._choose_order(self._memory.bytes_of_stored_map())
+
+    def _extract_batch(
         self,
-        batch: Mapping[Side, tuple[Side, str]],
+        batch: Mapping[Side, tuple[str, str | None, str]],
         prepared: Sequence[Prepared | PhotoError],
         *,
         skip_bad: bool,
     ) -> None:
-        photos = {}
-        for (side, (_, pair)), one in zip(batch.items(), prepared, strict=True):
-            if isinstance(one, Prepared):
-                photos[side] = one
+        readable: dict[Side, Prepared] = {}
+        for (side, (_, _, pair)), photo in zip(batch.items(), prepared, strict=True):
+            if isinstance(photo, Prepared):
+                readable[side] = photo
             elif skip_bad:
-                self.bad[side] = str(one)
+                self._errors[side] = str(photo)
             else:
-                raise PhotoError(f"pair {pair}: {one}")
-        if not photos:
+                raise PhotoError(f"pair {pair}: {photo}")
+        if not readable:
             return
-        images = collate(list(photos.values()), [batch[side][0][1] for side in photos])
-        prompts = self.prompt(images).values
-        prompts = prompts.expand(len(photos), -1, -1)
-        views = images.views["backbone"]
-        kept = [
-            _Kept(digest(*self._origin, self.sampling, views.views[row].digest, prompt), views.frames[row])
-            for row, prompt in enumerate(prompts)
-        ]
-        if not all(new.key in self.store for new in kept):
-            for new, features in zip(kept, self._extract(images, prompts), strict=True):
-                self.store.put(new.key, {"values": features.values[0]}, _metadata(features))
-        self._kept |= dict(zip(photos, kept, strict=True))
+        images = collate(list(readable.values()), [batch[side][1] for side in readable])
+        prompts = self._prompt(images).values.expand(len(readable), -1, -1)
+        views = images.views["backbone"].views
+        for side, view, prompt in zip(readable, views, prompts, strict=True):
+            self._keys[side] = digest(*self._origin, self._sampling, view.digest, prompt)
+        if self._keep and all(self._keys[side] in self._store for side in readable):
+            self._memory.stored.update(readable)
+            return
+        maps = self._extract(images, prompts)
+        if not self._positions:
+            self._choose_order(self._memory.bytes_of_map(maps))
+        for row, side in enumerate(readable):
+            features = maps[row : row + 1]
+            if self._keep or side in self._needed_by_others:
+                self._memory.write(side, features)
+            self._memory.add(side, features)
 
-    def _extract(self, images: ImageBatch, prompts: Tensor) -> list[FeatureMap]:
-        latents = self.backbone.encode(images.views["backbone"])
-        maps = self.backbone.extract(latents, PromptEmbedding(prompts), self.sampling)
-        return [maps[row : row + 1] for row in range(len(images))]
+    def _extract(self, images: ImageBatch, prompts: Tensor) -> FeatureMap:
+        encoded = self._backbone.encode(images.views["backbone"])
+        return self._backbone.extract(encoded, PromptEmbedding(prompts), self._sampling)
 
-    def of(self, photo: str, category: str | None) -> FeatureMap:
-        """The map of a photo, (1, C, h, w).
+    def _choose_order(self, map_bytes: int) -> None:
+        """Choose the order in which the pairs of this process are visited, once the size of a map is known."""
+        pairs = [self._pairs[index] for index in self.order]
+        # One map less than fits: the next one is read while the others are in use.
+        self.order = [self.order[number] for number in visiting_order(pairs, self._budget // map_bytes, spare=1)]
+        self._positions = {self._dataset.keys[index].pair_id: number for number, index in enumerate(self.order)}
+        self._memory.set_order([self._pairs[index] for index in self.order])
+
+    def of_pair(self, key: PairKey) -> tuple[FeatureMap, FeatureMap]:
+        """Return the maps, (1, C, h, w), of source and target.
 
         Raises:
-            PhotoError: the photo is among the bad ones.
+            PhotoError: a photo cannot be read.
         """
-        side = self.side(photo, category)
-        if side in self.bad:
-            raise PhotoError(self.bad[side])
-        kept = self._kept[side]
-        if kept.key not in self._memory:
-            entry = self.store.get(kept.key)
-            if entry is None:  # damaged or deleted since phase one
-                prepared = prepare_all(self.dataset, [photo], self._views)
-                self._make({side: ((photo, category), "")}, prepared, skip_bad=False)
-                kept = self._kept[side]
-                entry = self.store.get(kept.key)
-                assert entry is not None
-            features = _from_entry(*entry, kept.frame, self.device)
-            self._memory[kept.key] = features
-            self._bytes += features.values.nbytes
-        self._memory.move_to_end(kept.key)
-        found = self._memory[kept.key]
-        while self._bytes > self.max_bytes and len(self._memory) > 1:
-            _, dropped = self._memory.popitem(last=False)
-            self._bytes -= dropped.values.nbytes
-        return found
+        self._memory.move_to(self._positions[key.pair_id])
+        source, target = self._sides(key)
+        (source_photo, target_photo) = key.sides
+        return self._of_photo(source, *source_photo), self._of_photo(target, *target_photo)
 
-
-def _metadata(features: FeatureMap) -> dict[str, str]:
-    return {"alignment": features.alignment, "groups": json.dumps(features.groups)}
-
-
-def _from_entry(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], frame: ImageFrame, device: torch.device | None
-) -> FeatureMap:
-    return FeatureMap(
-        tensors["values"][None].to(device),
-        (frame,),
-        metadata["alignment"],  # type: ignore[arg-type]
-        groups=tuple(json.loads(metadata["groups"])),
-    )
+    def _of_photo(self, side: Side, photo: str, category: str | None) -> FeatureMap:
+        if side in self._errors:
+            raise PhotoError(self._errors[side])
+        features = self._memory.get(side)
+        if features is None:  # the entry of the store is damaged or was removed
+            prepared = prepare_all(self._dataset, [photo], self._preprocessors)
+            self._extract_batch({side: (photo, category, "")}, prepared, skip_bad=False)
+            features = self._memory.get(side)
+            assert features is not None
+        return features

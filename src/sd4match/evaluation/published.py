@@ -1,14 +1,16 @@
-"""Published numbers to show beside measured ones, each with how it was counted.
+"""Published results to show beside measured ones, each with its evaluation protocol.
 
-From the tables of SD4Match (arXiv 2310.17569) unless `source` says otherwise. The tables quote other methods without
-saying how each was counted: where that is not known, `measurement` is None and no number of ours can be compared.
+The numbers are from the tables of SD4Match (arXiv 2310.17569) unless `source` says otherwise. The tables quote other
+methods without their protocol; where it is not known, `protocol` is None and no measured number can be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from sd4match.errors import InputError
 
 _SPAIR_CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dog", "horse", "motorbike",
@@ -18,16 +20,15 @@ _SPAIR_CATEGORIES = (
 
 @dataclass(frozen=True)
 class Published:
-    """PCK in percent of one method on one data set's test split."""
+    """PCK in percent of one method on the test split of one data set, by alpha and averaged over images."""
 
     method: str
     dataset: str
     pck: Mapping[str, float]
-    """By alpha, averaged over images."""
-    measurement: str | None = None
+    protocol: str | None = None
     trained_on: str | None = None
     by_category: Mapping[str, float] = field(default_factory=dict)
-    """At 0.1."""
+    """At alpha 0.1."""
     source: str = "SD4Match, Tabs. 1 to 3"
 
 
@@ -39,7 +40,7 @@ def _spair(method: str, at_05: float | None, at_1: float, *per_category: float, 
 
 
 def _pf(method: str, numbers: str, **fields: Any) -> list[Published]:
-    """From "PF-Pascal @.05 .1 .15, PF-Willow @.05 .1 .15"; "-" where there is none."""
+    """Parse "PF-Pascal @.05 .1 .15, PF-Willow @.05 .1 .15", with "-" for a number that is not published."""
     rows = []
     for dataset, values in zip(("pf_pascal", "pf_willow"), numbers.split(","), strict=True):
         by_alpha = zip(("0.05", "0.1", "0.15"), values.split(), strict=True)
@@ -49,7 +50,7 @@ def _pf(method: str, numbers: str, **fields: Any) -> list[Published]:
     return rows
 
 
-_OURS: dict[str, Any] = {"measurement": "sd4match"}
+_OURS: dict[str, Any] = {"protocol": "sd4match"}
 _LATER = "later work, for context"
 
 PUBLISHED: tuple[Published, ...] = (
@@ -57,7 +58,7 @@ PUBLISHED: tuple[Published, ...] = (
     _spair("DINOv2", 38.4, 53.9),
     _spair(
         "DIFT", 39.7, 52.9, 61.2, 53.2, 79.5, 31.2, 45.3, 39.8, 33.3, 77.8, 34.7, 70.1, 51.5, 57.2, 50.6, 41.4, 51.9,
-        46.0, 67.6, 59.5, measurement="dift",
+        46.0, 67.6, 59.5, protocol="dift",
     ),
     _spair("DIFT, empty prompt", None, 50.7),
     _spair("SD+DINO", 44.1, 59.3),
@@ -104,41 +105,90 @@ PUBLISHED: tuple[Published, ...] = (
     *_pf("SD4Match-CPM", "73.3 87.0 91.5, 56.7 80.9 91.6", trained_on="spair", **_OURS),
     _spair("DIY-SC", None, 71.6, source=_LATER),
     _spair("3D-SC", None, 73.0, source=_LATER),
-    _spair("GeoAware", None, 85.6, trained_on="spair", measurement="geoaware", source=_LATER),
+    _spair("GeoAware", None, 85.6, trained_on="spair", protocol="geoaware", source=_LATER),
     _spair("Visual-AI DINOv2", None, 85.1, trained_on="spair", source=_LATER),
     _spair("MARCO", None, 87.3, trained_on="spair", source=_LATER),
     _spair("SemAlign3D", None, 88.9, trained_on="spair", source=_LATER),
 )  # fmt: skip
 
 
-def published_for(dataset: str, *, measurement: str, against_all: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The published rows of a data set, each with whether a measured number may be compared and, if not, why.
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published result beside measured ones, and whether they can be compared.
+
+    Args:
+        method: its name.
+        trained_on: name of the data set; None if it is not trained on pairs.
+        protocol: name of the evaluation protocol; None if it is not stated.
+        pck_percent: PCK in percent by alpha, averaged over images.
+        by_category_percent: at alpha 0.1, by category.
+        source: publication.
+        comparable: whether the measured results can be compared with it.
+        why_not: reason of this row; None if there is none or the reason holds for all rows.
+    """
+
+    method: str
+    trained_on: str | None
+    protocol: str | None
+    pck_percent: Mapping[str, float]
+    by_category_percent: Mapping[str, float]
+    source: str
+    comparable: bool
+    why_not: str | None
+    average: str = "image"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values; inverse of `from_json`."""
+        return {
+            **{own.name: getattr(self, own.name) for own in fields(self)},
+            "pck_percent": dict(self.pck_percent),
+            "by_category_percent": dict(self.by_category_percent),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PublishedRow:
+        """Rebuild a row from `to_json`.
+
+        Raises:
+            InputError: a field is missing, unknown or malformed.
+        """
+        names = {own.name for own in fields(cls)}
+        if set(values) != names:
+            raise InputError(f"must have the fields {', '.join(sorted(names))}")
+        for name in ("pck_percent", "by_category_percent"):
+            if not isinstance(values[name], Mapping):
+                raise InputError(f"{name}: must be a mapping, not {values[name]!r:.40}")
+        return cls(**values)
+
+
+def published_for(dataset: str, *, protocol: str, against_all: Sequence[str] = ()) -> tuple[PublishedRow, ...]:
+    """Return the published results on a data set, each with whether a measured one can be compared and, if not, why.
 
     Args:
         dataset: its name.
-        measurement: by which ours was counted; a star marks one that was changed.
-        against_all: reasons why ours can be compared with nothing.
+        protocol: by which ours was counted; a star marks one that was changed.
+        against_all: reasons why ours can be compared with none.
 
-    >>> row = published_for("pf_willow", measurement="sd4match")[-1]
-    >>> row["method"], row["pck_percent"]["0.1"], row["comparable"]
+    >>> row = published_for("pf_willow", protocol="sd4match")[-1]
+    >>> row.method, row.pck_percent["0.1"], row.comparable
     ('SD4Match-CPM', 80.9, True)
-    >>> published_for("pf_willow", measurement="dift")[-1]["why_not"]
+    >>> published_for("pf_willow", protocol="dift")[-1].why_not
     'counted by sd4match, not by dift'
     """
     rows = []
-    for one in PUBLISHED:
-        if one.dataset != dataset:
+    for published in PUBLISHED:
+        if published.dataset != dataset:
             continue
-        own = None
-        if one.measurement is None:
-            own = "how it was counted is not stated"
-        elif one.measurement != measurement:
-            own = f"counted by {one.measurement}, not by {measurement}"
+        why_not = None
+        if published.protocol is None:
+            why_not = "how it was counted is not stated"
+        elif published.protocol != protocol:
+            why_not = f"counted by {published.protocol}, not by {protocol}"
         rows.append(
-            {
-                "method": one.method, "trained_on": one.trained_on, "measurement": one.measurement, "average": "image",
-                "pck_percent": dict(one.pck), "by_category_percent": dict(one.by_category), "source": one.source,
-                "comparable": own is None and not against_all, "why_not": own,
-            }
+            PublishedRow(
+                method=published.method, trained_on=published.trained_on, protocol=published.protocol,
+                pck_percent=dict(published.pck), by_category_percent=dict(published.by_category),
+                source=published.source, comparable=why_not is None and not against_all, why_not=why_not,
+            )
         )  # fmt: skip
-    return rows
+    return tuple(rows)

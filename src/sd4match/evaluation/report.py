@@ -1,138 +1,387 @@
-"""Reports: everything needed to repeat a run, and its tables."""
+"""Reports: results, everything that is needed to repeat the run, and their files."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sd4match.config.experiment import ExperimentConfig
 from sd4match.errors import InputError
-from sd4match.evaluation.published import published_for
-from sd4match.evaluation.scores import AVERAGES, Comparison, PairScores
-from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
+from sd4match.evaluation.published import PublishedRow, published_for
+from sd4match.evaluation.scores import AVERAGES, PairScores
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_atomically
 from sd4match.version import __version__
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow")
-_COMPACT = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped")
-"""Columns of counts: one line each in the file, whatever their length."""
+_COLUMNS = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped")
+"""Columns of counts, each on one line of the file, whatever their length."""
+
+_Value = TypeVar("_Value")
 
 
-def result(prompt: str, scores: PairScores, config: ExperimentConfig, *, matcher: str | None = None) -> dict[str, Any]:
-    """One row of `results`: what one prompt scored, with 95 % bootstrap intervals and the counts of every pair.
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Result of one prompt or baseline under one matcher. Compared by identity, since it holds arrays.
 
     Args:
-        prompt: the row's name.
-        scores: its counts.
-        config: of which the evaluation settings are read.
-        matcher: its kind, if it is not the config's; "none" for what needs no matcher.
+        prompt: name of the prompt, or of the baseline.
+        matcher: kind of the matcher; "none" for baselines.
+        protocol: name of the evaluation protocol.
+        pck: PCK in [0, 1] by average and alpha.
+        ci95: 95 % bootstrap intervals by average and alpha.
+        scores: counts of every pair.
+        extra: further JSON-able values.
     """
-    settings = config.evaluation
-    return {
-        "prompt": prompt,
-        "matcher": matcher or config.matcher.kind,
-        "measurement": settings.measurement.name,
-        "pairs": len(scores),
-        "pairs_without_visible_points": scores.left_out,
-        "pairs_skipped": len(scores.skipped),
-        "points": int(scores.visible.sum()),
-        "pck": {average: scores.pck(average) for average in AVERAGES},
-        "ci95": scores.intervals(samples=settings.bootstrap_samples, seed=settings.seed),
-        "by_category": scores.by_category(),
-        "by_difficulty": scores.by_difficulty(),
-        "counts": scores.to_plain(),
-    }
+
+    prompt: str
+    matcher: str
+    protocol: str
+    pck: Mapping[str, Mapping[str, float]]
+    ci95: Mapping[str, Mapping[str, tuple[float, float]]]
+    scores: PairScores
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs with a visible point."""
+        return len(self.scores)
+
+    @property
+    def pairs_skipped(self) -> int:
+        """Number of pairs that could not be read."""
+        return len(self.scores.skipped)
+
+    @property
+    def points(self) -> int:
+        """Number of visible points."""
+        return int(self.scores.visible.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values; inverse of `from_json`."""
+        return {
+            "prompt": self.prompt,
+            "matcher": self.matcher,
+            "protocol": self.protocol,
+            "pairs": self.pairs,
+            "pairs_without_visible_points": self.scores.left_out,
+            "pairs_skipped": self.pairs_skipped,
+            "points": self.points,
+            "pck": {average: dict(values) for average, values in self.pck.items()},
+            "ci95": {
+                average: {alpha: list(interval) for alpha, interval in values.items()}
+                for average, values in self.ci95.items()
+            },
+            "by_category": self.scores.by_category(),
+            "by_difficulty": self.scores.by_difficulty(),
+            "counts": self.scores.to_json(),
+            **self.extra,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Row:
+        """Rebuild a row from `to_json`.
+
+        Raises:
+            InputError: a field is missing or malformed; the message names it.
+        """
+        derived = ("pairs", "pairs_without_visible_points", "pairs_skipped", "points", "by_category", "by_difficulty")
+        known = {"prompt", "matcher", "protocol", "pck", "ci95", "counts", *derived}
+        return cls(
+            prompt=_get(values, "prompt", str),
+            matcher=_get(values, "matcher", str),
+            protocol=_get(values, "protocol", str),
+            pck=_numbers(_get(values, "pck", Mapping), "pck"),  # type: ignore[type-abstract]
+            ci95=_intervals(_get(values, "ci95", Mapping), "ci95"),  # type: ignore[type-abstract]
+            scores=PairScores.from_json(_get(values, "counts", Mapping)),  # type: ignore[type-abstract]
+            extra={name: value for name, value in values.items() if name not in known},
+        )
 
 
-def comparison(a: str, b: str, outcome: Comparison, *, metric: str) -> dict[str, Any]:
-    """One row of `comparisons`: a - b with its paired bootstrap interval."""
-    return {"a": a, "b": b, "metric": metric, "difference": outcome.difference, "ci95": list(outcome.ci95)}
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two rows on the same pairs, a - b, with its paired bootstrap interval."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    ci95: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values; inverse of `from_json`."""
+        return {**asdict(self), "ci95": list(self.ci95)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
+        """Rebuild a comparison from `to_json`.
+
+        Raises:
+            InputError: a field is missing or malformed; the message names it.
+        """
+        names = {name: _get(values, name, str) for name in ("a", "b", "metric")}
+        return cls(**names, difference=_number(values, "difference"), ci95=_interval(values.get("ci95"), "ci95"))
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The pairs that were evaluated.
+
+    Args:
+        name: of the data set.
+        split: of the data set.
+        pairs: their number.
+        published_pairs: number of pairs of the published split; None if it is not known.
+        complete: whether they are the whole published test split.
+        pair_list_digest: digest of their ids in order.
+        categories: of the data set.
+        reference: what alpha is a fraction of, "box" or "photo".
+    """
+
+    name: str
+    split: str
+    pairs: int
+    published_pairs: int | None
+    complete: bool
+    pair_list_digest: str
+    categories: tuple[str, ...]
+    reference: str
+
+    @classmethod
+    def of(cls, data: PairDataset) -> DataSummary:
+        """Summarize a data set."""
+        ids = [key.pair_id for key in data.keys]
+        published = data.published_pairs.get(data.split)
+        return cls(
+            name=data.name, split=data.split, pairs=len(ids), published_pairs=published,
+            complete=data.split == "test" and published == len(ids), pair_list_digest=digest(*ids),
+            categories=tuple(data.categories), reference=data.reference,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values; inverse of `from_json`."""
+        return {**asdict(self), "categories": list(self.categories)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DataSummary:
+        """Rebuild a summary from `to_json`.
+
+        Raises:
+            InputError: a field is missing or malformed; the message names it.
+        """
+        texts = {name: _get(values, name, str) for name in ("name", "split", "pair_list_digest", "reference")}
+        return cls(
+            **texts, pairs=_get(values, "pairs", int), complete=_get(values, "complete", bool),
+            published_pairs=None if values.get("published_pairs") is None else _get(values, "published_pairs", int),
+            categories=tuple(_get(values, "categories", list)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Results of a run, with everything that is needed to repeat it. Compared by identity, since it holds arrays.
+
+    Args:
+        results: one row per prompt and matcher.
+        comparisons: differences of rows.
+        baselines: rows that are shown below the results.
+        protocol: name of the evaluation protocol.
+        data: the pairs.
+        not_comparable_because: reasons why no published number can be compared with the results.
+        published: published results on the same data set.
+        backbone: name, architecture and fingerprint; None if no model was used.
+        config: the whole experiment.
+        seed: of the training.
+        versions: of this package, Python and the packages that numbers may depend on.
+        platform: operating system and processor.
+        wall_seconds: duration of the run.
+        extra: further JSON-able values, stored beside the others.
+    """
+
+    results: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    baselines: tuple[Row, ...]
+    protocol: str
+    data: DataSummary
+    not_comparable_because: tuple[str, ...]
+    published: tuple[PublishedRow, ...]
+    backbone: Mapping[str, str] | None
+    config: Mapping[str, Any]
+    seed: int
+    versions: Mapping[str, str]
+    platform: str
+    wall_seconds: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Results, then baselines."""
+        return self.results + self.baselines
+
+    def row(self, prompt: str) -> Row:
+        """Return the row of a prompt or a baseline.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        for row in self.rows:
+            if row.prompt == prompt:
+                return row
+        raise InputError(f"no row {prompt!r}; it has {', '.join(row.prompt for row in self.rows)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values; inverse of `from_json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "results": [row.to_json() for row in self.results],
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "baselines": [row.to_json() for row in self.baselines],
+            "protocol": self.protocol,
+            "data": self.data.to_json(),
+            "not_comparable_because": list(self.not_comparable_because),
+            "published": [row.to_json() for row in self.published],
+            "backbone": None if self.backbone is None else dict(self.backbone),
+            "config": dict(self.config),
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "platform": self.platform,
+            "wall_seconds": self.wall_seconds,
+            **self.extra,
+        }
+
+    @classmethod
+    def from_json(cls, values: object) -> Report:
+        """Rebuild a report from `to_json`.
+
+        Raises:
+            InputError: it is of another schema version, or a field is missing or malformed; the message names it.
+        """
+        found = values.get("schema_version") if isinstance(values, Mapping) else None
+        if not isinstance(values, Mapping) or found != SCHEMA_VERSION:
+            raise InputError(f"not a report of schema version {SCHEMA_VERSION} (it says {found})")
+        known = {own.name for own in fields(cls)} | {"schema_version"}
+        report = cls(
+            results=_each(values, "results", Row.from_json),
+            comparisons=_each(values, "comparisons", Comparison.from_json),
+            baselines=_each(values, "baselines", Row.from_json),
+            protocol=_get(values, "protocol", str),
+            data=_inside("data", lambda: DataSummary.from_json(_get(values, "data", Mapping))),  # type: ignore[type-abstract]
+            not_comparable_because=tuple(_get(values, "not_comparable_because", list)),
+            published=_each(values, "published", PublishedRow.from_json),
+            backbone=None if values.get("backbone") is None else _get(values, "backbone", Mapping),  # type: ignore[type-abstract]
+            config=_get(values, "config", Mapping),  # type: ignore[type-abstract]
+            seed=_get(values, "seed", int),
+            versions=_get(values, "versions", Mapping),  # type: ignore[type-abstract]
+            platform=_get(values, "platform", str),
+            wall_seconds=_number(values, "wall_seconds"),
+            extra={name: value for name, value in values.items() if name not in known},
+        )
+        if not report.rows:
+            raise InputError("results: a report needs at least one row")
+        return report
+
+
+def make_row(
+    prompt: str,
+    scores: PairScores,
+    config: ExperimentConfig,
+    *,
+    matcher: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Row:
+    """Return the row of one prompt: PCK, 95 % bootstrap intervals and the counts of every pair.
+
+    Args:
+        prompt: name of the row.
+        scores: counts.
+        config: of which the evaluation section is read.
+        matcher: its kind, if it is not the config's; "none" for baselines.
+        extra: further JSON-able values.
+
+    Raises:
+        InputError: no pair has a visible point.
+    """
+    evaluation = config.evaluation
+    intervals = scores.intervals(samples=evaluation.bootstrap_samples, seed=evaluation.seed)
+    return Row(
+        prompt=prompt,
+        matcher=matcher or config.matcher.kind,
+        protocol=evaluation.protocol.name,
+        pck={average: scores.pck(average) for average in AVERAGES},
+        ci95={average: values for average, values in intervals.items()},  # noqa: C416 - keys of a wider type
+        scores=scores,
+        extra=dict(extra or {}),
+    )
 
 
 def make_report(
     *,
     config: ExperimentConfig,
     data: PairDataset,
-    results: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Mapping[str, Any]] = (),
-    baselines: Sequence[Mapping[str, Any]] = (),
+    results: Sequence[Row],
+    comparisons: Sequence[Comparison] = (),
+    baselines: Sequence[Row] = (),
     backbone: Mapping[str, str] | None,
     wall_seconds: float,
     extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The whole report as JSON-able values.
+) -> Report:
+    """Return the report of a run; evaluate, demo, sweep and train all build theirs here.
 
     Args:
         config: the experiment.
-        data: the pairs that were measured, all of them.
-        results: from `result`.
-        comparisons: from `comparison`.
-        baselines: from `result`.
+        data: all pairs that were evaluated.
+        results: from `make_row`.
+        comparisons: differences of rows.
+        baselines: from `make_row`.
         backbone: from `backbone_entry`; None if no model was used.
-        wall_seconds: of the run.
-        extra: more fields.
+        wall_seconds: duration of the run.
+        extra: further JSON-able values.
     """
-    rule = config.evaluation.measurement
-    entry = data_entry(data)
+    protocol = config.evaluation.protocol
+    summary = DataSummary.of(data)
     reasons = {
-        "ours is not of the whole published test split": not entry["complete"],
-        "some of our pairs were left out": any(row["pairs_skipped"] for row in results),
-        "ours was matched otherwise than the measurement's benchmark": config.matcher != rule.matcher,
+        "ours is not of the whole published test split": not summary.complete,
+        "some of our pairs were left out": any(row.pairs_skipped for row in results),
+        "ours was matched otherwise than the protocol's benchmark": config.matcher != protocol.matcher,
         "ours is of mini, not of Stable Diffusion": backbone is not None and backbone["name"] == "mini",
     }
-    against_all = [reason for reason, holds in reasons.items() if holds]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "results": list(results),
-        "comparisons": list(comparisons),
-        "baselines": list(baselines),
-        "measurement": rule.name,
-        "data": entry,
-        "not_comparable_because": against_all,
-        "published": published_for(entry["name"], measurement=rule.name, against_all=against_all),
-        "backbone": None if backbone is None else dict(backbone),
-        "config": config.model_dump(mode="json"),
-        "seed": config.training.seed,
-        "versions": versions(),
-        "platform": platform.platform(),
-        "wall_seconds": round(wall_seconds, 2),
-        **(extra or {}),
-    }
-
-
-def data_entry(data: PairDataset) -> dict[str, Any]:
-    """What a report says of the pairs: a digest of their ids in order, and whether they are a whole published split."""
-    ids = [key.pair_id for key in data.keys]
-    expected = getattr(data, "published_pairs", {}).get(data.split)
-    return {
-        "name": data.name,
-        "split": data.split,
-        "pairs": len(ids),
-        "published_pairs": expected,
-        "complete": data.split == "test" and expected == len(ids),
-        "pair_list_digest": digest(*ids),
-        "categories": list(data.categories),
-        "reference": data.reference,
-    }
+    against_all = tuple(reason for reason, holds in reasons.items() if holds)
+    return Report(
+        results=tuple(results),
+        comparisons=tuple(comparisons),
+        baselines=tuple(baselines),
+        protocol=protocol.name,
+        data=summary,
+        not_comparable_because=against_all,
+        published=published_for(summary.name, protocol=protocol.name, against_all=against_all),
+        backbone=None if backbone is None else dict(backbone),
+        config=config.model_dump(mode="json"),
+        seed=config.training.seed,
+        versions=versions(),
+        platform=platform.platform(),
+        wall_seconds=round(wall_seconds, 2),
+        extra=dict(extra or {}),
+    )
 
 
 def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:
-    """What a report or a prompt file says of the backbone."""
-    weights: Any = getattr(config.backbone, "weights", config.backbone.kind)
-    name = weights if weights == "mini" else Path(str(weights)).expanduser().resolve().name
+    """Return how reports and prompt files describe a backbone: name, architecture and fingerprint."""
+    weights = config.backbone.model_name
+    name = weights if weights == "mini" else Path(weights).expanduser().resolve().name
     return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python, and what numbers may depend on."""
+    """Return the versions of this package, Python and the packages that numbers may depend on."""
     return {"sd4match": __version__, "python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
@@ -143,12 +392,19 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def write_report(report: Mapping[str, Any], folder: Path, *, title: str) -> list[Path]:
-    """Write `report.json`, `report.md`, `report.csv` and `report.tex`.
+def write_report(report: Report, folder: Path, *, title: str) -> list[Path]:
+    """Write `report.json`, `report.md`, `report.csv` and `report.tex`, and return their paths.
+
+    Args:
+        report: the report.
+        folder: is created if it does not exist.
+        title: heading of the page.
 
     Raises:
         SD4MatchError: the folder cannot be written.
     """
+    from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
+
     files = {
         "report.json": _dump(report),
         "report.md": to_markdown(report, title=title),
@@ -160,37 +416,92 @@ def write_report(report: Mapping[str, Any], folder: Path, *, title: str) -> list
     return [folder / name for name in files]
 
 
-def _dump(report: Mapping[str, Any]) -> str:
-    """Indented JSON in which each long column of counts is one line."""
+def _dump(report: Report) -> str:
+    """Return indented JSON in which each long column of counts is one line."""
+    values = report.to_json()
     columns: list[str] = []
-
-    def shortened(row: Mapping[str, Any]) -> dict[str, Any]:
-        counts = dict(row["counts"])
-        for name in _COMPACT:
-            columns.append(json.dumps(counts[name], allow_nan=False))
-            counts[name] = f"@column {len(columns) - 1}@"
-        return {**row, "counts": counts}
-
-    short = {**report, **{part: [shortened(row) for row in report[part]] for part in ("results", "baselines")}}
-    text = json.dumps(short, indent=2, allow_nan=False)
+    for row in (*values["results"], *values["baselines"]):
+        for name in _COLUMNS:
+            columns.append(json.dumps(row["counts"][name], allow_nan=False))
+            row["counts"][name] = f"@column {len(columns) - 1}@"
+    text = json.dumps(values, indent=2, allow_nan=False)
     for number, column in enumerate(columns):
         text = text.replace(f'"@column {number}@"', column, 1)
     return text + "\n"
 
 
-def read_report(path: str | Path) -> dict[str, Any]:
-    """A report from its folder or its `report.json`.
+def read_report(path: str | Path) -> Report:
+    """Read a report from its folder or its `report.json`.
 
     Raises:
-        InputError: there is none, or it is not one of this version.
+        InputError: there is none, or it is malformed; the message names file and field.
     """
     file = Path(path)
     file = file / "report.json" if file.is_dir() else file
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the report {file}: {getattr(error, 'strerror', None) or error}") from None
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        found = content.get("schema_version") if isinstance(content, dict) else None
-        raise InputError(f"{file} is not a report of schema version {SCHEMA_VERSION} (it says {found})")
-    return content
+    return _inside(str(file), lambda: Report.from_json(content))
+
+
+def _inside(name: str, action: Callable[[], _Value]) -> _Value:
+    """Return what an action returns, with a name before the message of its error."""
+    try:
+        return action()
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _each(values: Mapping[str, Any], name: str, build: Any) -> tuple[Any, ...]:
+    """Build every entry of a list."""
+    entries = _get(values, name, list)
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{name}[{number}]: must be a mapping, not {entry!r:.40}")
+    return tuple(_inside(f"{name}[{number}]", partial(build, entry)) for number, entry in enumerate(entries))
+
+
+def _get(values: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:
+    """Return a field of a type."""
+    if name not in values:
+        raise InputError(f"{name}: is missing")
+    value = values[name]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{name}: must be of type {kind.__name__}, not {value!r:.40}")
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str) -> float:
+    if name not in values:
+        raise InputError(f"{name}: is missing")
+    return _as_number(values[name], name)
+
+
+def _as_number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name}: must be a number, not {value!r:.40}")
+    return float(value)
+
+
+def _interval(value: object, name: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise InputError(f"{name}: must be two numbers, not {value!r:.40}")
+    return _as_number(value[0], name), _as_number(value[1], name)
+
+
+def _by_average(values: Mapping[str, Any], name: str, convert: Any) -> dict[str, dict[str, Any]]:
+    """Convert the values of a table by average and alpha."""
+    table: dict[str, dict[str, Any]] = {}
+    for average in AVERAGES:
+        by_alpha = _inside(name, lambda average=average: _get(values, average, Mapping))  # type: ignore[misc, type-abstract]
+        table[average] = {alpha: convert(value, f"{name}.{average}.{alpha}") for alpha, value in by_alpha.items()}
+    return table
+
+
+def _numbers(values: Mapping[str, Any], name: str) -> dict[str, dict[str, float]]:
+    return _by_average(values, name, _as_number)
+
+
+def _intervals(values: Mapping[str, Any], name: str) -> dict[str, dict[str, tuple[float, float]]]:
+    return _by_average(values, name, _interval)

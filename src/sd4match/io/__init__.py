@@ -1,1 +1,1 @@
-"""Files."""
+"""Atomic files, the disk cache, and files of features."""

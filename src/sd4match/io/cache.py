@@ -1,4 +1,4 @@
-"""Tensors on disk by the digest of what they were computed from."""
+"""Tensors on disk, named by the digest of what they were computed from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,25 @@ from torch import Tensor
 
 from sd4match.errors import SD4MatchError
 from sd4match.hashing import bytes_of
-from sd4match.io.files import PART, read_safetensors, remove, to_safetensors, write_atomically
+from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, safetensors_buffers, write_atomically
 
-_ENDING = ".safetensors"
+_SUFFIX = ".safetensors"
 _ABANDONED_SECONDS = 3600
 _WRITERS = 8
-"""What is free in a cache is shared among so many; a process looks again once it has written its share."""
+"""Number of processes among which the free bytes of a cache are divided.
+
+A process measures the folder again once it has written its fraction.
+"""
 
 
 class DamagedEntryWarning(UserWarning):
-    """A file of a store could not be read; what it held is computed again."""
+    """A file of a store cannot be read; its content is computed again."""
 
 
 class Store:
-    """A folder of tensors, one safetensors file for each key. Several processes may write and read at once.
+    """Folder of tensors with one safetensors file per key. Several processes may write and read at the same time.
 
-    A key is a digest, with the name of a subfolder before it if there are several sorts: "latents/ab12...".
+    A key is a digest, preceded by the name of a subfolder if there are several kinds of entries: "latents/ab12...".
 
     >>> import tempfile
     >>> store = Store(Path(tempfile.mkdtemp()))
@@ -44,29 +47,29 @@ class Store:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Where an entry is, or would be."""
-        sort, _, name = key.rpartition("/")
-        return self.folder / sort / name[:2] / f"{name}{_ENDING}"
+        """Return the file of an entry, whether it exists or not."""
+        kind, _, name = key.rpartition("/")
+        return self.folder / kind / name[:2] / f"{name}{_SUFFIX}"
 
     def __contains__(self, key: str) -> bool:
         return self.path(key).is_file()
 
     def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        """Write an entry; it appears whole or not at all.
+        """Write an entry, whole or not at all.
 
         Raises:
             SD4MatchError: it cannot be written.
         """
-        self._write(key, to_safetensors(tensors, {**(metadata or {}), "crc32": _checksum(tensors)}))
+        self._write(key, safetensors_buffers(tensors, {**(metadata or {}), "crc32": _checksum(tensors)}))
 
-    def _write(self, key: str, content: bytes) -> None:
+    def _write(self, key: str, content: Sequence[bytes | memoryview]) -> None:
         write_atomically(self.path(key), content)
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """Tensors and metadata of an entry; None if there is none.
+        """Return tensors and metadata of an entry; None if there is none.
 
         Warns:
-            DamagedEntryWarning: there is one that cannot be read, or whose bytes have changed. It is removed.
+            DamagedEntryWarning: the entry cannot be read, or its bytes have changed. It is removed.
         """
         file = self.path(key)
         try:
@@ -76,7 +79,7 @@ class Store:
             if metadata.pop("crc32", None) != _checksum(tensors):
                 raise ValueError("its bytes have changed")
         except (OSError, ValueError) as error:
-            if not os.path.lexists(file):  # removed by another process since the look
+            if not os.path.lexists(file):  # removed by another process in the meantime
                 return None
             warnings.warn(f"{file} is damaged ({error}); it is computed again", DamagedEntryWarning, stacklevel=2)
             _try_to_remove(file)
@@ -85,25 +88,33 @@ class Store:
 
 
 @dataclass(frozen=True)
-class _File:
+class _CacheFile:
     path: Path
     bytes: int
-    used: float
+    last_used: float
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """Number of entries of a cache, and their bytes on disk."""
+
+    entries: int
+    bytes: int
 
 
 class Cache(Store):
-    """A store that does not grow beyond a limit: what was not used for longest goes first.
+    """Store that does not grow beyond a limit: the least recently used entries are removed first.
 
     Args:
-        folder: shared by everyone who computes the same.
-        limit: bytes. One writer never passes it; several at once may for a moment, until the next of them looks again.
-        dtype: what floats are kept in; None: as they are. See `kept`.
+        folder: may be shared by all processes that compute the same.
+        limit: bytes. A single writer never exceeds it; several writers may for a moment, until one measures again.
+        dtype: dtype in which floats are stored; None: as they are. See `rounded`.
 
     >>> import tempfile
     >>> cache = Cache(Path(tempfile.mkdtemp()), limit=1_500)
     >>> for key in ("aa01", "bb02", "cc03", "dd04"):
     ...     cache.put(f"latents/{key}", {"x": torch.zeros(100)})
-    >>> cache.sizes()["latents"].entries, cache.total() <= 1_500
+    >>> cache.usage()["latents"].entries, cache.total() <= 1_500
     (2, True)
     """
 
@@ -111,77 +122,87 @@ class Cache(Store):
         super().__init__(folder)
         self.limit = limit
         self.dtype = dtype
-        self._room = 0
-        """Bytes that this process may write before it looks again how full the folder is."""
+        self._free = 0
+        """Bytes that this process may write before it measures the folder again."""
 
-    def kept(self, value: Tensor) -> Tensor:
-        """A tensor as it comes back from here, so that it does not matter whether it was kept."""
+    def rounded(self, value: Tensor) -> Tensor:
+        """Return a tensor as this cache would return it, so that results do not depend on what was cached."""
         return value if self.dtype is None or not value.is_floating_point() else value.to(self.dtype).to(value.dtype)
 
     def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        """As `Store.put`, in the cache's dtype, after making room; an entry larger than the limit is not kept."""
+        """Write an entry in the cache's dtype after evicting others; one larger than the limit is not written.
+
+        Raises:
+            SD4MatchError: it cannot be written.
+        """
         if self.dtype is not None:
             tensors = {
                 name: value.to(self.dtype) if value.is_floating_point() else value for name, value in tensors.items()
             }
         super().put(key, tensors, metadata)
 
-    def _write(self, key: str, content: bytes) -> None:
-        if len(content) > self.limit:
+    def _write(self, key: str, content: Sequence[bytes | memoryview]) -> None:
+        size = sum(len(buffer) for buffer in content)
+        if size > self.limit:
             return
-        if len(content) > self._room:
-            self._make_room(len(content))
+        if size > self._free:
+            self._evict(size)
         super()._write(key, content)
-        self._room -= len(content)
+        self._free -= size
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """As `Store.get`, with half precision back in float32; the entry counts as used now."""
+        """Return tensors (half precision converted to float32) and metadata of an entry; None if there is none.
+
+        Warns:
+            DamagedEntryWarning: the entry cannot be read, or its bytes have changed. It is removed.
+        """
         entry = super().get(key)
         if entry is None:
             return None
-        with suppress(OSError):  # of a folder that can only be read, or an entry that has just gone
+        with suppress(OSError):  # a read-only folder, or an entry that was just removed
             os.utime(self.path(key))
         tensors, metadata = entry
         if self.dtype is not None:
-            tensors = {name: one.float() if one.is_floating_point() else one for name, one in tensors.items()}
+            tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         return tensors, metadata
 
-    def _make_room(self, wanted: int) -> None:
+    def _evict(self, wanted: int) -> None:
+        """Remove entries until `wanted` bytes are free."""
         now = time.time()
-        files = sorted(self._files(), key=lambda file: file.used)
+        files = sorted(self._files(), key=lambda file: file.last_used)
         total = sum(file.bytes for file in files)
         for file in files:
-            being_written = file.path.name.endswith(PART)
-            abandoned = being_written and now - file.used > _ABANDONED_SECONDS
+            being_written = file.path.name.endswith(TEMPORARY_SUFFIX)
+            abandoned = being_written and now - file.last_used > _ABANDONED_SECONDS
             if abandoned or (total + wanted > self.limit and not being_written):
                 _try_to_remove(file.path)
                 total -= file.bytes
-        self._room = max(wanted, (self.limit - total) // _WRITERS)
+        self._free = max(wanted, (self.limit - total) // _WRITERS)
 
-    def _files(self) -> Iterator[_File]:
-        """What this cache wrote; whatever else lies in the folder is not its business."""
-        for path in (*self.folder.glob(f"*/??/*{_ENDING}"), *self.folder.glob(f"*/??/.*{PART}")):
+    def _files(self) -> Iterator[_CacheFile]:
+        """Iterate over the files that a cache writes; other files in the folder are ignored."""
+        for path in (*self.folder.glob(f"*/??/*{_SUFFIX}"), *self.folder.glob(f"*/??/.*{TEMPORARY_SUFFIX}")):
             try:
-                about = path.stat()
+                status = path.stat()
             except OSError:  # removed by another process
                 continue
-            yield _File(path, about.st_size, about.st_mtime)
+            yield _CacheFile(path, status.st_size, status.st_mtime)
 
     def total(self) -> int:
-        """Bytes on disk."""
+        """Return the bytes on disk."""
         return sum(file.bytes for file in self._files())
 
-    def sizes(self) -> dict[str, Held]:
-        """What is held, by sort."""
-        held: dict[str, Held] = {}
+    def usage(self) -> dict[str, CacheUsage]:
+        """Return entries and bytes by kind."""
+        usage: dict[str, CacheUsage] = {}
         for file in self._files():
-            sort = file.path.parent.parent.name
-            before = held.get(sort, Held(0, 0))
-            held[sort] = Held(before.entries + 1, before.bytes + file.bytes)
-        return dict(sorted(held.items()))
+            kind = file.path.parent.parent.name
+            before = usage.get(kind, CacheUsage(0, 0))
+            usage[kind] = CacheUsage(before.entries + 1, before.bytes + file.bytes)
+        return dict(sorted(usage.items()))
 
-    def clear(self) -> Held:
-        """Remove every entry, and answer what that was.
+    def clear(self) -> CacheUsage:
+        """Remove every entry, and return how much that was.
 
         Raises:
             SD4MatchError: an entry cannot be removed.
@@ -189,19 +210,11 @@ class Cache(Store):
         files = list(self._files())
         for file in files:
             remove(file.path)
-        return Held(len(files), sum(file.bytes for file in files))
-
-
-@dataclass(frozen=True)
-class Held:
-    """How much of a sort a cache holds."""
-
-    entries: int
-    bytes: int
+        return CacheUsage(len(files), sum(file.bytes for file in files))
 
 
 def cache_folder() -> Path:
-    """Where caches are unless told otherwise: `SD4MATCH_CACHE`, or `sd4match` in the user's cache folder."""
+    """Return the default folder of caches: `SD4MATCH_CACHE`, or `sd4match` in the user's cache folder."""
     own = os.environ.get("SD4MATCH_CACHE")
     if own:
         return Path(own).expanduser()
@@ -210,6 +223,7 @@ def cache_folder() -> Path:
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of names and bytes."""
     total = 0
     for name, value in sorted(tensors.items()):
         total = zlib.crc32(bytes_of(value), zlib.crc32(name.encode(), total))
@@ -217,5 +231,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _try_to_remove(path: Path) -> None:
-    with suppress(SD4MatchError):  # of another user: it stays, and the folder is a little too full
+    """Remove a file; one of another user remains, and the folder is a little larger than its limit."""
+    with suppress(SD4MatchError):
         remove(path)

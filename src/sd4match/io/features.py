@@ -1,4 +1,4 @@
-"""Feature maps as files: safetensors with the frame in which cells lie, and where the features come from."""
+"""Feature maps as files: safetensors with the grid on which the cells lie, and the provenance of the features."""
 
 from __future__ import annotations
 
@@ -9,46 +9,62 @@ from pathlib import Path
 from typing import Any
 
 from sd4match.errors import InputError
-from sd4match.geometry import ImageFrame
+from sd4match.geometry import Grid, ImageFrame
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.structures.tensors import FeatureMap
 
 
 def write_features(features: FeatureMap, path: Path, *, provenance: Mapping[str, Any]) -> None:
-    """Write the map of one photo: `features` (C, h, w) in float32, and JSON in the metadata.
+    """Write the map of one photo: `features` (C, h, w) in float32, with grid and provenance as JSON in the metadata.
 
     Args:
-        features: of one photo.
-        path: a .safetensors.
-        provenance: what to say of backbone, prompt and sampling.
+        features: (1, C, h, w).
+        path: a .safetensors file.
+        provenance: JSON-able description of backbone, prompt and sampling.
 
     Raises:
         SD4MatchError: it cannot be written.
     """
-    (frame,) = features.frames
     metadata = {
-        "format": "sd4match-features",
-        "frame": json.dumps(asdict(frame)),
-        "alignment": features.alignment,
-        "groups": json.dumps(features.groups),
-        "provenance": json.dumps(dict(provenance)),
-    }
+        "format": "sd4match-features", **grid_metadata(features), "provenance": json.dumps(dict(provenance)),
+    }  # fmt: skip
     write_atomically(path, to_safetensors({"features": features.values[0].float()}, metadata))
 
 
 def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:
-    """The map of a file, (1, C, h, w), ready to be correlated, and its provenance.
+    """Return the map of a file, (1, C, h, w), ready to be correlated, and its provenance.
 
     Raises:
-        InputError: missing, or not a file of features.
+        InputError: it does not exist, or is not a file of features.
     """
     try:
         tensors, metadata = read_safetensors(Path(path))
-        values = tensors["features"]
-        stored = json.loads(metadata["frame"])
-        frame = ImageFrame(*(tuple(stored[name]) for name in ("original_size", "model_size", "scale", "offset")))
-        groups = tuple(json.loads(metadata["groups"]))
-        features = FeatureMap(values[None], (frame,), metadata["alignment"], groups=groups)  # type: ignore[arg-type]
-        return features, json.loads(metadata["provenance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return map_of_metadata(tensors["features"][None], metadata), json.loads(metadata["provenance"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a file of features ({' '.join(str(error).split())[:100]})") from None
+
+
+def grid_metadata(features: FeatureMap) -> dict[str, str]:
+    """Return all of the map of one photo but its values, as strings for the metadata of a file."""
+    grid = features.grid
+    (frame,) = grid.frames
+    return {
+        "frame": json.dumps(asdict(frame)),
+        "alignment": grid.alignment,
+        "offset": json.dumps(grid.offset),
+        "groups": json.dumps(features.groups),
+    }
+
+
+def map_of_metadata(values: Any, metadata: Mapping[str, str]) -> FeatureMap:
+    """Rebuild the map of one photo from its values (1, C, h, w) and its metadata; inverse of `grid_metadata`.
+
+    Raises:
+        KeyError, TypeError, ValueError: the metadata are incomplete or malformed.
+    """
+    stored = json.loads(metadata["frame"])
+    frame = ImageFrame(*(tuple(stored[name]) for name in ("original_size", "model_size", "scale", "offset")))
+    offset = json.loads(metadata.get("offset", "null"))  # files of before version 3 of the reports have none
+    height, width = values.shape[-2:]
+    grid = Grid((frame,), (height, width), metadata["alignment"], offset)  # type: ignore[arg-type]
+    return FeatureMap(values, grid, tuple(json.loads(metadata["groups"])))

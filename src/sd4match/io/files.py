@@ -1,11 +1,11 @@
-"""Files that appear whole or not at all, and tensors as the same bytes whenever they are the same."""
+"""Files that are written whole or not at all, and safetensors files whose bytes follow from their content."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,70 +14,113 @@ from sd4match.errors import SD4MatchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PART = ".part"
-"""How the temporary names end; one that stays behind is of a process that was killed."""
+TEMPORARY_SUFFIX = ".part"
+"""Suffix of the temporary names of files that are being written; one that remains is of a process that was killed."""
+
+_DTYPES = {
+    "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
+    "torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}  # fmt: skip
 
 
 def write_atomically(
     path: Path,
-    content: bytes,
+    content: bytes | Sequence[bytes | memoryview],
     *,
     name: str | None = None,
     error: type[SD4MatchError] = SD4MatchError,
     durable: bool = False,
 ) -> None:
-    """Write to a temporary name beside `path`, then rename; makes the folder.
+    """Write a temporary file beside `path`, then rename it; creates the folder.
 
     Args:
-        path: what appears.
-        content: of the file.
-        name: what a message calls it; the path, if not given.
-        error: what is raised if it cannot be written; the message gives the reason.
-        durable: bring file and name to the disk before it returns, so that not even a power cut takes it back.
+        path: file that appears.
+        content: its bytes, or buffers to write one after the other.
+        name: how a message calls it; the path, if not given.
+        error: class of the error that is raised if it cannot be written; its message gives the reason.
+        durable: flush file and name to the disk before returning, so that they survive a power cut.
+
+    Raises:
+        SD4MatchError: it cannot be written; see `error`.
     """
-    part = None
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            for buffer in [content] if isinstance(content, bytes) else content:
+                file.write(buffer)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
         if durable:
             _sync_folder(path.parent)
     except BaseException as reason:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(reason, OSError):
             raise error(f"cannot write {name or path}: {reason.strerror or reason}") from None
         raise
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file's content, with the header in order: safetensors itself shuffles the metadata.
+    """Return the content of a safetensors file; the same tensors and metadata always give the same bytes.
+
+    Convention: the header is sorted, because safetensors itself shuffles the metadata.
 
     >>> import torch
-    >>> one, other = ({name: "" for name in names} for names in ("abcdef", "fedcba"))
-    >>> to_safetensors({"x": torch.ones(2)}, one) == to_safetensors({"x": torch.ones(2)}, other)
+    >>> first, second = ({name: "" for name in names} for names in ("abcdef", "fedcba"))
+    >>> to_safetensors({"x": torch.ones(2)}, first) == to_safetensors({"x": torch.ones(2)}, second)
     True
     """
     from safetensors.torch import save
 
-    content = save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, dict(metadata or {}))
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata or {}))
     end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    return _header(json.loads(content[8:end])) + content[end:]
+
+
+def safetensors_buffers(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> list[bytes | memoryview]:
+    """Return the content of a safetensors file as buffers; tensors in the memory of the CPU are not copied.
+
+    >>> import torch
+    >>> tensors = {"x": torch.ones(2), "y": torch.zeros(1, dtype=torch.float16)}
+    >>> b"".join(safetensors_buffers(tensors, {"a": "b"})) == to_safetensors(tensors, {"a": "b"})
+    True
+    """
+    from sd4match.hashing import bytes_of
+
+    header: dict[str, object] = {"__metadata__": dict(metadata or {})}
+    buffers = []
+    start = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        content = bytes_of(tensor)
+        end = start + content.nbytes
+        header[name] = {
+            "dtype": _DTYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end],
+        }  # fmt: skip
+        buffers.append(content)
+        start = end
+    return [_header(header), *buffers]
+
+
+def _header(content: Mapping[str, object]) -> bytes:
+    """Return the header of a safetensors file: its length, then sorted JSON, padded to 8 bytes."""
+    header = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]
+    return len(header).to_bytes(8, "little") + header
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file.
+    """Return tensors and metadata of a file.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: it does not exist, or cannot be read.
         ValueError: it is not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
@@ -91,11 +134,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def remove(path: Path, *, error: type[SD4MatchError] = SD4MatchError) -> None:
-    """Remove a file, if it is there.
+    """Remove a file, if it exists.
 
     Args:
-        path: of the file.
-        error: what is raised if it cannot be removed; the message gives the reason.
+        path: file to remove.
+        error: class of the error that is raised if it cannot be removed; its message gives the reason.
+
+    Raises:
+        SD4MatchError: it cannot be removed; see `error`.
     """
     try:
         path.unlink(missing_ok=True)
@@ -104,7 +150,7 @@ def remove(path: Path, *, error: type[SD4MatchError] = SD4MatchError) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is safe once its folder is; not every system can sync one."""
+    """Flush the names in a folder to the disk, where the system can do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

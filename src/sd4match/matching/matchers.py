@@ -1,151 +1,134 @@
-"""Matchers: thin shells around the functional core that answer in photo pixels, with a score.
+"""Matchers: from correlations to locations in the target photos. Importing this module loads no torch.
 
 Every score is `functional.probability_mass` at the matcher's temperature.
 """
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from sd4match.geometry import pixels_to_cells, to_photo
-from sd4match.matching import functional
-from sd4match.matching.correlation import cells_to_photo, peak_of, photo_to_cells, probability_of
-from sd4match.matching.functional.sampling import full_precision
-from sd4match.matching.functional.upsampled import upsampled_nearest_neighbor
-from sd4match.structures.tensors import Correlation, FeatureMap, Matches
+from pydantic import Field, PositiveFloat, field_validator
 
+from sd4match.interfaces import Matcher as Matcher
+from sd4match.registry import register
 
-def matches_at(cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float) -> Matches:
-    """Matches from target cells: for writers of matchers."""
-    score = functional.mass_around(cells, probability_of(correlation, temperature=temperature))
-    return Matches(cells_to_photo(cells, correlation.target), score)
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from sd4match.structures.tensors import Correlation, Matches
 
 
-class CellMatcher:
-    """What matchers share that answer in cells of the target map."""
+class CellMatcher(Matcher):
+    """Base class of matchers that return cells of the target map: subclasses define `cells`."""
 
-    def __init__(self, *, temperature: float) -> None:
-        self.temperature = temperature
+    temperature: PositiveFloat = Field(0.04, description="temperature of the score")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """The matches, (x, y) in target cells."""
+        """Return the matches (B, N, 2), (x, y) in target cells."""
         raise NotImplementedError
 
-    def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """The matches without scores, in original pixels of the target photos."""
-        return cells_to_photo(self.cells(correlation), correlation.target)
-
     def __call__(self, correlation: Correlation) -> Matches:
-        """The matches."""
-        return matches_at(self.cells(correlation), correlation, temperature=self.temperature)
+        """Return the matches in original pixels; scores are computed when they are first read."""
+        from sd4match.matching.correlation import matches_from_cells
+
+        return matches_from_cells(self.cells(correlation), correlation, temperature=self.temperature)
 
 
+@register
 class NearestNeighbor(CellMatcher):
-    """The cell of the largest correlation; no finer than the map."""
+    """Cell of the largest correlation (arg-max); no finer than the map."""
 
-    def __init__(self, *, temperature: float = 0.04) -> None:
-        super().__init__(temperature=temperature)
+    kind: Literal["nearest_neighbor"] = "nearest_neighbor"
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By arg-max."""
-        return peak_of(correlation)
+        """Return the arg-max."""
+        return correlation.peak
 
 
+@register
 class SoftArgmax(CellMatcher):
-    """The mean place under the match probability; two peaks meet in the middle."""
+    """Mean cell under the match probability; two peaks are averaged."""
 
-    def __init__(self, *, temperature: float = 0.04) -> None:
-        super().__init__(temperature=temperature)
+    kind: Literal["soft_argmax"] = "soft_argmax"
+    temperature: PositiveFloat = Field(0.04, description="the correlation is divided by it")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By soft arg-max."""
-        return functional.mean_cell(probability_of(correlation, temperature=self.temperature))
+        """Return the soft arg-max."""
+        from sd4match.matching import functional
+
+        return functional.mean_cell(correlation.probability(self.temperature))
 
 
+@register
 class KernelSoftArgmax(CellMatcher):
-    """SD4Match's inference: soft arg-max of the correlation under a Gaussian around its peak."""
+    """Soft arg-max of the correlation under a Gaussian around its peak (SD4Match's inference)."""
 
-    def __init__(self, *, temperature: float = 0.04, sigma: float = 7.0) -> None:
-        super().__init__(temperature=temperature)
-        self.sigma = sigma
+    kind: Literal["kernel_soft_argmax"] = "kernel_soft_argmax"
+    temperature: PositiveFloat = Field(0.04, description="the correlation is divided by it")
+    sigma: PositiveFloat = Field(7.0, description="standard deviation of the Gaussian, in cells")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By kernel soft arg-max."""
+        """Return the soft arg-max under the Gaussian."""
+        from sd4match.matching import functional
+
         return functional.kernel_soft_argmax(
-            correlation.values, temperature=self.temperature, sigma=self.sigma, peak=peak_of(correlation)
+            correlation.values, temperature=self.temperature, sigma=self.sigma, peak=correlation.peak
         )
 
 
+@register
 class WindowSoftArgmax(CellMatcher):
-    """GeoAware's inference: soft arg-max in a window around the peak."""
+    """Soft arg-max of the correlation set to 0 outside a square around its peak (GeoAware's inference)."""
 
-    def __init__(self, *, temperature: float = 0.02, window: int = 15) -> None:
-        super().__init__(temperature=temperature)
-        self.window = window
+    kind: Literal["window_soft_argmax"] = "window_soft_argmax"
+    temperature: PositiveFloat = Field(0.02, description="the correlation is divided by it")
+    window: int = Field(15, ge=1, description="side of the square in cells, odd")
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError(f"must be odd, not {window}")
+        return window
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By window soft arg-max."""
+        """Return the soft arg-max inside the window."""
+        from sd4match.matching import functional
+
         return functional.window_soft_argmax(
-            correlation.values, temperature=self.temperature, window=self.window, peak=peak_of(correlation)
+            correlation.values, temperature=self.temperature, window=self.window, peak=correlation.peak
         )
 
 
+@register
 class BilinearNearestNeighbor(CellMatcher):
-    """Arg-max of the four cells around the query, blended; takes their correlation, or computes it."""
+    """Arg-max of each of the four source cells around a query, blended with the query's bilinear weights."""
 
-    reads_corners = True
-
-    def __init__(self, *, temperature: float = 0.04) -> None:
-        super().__init__(temperature=temperature)
+    kind: Literal["bilinear_nearest_neighbor"] = "bilinear_nearest_neighbor"
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By blended arg-max."""
-        source, target, queries = correlation.source, correlation.target, correlation.query_cells
-        if correlation.corners is None:
-            return functional.bilinear_nearest_neighbor(
-                source.values, target.values, queries, target_norms=target.norms
-            )
-        return functional.blend_corners(correlation.corners, queries, source.map_size)
+        """Return the blended arg-max."""
+        from sd4match.matching import functional
 
-
-class PixelNearestNeighbor:
-    """DIFT's inference: arg-max over the pixels of the frame, of the cosine with features interpolated to its size."""
-
-    def __init__(self, *, temperature: float = 0.04) -> None:
-        self.temperature = temperature
-
-    def places(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """By arg-max over pixels; without scores."""
         source, target = correlation.source, correlation.target
-        cells = correlation.query_cells.split([len(part.frames) for part in source.parts])
-        queries = torch.cat(
-            [
-                functional.sample_bilinear(full_precision(part.values), own)
-                for part, own in zip(source.parts, cells, strict=True)
-            ]
+        return functional.bilinear_nearest_neighbor(
+            source.values, target.values, correlation.query_cells, target_norms=target.norms
         )
-        features = [one for part in target.parts for one in part.values]
-        pixels = []
-        for own, one, frame in zip(queries, features, target.frames, strict=True):  # frames may differ in size
-            columns, rows = _cells_of_pixels(frame.model_size, target)
-            pixels.append(upsampled_nearest_neighbor(own, one, columns, rows))
-        return to_photo(torch.stack(pixels), target.frames)
+
+
+@register
+class PixelNearestNeighbor(Matcher):
+    """Arg-max over the pixels of the model's image, of the cosine with features interpolated to its size (DIFT).
+
+    Features are not interpolated: the result is exact, see `functional.upsampled_nearest_neighbor`.
+    """
+
+    kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"
+    temperature: PositiveFloat = Field(0.04, description="temperature of the score")
 
     def __call__(self, correlation: Correlation) -> Matches:
-        """Match by arg-max over pixels."""
-        points = self.places(correlation)
-        probability = probability_of(correlation, temperature=self.temperature)
-        return Matches(points, functional.mass_around(photo_to_cells(points, correlation.target), probability))
+        """Return the matches in original pixels; scores are computed when they are first read."""
+        from sd4match.matching.correlation import matches_from_points, nearest_pixels
 
-
-def _cells_of_pixels(size: tuple[int, int], features: FeatureMap) -> tuple[Tensor, Tensor]:
-    """The cell of every column and of every row of pixels of a frame."""
-    height, width = size
-    places = torch.arange(max(size), device=features.values.device, dtype=torch.float64)
-    cells = pixels_to_cells(
-        places[:, None].expand(-1, 2), size, features.map_size, alignment=features.alignment,
-        patch_offset=features.patch_offset,
-    )  # fmt: skip
-    return cells[:width, 0], cells[:height, 1]
+        return matches_from_points(nearest_pixels(correlation), correlation, temperature=self.temperature)

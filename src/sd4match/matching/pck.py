@@ -1,4 +1,4 @@
-"""The share of correct key points (PCK)."""
+"""Percentage of correct keypoints (PCK)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+__all__ = ["correct_points", "pck"]
 
 
 def correct_points(
@@ -18,7 +20,7 @@ def correct_points(
     alphas: Sequence[float],
     inclusive: bool = True,
 ) -> Bool[Tensor, "batch points alphas"]:
-    """Which visible points lie within alpha * reference length of the truth: |p - p^| <= alpha * l (Eq. 8).
+    """Return which visible points lie within alpha * reference length of the truth: |p - p^| <= alpha * l (Eq. 8).
 
     A prediction that is not finite is wrong; a point that is not visible is never correct.
     """
@@ -38,13 +40,13 @@ def pck(
     alphas: Sequence[float],
     inclusive: bool = True,
 ) -> Float[Tensor, "batch alphas"]:
-    """Per-image PCK (Eq. 8): the share of an image's visible points that are correct.
+    """Compute per-image PCK (Eq. 8): the fraction of an image's visible points that are correct.
 
     Args:
         predicted: (B, N, 2), in the same unit as the rest.
         target: (B, N, 2).
         visible: (B, N); other points never influence the result.
-        reference_length: (B,), what alpha is a share of: for SPair-71k the longer side of the target's box.
+        reference_length: (B,), what alpha is a fraction of: for SPair-71k the longer side of the target's box.
         alphas: thresholds, for example 0.05, 0.1, 0.15.
         inclusive: compare with <= (SD4Match, DIFT) or with < (SD+DINO, GeoAware).
 

@@ -1,60 +1,80 @@
-"""The implicit captioner: an image embedding nudges the empty prompt."""
+"""Implicit captioner: a projected image embedding is added to the empty prompt."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ImplicitCaptionerConfig
-from sd4match.prompting.image_conditioned import LookingPrompt
+from sd4match.prompting.image_conditioned import ImageConditionedPrompt
 from sd4match.prompting.text import TextEmbeddings
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.tensors import PromptEmbedding
 
 
-class ImplicitCaptioner(LookingPrompt):
-    """ODISE's implicit captioner in hidden space: text("") + tanh(alpha) * (W e + pos).
+class ImplicitCaptioner(ImageConditionedPrompt):
+    """Implicit captioner of ODISE in hidden space: text("") + tanh(alpha) * (W e + pos).
 
-    e is the pooled image embedding (CLIP ViT-L/14 in ODISE), W (D, e) with bias, alpha and pos (L, D). alpha starts at
-    zero, so the first prompt is the empty one. ODISE also adds a learned term to the UNet's time embedding; a prompt
-    here cannot, so numbers published with it (52.4 on SPair-71k) are not claimed.
+    e is the pooled image embedding (CLIP ViT-L/14 in ODISE), W (D, e) with bias, alpha and pos (L, D). alpha is
+    initialized to zero, so training begins at the empty prompt. ODISE also adds a learned term to the time embedding of
+    the UNet, which a prompt cannot do here; results published with it (52.4 on SPair-71k) are not reproduced.
 
     Args:
-        backbone: what it conditions.
-        settings: the fields of `ImplicitCaptionerConfig`: image_encoder, seed.
+        config: None for the defaults.
+        backbone: backbone that the prompt conditions.
+        initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: a setting that does not fit, or a backbone without a prompt.
+        ConfigError: the config does not fit the backbone.
+        InputError: the backbone takes no prompt.
     """
 
     scope: Scope = "image"
 
-    def __init__(self, *, backbone: Backbone, **settings: Any) -> None:
-        config = ImplicitCaptionerConfig.of(**settings)
+    def __init__(
+        self, config: ImplicitCaptionerConfig | None = None, *, backbone: Backbone, initialize: bool = True
+    ) -> None:
+        config = config or ImplicitCaptionerConfig()
         super().__init__(config, backbone)
-        self.config = config
-        text, encoder = self._frozen
-        self._embed = TextEmbeddings(text)
+        self.config: ImplicitCaptionerConfig = config
+        self._embed = TextEmbeddings(self.text_encoder)
+        length, width = self.text_encoder.max_length, self.text_encoder.width
+        self.linear = skip_init(nn.Linear, self.image_encoder.spec.pooled, width)
+        self.positions = nn.Parameter(torch.empty(length, width))
+        self.alpha = nn.Parameter(torch.empty(length, width))
+        if initialize:
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the parameters to the initial values that `config.seed` determines."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.linear = nn.Linear(encoder.spec.pooled, text.width)
-            self.positions = nn.Parameter(0.02 * torch.randn(text.token_budget, text.width))
-        self.alpha = nn.Parameter(torch.zeros(text.token_budget, text.width))
+            torch.manual_seed(self.config.seed)
+            self.linear.reset_parameters()
+            self.positions.copy_(0.02 * torch.randn(self.positions.shape))
+        self.alpha.zero_()
 
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D).
+        """Return the prompt embeddings (B, L, D).
+
+        Args:
+            images: B photos with the view "prompt".
+            partners: not used.
 
         Raises:
-            InputError: the batch lacks the view named in `views`.
+            InputError: the batch lacks the view.
         """
-        pooled = self.look(images).pooled
-        return PromptEmbedding(self._embed([""]).to(pooled) + self.nudge(pooled))
+        pooled = self.encode_images(images).pooled
+        return PromptEmbedding(self._embed([""]).to(pooled) + self.condition(pooled))
 
-    def nudge(self, pooled: Float[Tensor, "batch features"]) -> Float[Tensor, "batch slots width"]:
-        """tanh(alpha) * (W e + pos)."""
-        added: Tensor = self.alpha.tanh() * (self.linear(pooled)[:, None] + self.positions)
-        return added
+    def condition(self, pooled: Float[Tensor, "batch features"]) -> Float[Tensor, "batch tokens width"]:
+        """Return tanh(alpha) * (W e + pos), (B, L, D).
+
+        Args:
+            pooled: pooled image features e, (B, e).
+        """
+        conditional: Tensor = self.alpha.tanh() * (self.linear(pooled)[:, None] + self.positions)
+        return conditional

@@ -1,104 +1,143 @@
-"""The conditional prompting module: a prompt that the two photos of a pair decide together."""
+"""Conditional prompting module (CPM): a prompt that is computed from both photos of a pair."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 from sd4match.errors import InputError
-from sd4match.interfaces import Backbone, Scope
+from sd4match.interfaces import Backbone
 from sd4match.prompting.config import ConditionalPromptConfig
-from sd4match.prompting.image_conditioned import LookingPrompt
-from sd4match.prompting.initial import initial_vectors, take_over
-from sd4match.prompting.tokens import encode_slots
+from sd4match.prompting.image_conditioned import ImageConditionedPrompt
+from sd4match.prompting.initial import initial_vectors, load_initial_weights
+from sd4match.prompting.tokens import encode_token_vectors
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.tensors import ImageFeatures, PromptEmbedding
 
 
-class ConditionalPrompt(LookingPrompt):
+class ConditionalPrompt(ImageConditionedPrompt):
     """SD4Match-CPM (section 3.3 of the paper): [global; tanh(alpha) * (x + pos)] between BOS and EOS.
 
-    What x, (B, slots, D), is, with own features F_A and the partner's F_B:
+    x is (B, num_tokens, D). With F_A the features of the photo and F_B those of its partner, it is
 
     ===================  =========================================================================
     local, pair          AdaptiveMaxPool over patches of W_N W_C [F_A; F_B]
     local, image         AdaptiveMaxPool over patches of W_C F_A; with W_N if `mix_patches` is true
-    global, pair         W_C [f_A; f_B], the same in all slots (f: the pooled features)
-    global, image        W_C f_A, the same in all slots: the shape of an implicit captioner
+    global, pair         W_C [f_A; f_B], the same for all tokens (f: the pooled features)
+    global, image        W_C f_A, the same for all tokens, as in an implicit captioner
     ===================  =========================================================================
 
     W_C acts on channels (to D, with bias), W_N on patches (P to P, with bias); both learn at a tenth of the rate. A
-    pair has one prompt for both photos, and the first of the pair is A.
+    pair has one prompt for both photos, and the first photo of the pair is A.
 
     Convention: the learned vectors get no position embedding.
 
     Args:
-        backbone: what it conditions.
-        settings: the fields of `ConditionalPromptConfig`: image_encoder, condition_on, features, global_slots, slots,
-            mix_patches, init, start_from, seed.
+        config: None for the defaults.
+        backbone: backbone that the prompt conditions.
+        initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: settings that do not go together, or with the backbone.
+        ConfigError: the config does not fit the backbone.
+        InputError: the backbone takes no prompt, or a text to start from is too long.
     """
 
-    def __init__(self, *, backbone: Backbone, **settings: Any) -> None:
-        config = ConditionalPromptConfig.of(**settings)
+    def __init__(
+        self, config: ConditionalPromptConfig | None = None, *, backbone: Backbone, initialize: bool = True
+    ) -> None:
+        config = config or ConditionalPromptConfig()
         super().__init__(config, backbone)
-        self.config = config
-        text, encoder = self._frozen
-        self.scope: Scope = config.condition_on
-        spec = encoder.spec
-        own = spec.local if config.features == "local" else spec.pooled
-        seen = own * (2 if config.condition_on == "pair" else 1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.channel_linear = nn.Linear(seen, text.width)
-            self.patch_linear = nn.Linear(spec.patches, spec.patches) if config.mixes_patches else None
-            self.alpha = nn.Parameter(torch.rand(config.slots, text.width))
-            self.positions = nn.Parameter(torch.rand(config.slots, text.width))
-        start = initial_vectors(text, space="token", slots=config.global_slots, init=config.init, seed=config.seed)
-        self.global_embeddings = nn.Parameter(start) if config.global_slots else None
-        take_over(self, config, backbone)
+        self.config: ConditionalPromptConfig = config
+        self.scope = config.condition_on
+        width, spec = self.text_encoder.width, self.image_encoder.spec
+        channels = spec.local if config.features == "local" else spec.pooled
+        photos = 2 if config.condition_on == "pair" else 1
+        self.channel_linear = skip_init(nn.Linear, photos * channels, width)
+        self.patch_linear = skip_init(nn.Linear, spec.patches, spec.patches) if config.mixes_patches else None
+        self.alpha = nn.Parameter(torch.empty(config.num_tokens, width))
+        self.positions = nn.Parameter(torch.empty(config.num_tokens, width))
+        count = config.num_global_tokens
+        self.global_embeddings = nn.Parameter(torch.empty(count, width)) if count else None
+        if initialize:
+            self.reset_parameters()
+            load_initial_weights(self, config, backbone)
 
-    def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D).
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the parameters to the initial values that `config.init` and `config.seed` name.
 
         Raises:
-            InputError: `partners` are missing for a prompt of pairs, or the batch lacks the views named in `views`.
+            InputError: `config.init` is a text of more than `config.num_global_tokens` tokens.
         """
-        return PromptEmbedding(encode_slots(self._frozen[0], self.token_vectors(images, partners)))
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.channel_linear.reset_parameters()
+            if self.patch_linear is not None:
+                self.patch_linear.reset_parameters()
+            self.alpha.copy_(torch.rand(self.alpha.shape))
+            self.positions.copy_(torch.rand(self.positions.shape))
+        if self.global_embeddings is not None:
+            self.global_embeddings.copy_(
+                initial_vectors(
+                    self.text_encoder, space="token", num_tokens=config.num_global_tokens, init=config.init,
+                    seed=config.seed,
+                )
+            )  # fmt: skip
+
+    def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """Return the prompt embeddings (B, L, D).
+
+        Args:
+            images: B photos with the view "prompt".
+            partners: the other photo of each pair, for a prompt that is conditioned on pairs.
+
+        Raises:
+            InputError: `partners` are missing for a prompt of pairs, or a batch lacks the view.
+        """
+        return PromptEmbedding(encode_token_vectors(self.text_encoder, self.token_vectors(images, partners)))
 
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
-    ) -> Float[Tensor, "batch slots width"]:
-        """(B, global_slots + slots, D), what stands between BOS and EOS; raises as `forward`."""
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Return the vectors (B, num_global_tokens + num_tokens, D) between BOS and EOS.
+
+        Args:
+            images: B photos with the view "prompt".
+            partners: the other photo of each pair, for a prompt that is conditioned on pairs.
+
+        Raises:
+            InputError: `partners` are missing for a prompt of pairs, or a batch lacks the view.
+        """
         if self.config.condition_on == "image":
             partners = None
         elif partners is None:
             raise InputError("this prompt is conditioned on pairs: it needs the partner of every photo")
-        conditional = self.condition(self.look(images), None if partners is None else self.look(partners))
+        own = self.encode_images(images)
+        conditional = self.condition(own, None if partners is None else self.encode_images(partners))
         if self.global_embeddings is None:
             return conditional
         return torch.cat([self.global_embeddings.expand(len(images), -1, -1), conditional], dim=1)
 
-    def condition(self, own: ImageFeatures, partner: ImageFeatures | None = None) -> Float[Tensor, "batch slots width"]:
-        """tanh(alpha) * (x + pos), from features.
+    def condition(
+        self, own: ImageFeatures, partner: ImageFeatures | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Return tanh(alpha) * (x + pos), (B, num_tokens, D), from image features.
 
         Args:
-            own: of the photos (A).
-            partner: of their partners (B), for a prompt of pairs.
+            own: features of B photos (A).
+            partner: features of their partners (B), for a prompt that is conditioned on pairs.
         """
-        both = [own] if partner is None else [own, partner]
+        inputs = [own] if partner is None else [own, partner]
         if self.config.features == "global":
-            x = self.channel_linear(torch.cat([one.pooled for one in both], dim=-1))[:, None]
+            x = self.channel_linear(torch.cat([features.pooled for features in inputs], dim=-1))[:, None]
         else:
-            x = self.channel_linear(torch.cat([one.local for one in both], dim=-1)).transpose(1, 2)
+            x = self.channel_linear(torch.cat([features.local for features in inputs], dim=-1)).transpose(1, 2)
             if self.patch_linear is not None:
                 x = self.patch_linear(x)
-            x = F.adaptive_max_pool1d(x, self.config.slots).transpose(1, 2)
+            x = F.adaptive_max_pool1d(x, self.config.num_tokens).transpose(1, 2)
         conditional: Tensor = self.alpha.tanh() * (x + self.positions)
         return conditional

@@ -1,43 +1,66 @@
-"""Configs of the prompt providers."""
+"""Configs of the prompts. Importing this module loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sd4match.errors import ConfigError
-from sd4match.registry import AnyImageEncoder, ComponentConfig, image_encoders, prompts
+from sd4match.registry import AnyImageEncoder, Component, Registry, image_encoders, prompts, register
 from sd4match.structures.specs import FeatureSpec
 
+if TYPE_CHECKING:
+    from sd4match.interfaces import Backbone, Prompt
+    from sd4match.prompting.captioner import ImplicitCaptioner
+    from sd4match.prompting.conditional import ConditionalPrompt
+    from sd4match.prompting.learned import ClassPrompt, SinglePrompt
+    from sd4match.prompting.text import EmptyPrompt, NoPrompt, TextPrompt
 
-class PromptConfig(ComponentConfig):
-    """What every prompt's config says before it is built."""
+
+class PromptConfig(Component):
+    """Base class of the configs of prompts."""
+
+    registry: ClassVar[Registry] = prompts
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> Prompt:
+        """Return the prompt.
+
+        Args:
+            backbone: backbone that the prompt conditions.
+            initialize: False leaves the parameters without values, for a state dict that is loaded next.
+
+        Raises:
+            ConfigError: the prompt does not fit the backbone.
+            InputError: the backbone takes no prompt.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define build")
+
+    def attach(self, built: Any) -> Any:
+        """Return a prompt that was built from a signature, with this config as its `config`."""
+        built.config = self
+        return built
 
     @property
     def needs_category(self) -> bool:
         """Whether every photo must have a category."""
-        return False
+        return self.target is not None and self.target.scope == "category"
 
     @property
     def wants_categories(self) -> bool:
-        """Whether it learns something for each category and does not name them yet: then `for_categories` is asked."""
+        """Whether the config needs `for_categories` before it can be built: it learns per category and names none."""
         return False
 
     def for_categories(self, categories: Sequence[str]) -> PromptConfig:
-        """The config for a data set with these categories."""
-        return self
-
-    def without_start(self) -> PromptConfig:
-        """The config for a prompt whose weights come from a file, so that where it started need not be there."""
+        """Return the config for a data set with these categories."""
         return self
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Refuse a backbone that this prompt cannot condition.
+        """Check that this prompt can condition a backbone.
 
         Raises:
-            ConfigError: the backbone takes no prompt, or this one does not fit into its slots.
+            ConfigError: the backbone takes no prompt, or has fewer text tokens than this prompt needs.
         """
         if spec.prompt_width is None:
             raise ConfigError(
@@ -46,53 +69,72 @@ class PromptConfig(ComponentConfig):
             )
 
 
-@prompts.register
+@register
 class NoPromptConfig(PromptConfig):
-    """For backbones that take no prompt."""
+    """Empty embedding, for backbones that take no prompt."""
 
     kind: Literal["none"] = "none"
-    implementation = "sd4match.prompting.text:NoPrompt"
+
+    def build(self, *, backbone: Backbone | None = None, initialize: bool = True) -> NoPrompt:
+        """Return the prompt."""
+        from sd4match.prompting.text import NoPrompt
+
+        return NoPrompt(self, backbone=backbone)
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Refuse a backbone that wants one."""
+        """Check that the backbone takes no prompt.
+
+        Raises:
+            ConfigError: the backbone needs a prompt.
+        """
         if spec.prompt_width is not None:
             raise ConfigError(f"prompt 'none' is for backbones without one; ({spec.architecture}) needs one: 'empty'")
 
 
-@prompts.register
+@register
 class EmptyPromptConfig(PromptConfig):
-    """The empty text."""
+    """Empty text."""
 
     kind: Literal["empty"] = "empty"
-    implementation = "sd4match.prompting.text:EmptyPrompt"
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> EmptyPrompt:
+        """Return the prompt."""
+        from sd4match.prompting.text import EmptyPrompt
+
+        return EmptyPrompt(self, backbone=backbone)
 
 
-@prompts.register
+@register
 class TextPromptConfig(PromptConfig):
-    """A text in which {category} stands for the photo's category."""
+    """Text in which {category} is replaced by the category of the photo."""
 
     kind: Literal["text"] = "text"
     template: str = "a photo of a {category}"
-    by_category: dict[str, str] = Field({}, description="templates of single categories, before `template`")
-    implementation = "sd4match.prompting.text:TextPrompt"
+    by_category: dict[str, str] = Field({}, description="templates of single categories, used instead of `template`")
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> TextPrompt:
+        """Return the prompt."""
+        from sd4match.prompting.text import TextPrompt
+
+        return TextPrompt(self, backbone=backbone)
 
     @property
     def needs_category(self) -> bool:
-        """Whether the template asks for one."""
+        """Whether the template contains {category}."""
         return "{category}" in self.template
 
     @model_validator(mode="after")
-    def _only_category(self) -> TextPromptConfig:
+    def _check_templates(self) -> TextPromptConfig:
         for template in (self.template, *self.by_category.values()):
             check_template(template)
         return self
 
 
 def check_template(template: str) -> str:
-    """A text in which nothing but {category} is to be filled in.
+    """Return a text whose only replacement field is {category}.
 
     Raises:
-        ValueError: something else is.
+        ValueError: it has another replacement field.
     """
     try:
         template.format(category="x")
@@ -102,10 +144,10 @@ def check_template(template: str) -> str:
 
 
 def check_fixed(text: str) -> str:
-    """A text in which nothing is to be filled in.
+    """Return a text without replacement fields.
 
     Raises:
-        ValueError: something is.
+        ValueError: it has one.
     """
     if "{" in text or "}" in text:
         raise ValueError(f"this prompt is the same for all categories: nothing can be filled in, as in {text!r}")
@@ -113,91 +155,110 @@ def check_fixed(text: str) -> str:
 
 
 class LearnedPromptConfig(PromptConfig):
-    """Where learned vectors start."""
+    """Base class of the configs of learned prompts: how their vectors are initialized."""
 
     init: str = Field(
         "random",
-        description='"random" (words of the vocabulary; U[0, 1) in hidden space), "uniform", "empty", or a text',
+        description='"random" (tokens of the vocabulary; U[0, 1) in hidden space), "uniform", "empty", or a text',
     )
-    start_from: str | None = Field(None, description="a prompt file to start from, instead of `init`")
-    seed: int = Field(0, description="of the random initialisation")
+    start_from: str | None = Field(None, description="prompt file with the initial vectors, used instead of `init`")
+    seed: int = Field(0, description="seed of the random initialization")
 
-    def without_start(self) -> PromptConfig:
-        """Without a text or a file to start from."""
-        return self.model_copy(update={"init": "random", "start_from": None})
-
-    def _check_slots(self, fields: str, slots: int, spec: FeatureSpec) -> None:
+    def _check_num_tokens(self, fields: str, num_tokens: int, spec: FeatureSpec) -> None:
         super().check_spec(spec)
-        if slots + 2 > spec.token_budget:
+        if num_tokens + 2 > spec.max_length:
             raise ConfigError(
-                f"{fields} = {slots} with BOS and EOS do not fit into the {spec.token_budget} text slots of "
-                f"backbone ({spec.architecture}); at most {spec.token_budget - 2}"
+                f"{fields} = {num_tokens} with BOS and EOS do not fit into the {spec.max_length} text tokens of "
+                f"backbone ({spec.architecture}); at most {spec.max_length - 2}"
             )
 
 
 class _VectorsConfig(LearnedPromptConfig):
-    slots: int = Field(75, ge=1, description="learned vectors between BOS and EOS; not used in hidden space")
+    num_tokens: int = Field(75, ge=1, description="learned vectors between BOS and EOS; not used in hidden space")
     space: Literal["token", "hidden"] = Field(
-        "token", description="what is learned: the text transformer's input, or its whole output"
+        "token", description="what is learned: the input of the text transformer, or its whole output"
     )
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Also: slots, BOS and EOS must fit."""
-        self._check_slots("prompt.slots", self.slots, spec)
+        """Check that the backbone takes a prompt and that the learned tokens fit.
+
+        Raises:
+            ConfigError: it takes none, or they do not fit.
+        """
+        self._check_num_tokens("prompt.num_tokens", self.num_tokens, spec)
 
 
-@prompts.register
+@register
 class SinglePromptConfig(_VectorsConfig):
-    """One learned prompt for everything (SD4Match-Single)."""
+    """One learned prompt for all photos (SD4Match-Single)."""
 
     kind: Literal["single"] = "single"
+
     _fixed = field_validator("init")(check_fixed)
-    implementation = "sd4match.prompting.learned:SinglePrompt"
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> SinglePrompt:
+        """Return the prompt."""
+        from sd4match.prompting.learned import SinglePrompt
+
+        return SinglePrompt(self, backbone=backbone, initialize=initialize)
 
 
-@prompts.register
+@register
 class ClassPromptConfig(_VectorsConfig):
-    """One learned prompt for each category (SD4Match-Class). `init` may name the {category}."""
+    """One learned prompt for each category (SD4Match-Class). `init` may contain {category}."""
 
     kind: Literal["class"] = "class"
-    categories: tuple[str, ...] = Field((), description="those of the training data, if not given")
+    categories: tuple[str, ...] = Field((), description="categories to learn; none: those of the training data")
     fallback: Literal["error", "text"] = Field("error", description="for a photo of a category without a prompt")
-    implementation = "sd4match.prompting.learned:ClassPrompt"
 
     _template = field_validator("init")(check_template)
 
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> ClassPrompt:
+        """Return the prompt."""
+        from sd4match.prompting.learned import ClassPrompt
+
+        return ClassPrompt(self, backbone=backbone, initialize=initialize)
+
     @property
     def needs_category(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     @property
     def wants_categories(self) -> bool:
-        """Unless it names its own."""
+        """Whether `categories` is empty."""
         return not self.categories
 
-    def for_categories(self, categories: Sequence[str]) -> PromptConfig:
-        """Learn these."""
+    def for_categories(self, categories: Sequence[str]) -> ClassPromptConfig:
+        """Return the config with these categories."""
         return self.model_copy(update={"categories": tuple(categories)})
 
 
-@prompts.register
+@register
 class ConditionalPromptConfig(LearnedPromptConfig):
-    """The conditional prompting module (SD4Match-CPM). Its ablations are its settings."""
+    """Conditional prompting module (SD4Match-CPM) and its ablations."""
 
     kind: Literal["cpm"] = "cpm"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("dinov2"))
     condition_on: Literal["pair", "image"] = "pair"
     features: Literal["local", "global"] = "local"
-    global_slots: int = Field(25, ge=0, description="vectors that every photo gets; 0: none")
-    slots: int = Field(50, ge=1, description="vectors that the photos decide")
-    mix_patches: bool | None = Field(None, description="W_N; not given: for local features of a pair, as in the paper")
+    num_global_tokens: int = Field(25, ge=0, description="learned vectors that are the same for all photos")
+    num_tokens: int = Field(50, ge=1, description="vectors computed from the photos")
+    mix_patches: bool | None = Field(
+        None, description="whether there is a W_N; None: for local features of a pair, as in the paper"
+    )
     init: str = Field("uniform", description="of the global vectors; as in a single prompt")
+
     _fixed = field_validator("init")(check_fixed)
-    implementation = "sd4match.prompting.conditional:ConditionalPrompt"
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> ConditionalPrompt:
+        """Return the prompt."""
+        from sd4match.prompting.conditional import ConditionalPrompt
+
+        return ConditionalPrompt(self, backbone=backbone, initialize=initialize)
 
     @model_validator(mode="after")
-    def _nothing_to_mix(self) -> ConditionalPromptConfig:
+    def _check_mix_patches(self) -> ConditionalPromptConfig:
         if self.mix_patches and self.features == "global":
             raise ValueError("mix_patches = true needs features = local: a global descriptor has no patches to mix")
         return self
@@ -210,15 +271,26 @@ class ConditionalPromptConfig(LearnedPromptConfig):
         return self.mix_patches
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Also: both sorts of slots, BOS and EOS must fit."""
-        self._check_slots("prompt.global_slots + prompt.slots", self.global_slots + self.slots, spec)
+        """Check that the backbone takes a prompt and that global and conditional tokens fit.
+
+        Raises:
+            ConfigError: it takes none, or they do not fit.
+        """
+        self._check_num_tokens(
+            "prompt.num_global_tokens + prompt.num_tokens", self.num_global_tokens + self.num_tokens, spec
+        )
 
 
-@prompts.register
+@register
 class ImplicitCaptionerConfig(PromptConfig):
-    """ODISE's implicit captioner: the empty prompt plus a gated projection of an image embedding."""
+    """Implicit captioner of ODISE: the empty prompt plus a gated projection of an image embedding."""
 
     kind: Literal["implicit_captioner"] = "implicit_captioner"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("clip"))
-    seed: int = Field(0, description="of the random initialisation")
-    implementation = "sd4match.prompting.captioner:ImplicitCaptioner"
+    seed: int = Field(0, description="seed of the random initialization")
+
+    def build(self, *, backbone: Backbone, initialize: bool = True) -> ImplicitCaptioner:
+        """Return the prompt."""
+        from sd4match.prompting.captioner import ImplicitCaptioner
+
+        return ImplicitCaptioner(self, backbone=backbone, initialize=initialize)

@@ -15,19 +15,19 @@ FILE_NAME = "prompt.safetensors"
 
 
 def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoint: str | None = None) -> str:
-    """Upload a prompt file with a generated card; the repository is made if there is none.
+    """Upload a prompt file with a generated model card, to a repository that is created if it does not exist.
 
     Args:
-        path: a prompt file.
+        path: prompt file.
         repo_id: "user/name".
-        private: of a new repository.
-        endpoint: of another hub.
+        private: whether a new repository is private.
+        endpoint: address of the hub; None: the default one.
 
     Returns:
-        Where it can be looked at.
+        The address of the repository.
 
     Raises:
-        PromptFileError: not a prompt file, or the hub refuses.
+        PromptFileError: the file is no prompt file, or the hub refuses it.
     """
     info, _ = read_prompt(path)
     api = HfApi(endpoint=endpoint)
@@ -37,16 +37,25 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
             (Path(folder) / "README.md").write_text(prompt_card(info, repo_id), encoding="utf-8")
             (Path(folder) / FILE_NAME).write_bytes(Path(path).read_bytes())
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a prompt of sd4match")
-    except Exception as error:  # the client lets errors of its HTTP library through
+    except Exception as error:  # the client does not wrap errors of its HTTP library
         raise PromptFileError(f"cannot push {path} to {repo_id!r}: {_one_line(error)}") from None
     return str(url)
 
 
 def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None, endpoint: str | None = None) -> Path:
-    """Download a prompt file into the hub's cache, for `load_prompt`.
+    """Download a prompt file into the cache of the hub's client.
+
+    Args:
+        repo_id: "user/name".
+        file: name of the prompt file in the repository.
+        revision: branch, tag or commit; None: the default branch.
+        endpoint: address of the hub; None: the default one.
+
+    Returns:
+        The path of the downloaded file, for `load_prompt`.
 
     Raises:
-        PromptFileError: there is none, or the hub cannot be reached.
+        PromptFileError: there is no such file, or the hub cannot be reached.
     """
     try:
         return Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
@@ -59,7 +68,11 @@ def _one_line(error: Exception) -> str:
 
 
 def prompt_card(info: PromptInfo, repo_id: str) -> str:
-    """A model card of what the file says of itself.
+    """Return a model card (Markdown) with the metadata of a prompt file.
+
+    Args:
+        info: metadata from `read_prompt`.
+        repo_id: "user/name".
 
     >>> from sd4match.prompting.config import SinglePromptConfig
     >>> info = PromptInfo(SinglePromptConfig(), "UNet", "unknown", "0.1.0", {"backbone": "mini"})
@@ -73,7 +86,7 @@ def prompt_card(info: PromptInfo, repo_id: str) -> str:
         if key != "fingerprint"
     )
     toy = (
-        "\n`mini` is the small model of synthetic drawings that the library carries. Scores here are not Stable "
+        "\n`mini` is the small model that sd4match contains, trained on synthetic drawings. Its scores are not Stable "
         "Diffusion's.\n"
         if name == "mini"
         else ""
@@ -89,7 +102,7 @@ A learned prompt for semantic matching with a frozen diffusion model (SD4Match, 
 {toy}
 ```python
 from sd4match import SemanticMatcher
-from sd4match.prompting.hub import from_hub
+from sd4match.prompting import from_hub
 
 matcher = SemanticMatcher.from_preset("{info.config.kind.replace("_", "-")}", prompt=from_hub("{repo_id}"))
 ```

@@ -1,4 +1,4 @@
-"""Where learned vectors start: words, a text, uniform noise, or another prompt's file."""
+"""Initial values of learned vectors: random tokens, a text, uniform noise, or the file of another prompt."""
 
 from __future__ import annotations
 
@@ -6,101 +6,121 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from sd4match.errors import InputError, PromptMismatchError
-from sd4match.interfaces import Backbone, TextEncoder
+from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
 from sd4match.prompting.serialization import check_fits, read_prompt
-from sd4match.prompting.tokens import random_slots
+from sd4match.prompting.tokens import random_token_vectors
 
 Space = Literal["token", "hidden"]
-Startable = SinglePromptConfig | ClassPromptConfig | ConditionalPromptConfig
+"""Whether the input of the text transformer is learned, or its output."""
 
 
 @torch.no_grad()
 def initial_vectors(
-    text: TextEncoder, *, space: Space, slots: int, init: str, seed: int
-) -> Float[Tensor, "slots width"]:
-    """Vectors to start learning from.
+    text_encoder: TextEncoder, *, space: Space, num_tokens: int, init: str, seed: int
+) -> Float[Tensor, "tokens width"]:
+    """Return the initial values of learned vectors.
 
     Args:
-        text: of the backbone.
-        space: "token": (slots, D), positions added; "hidden": (L, D), whatever `slots` says.
-        slots: vectors between BOS and EOS.
-        init: "random": words of the vocabulary (U[0, 1) in hidden space); "uniform": U[0, 1); "empty"; or a text, whose
-            tokens take the first slots, EOS and padding the others.
-        seed: of the random ones.
+        text_encoder: text encoder of the backbone.
+        space: "token": (num_tokens, D), with positions added; "hidden": (L, D), whatever `num_tokens` is.
+        num_tokens: number of vectors between BOS and EOS.
+        init: "random": tokens of the vocabulary (U[0, 1) in hidden space); "uniform": U[0, 1); "empty": the empty text;
+            or a text, followed by EOS and padding.
+        seed: seed of the random values.
 
     Raises:
-        InputError: a text of more tokens than slots.
+        InputError: the text has more than `num_tokens` tokens.
 
     >>> from sd4match.testing import FakeTextEncoder
-    >>> initial_vectors(FakeTextEncoder(), space="token", slots=3, init="empty", seed=0).shape
+    >>> initial_vectors(FakeTextEncoder(), space="token", num_tokens=3, init="empty", seed=0).shape
     torch.Size([3, 8])
     """
-    count = slots if space == "token" else text.token_budget
     if init == "uniform" or (init == "random" and space == "hidden"):
-        return torch.rand(count, text.width, generator=torch.Generator().manual_seed(seed))
+        count = num_tokens if space == "token" else text_encoder.max_length
+        return torch.rand(count, text_encoder.width, generator=torch.Generator().manual_seed(seed))
     if init == "random":
-        return random_slots(text, slots, seed=seed)
-    ids = text.tokenize(["" if init == "empty" else init])
-    embedded = text.embed(ids)
-    if space == "token" and _words(ids[0], text) > slots:
-        raise InputError(f"init {init!r} has {_words(ids[0], text)} tokens, and the prompt {slots} slots")
+        return random_token_vectors(text_encoder, num_tokens, seed=seed)
+    ids = text_encoder.tokenize(["" if init == "empty" else init])
+    embedded = text_encoder.embed(ids)
     if space == "hidden":
-        return text.transform(embedded)[0].float()
-    return embedded[0, 1 : slots + 1].float()
+        return text_encoder.encode(embedded)[0].float()
+    length = _text_length(ids[0], text_encoder)
+    if length > num_tokens:
+        raise InputError(f"init {init!r} has {length} tokens, and the prompt only {num_tokens}")
+    return embedded[0, 1 : num_tokens + 1].float()
 
 
-def _words(ids: Tensor, text: TextEncoder) -> int:
-    """How many tokens stand between BOS and EOS."""
-    counts = range(text.token_budget - 1)
-    return next(count for count in counts if torch.equal(ids[count + 1 :], text.frame_ids(count)[count + 1 :]))
+def _text_length(ids: Tensor, text_encoder: TextEncoder) -> int:
+    """Return the number of tokens between BOS and EOS."""
+    lengths = range(text_encoder.max_length - 1)
+    return next(
+        length for length in lengths if torch.equal(ids[length + 1 :], text_encoder.template_ids(length)[length + 1 :])
+    )
 
 
-def take_over(prompt: nn.Module, config: Startable, backbone: Backbone) -> None:
-    """Take over what the config's `start_from` holds, if it names a file.
+def load_initial_weights(
+    prompt: Prompt, config: SinglePromptConfig | ClassPromptConfig | ConditionalPromptConfig, backbone: Backbone
+) -> None:
+    """Load initial values from the file that the config's `start_from` names, if it names one.
 
-    A prompt of the same kind gives all it has. A Single gives its vectors to every category of a Class, and its first
-    ones to the global vectors of a CPM.
+    The file of a prompt of the same kind sets all parameters. The file of a Single sets the vectors of every category
+    of a Class, and its first vectors are the global vectors of a CPM.
+
+    Args:
+        prompt: prompt with initialized parameters.
+        config: config of the prompt.
+        backbone: backbone that the prompt conditions.
 
     Raises:
-        PromptMismatchError: another architecture, layer, space, number of slots, or a kind that has nothing to give.
+        PromptFileError: the file cannot be read.
+        PromptMismatchError: the file is of another architecture, layer, space, number of tokens, or of a kind from
+            which this kind cannot start.
     """
     if config.start_from is None:
         return
-    state = _state_from_file(config.start_from, config, backbone)
+    loaded = _state_from_file(config.start_from, config, backbone)
     own = prompt.state_dict()
-    wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
+    wrong = [name for name, value in loaded.items() if name not in own or own[name].shape != value.shape]
     if wrong:
         name = wrong[0]
-        here = tuple(own[name].shape) if name in own else "nothing"
+        shape, expected = tuple(loaded[name].shape), tuple(own[name].shape) if name in own else "nothing"
         raise PromptMismatchError(
-            f"{config.start_from} has {name} {tuple(state[name].shape)}; this {config.kind} prompt has {here} there"
+            f"{config.start_from} has {name} {shape}; this {config.kind} prompt has {expected} there"
         )
-    prompt.load_state_dict({**own, **state})
+    prompt.load_state_dict({**own, **loaded})
 
 
-def _state_from_file(path: str, config: Startable, backbone: Backbone) -> dict[str, Tensor]:
+def _state_from_file(
+    path: str, config: SinglePromptConfig | ClassPromptConfig | ConditionalPromptConfig, backbone: Backbone
+) -> dict[str, Tensor]:
+    """Return the part of a state dict that a prompt file determines."""
     info, tensors = read_prompt(path)
     check_fits(info, path, backbone)
-    given = info.config
-    if given.kind == config.kind:
-        if isinstance(given, ClassPromptConfig) and given.categories != getattr(config, "categories", ()):
-            raise PromptMismatchError(f"{path} holds prompts of other categories: {', '.join(given.categories)}")
+    stored = info.config
+    if stored.kind == config.kind:
+        if (
+            isinstance(config, ClassPromptConfig)
+            and isinstance(stored, ClassPromptConfig)
+            and stored.categories != config.categories
+        ):
+            raise PromptMismatchError(f"{path} holds prompts of other categories: {', '.join(stored.categories)}")
         return tensors
-    if isinstance(config, SinglePromptConfig) or not isinstance(given, SinglePromptConfig):
-        raise PromptMismatchError(f"a {config.kind} prompt cannot start from {path}, which holds a {given.kind}")
+    if isinstance(config, SinglePromptConfig) or not isinstance(stored, SinglePromptConfig):
+        raise PromptMismatchError(f"a {config.kind} prompt cannot start from {path}, which holds a {stored.kind}")
     space: Space = "token" if isinstance(config, ConditionalPromptConfig) else config.space
-    if given.space != space:
-        raise PromptMismatchError(f"{path} was learned in {given.space} space; this {config.kind} needs {space} space")
+    if stored.space != space:
+        raise PromptMismatchError(f"{path} was learned in {stored.space} space; this {config.kind} needs {space} space")
     if isinstance(config, ClassPromptConfig):
         ((name, vectors),) = tensors.items()
         return {f"{name}.{row}": vectors.clone() for row in range(len(config.categories))}
     vectors = tensors["token_embeddings"]
-    if len(vectors) < config.global_slots:
+    count = config.num_global_tokens
+    if len(vectors) < count:
         raise PromptMismatchError(
-            f"{path} holds {len(vectors)} vectors; prompt.global_slots = {config.global_slots} needs as many"
+            f"{path} holds {len(vectors)} vectors; prompt.num_global_tokens = {count} needs as many"
         )
-    return {"global_embeddings": vectors[: config.global_slots].clone()} if config.global_slots else {}
+    return {"global_embeddings": vectors[:count].clone()} if count else {}

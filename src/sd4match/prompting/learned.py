@@ -1,111 +1,151 @@
-"""Prompts that are learned without looking at the photo: one for all, or one for each category."""
+"""Learned prompts that do not depend on the content of the photo: one for all photos, or one for each category."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd4match.errors import ConfigError, InputError, choose_from
-from sd4match.interfaces import Backbone, Scope
+from sd4match.interfaces import Backbone, Prompt, Scope, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, SinglePromptConfig
-from sd4match.prompting.initial import initial_vectors, take_over
+from sd4match.prompting.initial import initial_vectors, load_initial_weights
 from sd4match.prompting.text import TextPrompt, clean_category, text_encoder_of
-from sd4match.prompting.tokens import encode_slots
+from sd4match.prompting.tokens import encode_token_vectors
 from sd4match.structures.images import ImageBatch
-from sd4match.structures.tensors import ParameterGroup, PromptEmbedding
+from sd4match.structures.tensors import PromptEmbedding
 
 
-class SinglePrompt(nn.Module):
-    """SD4Match-Single: one prompt for all photos.
+class SinglePrompt(Prompt):
+    """SD4Match-Single: one learned prompt for all photos.
 
-    In token space `token_embeddings` (slots, D) stand between BOS and EOS; see `splice.encode_slots`. In hidden space
-    `hidden_states` (L, D) are the prompt embedding itself.
+    In token space `token_embeddings` (num_tokens, D) are inserted between BOS and EOS; see
+    `tokens.encode_token_vectors`. In hidden space `hidden_states` (L, D) are the prompt embedding itself.
 
     Args:
-        backbone: what it conditions.
-        settings: the fields of `SinglePromptConfig`: slots, space, init, start_from, seed.
+        config: None for the defaults.
+        backbone: backbone that the prompt conditions.
+        initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: settings that do not go together, or with the backbone.
+        ConfigError: the config does not fit the backbone.
+        InputError: the backbone takes no prompt, or a text to start from is too long.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=backbone)
+    >>> prompt(ImageBatch({}, (None, None))).values.shape
+    torch.Size([2, 16, 8])
     """
 
-    scope: Scope = "dataset"
-
-    def __init__(self, *, backbone: Backbone, **settings: Any) -> None:
+    def __init__(
+        self, config: SinglePromptConfig | None = None, *, backbone: Backbone, initialize: bool = True
+    ) -> None:
         super().__init__()
-        self._text = [text_encoder_of(backbone)]  # a list, so that it is no part of this module's state
-        self.config = config = SinglePromptConfig.of(**settings)
-        config.check_spec(backbone.spec)
-        start = initial_vectors(
-            self._text[0], space=config.space, slots=config.slots, init=_text_of(config), seed=config.seed
-        )
-        self.token_embeddings = nn.Parameter(start) if config.space == "token" else None
-        self.hidden_states = nn.Parameter(start) if config.space == "hidden" else None
-        take_over(self, config, backbone)
+        self.config: SinglePromptConfig = config or SinglePromptConfig()
+        self.text_encoder = text_encoder_of(backbone)
+        self.config.check_spec(backbone.spec)
+        vectors = _empty_vectors(self.config, self.text_encoder)
+        self.token_embeddings = vectors if self.config.space == "token" else None
+        self.hidden_states = vectors if self.config.space == "hidden" else None
+        if initialize:
+            self.reset_parameters()
+            load_initial_weights(self, self.config, backbone)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the vectors to the initial values that `config.init` and `config.seed` name.
+
+        Raises:
+            InputError: `config.init` is a text of more than `config.num_tokens` tokens.
+        """
+        for vectors in self.parameters():
+            vectors.copy_(_initial_vectors(self.config, self.text_encoder, self.config.init, self.config.seed))
 
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
-    ) -> Float[Tensor, "batch slots width"] | None:
-        """(B, slots, D), what stands between BOS and EOS; None in hidden space."""
+    ) -> Float[Tensor, "batch tokens width"] | None:
+        """Return the vectors (B, num_tokens, D) between BOS and EOS; None in hidden space.
+
+        Args:
+            images: B photos.
+            partners: not used.
+        """
         return None if self.token_embeddings is None else self.token_embeddings.expand(len(images), -1, -1)
 
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D), the same for every photo."""
+        """Return the prompt embedding (B, L, D), the same for every photo.
+
+        Args:
+            images: B photos.
+            partners: not used.
+        """
         if self.token_embeddings is None:
             assert self.hidden_states is not None
             return PromptEmbedding(self.hidden_states.expand(len(images), -1, -1))
-        embedding = encode_slots(self._text[0], self.token_embeddings[None])
+        embedding = encode_token_vectors(self.text_encoder, self.token_embeddings[None])
         return PromptEmbedding(embedding.expand(len(images), -1, -1))
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The vectors."""
-        return [ParameterGroup(name, (vectors,)) for name, vectors in self.named_parameters()]
 
+class ClassPrompt(Prompt):
+    """SD4Match-Class: one learned prompt for each category.
 
-class ClassPrompt(nn.Module):
-    """SD4Match-Class: one prompt for each category.
-
-    Vectors as in `SinglePrompt`, a set for each of `config.categories`. A category that is not in a batch gets no
-    gradient, so its vectors stay where they are.
+    Vectors as in `SinglePrompt`, a set for each of `config.categories`. The vectors of a category that is not in a
+    batch get no gradient, so a training step does not change them.
 
     Args:
-        backbone: what it conditions.
-        settings: the fields of `ClassPromptConfig`: categories, fallback, slots, space, init, start_from, seed.
+        config: with at least one category.
+        backbone: backbone that the prompt conditions.
+        initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: no categories, or settings that do not go together, or with the backbone.
+        ConfigError: there are no categories, or the config does not fit the backbone.
+        InputError: the backbone takes no prompt, or a text to start from is too long.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = ClassPrompt(ClassPromptConfig(categories=("cat", "car"), num_tokens=3), backbone=backbone)
+    >>> prompt(ImageBatch({}, ("car", "cat"))).values.shape
+    torch.Size([2, 16, 8])
     """
 
     scope: Scope = "category"
 
-    def __init__(self, *, backbone: Backbone, **settings: Any) -> None:
+    def __init__(self, config: ClassPromptConfig | None = None, *, backbone: Backbone, initialize: bool = True) -> None:
         super().__init__()
-        self._text = [text_encoder_of(backbone)]
-        self.config = config = ClassPromptConfig.of(**settings)
-        config.check_spec(backbone.spec)
-        if not config.categories:
+        self.config: ClassPromptConfig = config or ClassPromptConfig()
+        self.text_encoder = text_encoder_of(backbone)
+        self.config.check_spec(backbone.spec)
+        if not self.config.categories:
             raise ConfigError("a class prompt needs to know its categories: prompt.categories is empty")
-        starts = [
-            initial_vectors(
-                self._text[0], space=config.space, slots=config.slots, init=_text_of(config, category),
-                seed=config.seed * 1_009 + row,
-            )
-            for row, category in enumerate(config.categories)
-        ]  # fmt: skip
-        vectors = nn.ParameterList(nn.Parameter(start) for start in starts)
-        self.token_embeddings = vectors if config.space == "token" else None
-        self.hidden_states = vectors if config.space == "hidden" else None
-        self._fallback = TextPrompt(backbone=backbone) if config.fallback == "text" else None
-        take_over(self, config, backbone)
+        vectors = nn.ParameterList(_empty_vectors(self.config, self.text_encoder) for _ in self.config.categories)
+        self.token_embeddings = vectors if self.config.space == "token" else None
+        self.hidden_states = vectors if self.config.space == "hidden" else None
+        self._fallback = TextPrompt(backbone=backbone) if self.config.fallback == "text" else None
+        if initialize:
+            self.reset_parameters()
+            load_initial_weights(self, self.config, backbone)
 
-    def row(self, category: str | None) -> int | None:
-        """The place of a category in `config.categories`; None if the fallback answers for it.
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the vectors of each category to the initial values that `config.init` and `config.seed` name.
 
         Raises:
-            InputError: a photo without a category, or of one without a prompt.
+            InputError: `config.init` is a text of more than `config.num_tokens` tokens.
+        """
+        for row, (category, vectors) in enumerate(zip(self.config.categories, self.parameters(), strict=True)):
+            init = self.config.init.format(category=clean_category(category))
+            seed = self.config.seed * 1_009 + row
+            vectors.copy_(_initial_vectors(self.config, self.text_encoder, init, seed))
+
+    def row(self, category: str | None) -> int | None:
+        """Return the index of a category in `config.categories`; None if the fallback is used for it.
+
+        Args:
+            category: category of a photo.
+
+        Raises:
+            InputError: the photo has no category, or one without a prompt.
         """
         if category is None:
             raise InputError("a class prompt needs the category of every photo, and one has none; name one")
@@ -122,8 +162,16 @@ class ClassPrompt(nn.Module):
 
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
-    ) -> Float[Tensor, "batch slots width"] | None:
-        """(B, slots, D), what stands between BOS and EOS; None in hidden space or where a text answers."""
+    ) -> Float[Tensor, "batch tokens width"] | None:
+        """Return the vectors (B, num_tokens, D) between BOS and EOS; None in hidden space or where a text is used.
+
+        Args:
+            images: B photos with their categories.
+            partners: not used.
+
+        Raises:
+            InputError: a photo has no category, or one without a prompt.
+        """
         rows = [self.row(category) for category in images.categories]
         if self.token_embeddings is None:
             return None
@@ -131,10 +179,14 @@ class ClassPrompt(nn.Module):
         return torch.stack([self.token_embeddings[row] for row in known]) if len(known) == len(rows) else None
 
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D), by the category of each photo; each category goes through the text encoder once.
+        """Return the prompt embeddings (B, L, D); each category is encoded once.
+
+        Args:
+            images: B photos with their categories.
+            partners: not used.
 
         Raises:
-            InputError: a photo without a category, or of one without a prompt.
+            InputError: a photo has no category, or one without a prompt.
         """
         by_category = {category: self._embed(category) for category in dict.fromkeys(images.categories)}
         return PromptEmbedding(torch.stack([by_category[category] for category in images.categories]))
@@ -148,13 +200,15 @@ class ClassPrompt(nn.Module):
             assert self.hidden_states is not None
             hidden: Tensor = self.hidden_states[row]
             return hidden
-        return encode_slots(self._text[0], self.token_embeddings[row][None])[0]
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The vectors of all categories."""
-        return [ParameterGroup("categories", tuple(self.parameters()))]
+        return encode_token_vectors(self.text_encoder, self.token_embeddings[row][None])[0]
 
 
-def _text_of(config: SinglePromptConfig | ClassPromptConfig, category: str | None = None) -> str:
-    """The `init`, with its category filled in."""
-    return config.init.format(category=clean_category(category)) if category else config.init
+def _empty_vectors(config: SinglePromptConfig | ClassPromptConfig, text_encoder: TextEncoder) -> nn.Parameter:
+    count = config.num_tokens if config.space == "token" else text_encoder.max_length
+    return nn.Parameter(torch.empty(count, text_encoder.width))
+
+
+def _initial_vectors(
+    config: SinglePromptConfig | ClassPromptConfig, text_encoder: TextEncoder, init: str, seed: int
+) -> Tensor:
+    return initial_vectors(text_encoder, space=config.space, num_tokens=config.num_tokens, init=init, seed=seed)

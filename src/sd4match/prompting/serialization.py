@@ -1,4 +1,4 @@
-"""Learned prompts as files: safetensors with JSON metadata, which know what they were learned on."""
+"""Prompt files: safetensors with JSON metadata that identifies the backbone a prompt was learned on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
-from sd4match.interfaces import Backbone, PromptProvider
+from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.prompting.config import PromptConfig
 from sd4match.registry import prompts
@@ -23,18 +23,24 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class PromptInfo:
-    """What a prompt file says of itself."""
+    """Metadata of a prompt file."""
 
     config: PromptConfig
     architecture: str
+    """Architecture of the backbone that the prompt was learned on."""
     fingerprint: str
+    """Fingerprint of its weights, or "unknown"."""
     library_version: str
     details: Mapping[str, Any]
-    """Whatever else was known when it was saved: layer, timesteps, data set, categories, scores."""
+    """Further JSON-able metadata: layer, timesteps, data set, categories, scores."""
 
 
 def describe_prompt(info: PromptInfo) -> dict[str, Any]:
-    """Everything a prompt file says of itself, by the words that a reader would use."""
+    """Return the metadata of a prompt file by readable names, for display.
+
+    Args:
+        info: metadata from `read_prompt`.
+    """
     return {
         "kind": info.config.kind,
         "config": info.config.model_dump(mode="json"),
@@ -46,39 +52,61 @@ def describe_prompt(info: PromptInfo) -> dict[str, Any]:
 
 
 class UnknownWeightsWarning(UserWarning):
-    """The prompt was learned on other weights of the same architecture."""
+    """A prompt was learned on other weights of the same architecture."""
 
 
 def save_prompt(
-    provider: PromptProvider, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
+    prompt: Prompt, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write a learned prompt; the file appears whole or not at all.
+    """Write a learned prompt to a file, atomically.
 
     Args:
-        provider: a learned one, with the `config` that it was built from.
+        prompt: learned prompt with the `config` that it was built from.
         path: usually `something.safetensors`.
-        backbone: what it was learned on.
-        details: JSON-able extras.
+        backbone: backbone that the prompt was learned on.
+        details: further JSON-able metadata.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        InputError: nothing is learned in this prompt.
+        InputError: the prompt has no config or no parameters.
         PromptFileError: the file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = prompts.parse({"kind": "single", "num_tokens": 3}).build(backbone=backbone)
+    >>> with TemporaryDirectory() as folder:
+    ...     info, tensors = read_prompt(save_prompt(prompt, f"{folder}/single.safetensors", backbone=backbone))
+    >>> info.config.num_tokens, list(tensors)
+    (3, ['token_embeddings'])
     """
     path = Path(path)
-    config = getattr(provider, "config", None)
-    if not isinstance(provider, nn.Module) or not isinstance(config, PromptConfig) or not provider.parameter_groups():
-        raise InputError(f"{type(provider).__name__} holds nothing learned, so there is nothing to save")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in provider.state_dict().items()}
-    info = PromptInfo(config, backbone.spec.architecture, backbone.fingerprint, __version__, dict(details or {}))
+    if prompt.config is None or not prompt.parameter_groups():
+        raise InputError(f"{type(prompt).__name__} holds nothing learned, so there is nothing to save")
+    info = PromptInfo(
+        config=cast(PromptConfig, prompt.config),
+        architecture=backbone.spec.architecture,
+        fingerprint=backbone.fingerprint,
+        library_version=__version__,
+        details=dict(details or {}),
+    )
+    tensors = {name: value.detach().cpu().contiguous() for name, value in prompt.state_dict().items()}
     write_prompt(info, tensors, path)
     return path
 
 
 def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a prompt file from its parts; the file appears whole or not at all.
+    """Write a prompt file from its metadata and its tensors, atomically.
+
+    Args:
+        info: metadata.
+        tensors: state dict of the prompt, on the CPU and contiguous.
+        path: usually `something.safetensors`.
 
     Raises:
-        PromptFileError: it cannot be written.
+        PromptFileError: the file cannot be written.
     """
     metadata = {
         "format": "sd4match-prompt",
@@ -92,11 +120,16 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
     write_atomically(Path(path), to_safetensors(tensors, metadata), error=PromptFileError)
 
 
-def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
-    """What a prompt file says of itself, and its tensors.
+def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> tuple[PromptInfo, dict[str, Tensor]]:
+    """Read the metadata and the tensors of a prompt file.
+
+    Args:
+        path: file written by `save_prompt`.
+        changes: fields of the stored config to replace before it is validated.
 
     Raises:
-        PromptFileError: missing, not a prompt file, or of a format that this version does not read.
+        PromptFileError: the file is missing, is no prompt file, is damaged, or has another format version.
+        ConfigError: the config has no such field, or a changed value is not valid.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,54 +146,73 @@ def read_prompt(path: str | Path) -> tuple[PromptInfo, dict[str, Tensor]]:
             f"which reads version {FORMAT_VERSION}"
         )
     try:
-        config = prompts.parse(json.loads(metadata["config"]))
-        if not isinstance(config, PromptConfig):
-            raise ConfigError(f"{type(config).__name__} is not a PromptConfig")
+        stored = dict(json.loads(metadata["config"]))
         info = PromptInfo(
-            config=config,
+            config=cast(PromptConfig, prompts.parse({**stored, **(changes or {})})),
             architecture=metadata["architecture"],
             fingerprint=metadata["fingerprint"],
             library_version=metadata["library_version"],
             details=json.loads(metadata["details"]),
         )
-    except (KeyError, ValueError) as error:
+    except ConfigError as error:
+        if changes and _is_valid(stored):
+            raise
+        raise PromptFileError(f"{path} is damaged: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise PromptFileError(f"{path} is damaged: {error}") from None
     return info, tensors
 
 
+def _is_valid(stored: Mapping[str, Any]) -> bool:
+    """Return whether the config of a prompt file is valid without changes."""
+    try:
+        prompts.parse(stored)
+    except ConfigError:
+        return False
+    return True
+
+
 def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
-    """Refuse a prompt that was learned on another architecture or layer.
+    """Check that a prompt was learned on the architecture and layer of a backbone.
+
+    Args:
+        info: metadata of the prompt.
+        path: its file, for the message.
+        backbone: backbone that the prompt is to condition.
 
     Raises:
-        PromptMismatchError: it was; names both.
+        PromptMismatchError: it was not; the message names both.
     """
     if info.architecture != backbone.spec.architecture:
         raise PromptMismatchError(
             f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
         )
-    layer, own = info.details.get("layer"), backbone.spec.layer
-    if None not in (layer, own) and layer != own:
-        raise PromptMismatchError(f"{path} was learned for layer {layer}; this backbone gives layer {own}")
+    learned, own = info.details.get("layer"), backbone.spec.layer
+    if None not in (learned, own) and learned != own:
+        raise PromptMismatchError(f"{path} was learned for layer {learned}; this backbone gives layer {own}")
 
 
-def load_prompt(path: str | Path, *, backbone: Backbone, settings: Mapping[str, Any] | None = None) -> PromptProvider:
-    """A learned prompt from its file, for a backbone of the architecture that it was learned on.
+def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, Any] | None = None) -> Prompt:
+    """Load a learned prompt from its file, for a backbone of the architecture that it was learned on.
 
     Args:
-        path: from `save_prompt`.
-        backbone: of the same architecture.
-        settings: fields of its config to change, for example `{"fallback": "text"}` of a class prompt, or
+        path: file written by `save_prompt`.
+        backbone: backbone of the same architecture.
+        changes: fields of the stored config to replace, for example `{"fallback": "text"}` of a class prompt, or
             `{"image_encoder": {"kind": "dinov2", "weights": FOLDER}}` of a conditional one.
+
+    Returns:
+        The prompt, on the device of the backbone.
 
     Raises:
         PromptFileError: the file cannot be read.
-        PromptMismatchError: it was learned on another architecture, or on another layer.
-        ConfigError: its config has no such field, or the value does not fit.
+        PromptMismatchError: the prompt was learned on another architecture, or on another layer.
+        ConfigError: the config has no such field, or a changed value is not valid.
 
     Warns:
-        UnknownWeightsWarning: same architecture, other or unknown weights.
+        UnknownWeightsWarning: the weights of the backbone are others, or unknown.
     """
-    info, tensors = read_prompt(path)
+    info, tensors = read_prompt(path, changes=changes)
     check_fits(info, path, backbone)
     if not same_weights(info.fingerprint, backbone.fingerprint):
         warnings.warn(
@@ -168,27 +220,27 @@ def load_prompt(path: str | Path, *, backbone: Backbone, settings: Mapping[str, 
             UnknownWeightsWarning,
             stacklevel=2,
         )
-    config = prompts.parse({**info.config.model_dump(), **(settings or {})})
-    assert isinstance(config, PromptConfig)
-    provider: PromptProvider = prompts.build(config.without_start(), backbone=backbone)
-    assert isinstance(provider, nn.Module)
+    prompt = info.config.build(backbone=backbone, initialize=False)
     try:
-        provider.load_state_dict(tensors)
+        prompt.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise PromptFileError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    provider.config = config  # type: ignore[assignment]  # what it says of itself, its start included, when it is saved again
-    return provider.to(next(iter(backbone.parameters())).device) if isinstance(backbone, nn.Module) else provider
+    return prompt.to(backbone.device)
 
 
-def same_weights(one: str, other: str) -> bool:
-    """Whether two fingerprints are of the same weights, up to what another dtype changes.
+def same_weights(fingerprint: str, other: str) -> bool:
+    """Return whether two fingerprints are of the same weights, up to what another dtype changes.
+
+    Args:
+        fingerprint: numbers separated by spaces, or "unknown".
+        other: the other one.
 
     >>> same_weights("0.1234 -0.5", "0.1235 -0.4999"), same_weights("0.1234", "unknown")
     (True, False)
     """
-    if "unknown" in (one, other):
+    if "unknown" in (fingerprint, other):
         return False
-    pairs = list(zip(one.split(), other.split(), strict=False))
-    return len(one.split()) == len(other.split()) and all(
-        abs(float(a) - float(b)) <= 1e-2 * max(abs(float(a)), abs(float(b))) + 1e-5 for a, b in pairs
+    numbers, others = ([float(number) for number in text.split()] for text in (fingerprint, other))
+    return len(numbers) == len(others) and all(
+        abs(a - b) <= 1e-2 * max(abs(a), abs(b)) + 1e-5 for a, b in zip(numbers, others, strict=True)
     )

@@ -1,32 +1,35 @@
-"""Prompts that are not learned: the empty one and a text."""
+"""Prompts without parameters: the empty text, a text template, and no prompt at all."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sd4match.errors import InputError
-from sd4match.interfaces import Backbone, Scope, TextEncoder
+from sd4match.interfaces import Backbone, TextEncoder
+from sd4match.interfaces import Prompt as Prompt
+from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, TextPromptConfig
 from sd4match.structures.images import ImageBatch
-from sd4match.structures.tensors import ParameterGroup, PromptEmbedding
+from sd4match.structures.tensors import PromptEmbedding
 
 
 def text_encoder_of(backbone: Backbone) -> TextEncoder:
-    """The backbone's text encoder.
+    """Return the text encoder of a backbone.
 
     Raises:
-        InputError: it has none.
+        InputError: the backbone takes no prompt.
     """
-    if backbone.text is None:
+    if backbone.text_encoder is None:
         raise InputError(f"the backbone ({backbone.spec.architecture}) takes no prompt")
-    return backbone.text
+    return backbone.text_encoder
 
 
 def clean_category(category: str) -> str:
-    """The word of a category: PF-Willow's suffixes and underscores away.
+    """Return the words of a category, without underscores and the suffixes of PF-Willow.
 
     >>> clean_category("car(G)"), clean_category("potted_plant")
     ('car', 'potted plant')
@@ -35,87 +38,127 @@ def clean_category(category: str) -> str:
 
 
 class TextEmbeddings:
-    """The text encoder's output of each text, computed once."""
+    """Output of the text encoder for each text, computed once per text.
 
-    def __init__(self, text: TextEncoder) -> None:
-        self.text = text
-        self._kept: dict[str, Tensor] = {}
+    Args:
+        text_encoder: text encoder of the backbone.
+
+    >>> from sd4match.testing import FakeTextEncoder
+    >>> TextEmbeddings(FakeTextEncoder())(["cat", ""]).shape
+    torch.Size([2, 16, 8])
+    """
+
+    def __init__(self, text_encoder: TextEncoder) -> None:
+        self._text_encoder = text_encoder
+        self._cache: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def __call__(self, texts: list[str]) -> Tensor:
-        """(B, L, D)."""
-        for text in set(texts) - self._kept.keys():
-            self._kept[text] = self.text.transform(self.text.embed(self.text.tokenize([text])))[0]
-        return torch.stack([self._kept[text] for text in texts])
-
-
-class EmptyPrompt:
-    """The prompt "" for every photo."""
-
-    scope: Scope = "dataset"
-
-    def __init__(self, *, backbone: Backbone) -> None:
-        self._embed = TextEmbeddings(text_encoder_of(backbone))
-
-    def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D)."""
-        return PromptEmbedding(self._embed([""] * len(images)))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned."""
-        return []
-
-
-class TextPrompt:
-    """A template filled with the category of each photo."""
-
-    def __init__(
-        self,
-        *,
-        backbone: Backbone,
-        template: str = "a photo of a {category}",
-        by_category: Mapping[str, str] | None = None,
-    ) -> None:
-        self._embed = TextEmbeddings(text_encoder_of(backbone))
-        self.template = template
-        self.by_category = dict(by_category or {})
-        self.scope: Scope = "category" if "{category}" in template or self.by_category else "dataset"
-
-    def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """(B, L, D).
+    def __call__(self, texts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
+        """Return the embeddings (B, L, D) of B texts.
 
         Raises:
-            InputError: the template wants a category and a photo has none, or the text is too long.
+            InputError: a text is too long.
         """
-        return PromptEmbedding(self._embed([self._fill(category) for category in images.categories]))
+        for text in set(texts) - self._cache.keys():
+            ids = self._text_encoder.tokenize([text])
+            self._cache[text] = self._text_encoder.encode(self._text_encoder.embed(ids))[0]
+        return torch.stack([self._cache[text] for text in texts])
 
-    def _fill(self, category: str | None) -> str:
+
+class EmptyPrompt(Prompt):
+    """The text "" for every photo.
+
+    Args:
+        config: None for the default.
+        backbone: backbone that the prompt conditions.
+
+    Raises:
+        InputError: the backbone takes no prompt.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> prompt = EmptyPrompt(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
+    >>> prompt(ImageBatch({}, (None, None))).values.shape
+    torch.Size([2, 16, 8])
+    """
+
+    def __init__(self, config: EmptyPromptConfig | None = None, *, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config or EmptyPromptConfig()
+        self._embed = TextEmbeddings(text_encoder_of(backbone))
+
+    def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """Return the prompt embedding (B, L, D), the same for every photo.
+
+        Args:
+            images: B photos.
+            partners: not used.
+        """
+        return PromptEmbedding(self._embed([""] * len(images)))
+
+
+class TextPrompt(Prompt):
+    """Text template filled in with the category of each photo.
+
+    Args:
+        config: None for the default template, "a photo of a {category}".
+        backbone: backbone that the prompt conditions.
+
+    Raises:
+        InputError: the backbone takes no prompt.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = TextPrompt(TextPromptConfig(template="{category}"), backbone=backbone)
+    >>> prompt(ImageBatch({}, ("cat", "fish"))).values.shape
+    torch.Size([2, 16, 8])
+    """
+
+    def __init__(self, config: TextPromptConfig | None = None, *, backbone: Backbone) -> None:
+        super().__init__()
+        self.config: TextPromptConfig = config or TextPromptConfig()
+        self.scope = "category" if "{category}" in self.config.template or self.config.by_category else "dataset"
+        self._embed = TextEmbeddings(text_encoder_of(backbone))
+
+    def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """Return the prompt embeddings (B, L, D).
+
+        Args:
+            images: B photos, with their categories if the template contains {category}.
+            partners: not used.
+
+        Raises:
+            InputError: the template needs a category and a photo has none, or the text is too long.
+        """
+        return PromptEmbedding(self._embed([self._fill_in(category) for category in images.categories]))
+
+    def _fill_in(self, category: str | None) -> str:
+        template = self.config.template
         if category is None and self.scope == "category":
-            raise InputError(f"the prompt {self.template!r} needs a category, and the photo has none; name one")
-        template = self.by_category.get(category or "", self.template)
+            raise InputError(f"the prompt {template!r} needs a category, and the photo has none; name one")
+        template = self.config.by_category.get(category or "", template)
         return template.format(category=clean_category(category or ""))
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned."""
-        return []
 
+class NoPrompt(Prompt):
+    """Empty embedding, for backbones that take no prompt.
 
-class NoPrompt:
-    """Nothing, for backbones that take no prompt.
+    Args:
+        config: None for the default.
+        backbone: not used.
 
-    >>> NoPrompt(backbone=None)(ImageBatch({}, (None, None))).values.shape
+    >>> NoPrompt()(ImageBatch({}, (None, None))).values.shape
     torch.Size([2, 0, 1])
     """
 
-    scope: Scope = "dataset"
+    def __init__(self, config: NoPromptConfig | None = None, *, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        self.config = config or NoPromptConfig()
 
-    def __init__(self, *, backbone: Backbone | None) -> None:
-        pass
+    def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+        """Return an embedding without tokens, (B, 0, 1).
 
-    def __call__(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """No vector for each photo."""
+        Args:
+            images: B photos.
+            partners: not used.
+        """
         return PromptEmbedding(torch.zeros(len(images), 0, 1))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned."""
-        return []

@@ -1,4 +1,4 @@
-"""Learned vectors into the text transformer's slots, between BOS and EOS."""
+"""Token vectors: the input of the text transformer between BOS and EOS."""
 
 from __future__ import annotations
 
@@ -9,30 +9,57 @@ from torch import Tensor
 from sd4match.interfaces import TextEncoder
 
 
-def encode_slots(text: TextEncoder, slots: Float[Tensor, "batch slots width"]) -> Float[Tensor, "batch budget width"]:
-    """The prompt embedding of learned token vectors: [BOS, slots, EOS, padding] through the transformer.
+def encode_token_vectors(
+    text_encoder: TextEncoder, vectors: Float[Tensor, "batch vectors width"]
+) -> Float[Tensor, "batch tokens width"]:
+    """Encode [BOS, vectors, EOS, padding] with the text transformer.
 
-    Convention: BOS, EOS and padding carry their position embedding; the learned vectors are used as they are, which is
-    why they start from vocabulary embeddings with positions added.
+    Convention: BOS, EOS and padding carry their position embedding; the vectors are used as they are, which is why
+    learned vectors are initialized from token embeddings with positions added.
 
     Args:
-        text: of the backbone.
-        slots: (B, S, D), S + 2 <= L.
+        text_encoder: text encoder of the backbone.
+        vectors: (B, S, D), S + 2 <= L.
 
     Returns:
-        (B, L, D), differentiable in `slots`.
+        The prompt embedding (B, L, D), differentiable in `vectors`.
+
+    Raises:
+        ShapeError: the vectors do not fit into L.
+
+    >>> from sd4match.testing import FakeTextEncoder
+    >>> encode_token_vectors(FakeTextEncoder(), torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 16, 8])
     """
-    count = slots.shape[1]
-    frame = text.embed(text.frame_ids(count)[None]).expand(slots.shape[0], -1, -1)
-    return text.transform(torch.cat([frame[:, :1], slots.to(frame), frame[:, count + 1 :]], dim=1))
+    num_tokens = vectors.shape[1]
+    template = text_encoder.embed(text_encoder.template_ids(num_tokens)[None]).expand(vectors.shape[0], -1, -1)
+    return text_encoder.encode(torch.cat([template[:, :1], vectors.to(template), template[:, num_tokens + 1 :]], dim=1))
 
 
-def random_slots(text: TextEncoder, count: int, *, seed: int) -> Float[Tensor, "slots width"]:
-    """Embeddings of `count` random words of the vocabulary, positions added: where a learned prompt starts."""
-    vocabulary = text.vocabulary()
+def random_token_vectors(
+    text_encoder: TextEncoder, num_tokens: int, *, seed: int
+) -> Float[Tensor, "{num_tokens} width"]:
+    """Return embeddings of random tokens of the vocabulary, with positions added, as initial values of a prompt.
+
+    Args:
+        text_encoder: text encoder of the backbone.
+        num_tokens: S, with S + 2 <= L.
+        seed: seed of the random tokens.
+
+    Returns:
+        (S, D), float32.
+
+    Raises:
+        ShapeError: they do not fit into L.
+
+    >>> from sd4match.testing import FakeTextEncoder
+    >>> random_token_vectors(FakeTextEncoder(), 5, seed=0).shape
+    torch.Size([5, 8])
+    """
+    vocabulary = text_encoder.token_embeddings()
     generator = torch.Generator().manual_seed(seed)
-    words = torch.randint(vocabulary.shape[0], (count,), generator=generator)
-    ids = text.frame_ids(count).clone()
-    ids[1 : count + 1] = words.to(ids)
+    tokens = torch.randint(vocabulary.shape[0], (num_tokens,), generator=generator)
+    ids = text_encoder.template_ids(num_tokens).clone()
+    ids[1 : num_tokens + 1] = tokens.to(ids)
     with torch.no_grad():
-        return text.embed(ids[None])[0, 1 : count + 1].float()
+        return text_encoder.embed(ids[None])[0, 1 : num_tokens + 1].float()

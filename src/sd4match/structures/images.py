@@ -21,7 +21,7 @@ from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Photo:
     """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels."""
 
@@ -50,7 +50,7 @@ class Photo:
 
     @staticmethod
     def size_of(path: str | Path) -> Size:
-        """(H, W) of a file in its stored frame, from its header.
+        """Return (H, W) of a file in its stored frame, from its header.
 
         Raises:
             PhotoError: there is no such file, or it is not an image.
@@ -60,7 +60,7 @@ class Photo:
 
     @classmethod
     def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
-        """Take over a pillow image of any mode; transparency is laid on white.
+        """Convert a pillow image of any mode; transparency is laid on white.
 
         >>> Photo.from_image(Image.new("L", (4, 2))).size
         (2, 4)
@@ -83,7 +83,7 @@ class Photo:
         return hashlib.blake2b(header + self.pixels.tobytes(), digest_size=16).hexdigest()
 
     def to_image(self) -> Image.Image:
-        """As a pillow image."""
+        """Return a pillow image."""
         return Image.fromarray(self.pixels)
 
 
@@ -100,31 +100,29 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise PhotoError(f"not a readable image: {path} ({error})") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """One photo as one model wants to see it."""
+    """One photo, preprocessed for one model."""
 
     pixels: Float[Tensor, "3 height width"]
     frame: ImageFrame
     key: str
-    others: tuple[View, ...] = ()
-    """What the further parts of a backbone that is made of several want to see."""
 
     @cached_property
     def digest(self) -> str:
-        """Of all that a model sees of the photo: frame, key and transformed pixels; a flipped photo is another one."""
-        return digest(self.pixels, self.frame, self.key, *(other.digest for other in self.others))
+        """Digest of everything a model sees of the photo: pixels, frame and key."""
+        return digest(self.pixels, self.frame, self.key)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Views:
-    """A batch of views of one size. Their pixels are stacked when a model asks for them: what is kept needs none."""
+    """Batch of views of one size. Pixels are stacked when they are first read; cached photos need none."""
 
     views: tuple[View, ...]
 
     @classmethod
     def of(cls, views: Iterable[View]) -> Views:
-        """A batch from single views."""
+        """Return a batch of single views."""
         return cls(tuple(views))
 
     def __len__(self) -> int:
@@ -132,43 +130,38 @@ class Views:
 
     @cached_property
     def pixels(self) -> Float[Tensor, "batch 3 height width"]:
-        """All of them."""
+        """Pixels of all photos."""
         return torch.stack([view.pixels for view in self.views])
 
     @property
     def frames(self) -> tuple[ImageFrame, ...]:
-        """Of each."""
+        """Frame of each photo."""
         return tuple(view.frame for view in self.views)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of each."""
+        """Key of each photo."""
         return tuple(view.key for view in self.views)
 
-    @property
-    def others(self) -> tuple[Views, ...]:
-        """Of the further parts; see `View`."""
-        return tuple(Views(others) for others in zip(*(view.others for view in self.views), strict=True))
-
     def __getitem__(self, rows: Sequence[int]) -> Views:
-        """The views of some of the photos."""
+        """Return the views of some of the photos."""
         return Views(tuple(self.views[row] for row in rows))
 
     def __add__(self, more: Views) -> Views:
-        """One batch of two."""
+        """Concatenate two batches."""
         return Views(self.views + more.views)
 
     def each(self) -> Iterator[Views]:
-        """Every photo as a batch of its own: what is computed so has the same bits whatever its batch was."""
+        """Iterate over batches of one photo, whose results have the same bits whatever the whole batch is."""
         return (Views((view,)) for view in self.views)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """B photos: what a prompt provider may look at and what a backbone encodes."""
+    """B photos with their categories, preprocessed for the backbone and the prompt."""
 
     views: dict[str, Views]
-    """By the name of the `prepare` callable that made them; "backbone" is the backbone's."""
+    """By the name of the preprocessing function; "backbone" is the backbone's."""
     categories: tuple[str | None, ...]
     photos: tuple[Photo, ...] = ()
 
@@ -176,6 +169,6 @@ class ImageBatch:
         return len(self.categories)
 
     def __add__(self, more: ImageBatch) -> ImageBatch:
-        """One batch of two, with the views that both have."""
+        """Concatenate two batches, with the views that both have."""
         views = {name: own + more.views[name] for name, own in self.views.items() if name in more.views}
         return ImageBatch(views, self.categories + more.categories, self.photos + more.photos)

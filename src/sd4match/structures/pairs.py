@@ -1,4 +1,4 @@
-"""Pairs of photos with corresponding points."""
+"""Pairs of photos with corresponding points. Structures that hold arrays are compared by identity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
 Reference = Literal["box", "photo"]
-"""Alpha is a share of the longer side of the target's box, or of its photo."""
+"""Whether alpha is a fraction of the longer side of the target's box, or of its photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class PairKey:
     source_id: str
     target_id: str
     category: str | None = None
-    """Of the source; the pair counts to it."""
+    """Category of the source, under which the pair is counted."""
     target_category: str | None = None
-    """Of the target, if it is another one."""
+    """Category of the target, if it is another one."""
 
     @property
     def sides(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
@@ -38,7 +38,7 @@ class PairKey:
         return (self.source_id, self.category), (self.target_id, self.target_category or self.category)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PairRecord(PairKey):
     """One annotated pair, without its pixels. Points and boxes are in original pixels."""
 
@@ -49,16 +49,20 @@ class PairRecord(PairKey):
     """(N, 2), (x, y)."""
     target_points: npt.NDArray[np.float64]
     visible: npt.NDArray[np.bool_]
-    """(N,): visible in both photos. Places of other points mean nothing."""
+    """(N,), whether a point is visible in both photos. Coordinates of other points have no meaning."""
     source_box: Box | None = None
     target_box: Box | None = None
     difficulty: Mapping[str, int] = field(default_factory=dict)
     """Flags of the data set, for example SPair-71k's viewpoint_variation: 0, 1 or 2."""
 
+    # Arrays have no truth value for `==`, so records are compared by identity, unlike their keys.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class PairBatch:
-    """B pairs, padded to the same number of points; padding is invisible."""
+    """B pairs, padded to the same number of points; padding is not visible."""
 
     source: ImageBatch
     target: ImageBatch

@@ -1,4 +1,4 @@
-"""What matching two photos answers, in the original pixels of each."""
+"""Results of matching two photos, in the original pixels of each. They are compared by identity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sd4match.structures.images import Photo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MatchResult:
     """Matches between two photos, in the original pixels of each."""
 
@@ -27,27 +27,27 @@ class MatchResult:
         return len(self.scores)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
-    """Several places for each point, best first."""
+    """Several candidates for each point, best first."""
 
     source_points: npt.NDArray[np.float64]
     """(N, 2), in pixels of the source."""
     target_points: npt.NDArray[np.float64]
     """(N, K, 2), in pixels of the target."""
     scores: npt.NDArray[np.float64]
-    """(N, K), in [0, 1]: the probability mass around each place."""
+    """(N, K), in [0, 1]: the probability mass around each candidate."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseMatch:
     """A match for every cell of the source's feature map."""
 
     source_points: npt.NDArray[np.float64]
-    """(h, w, 2), where the cells lie, in pixels of the source."""
+    """(h, w, 2), centers of the cells in pixels of the source."""
     target_points: npt.NDArray[np.float64]
     """(h, w, 2), in pixels of the target."""
     scores: npt.NDArray[np.float64]
     """(h, w), in [0, 1]."""
     inside: npt.NDArray[np.bool_]
-    """(h, w): cells that lie in the source photo, not in its padding."""
+    """(h, w), whether a cell lies in the source photo, not in its padding."""

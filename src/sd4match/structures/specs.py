@@ -1,71 +1,48 @@
-"""What a backbone declares before any of its weights load: plain numbers that a config can be checked against."""
+"""Shapes that backbones and image encoders declare before their weights load, so that configs can be checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
-
-from sd4match.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The shape of what a backbone takes and gives."""
+    """Shapes of what a backbone takes and returns."""
 
     channels: int
-    """Channels of its feature map at the chosen layer."""
+    """Channels C of its feature map at the chosen layer."""
     stride: int
     """Pixels of the model's image per feature cell."""
     prompt_width: int | None
     """Width D of the text vectors; None for a backbone without a prompt."""
-    token_budget: int
-    """Text slots L, BOS and EOS included; 0 without a prompt."""
+    max_length: int
+    """Number of text tokens L, BOS and EOS included; 0 without a prompt."""
     layers: int
-    """How many layers there are to choose from."""
+    """Number of layers to choose from."""
     native_size: tuple[int, int]
-    """(H, W) of the image that the model was trained on."""
+    """(H, W) of the images that the model was trained on."""
     size_multiple: int
     """Image sizes must be multiples of this."""
     architecture: str
-    """One line that two interchangeable checkpoints share."""
+    """Description in one line, equal for two interchangeable checkpoints."""
     layer: int | str | None = None
     """The chosen layer; None for a backbone that has only one."""
     frame: Literal["squash", "pad"] = "squash"
-    """How it puts a photo into its image; the measurement must be made for it."""
+    """How it puts a photo into its image; an evaluation protocol must be for the same."""
     dtype: str = "float32"
-    """Of weights and arithmetic."""
+    """Data type of weights and arithmetic."""
     groups: tuple[int, ...] = ()
-    """Channels of each layer, where there are several."""
+    """Channels of each layer, if there are several."""
 
 
 @dataclass(frozen=True)
 class ImageFeatureSpec:
-    """The shape of what an image encoder gives."""
+    """Shapes of what an image encoder returns."""
 
     patches: int
-    """Places P of the photo that have a vector."""
+    """Number P of patches."""
     local: int
-    """Width of a patch's vector."""
+    """Width d of the vector of a patch."""
     pooled: int
-    """Width of the vector of the whole photo."""
-
-
-def fused_spec(parts: Sequence[FeatureSpec]) -> FeatureSpec:
-    """What several backbones declare as one: the first one's grid, all channels, the prompt of the one that takes one.
-
-    Raises:
-        ConfigError: two of them take a prompt.
-    """
-    prompted = [part for part in parts if part.prompt_width is not None]
-    if len(prompted) > 1:
-        names = " and ".join(f"[{part.architecture}]" for part in prompted)
-        raise ConfigError(f"at most one part of a fusion may take a prompt, and {names} do")
-    prompt = prompted[0] if prompted else parts[0]
-    groups = [size for part in parts for size in (part.groups or (part.channels,))]
-    return replace(
-        parts[0], channels=sum(part.channels for part in parts), prompt_width=prompt.prompt_width,
-        token_budget=prompt.token_budget, architecture=" + ".join(part.architecture for part in parts),
-        layer="+".join(str(part.layer) for part in parts), groups=tuple(groups),
-        dtype="+".join(part.dtype for part in parts),
-    )  # fmt: skip
+    """Width e of the vector of the whole photo."""

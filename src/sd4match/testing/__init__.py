@@ -3,14 +3,6 @@
 The strategies need the extra `testing`.
 """
 
-from sd4match.testing.checks import check_backbone as check_backbone
-from sd4match.testing.fakes import FakeBackbone as FakeBackbone
-from sd4match.testing.fakes import FakeImageEncoder as FakeImageEncoder
-from sd4match.testing.fakes import FakePairs as FakePairs
-from sd4match.testing.fakes import FakeTextEncoder as FakeTextEncoder
-from sd4match.testing.fakes import random_correlation as random_correlation
-from sd4match.testing.fakes import random_photo as random_photo
-from sd4match.testing.strategies import cells as cells
-from sd4match.testing.strategies import correlations as correlations
-from sd4match.testing.strategies import tensors as tensors
-from sd4match.testing.strategies import visibility as visibility
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

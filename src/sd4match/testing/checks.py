@@ -1,24 +1,23 @@
-"""What every backbone must do, for ours and yours: call these from a test.
+"""Conformance checks: what every component of a sort must do. Call them from a test.
 
-Each check raises AssertionError with what is wrong. Needs the extra `testing`.
+Each check raises AssertionError that says what is wrong.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from sd4match.geometry import ImageFrame
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Views
-from sd4match.structures.tensors import EvaluationNoise, FeatureMap, Latents, PromptEmbedding, Sampling
+from sd4match.structures.tensors import Encoded, EvaluationNoise, FeatureMap, PromptEmbedding, Sampling
 from sd4match.testing.fakes import random_photo
 
 _SIZES = ((40, 60), (70, 30), (50, 50))
 
 
 def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tolerance: float = 1e-4) -> None:
-    """The contract of `protocols.Backbone`.
+    """Check the contract of `Backbone`.
 
     Shapes are those of its spec; a view carries the photo's frame and key; features do not depend on the order or the
     size of a batch, are the same bits for the same batch, and carry the frames; the prompt, where there is one,
@@ -32,7 +31,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
     >>> from sd4match.testing import FakeBackbone
     >>> check_backbone(FakeBackbone())
     """
-    assert isinstance(backbone, Backbone), "it lacks a member of protocols.Backbone"
+    assert isinstance(backbone, Backbone), "it must derive from Backbone"
     sampling = sampling or Sampling(100, 2, EvaluationNoise(1))
     photos = [random_photo(size, seed=seed) for seed, size in enumerate(_SIZES)]
     views = [backbone.prepare(photo) for photo in photos]
@@ -44,9 +43,9 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
 
     def features(rows: list[int]) -> FeatureMap:
         with torch.no_grad():
-            latents = backbone.encode(Views.of([views[row] for row in rows]))
+            encoded = backbone.encode(Views.of([views[row] for row in rows]))
             chosen = None if prompts is None else PromptEmbedding(prompts[rows])
-            return backbone.extract(latents, chosen, sampling)
+            return backbone.extract(encoded, chosen, sampling)
 
     whole = features([0, 1, 2])
     _check_map(backbone, whole, [view.frame for view in views])
@@ -59,16 +58,18 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
 
 
 def _prompts(backbone: Backbone, count: int) -> torch.Tensor | None:
-    """A prompt embedding for each photo, all different; None for a backbone that takes none."""
+    """Return a different prompt embedding for each photo; None for a backbone without a prompt."""
     if backbone.spec.prompt_width is None:
-        assert backbone.text is None, "a backbone without a prompt has no text encoder"
+        assert backbone.text_encoder is None, "a backbone without a prompt has no text encoder"
         return None
-    spec, text = backbone.spec, backbone.text
-    start = torch.zeros(1, spec.token_budget, spec.prompt_width or 0)
-    if text is not None:
-        assert (text.width, text.token_budget) == (spec.prompt_width, spec.token_budget), "text and spec do not fit"
+    spec, text_encoder = backbone.spec, backbone.text_encoder
+    start = torch.zeros(1, spec.max_length, spec.prompt_width or 0)
+    if text_encoder is not None:
+        assert (text_encoder.width, text_encoder.max_length) == (spec.prompt_width, spec.max_length), (
+            "text encoder and spec do not fit"
+        )
         with torch.no_grad():
-            start = text.transform(text.embed(text.tokenize([""])))
+            start = text_encoder.encode(text_encoder.embed(text_encoder.tokenize([""])))
     noise = torch.randn(count, *start.shape[1:], generator=torch.Generator().manual_seed(0))
     return start + 0.1 * noise.to(start)
 
@@ -80,19 +81,18 @@ def _check_map(backbone: Backbone, whole: FeatureMap, frames: list[ImageFrame]) 
     )
     assert whole.values.dtype == torch.float32, "feature maps come out in float32"
     assert whole.values.isfinite().all(), "features must be finite"
-    assert list(whole.frames) == frames, "a map must carry the frames of its views"
-    height, width = whole.frames[0].model_size
-    assert whole.map_size == (height // spec.stride, width // spec.stride), "map and stride do not fit"
+    assert list(whole.grid.frames) == frames, "a map must carry the frames of its views"
+    height, width = whole.grid.frames[0].model_size
+    assert whole.size == (height // spec.stride, width // spec.stride), "map and stride do not fit"
     assert tuple(whole.groups) == tuple(spec.groups), "channel groups are not those of the spec"
     assert (whole.values[0] - whole.values[1]).abs().max() > 0, "different photos must have different features"
 
 
-def _check_prompt(backbone: Backbone, latents: Latents, prompts: torch.Tensor, sampling: Sampling) -> None:
+def _check_prompt(backbone: Backbone, encoded: Encoded, prompts: torch.Tensor, sampling: Sampling) -> None:
     learned = prompts.clone().requires_grad_()
-    made = backbone.extract(latents, PromptEmbedding(learned), sampling)
+    made = backbone.extract(encoded, PromptEmbedding(learned), sampling)
     made.values.square().mean().backward()
     assert learned.grad is not None, "the prompt gets no gradient"
     assert learned.grad.isfinite().all(), "the prompt's gradient is not finite"
     assert learned.grad.abs().max() > 0, "the prompt has no influence"
-    if isinstance(backbone, nn.Module):
-        assert all(not weight.requires_grad for weight in backbone.parameters()), "a backbone's weights are frozen"
+    assert all(not weight.requires_grad for weight in backbone.parameters()), "a backbone's weights are frozen"

@@ -1,4 +1,4 @@
-"""Hypothesis strategies with stated bounds. Everything shrinks towards small sizes and zeros."""
+"""Hypothesis strategies with stated bounds; they shrink towards small sizes and zeros. Needs the extra `testing`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @st.composite
 def tensors(draw: st.DrawFn, shape: tuple[int, ...], *, low: float = -1.0, high: float = 1.0) -> Float[Tensor, ...]:
-    """A float32 tensor of a shape, uniform in [low, high], from a drawn seed (0 first)."""
+    """Draw a float32 tensor of a shape, uniform in [low, high], from a drawn seed (0 first)."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     return torch.rand(shape, generator=generator) * (high - low) + low
 
@@ -19,7 +19,7 @@ def tensors(draw: st.DrawFn, shape: tuple[int, ...], *, low: float = -1.0, high:
 def correlations(
     draw: st.DrawFn, *, max_batch: int = 3, max_points: int = 4, max_side: int = 9, min_side: int = 2
 ) -> Float[Tensor, "batch points h w"]:
-    """Correlation values (B, N, h, w) in [-1, 1], h and w drawn apart."""
+    """Draw correlation values (B, N, h, w) in [-1, 1], h and w independently."""
     batch, points = draw(st.integers(1, max_batch)), draw(st.integers(1, max_points))
     sides = draw(st.tuples(st.integers(min_side, max_side), st.integers(min_side, max_side)))
     return draw(tensors((batch, points, *sides)))
@@ -29,7 +29,7 @@ def correlations(
 def cells(
     draw: st.DrawFn, batch: int, points: int, map_size: tuple[int, int], *, margin: float = 0.0
 ) -> Float[Tensor, "batch points 2"]:
-    """Places (B, N, 2), (x, y), inside a map of (h, w) cells, or up to `margin` cells outside it."""
+    """Draw points (B, N, 2), (x, y), inside a map of (h, w) cells, or up to `margin` cells outside it."""
     unit = draw(tensors((batch, points, 2), low=0.0, high=1.0))
     extent = torch.tensor([map_size[1] - 1, map_size[0] - 1], dtype=torch.float32)
     return unit * (extent + 2 * margin) - margin
@@ -37,6 +37,6 @@ def cells(
 
 @st.composite
 def visibility(draw: st.DrawFn, batch: int, points: int) -> Bool[Tensor, "batch points"]:
-    """Any pattern of visible points, none and all among them."""
+    """Draw any pattern of visible points, none and all included."""
     flags = draw(st.lists(st.booleans(), min_size=batch * points, max_size=batch * points))
     return torch.tensor(flags, dtype=torch.bool).reshape(batch, points)

@@ -1,4 +1,4 @@
-"""The gradient of one step: forward and backward of a process's share of the batch, in pieces that memory holds."""
+"""Gradient of one step: forward and backward pass of a process's pairs, in micro-batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -11,131 +11,141 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from sd4match.backbones.cached import CachedBackbone
-from sd4match.config.sections import TrainingSettings
+from sd4match.config.sections import TrainingConfig
 from sd4match.errors import TrainingError
-from sd4match.interfaces import KnowsFloor, MatchingLoss, PromptProvider
+from sd4match.interfaces import MatchingLoss, Prompt
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
 from sd4match.structures.pairs import PairBatch
-from sd4match.structures.tensors import FeatureMap, Keypoints, Sampling, TrainingNoise
-from sd4match.training.batches import Batches, BatchPlan, Piece
+from sd4match.structures.tensors import FeatureMap, Keypoints, LossValue, Sampling, TrainingNoise
+from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Over the pairs that have a visible point: what the mean of a step is taken of."""
+class LossTotals:
+    """Sums over the pairs that have a visible point, of which a step's means are computed."""
 
     pairs: float = 0.0
     loss: float = 0.0
-    excess: float = 0.0
+    excess_loss: float = 0.0
+    """Sum of the loss minus its lower bound."""
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: LossTotals) -> LossTotals:
+        return LossTotals(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
-class Gradient:
-    """Leaves the gradient of the *summed* loss of a process's pairs in the parameters.
+class GradientAccumulator:
+    """Computes the gradient of the *summed* loss of a process's pairs, and leaves it in the parameters.
 
-    A sum, because pieces and processes may hold different numbers of pairs that count; who adds them up divides.
+    It is a sum because micro-batches and processes may hold different numbers of pairs with visible points; the caller
+    adds the sums up and divides.
 
     Args:
         backbone: frozen.
-        prompt: one that learns.
-        loss: the mean over the pairs that have a visible point.
-        settings: sampling, directions.
-        batches: the pairs of every step.
-        plan: how they are cut; cut smaller where memory runs out.
-        precision: "no" or "bf16", of the forward pass up to the feature maps.
-        on_plan: called when the plan changes.
+        prompt: prompt with parameters.
+        loss: mean over the pairs that have a visible point.
+        config: sampling, seed, directions.
+        batches: pairs of every step.
+        split: how they are split; halved when memory runs out.
+        precision: "no" or "bf16", precision of the forward pass up to the feature maps.
+        on_split: called when the split changes.
     """
 
     def __init__(
         self,
         *,
         backbone: CachedBackbone,
-        prompt: PromptProvider,
+        prompt: Prompt,
         loss: MatchingLoss,
-        settings: TrainingSettings,
+        config: TrainingConfig,
         batches: Batches,
-        plan: BatchPlan,
+        split: BatchSplit,
         precision: str = "no",
-        on_plan: Callable[[BatchPlan], None] = lambda plan: None,
+        on_split: Callable[[BatchSplit], None] = lambda split: None,
     ) -> None:
         self.backbone = backbone
         self.prompt = prompt
         self.loss = loss
-        self.settings = settings
+        self.config = config
         self.batches = batches
-        self.plan = plan
+        self.split = split
         self.precision = precision
-        self.on_plan = on_plan
+        self.on_split = on_split
 
-    def accumulate(self, step: int, process: int, *, begin: Callable[[], None]) -> Sums:
-        """All pieces of a process's share of a step.
+    def accumulate(self, step: int, process: int, *, reset: Callable[[], None]) -> LossTotals:
+        """Compute the gradient of all pairs that a process has in a step.
 
         Args:
             step: from 1.
-            process: number of this one.
-            begin: forgets gradients and whatever else a try left; called before each.
+            process: index of this process.
+            reset: discards gradients and restores random generators; called before each attempt.
+
+        Returns:
+            Sums over the pairs of this process.
 
         Raises:
             TrainingError: memory does not suffice for one pair.
             DatasetError, PhotoError: a pair cannot be read.
         """
         while True:
-            begin()
+            reset()
             try:
-                return self._pieces(step, process)
+                return self._accumulate(step, process)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
-                if self.plan.per_device == 1:
+                if self.split.per_device == 1:
                     raise TrainingError(
                         f"memory does not suffice for one pair at step {step}; backbone.gradient_checkpointing=true, "
                         "training.mixed_precision=bf16 or a smaller backbone.image_size may help"
                     ) from None
-            begin()
+            reset()
             clear_device_cache(garbage_collection=True)
-            self.plan = self.plan.smaller()
-            self.on_plan(self.plan)
+            self.split = self.split.halved()
+            self.on_split(self.split)
 
-    def _pieces(self, step: int, process: int) -> Sums:
-        own = self.plan.places(process)
-        pieces = [(step, places) for places in own]
-        return sum((self._piece(*pair) for pair in pairwise([*pieces, (step + 1, own[0])])), start=Sums())
+    def _accumulate(self, step: int, process: int) -> LossTotals:
+        ranges = self.split.indices(process)
+        micro_batches = [MicroBatch(step, indices) for indices in ranges]
+        following = MicroBatch(step + 1, ranges[0])
+        totals = (self._backward(own, then) for own, then in pairwise([*micro_batches, following]))
+        return sum(totals, start=LossTotals())
 
-    def _piece(self, piece: Piece, then: Piece) -> Sums:
-        """Forward and backward of some of the step's pairs, while the next ones are loaded."""
-        step, places = piece
-        pairs = self.batches.pairs(piece, then=then)
-        source, target = self._maps(pairs, step, places)
+    def _backward(self, micro_batch: MicroBatch, then: MicroBatch) -> LossTotals:
+        """Run forward and backward pass of a micro-batch, while the next one is loaded."""
+        pairs = self.batches.load(micro_batch, then=then)
+        source, target = self._maps(pairs, micro_batch)
         device = source.values.device
         queries, truth = (
             Keypoints(side.points.to(device), side.visible.to(device))
             for side in (pairs.source_points, pairs.target_points)
         )
-        loss, floor = self._compare(source, target, queries, truth)
-        if self.settings.both_directions:
-            back_loss, back_floor = self._compare(target, source, truth, queries)
-            loss, floor = (loss + back_loss) / 2, (floor + back_floor) / 2
+        loss, lower_bound = self._loss(source, target, queries, truth)
+        if self.config.both_directions:
+            back_loss, back_lower_bound = self._loss(target, source, truth, queries)
+            loss, lower_bound = (loss + back_loss) / 2, (lower_bound + back_lower_bound) / 2
         count = float(truth.visible.any(dim=-1).sum())
         if count:
             (loss * count).backward()
-        return Sums(count, loss.item() * count, (loss.item() - floor) * count)
+        return LossTotals(count, loss.item() * count, (loss.item() - lower_bound) * count)
 
-    def _maps(self, pairs: PairBatch, step: int, places: range) -> tuple[FeatureMap, FeatureMap]:
-        """Sources and targets under their prompts, in one extraction."""
-        settings, batch = self.settings.sampling, self.plan.batch_size
-        noise = TrainingNoise(self.settings.seed, step, (*places, *(batch + place for place in places)))
-        sampling = Sampling(settings.timestep, settings.ensemble_size, noise, settings.posterior)
-        kind = next((weights.device.type for weights in self.backbone.parameters()), "cpu")
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, sampling)
+    def _maps(self, pairs: PairBatch, micro_batch: MicroBatch) -> tuple[FeatureMap, FeatureMap]:
+        """Return the maps of sources and targets under their prompts, from one extraction."""
+        sampling, batch_size, indices = self.config.sampling, self.split.batch_size, micro_batch.indices
+        noise = TrainingNoise(
+            self.config.seed, micro_batch.step, (*indices, *(batch_size + index for index in indices))
+        )
+        with torch.autocast(self.backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return pair_maps(
+                self.backbone, self.prompt, pairs.source, pairs.target,
+                Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
+            )  # fmt: skip
 
-    def _compare(
+    def _loss(
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints
     ) -> tuple[Tensor, float]:
-        """The loss from one side to the other, and what it cannot fall below."""
-        correlation = correlate_maps(source, target, queries.points)
-        floor = self.loss.floor(correlation, truth).item() if isinstance(self.loss, KnowsFloor) else 0.0
-        return self.loss(correlation, truth), floor
+        """Return the loss of matching `queries` from one side to the other, and its lower bound (0 if it has none)."""
+        answer = self.loss(correlate_maps(source, target, queries.points), truth)
+        if not isinstance(answer, LossValue):
+            return answer, 0.0
+        return answer.value, 0.0 if answer.lower_bound is None else answer.lower_bound.item()

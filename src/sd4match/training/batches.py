@@ -1,37 +1,43 @@
-"""Which pairs a step sees, and how its batch is shared out: by (seed, step) alone, whatever the machines."""
+"""Pairs of every training step and how they are split over devices: a function of (seed, step) only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from sd4match.data.collate import make_pairs
-from sd4match.data.loading import Ahead
+from sd4match.data.loading import Prefetcher
 from sd4match.errors import ConfigError, DatasetError, PhotoError
 from sd4match.interfaces import PairDataset, Prepare
-from sd4match.structures.pairs import PairBatch, PairRecord
+from sd4match.structures.pairs import PairBatch
 
-Piece = tuple[int, range]
-"""A step, and places in its batch that a device takes at once."""
+
+class MicroBatch(NamedTuple):
+    """Pairs of a step that go through forward and backward pass together."""
+
+    step: int
+    indices: range
+    """Indices in the global batch."""
 
 
 @dataclass(frozen=True)
-class BatchPlan:
-    """How the pairs of a step are shared out: devices x at once x accumulated.
+class BatchSplit:
+    """How the pairs of a step are split: devices x pairs at once x accumulated.
 
     Args:
-        batch_size: pairs of a step, over all devices: the effective batch.
-        devices: processes, with a device each.
+        batch_size: pairs of a step over all devices, the effective batch.
+        devices: number of processes, each with one device.
         per_device: pairs that a device takes at once.
 
     Raises:
         ConfigError: there are more devices than pairs.
 
-    >>> BatchPlan(9, devices=3, per_device=3).describe()
+    >>> BatchSplit(9, devices=3, per_device=3).describe()
     '9 pairs a step = 3 devices x 3 at once x 1 accumulated'
-    >>> BatchPlan(9, devices=2, per_device=2).describe()
+    >>> BatchSplit(9, devices=2, per_device=2).describe()
     '9 pairs a step = 2 devices (5 or 4 each), at most 2 at once, accumulated 3 times'
     """
 
@@ -48,34 +54,37 @@ class BatchPlan:
 
     @property
     def share(self) -> int:
-        """The most pairs of a step that one device has."""
+        """Largest number of pairs of a step that one device has."""
         return -(-self.batch_size // self.devices)
 
     @property
     def accumulation(self) -> int:
-        """How many times a device with that share goes forward and backward in a step."""
+        """Number of micro-batches of the device with the largest share."""
         return -(-self.share // self.per_device)
 
-    def places(self, device: int) -> list[range]:
-        """What a device takes of the batch's places, in pieces of `per_device`.
+    def indices(self, device: int) -> list[range]:
+        """Return the indices in the global batch that a device computes, in ranges of at most `per_device`.
 
-        >>> BatchPlan(9, devices=2, per_device=2).places(1)
+        Args:
+            device: index of the device, in [0, devices).
+
+        >>> BatchSplit(9, devices=2, per_device=2).indices(1)
         [range(4, 6), range(6, 8), range(8, 9)]
         """
-        first, end = (self.batch_size * number // self.devices for number in (device, device + 1))
-        return [range(start, min(start + self.per_device, end)) for start in range(first, end, self.per_device)]
+        start, stop = (self.batch_size * number // self.devices for number in (device, device + 1))
+        return [range(low, min(low + self.per_device, stop)) for low in range(start, stop, self.per_device)]
 
-    def smaller(self) -> BatchPlan:
-        """With half as many at once, rounded up.
+    def halved(self) -> BatchSplit:
+        """Return the split with half as many pairs at once, rounded up.
 
-        >>> BatchPlan(9, devices=3, per_device=3).smaller().per_device
+        >>> BatchSplit(9, devices=3, per_device=3).halved().per_device
         2
         """
         return replace(self, per_device=-(-self.per_device // 2))
 
     def describe(self) -> str:
-        """One line for people."""
-        shares = sorted({sum(len(piece) for piece in self.places(one)) for one in range(self.devices)}, reverse=True)
+        """Return the split in words, in one line."""
+        shares = sorted({sum(map(len, self.indices(device))) for device in range(self.devices)}, reverse=True)
         plural = "device" if self.devices == 1 else "devices"
         if self.devices * self.per_device * self.accumulation == self.batch_size:
             return (
@@ -89,47 +98,53 @@ class BatchPlan:
 
 
 class Batches:
-    """The pairs of every step, without a state: step 12 is the same whether or not steps 1 to 11 were asked for."""
+    """Pairs of every step. Stateless: step 12 is the same whether or not steps 1 to 11 were loaded.
 
-    def __init__(self, data: PairDataset, views: Mapping[str, Prepare], *, seed: int, batch_size: int) -> None:
+    Args:
+        data: pairs to draw from.
+        prepare: preprocessing functions by view name; see `prompting.pairing.preprocessors`.
+        seed: of the draws.
+        batch_size: pairs of a step over all devices.
+    """
+
+    def __init__(self, data: PairDataset, prepare: Mapping[str, Prepare], *, seed: int, batch_size: int) -> None:
         self.data = data
-        self.views = views
+        self.prepare = prepare
         self.seed = seed
         self.batch_size = batch_size
-        self._ahead = Ahead(self._load)
+        self._prefetcher: Prefetcher[MicroBatch, PairBatch] = Prefetcher(self._load)
 
-    def chosen(self, step: int) -> list[int]:
-        """The data set's numbers of a step's pairs; a step sees a pair once, if there are enough."""
+    def dataset_indices(self, step: int) -> list[int]:
+        """Return the data-set index of each pair of a step, from 1; no pair occurs twice if there are enough."""
         rng = np.random.default_rng([self.seed, step - 1])
-        few = len(self.data) < self.batch_size
-        return [int(one) for one in rng.choice(len(self.data), size=self.batch_size, replace=few)]
+        too_few = len(self.data) < self.batch_size
+        return [int(index) for index in rng.choice(len(self.data), size=self.batch_size, replace=too_few)]
 
-    def pairs(self, piece: Piece, *, then: Piece | None = None) -> PairBatch:
-        """The pairs at some places of a step's batch, with their photos.
+    def load(self, micro_batch: MicroBatch, *, then: MicroBatch | None = None) -> PairBatch:
+        """Return the pairs of a micro-batch with their photos.
 
         Args:
-            piece: step and places.
-            then: what will be asked for next, to be loaded meanwhile.
+            micro_batch: step and indices in its batch.
+            then: micro-batch that will be requested next; it is loaded in the background.
 
         Raises:
-            DatasetError, PhotoError: one cannot be read; names file and pair.
+            DatasetError, PhotoError: a pair cannot be read; the message names file and pair.
         """
-        return self._ahead.get(piece, then=then)
+        return self._prefetcher.get(micro_batch, next_key=then)
 
-    def _load(self, piece: Piece) -> PairBatch:
-        step, places = piece
-        numbers = [self.chosen(step)[place] for place in places]
+    def _load(self, micro_batch: MicroBatch) -> PairBatch:
+        dataset_indices = self.dataset_indices(micro_batch.step)
+        wanted = [dataset_indices[index] for index in micro_batch.indices]
         try:
-            return make_pairs([self.data[number] for number in numbers], self.data, self.views)
+            return make_pairs([self.data[index] for index in wanted], self.data, self.prepare)
         except (DatasetError, PhotoError):
-            for number in numbers:
-                self._named(number)
+            for index in wanted:
+                self._raise_with_name(index)
             raise
 
-    def _named(self, number: int) -> None:
-        """Raise again what is wrong with this pair, with its name."""
+    def _raise_with_name(self, index: int) -> None:
+        """Read one pair again; raise its error, if there is one, with the name of the pair."""
         try:
-            record: PairRecord = self.data[number]
-            make_pairs([record], self.data, {})
+            make_pairs([self.data[index]], self.data, {})
         except (DatasetError, PhotoError) as error:
-            raise type(error)(f"pair {self.data.keys[number].pair_id}: {error}") from None
+            raise type(error)(f"pair {self.data.keys[index].pair_id}: {error}") from None

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one file each, whole or not there, from which it goes on bit for bit."""
+"""Checkpoints of a training: each is one file, written atomically, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -13,54 +13,53 @@ from torch import Tensor
 
 from sd4match.errors import ConfigError, TrainingError
 from sd4match.hashing import digest
-from sd4match.io.files import PART, read_safetensors, remove, to_safetensors, write_atomically
+from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, to_safetensors, write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _FREE = (
     "cache.folder", "cache.limit", "backbone.gradient_checkpointing", "matcher", "evaluation", "training.steps",
     "training.patience", "training.checkpoint_every", "training.keep_checkpoints", "training.per_device",
     "training.trackers",
 )  # fmt: skip
-"""Fields of a config that a training may go on without: they change neither a step nor which prompt is the best."""
-_BOUND = ("evaluation.measurement", "evaluation.batch_size")
-"""Of these groups, the fields that matter all the same."""
+"""Config fields that may differ on resume: no step and no choice of the best prompt depends on them."""
+_BOUND = ("evaluation.protocol", "evaluation.batch_size")
+"""Fields of these groups that may not differ, because validation uses them."""
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """A checkpoint could not be read; an older one was taken."""
+    """A checkpoint could not be read, and an older one is used."""
 
 
 class ResumeWarning(UserWarning):
-    """A training goes on under other circumstances: the same to rounding, perhaps not to the bit."""
+    """A training is resumed in another environment: results agree up to rounding, but perhaps not bit for bit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that a training is at one step."""
+    """Complete state of a training after a step. Compared by identity."""
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Learned parts, the best of them so far, Adam's moments, random generators, the history."""
+    """By "GROUP/NAME": what is learned, its best value so far, Adam's moments, random generators, the history."""
     state: Mapping[str, Any]
-    """JSON-able: validations, best score, pieces of a batch."""
+    """JSON-able: columns of the history, validations, best score, pairs at once of each process."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-able: what it is a training of; see `check_same_training`."""
+    """JSON-able: config, weights and data of the training; see `check_same_training`."""
 
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under a prefix, without it."""
-        return {
-            name.removeprefix(f"{prefix}/"): one for name, one in self.tensors.items() if name.startswith(f"{prefix}/")
-        }
+    def group(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of a group, by their names inside the group."""
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 class Checkpoints:
-    """The checkpoints in a folder.
+    """Checkpoints in a folder.
 
     Args:
-        folder: of their own.
-        keep: the last so many stay, and the one of the best step.
-        origin: what every one written here says of where it comes from.
+        folder: used for checkpoints only.
+        keep: number of most recent checkpoints that stay, besides that of the best step.
+        origin: stored in every checkpoint that is written.
     """
 
     def __init__(self, folder: Path, *, keep: int = 3, origin: Mapping[str, Any] | None = None) -> None:
@@ -69,19 +68,23 @@ class Checkpoints:
         self.origin = dict(origin or {})
 
     def path(self, step: int) -> Path:
-        """Where a step's checkpoint is, or would be."""
+        """Return the path of a step's checkpoint, whether or not it exists."""
         return self.folder / f"step-{step:08d}.safetensors"
 
     def steps(self) -> list[int]:
-        """Steps of which there is a file, the last one first."""
-        found = (file.stem.removeprefix("step-") for file in self.folder.glob("step-*.safetensors"))
-        return sorted((int(one) for one in found if one.isdigit()), reverse=True)
+        """Return the steps that have a file, the latest first."""
+        numbers = (file.stem.removeprefix("step-") for file in self.folder.glob("step-*.safetensors"))
+        return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
     def write(self, checkpoint: Checkpoint, *, best_step: int) -> None:
-        """Write one: temporary name, synced to disk, renamed; only then are old ones removed.
+        """Write a checkpoint to a temporary file, sync and rename it, and only then remove old ones.
+
+        Args:
+            checkpoint: to write.
+            best_step: step whose checkpoint stays.
 
         Raises:
-            TrainingError: it cannot be written; those before it stay.
+            TrainingError: it cannot be written; the earlier ones stay.
         """
         text = json.dumps({"step": checkpoint.step, "state": dict(checkpoint.state), "origin": self.origin})
         metadata = {
@@ -102,10 +105,10 @@ class Checkpoints:
                 remove(self.path(step), error=TrainingError)
 
     def read(self, step: int) -> Checkpoint:
-        """One of them.
+        """Read the checkpoint of a step.
 
         Raises:
-            TrainingError: it is not there, damaged, or of another format.
+            TrainingError: it does not exist, is damaged, or has another format.
         """
         path = self.path(step)
         try:
@@ -120,85 +123,87 @@ class Checkpoints:
             raise TrainingError(f"{path} is damaged ({' '.join(str(error).split())})") from None
 
     def latest(self) -> Checkpoint | None:
-        """The last one that can be read; None if there is none.
+        """Read the latest checkpoint that is not damaged; None if there is no checkpoint.
 
         Raises:
-            TrainingError: there are some, and none can be read.
+            TrainingError: there are checkpoints, and none can be read.
 
         Warns:
-            DamagedCheckpointWarning: the last one cannot be read, and an older one is taken.
+            DamagedCheckpointWarning: the latest one cannot be read, and an older one is used.
         """
         problem: TrainingError | None = None
         for step in self.steps():
             try:
-                found = self.read(step)
+                checkpoint = self.read(step)
             except TrainingError as error:
                 problem = problem or error
                 continue
             if problem is not None:
                 warnings.warn(f"{problem}; going on from step {step}", DamagedCheckpointWarning, stacklevel=2)
-            return found
+            return checkpoint
         if problem is not None:
             raise TrainingError(f"no checkpoint in {self.folder} can be read: {problem}; start anew (--overwrite)")
         return None
 
     def clear(self) -> None:
-        """Remove all of them, and what a killed process left half written."""
+        """Remove all checkpoints and the temporary files of killed processes."""
         for step in self.steps():
             remove(self.path(step), error=TrainingError)
-        self.tidy()
+        self.remove_temporary_files()
 
-    def tidy(self) -> None:
-        """Remove what a killed process left half written."""
-        for file in self.folder.glob(f".*{PART}"):
+    def remove_temporary_files(self) -> None:
+        """Remove the temporary files that killed processes left behind."""
+        for file in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
             remove(file, error=TrainingError)
 
 
-def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Refuse to go on with other settings than a training was started with, where they matter.
+def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
+    """Refuse to resume a training with another config, where the difference matters.
 
     Args:
-        before: its config, as plain values.
-        now: the one to go on with.
-        where: what a message calls the training.
+        before: config with which the training was started, as JSON-able values.
+        now: config with which it is to be resumed.
+        where: name of the training in messages.
 
     Raises:
-        ConfigError: names the fields, and both values.
+        ConfigError: names the fields and both values.
     """
-    old, new = _flat(before), _flat(now)
+    old, new = _flatten(before), _flatten(now)
     differing = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name) and _matters(name)]
     if old.get("training.steps") != new.get("training.steps") and new.get("training.schedule") != "constant":
-        differing.append("training.steps")  # of which the schedule is made
+        differing.append("training.steps")  # the schedule depends on it
     if differing:
-        said = ", ".join(f"{name} = {new.get(name)!r} ({old.get(name)!r} there)" for name in differing[:3])
+        fields = ", ".join(f"{name} = {new.get(name)!r} ({old.get(name)!r} there)" for name in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise ConfigError(
-            f"{where} was started with other settings: {said}{more}; leave them, or start another training"
+            f"{where} was started with other settings: {fields}{more}; leave them, or start another training"
         )
 
 
 def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """As `check_same_settings`, and refuse other weights and other pairs.
+    """Refuse to resume a training with another config, other weights or other pairs.
 
     Args:
-        before: a checkpoint's origin: `config`, `fingerprint`, `pairs` (digest of the training pairs), `versions`,
-            `processes`.
-        now: likewise.
-        where: what a message calls the training.
+        before: origin of a checkpoint: `config`, `fingerprint` of the backbone, `pairs` (digest of the training
+            pairs), `versions`, `processes`.
+        now: origin of the training that is to resume from it.
+        where: name of the training in messages.
 
     Raises:
         ConfigError: names what differs.
 
     Warns:
-        ResumeWarning: other versions, or another number of processes.
+        ResumeWarning: versions or the number of processes differ.
     """
-    check_same_settings(before["config"], now["config"], where=where)
-    for name, of_what, what in (
+    check_same_config(before["config"], now["config"], where=where)
+    for name, field_name, difference in (
         ("backbone", "fingerprint", "other weights"),
         ("data", "pairs", "other training pairs"),
     ):
-        if before.get(of_what) != now.get(of_what):
-            raise ConfigError(f"{where} was started with {what}: {name} is not what it was; start another training")
+        if before.get(field_name) != now.get(field_name):
+            raise ConfigError(
+                f"{where} was started with {difference}: {name} is not what it was; start another training"
+            )
     for name in ("versions", "processes"):
         if before.get(name) != now.get(name):
             warnings.warn(
@@ -210,20 +215,20 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, wh
 
 
 def _matters(name: str) -> bool:
-    def under(groups: tuple[str, ...]) -> bool:
+    def is_under(groups: tuple[str, ...]) -> bool:
         return any(name == group or name.startswith(f"{group}.") for group in groups)
 
-    return under(_BOUND) or not under(_FREE)
+    return is_under(_BOUND) or not is_under(_FREE)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by their dotted path."""
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted path."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        below = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
-        leaves |= below
+        nested = isinstance(value, Mapping) and value
+        leaves |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return leaves
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    return digest(text, *(part for item in sorted(tensors.items()) for part in item))
+    return digest(text, *(element for item in sorted(tensors.items()) for element in item))

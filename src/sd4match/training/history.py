@@ -1,4 +1,4 @@
-"""What happened in a training, and what one may watch of it."""
+"""History of a training, and the callbacks through which it is observed."""
 
 from __future__ import annotations
 
@@ -7,78 +7,84 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sd4match.evaluation.scores import PairScores
-from sd4match.training.batches import BatchPlan
+from sd4match.training.batches import BatchSplit
 
 SELECTION_ALPHA = 0.1
-"""The prompt that is kept is the one with the best validation PCK at this alpha, per image."""
+"""The selected prompt has the best per-image validation PCK at this alpha."""
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingRun:
-    """The history of a training, from its first step on, whatever was stopped and resumed in between."""
+    """History of a training from its first step, including everything before it was stopped and resumed.
+
+    Runs hold arrays and are compared by identity.
+    """
 
     columns: tuple[str, ...] = ("loss",)
-    """Loss; its excess over the floor, if the loss knows one; the learning rate; what the learned parts read out."""
+    """Loss, excess loss if the loss has a lower bound, learning rate, and the values that prompt and loss log."""
     rows: list[tuple[float, ...]] = field(default_factory=list)
-    """A row a step."""
+    """One row per step, with one value per column."""
     validation: list[tuple[int, float]] = field(default_factory=list)
     """(step, per-image PCK at `SELECTION_ALPHA`); step 0 is the prompt before training."""
     best_step: int = 0
     best_pck: float = -math.inf
     best_scores: PairScores | None = None
-    plan: BatchPlan | None = None
+    batch_split: BatchSplit | None = None
     seconds: float = 0.0
-    """Of this process, without those before it."""
+    """Wall time of this process, without that of the processes it resumes from."""
     stopped: bool = False
-    """Whether somebody asked it to stop before its end."""
+    """Whether the run ended because of a stop request."""
 
     @property
     def step(self) -> int:
-        """How many steps were made."""
+        """Number of steps made so far."""
         return len(self.rows)
 
     @property
     def losses(self) -> list[float]:
-        """Of every step."""
+        """Loss of every step."""
         return self.column("loss")
 
     def column(self, name: str) -> list[float]:
-        """One column of the rows; [] if there is none of that name."""
+        """Return one column of the rows; [] if there is none of that name."""
         if name not in self.columns:
             return []
-        place = self.columns.index(name)
-        return [row[place] for row in self.rows]
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]
 
     def last(self) -> dict[str, float]:
-        """The last row, by column; {} before the first step."""
+        """Return the last row by column name; {} before the first step."""
         return dict(zip(self.columns, self.rows[-1], strict=True)) if self.rows else {}
 
-    def readings(self) -> dict[str, float]:
-        """What the learned parts read out after the last step, a temperature for example."""
-        return {name: value for name, value in self.last().items() if name not in ("loss", "excess", "learning_rate")}
+    def log_values(self) -> dict[str, float]:
+        """Return what prompt and loss logged after the last step, for example a learned temperature."""
+        own = ("loss", "excess_loss", "learning_rate")
+        return {name: value for name, value in self.last().items() if name not in own}
 
-    def validated(self, step: int) -> bool:
-        """Whether that step was measured."""
-        return any(one == step for one, _ in self.validation)
+    def is_validated(self, step: int) -> bool:
+        """Return whether the prompt was validated after that step."""
+        return any(validated == step for validated, _ in self.validation)
 
     def has_stalled(self, patience: int | None) -> bool:
-        """Whether the last `patience` validations brought no better prompt.
+        """Return whether the last `patience` validations found no better prompt; False if `patience` is None.
 
         >>> run = TrainingRun(validation=[(0, 0.1), (5, 0.3), (10, 0.2), (15, 0.3)], best_step=5)
         >>> run.has_stalled(2), run.has_stalled(3), run.has_stalled(None)
         (True, False, False)
         """
-        since = sum(step > self.best_step for step, _ in self.validation)
-        return patience is not None and since >= patience
+        since_best = sum(step > self.best_step for step, _ in self.validation)
+        return patience is not None and since_best >= patience
 
 
 @dataclass
-class Watch:
-    """What a training tells of its way; each is a function that does nothing unless given."""
+class TrainerCallbacks:
+    """Functions that a training calls on the main process; each does nothing by default."""
 
-    on_plan: Callable[[BatchPlan], None] = lambda plan: None
-    """How batches are shared out; again if memory ran out and they are cut smaller."""
+    on_batch_split: Callable[[BatchSplit], None] = lambda split: None
+    """Called at the start, and again whenever memory runs out and a batch is split into smaller micro-batches."""
     on_step: Callable[[TrainingRun], None] = lambda run: None
-    on_validating: Callable[[int, int], None] = lambda done, total: None
-    """Pairs that are measured, of how many."""
+    """Called after every step."""
+    on_validation_progress: Callable[[int, int], None] = lambda done, total: None
+    """Called during a validation with the number of measured pairs and of all pairs."""
     on_validation: Callable[[TrainingRun], None] = lambda run: None
+    """Called after every validation."""

@@ -1,4 +1,4 @@
-"""What a training writes down as it goes: two CSV files always, and the trackers that were asked for."""
+"""Metrics of a training: two CSV files, and the trackers of accelerate that the config names."""
 
 from __future__ import annotations
 
@@ -17,59 +17,58 @@ from sd4match.training.history import SELECTION_ALPHA, TrainingRun
 _PROJECT = "sd4match"
 
 
-class Journal:
-    """`losses.csv` and `validation.csv`, a line as soon as it is known.
+class MetricLogger:
+    """Writer of `losses.csv` and `validation.csv`, one line as soon as it is known.
 
-    What was written after the checkpoint that a training goes on from is written anew.
+    A resumed training writes the lines after its checkpoint again.
 
     Args:
-        folder: for both files; None: nothing is written.
-        run: the history that is written down.
-        accelerator: through whose trackers the same numbers go.
-        settings: what trackers are told of the experiment.
+        folder: for both files; None writes no file.
+        history: what is written.
+        accelerator: whose trackers receive the same numbers.
+        config: what trackers are told about the experiment.
     """
 
     def __init__(
-        self, folder: Path | None, run: TrainingRun, accelerator: Accelerator, settings: Mapping[str, Any]
+        self, folder: Path | None, history: TrainingRun, accelerator: Accelerator, config: Mapping[str, Any]
     ) -> None:
-        self.folder = folder
-        self.run = run
+        self.folder = folder if accelerator.is_main_process else None
+        self.history = history
         self.accelerator = accelerator
-        self.writes = accelerator.is_main_process
         if accelerator.log_with:
-            accelerator.init_trackers(_PROJECT, config={name: str(value) for name, value in settings.items()})
+            accelerator.init_trackers(_PROJECT, config={name: str(value) for name, value in config.items()})
 
     def start(self) -> None:
-        """Write down what has been so far."""
-        steps = ([step, *row] for step, row in enumerate(self.run.rows, start=1))
-        self._write("losses.csv", "w", [("step", *self.run.columns), *steps])
-        self._write("validation.csv", "w", [("step", f"pck@{SELECTION_ALPHA:g}"), *self.run.validation])
+        """Write the header and everything that is in the history."""
+        steps = ([step, *row] for step, row in enumerate(self.history.rows, start=1))
+        self._write("losses.csv", "w", [("step", *self.history.columns), *steps])
+        self._write("validation.csv", "w", [("step", f"pck@{SELECTION_ALPHA:g}"), *self.history.validation])
 
-    def step(self) -> None:
-        """Write down the last step."""
-        self._write("losses.csv", "a", [[self.run.step, *self.run.rows[-1]]])
-        self.accelerator.log(self.run.last(), step=self.run.step)
+    def log_step(self) -> None:
+        """Write the last step."""
+        self._write("losses.csv", "a", [[self.history.step, *self.history.rows[-1]]])
+        self.accelerator.log(self.history.last(), step=self.history.step)
 
-    def validation(self) -> None:
-        """Write down the last validation."""
-        step, pck = self.run.validation[-1]
+    def log_validation(self) -> None:
+        """Write the last validation."""
+        step, pck = self.history.validation[-1]
         self._write("validation.csv", "a", [(step, pck)])
         self.accelerator.log({f"validation_pck@{SELECTION_ALPHA:g}": pck}, step=step)
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Finish the trackers."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
     def _write(self, name: str, mode: str, rows: Iterable[Sequence[object]]) -> None:
-        if self.folder is None or not self.writes:
+        if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / name).open(mode, newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 for row in rows:
-                    writer.writerow(f"{one:.6g}" if isinstance(one, float) else one for one in row)
+                    writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row)
         except OSError as error:
             raise TrainingError(f"cannot write {self.folder / name}: {error.strerror or error}") from None
 
@@ -80,10 +79,10 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         ConfigError: names the tracker and what would help.
     """
-    installed = {one.value for one in get_available_trackers()}
+    installed = {str(tracker.value) for tracker in get_available_trackers()}
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ConfigError(f"training.trackers: unknown tracker; {choose_from(name, LOGGER_TYPE_TO_CLASS)}")
-        if name in {one.value for one in LoggerType} - installed:
+        if name in {tracker.value for tracker in LoggerType} - installed:
             extra = " (pip install 'sd4match[track]')" if name == "tensorboard" else ""
             raise ConfigError(f"training.trackers: {name} is not installed{extra}")

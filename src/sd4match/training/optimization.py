@@ -1,4 +1,4 @@
-"""Adam on everything that is learned, with gradients summed over processes in one go a step."""
+"""Adam on everything that is learned, with gradients summed over processes in one reduction per step."""
 
 from __future__ import annotations
 
@@ -9,41 +9,45 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sd4match.config.sections import TrainingSettings
+from sd4match.config.sections import TrainingConfig
 from sd4match.errors import TrainingError
-from sd4match.interfaces import Learns
+from sd4match.interfaces import MatchingLoss, Prompt
 
 
-class Optimisation:
-    """The optimiser of some learned parts, by its step.
+class Optimization:
+    """Adam over the parameters of prompt and loss, with a learning rate that depends on the step only.
 
     Args:
-        learned: parts by name.
-        settings: learning rate, schedule, steps.
+        learned: prompt and loss, by name.
+        config: learning rate, schedule, number of steps.
     """
 
-    def __init__(self, learned: Mapping[str, Learns], settings: TrainingSettings) -> None:
-        self.settings = settings
-        groups = [group for part in learned.values() for group in part.parameter_groups()]
-        self.parameters: list[nn.Parameter] = [one for group in groups for one in group.parameters]
+    def __init__(self, learned: Mapping[str, Prompt | MatchingLoss], config: TrainingConfig) -> None:
+        self.config = config
+        groups = [group for component in learned.values() for group in component.parameter_groups()]
+        self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group.parameters]
         self.adam = torch.optim.Adam([{"params": group.parameters, "scale": group.scale} for group in groups])
 
-    def clear(self) -> None:
-        """Forget the gradients."""
+    def zero_grad(self) -> None:
+        """Discard the gradients."""
         self.adam.zero_grad(set_to_none=True)
 
     def learning_rate(self, step: int) -> float:
-        """The base rate at a step, from 1; groups learn at their scale of it."""
-        share = 1.0
-        if self.settings.schedule == "cosine":
-            share = 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / self.settings.steps))
-        return self.settings.learning_rate * share
+        """Return the base learning rate at a step, from 1; each group learns at its scale times this rate."""
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / self.config.steps))
+        return self.config.learning_rate * factor
 
     def step(self, step: int, *, divide_by: float) -> None:
-        """One step along the gradients, divided by what they were summed over.
+        """Make one step along the gradients.
+
+        Args:
+            step: from 1.
+            divide_by: number of pairs over which the gradients are summed.
 
         Raises:
-            TrainingError: a gradient is not finite; nothing has moved.
+            TrainingError: a gradient is not finite; no parameter has changed.
         """
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -56,48 +60,57 @@ class Optimisation:
             group["lr"] = self.learning_rate(step) * group["scale"]
         self.adam.step()
 
-    def state(self) -> dict[str, Tensor]:
-        """Adam's moments and counts, as flat tensors."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return Adam's moments and step counts by "INDEX.NAME", where INDEX is that of the parameter."""
         return {
-            f"{number}.{name}": value
-            for number, values in self.adam.state_dict()["state"].items()
+            f"{index}.{name}": value
+            for index, values in self.adam.state_dict()["state"].items()
             for name, value in values.items()
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state()`.
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned.
 
         Raises:
-            TrainingError: it is of other parameters.
+            TrainingError: it belongs to other parameters.
         """
-        nested: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            number, _, name = key.partition(".")
-            nested.setdefault(int(number), {})[name] = value
-        for place, values in nested.items():
-            if place >= len(self.parameters) or values["exp_avg"].shape != self.parameters[place].shape:
-                raise TrainingError("the optimiser's state is of other parameters than those that are learned here")
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": nested})
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in state_dict.items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = value
+        for number, values in state.items():
+            if number >= len(self.parameters) or values["exp_avg"].shape != self.parameters[number].shape:
+                raise TrainingError("the optimizer's state is of other parameters than those that are learned here")
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
 
 
 def sum_over_processes(
     parameters: Sequence[nn.Parameter], numbers: Sequence[float], accelerator: Accelerator
 ) -> list[float]:
-    """Sum the gradients of all processes, in place, and some numbers with them, in a single reduction.
+    """Sum the gradients of all processes in place, together with some numbers, in a single reduction.
 
-    A parameter that no process used (a category of no pair) stays without a gradient, so that it is not moved.
+    A parameter that no process used (the prompt of a category without a pair) stays without a gradient, so that Adam
+    does not move it.
+
+    Args:
+        parameters: the same on all processes.
+        numbers: the same count on all processes.
+        accelerator: of this process.
 
     Returns:
-        The numbers, summed.
+        The summed numbers.
     """
     if accelerator.num_processes == 1:
         return list(numbers)
-    kind = {"dtype": torch.float32, "device": accelerator.device}
-    used = torch.tensor([float(one.grad is not None) for one in parameters], **kind)
-    own = [torch.zeros(one.shape) if one.grad is None else one.grad for one in parameters]
-    flat = torch.cat([*(one.flatten().to(**kind) for one in own), used, torch.tensor(list(numbers), **kind)])
+    options = {"dtype": torch.float32, "device": accelerator.device}
+    is_used = torch.tensor([float(parameter.grad is not None) for parameter in parameters], **options)
+    own = [torch.zeros(parameter.shape) if parameter.grad is None else parameter.grad for parameter in parameters]
+    flat = torch.cat(
+        [*(gradient.flatten().to(**options) for gradient in own), is_used, torch.tensor(list(numbers), **options)]
+    )
     summed: Tensor = accelerator.reduce(flat, "sum")
-    *gradients, used, rest = summed.split([*(one.numel() for one in parameters), len(parameters), len(numbers)])
-    for parameter, gradient, processes in zip(parameters, gradients, used.tolist(), strict=True):
-        parameter.grad = gradient.view_as(parameter).to(parameter) if processes else None
-    return [float(one) for one in rest]
+    sizes = [parameter.numel() for parameter in parameters]
+    *gradients, uses, totals = summed.split([*sizes, len(parameters), len(numbers)])
+    for parameter, gradient, used in zip(parameters, gradients, uses.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter).to(parameter) if used else None
+    return [float(total) for total in totals]

@@ -1,4 +1,7 @@
-"""The global random generators: ours draw from seeds of their own, but a foreign part may use them (dropout, say)."""
+"""Global random generators of Python, numpy and torch.
+
+This package draws from generators of its own; other code, dropout for example, may use the global ones.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 
 
 def random_state() -> dict[str, Tensor]:
-    """Where the generators of Python, numpy and torch stand in this process.
+    """Return the state of the generators of Python, numpy and torch in this process.
 
     >>> before = random_state()
     >>> first = torch.rand(1), np.random.rand(), random.gauss(0, 1)
@@ -21,12 +24,12 @@ def random_state() -> dict[str, Tensor]:
     True
     """
     _, words, gauss = random.getstate()
-    _, keys, place, has_gauss, cached = np.random.get_state()
+    _, keys, position, has_gauss, cached = np.random.get_state()
     state = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words, dtype=torch.int64),
         "python.gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.tensor([*(int(key) for key in keys), int(place), int(has_gauss)], dtype=torch.int64),
+        "numpy": torch.tensor([*(int(key) for key in keys), int(position), int(has_gauss)], dtype=torch.int64),
         "numpy.gauss": torch.tensor([float(cached)], dtype=torch.float64),
     }
     if torch.cuda.is_available():
@@ -35,19 +38,21 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Go on from `random_state()`."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(state["torch"])
     gauss = state["python.gauss"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
-    *keys, place, has_gauss = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), place, has_gauss, float(state["numpy.gauss"][0])))
+    *keys, position, has_gauss = state["numpy"].tolist()
+    np.random.set_state(
+        ("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, float(state["numpy.gauss"][0]))
+    )
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
 @contextmanager
-def own_random_state(seed: int) -> Iterator[None]:
-    """Seed all generators, and give the caller theirs back at the end."""
+def seeded_random_state(seed: int) -> Iterator[None]:
+    """Seed all generators inside the block, and restore the caller's state at its end."""
     before = random_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

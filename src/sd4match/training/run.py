@@ -1,4 +1,4 @@
-"""One training from a config: the files it leaves, and going on from them."""
+"""Training of an experiment: builds the trainer from a config, and writes and resumes a run directory."""
 
 from __future__ import annotations
 
@@ -8,202 +8,235 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sd4match import registry
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import SCRATCH_PREFIX
-from sd4match.evaluation.report import backbone_entry, data_entry, make_report, result, versions, write_report
-from sd4match.interfaces import HasReadings, PairDataset
+from sd4match.evaluation.report import (
+    DataSummary,
+    Report,
+    backbone_entry,
+    make_report,
+    make_row,
+    versions,
+    write_report,
+)
+from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
 from sd4match.prompting.serialization import save_prompt
-from sd4match.training.checkpoint import Checkpoints, check_same_settings, check_same_training
-from sd4match.training.history import SELECTION_ALPHA, TrainingRun, Watch
+from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training
+from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer
 from sd4match.viz.curves import plot_training
 
 CONFIG_FILE = "config.yaml"
-"""Beside a training: what it is of."""
+"""File name of the experiment config in a run directory."""
 _RESULTS = ("prompt.safetensors", "loss.png", "report.json", "report.md", "report.csv", "report.tex")
 
 
-def learn(
+def train(
     config: ExperimentConfig,
-    parts: Components,
+    components: Components,
     output: Path,
     *,
     prompt_file: Path | None = None,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    watch: Watch | None = None,
+    callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Learn `parts.prompt` in place, and write everything that belongs to it.
+    """Train `components.prompt` in place, and write the files of the run.
 
-    The best prompt so far is on disk at any time, and the state in `output / "checkpoints"`. All processes of a run
-    must call this with the same arguments.
+    The best prompt so far is on disk at any time, and the state of the training in `output / "checkpoints"`. All
+    processes of a run must call this with the same arguments.
 
     Args:
-        config: what `parts` were built from.
-        parts: with a prompt that learns.
-        output: folder for config.yaml, losses.csv, validation.csv, checkpoints; at the end loss.png and report.json.
-        prompt_file: where the prompt goes; `output / "prompt.safetensors"`, if not given.
-        resume: go on from the last checkpoint there, if there is one; otherwise they and older results are removed.
-        stop: asked after every step; if it says yes, the state is kept and the run ends.
-        watch: what is told of the way.
+        config: experiment that the components were built from.
+        components: with a prompt that has parameters.
+        output: folder for config.yaml, losses.csv, validation.csv and checkpoints, and at the end for loss.png and the
+            report.
+        prompt_file: where the prompt is saved; `output / "prompt.safetensors"` by default.
+        resume: continue from the latest checkpoint in the folder, if there is one; otherwise checkpoints and results in
+            it are removed.
+        stop: called after every step and during a validation; if it returns True, the state is saved and the run ends.
+        callbacks: functions to call during the training.
+
+    Returns:
+        The history of the training.
 
     Raises:
-        ConfigError: settings that do not go together, or that differ from those that the run was started with.
+        ConfigError: fields of the config do not go together, or differ from those that the run was started with.
+        InputError: the prompt has no parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
-        DatasetError, PhotoError: a pair cannot be read; what was learned before it is kept.
+        DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
     if config.pair_transform is not None:
         raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
     check_trackers(config.training.trackers)
     data, processes = build_dataset(config, "train"), Processes()
     trainer = Trainer(
-        backbone=parts.backbone,
-        prompt=parts.prompt,
-        loss=parts.loss,
-        settings=config.training,
+        backbone=components.backbone,
+        prompt=components.prompt,
+        loss=components.loss,
+        config=config.training,
         train_data=data,
         validation_data=build_dataset(config, "validation"),
-        validation_matcher=registry.matchers.build(config.training.validation_matcher),
-        measurement=config.evaluation.measurement,
+        validation_matcher=config.training.validation_matcher.build(),
+        protocol=config.evaluation.protocol,
         validation_batch_size=config.evaluation.batch_size,
     )
     checkpoints = Checkpoints(
-        output / "checkpoints", keep=config.training.keep_checkpoints, origin=_origin(config, parts, data, processes)
+        output / "checkpoints",
+        keep=config.training.keep_checkpoints,
+        origin=_origin(config, components, data, processes),
     )
-    processes.on_main(lambda: _prepare(checkpoints, config, output, resume=resume))
+    processes.on_main(lambda: _prepare_folder(checkpoints, config, output, resume=resume))
     file = prompt_file or output / "prompt.safetensors"
 
-    def keep_prompt(step: int, pck: float) -> None:
-        save_prompt(parts.prompt, file, backbone=parts.backbone, details=_details(config, parts, data, step, pck))
+    def save(step: int, pck: float) -> None:
+        save_prompt(
+            components.prompt, file, backbone=components.backbone, details=_details(config, trainer, data, step, pck)
+        )
 
     try:
-        run = trainer.fit(
-            output, checkpoints=checkpoints, resume=resume, stop=stop, on_best=keep_prompt, watch=watch or Watch()
-        )
+        run = trainer.fit(output, checkpoints=checkpoints, resume=resume, stop=stop, on_best=save, callbacks=callbacks)
     except SD4MatchError as error:
-        raise type(error)(f"{error}{_what_is_left(checkpoints, error, output)}") from None
+        raise type(error)(f"{error}{_how_to_continue(checkpoints, error, output)}") from None
 
-    def finish() -> None:
+    def write_results() -> None:
+        title = f"{config.prompt.kind} prompt"
         plot_training(
-            run.losses, run.validation, output / "loss.png", excess=run.column("excess"),
-            title=f"{config.prompt.kind} prompt",
-        )  # fmt: skip
+            run.losses, run.validation, output / "loss.png", excess_losses=run.column("excess_loss"), title=title
+        )
         if not run.stopped:
-            keep_prompt(run.best_step, run.best_pck)
-            report = training_report(config, parts, trainer.validation_pairs, run)
+            save(run.best_step, run.best_pck)
+            report = training_report(config, components, trainer.validation_pairs, run)
             write_report(report, output, title=f"Learning {config.prompt.kind}: the best prompt on validation pairs")
 
-    processes.on_main(finish)
+    processes.on_main(write_results)
     return run
 
 
-def _what_is_left(checkpoints: Checkpoints, error: SD4MatchError, output: Path) -> str:
-    """The end of an error line: what is not lost."""
-    kept = checkpoints.steps()
-    if not kept or str(checkpoints.folder) in str(error):
+def _how_to_continue(checkpoints: Checkpoints, error: SD4MatchError, output: Path) -> str:
+    """Return the end of an error message: how to resume, or where the last good state is."""
+    steps = checkpoints.steps()
+    if not steps or str(checkpoints.folder) in str(error):
         return ""
     if isinstance(error, (DatasetError, PhotoError)):
         return f"; put it right and go on: {resume_command(output)}"
-    return f"; the last good state is {checkpoints.path(kept[0])}"
+    return f"; the last good state is {checkpoints.path(steps[0])}"
 
 
 def resume_command(output: Path) -> str:
-    """What to type to go on."""
+    """Return the command that resumes a run.
+
+    >>> resume_command(Path("runs/a"))
+    'sd4match train --resume runs/a'
+    """
     return f"sd4match train --resume {shlex.quote(str(output))}"
 
 
 def check_resumable(config: ExperimentConfig, output: Path) -> None:
-    """Refuse to go on with other settings, before any weights load; see `checkpoint.check_same_settings`."""
-    found = Checkpoints(output / "checkpoints").latest()
-    if found is not None:
-        check_same_settings(found.origin["config"], config.model_dump(mode="json"), where=str(output))
+    """Refuse to resume with another config, before any weights load; see `checkpoint.check_same_config`.
+
+    Raises:
+        ConfigError: names the fields that differ.
+        TrainingError: there are checkpoints, and none can be read.
+    """
+    checkpoint = Checkpoints(output / "checkpoints").latest()
+    if checkpoint is not None:
+        check_same_config(checkpoint.origin["config"], config.model_dump(mode="json"), where=str(output))
 
 
-def can_go_on(config: ExperimentConfig, output: Path) -> bool:
-    """Whether a folder holds a training with this very config, from which it can go on."""
+def can_resume(config: ExperimentConfig, output: Path) -> bool:
+    """Return whether a folder holds a training with exactly this config that can be resumed."""
     try:
-        found = Checkpoints(output / "checkpoints").latest()
+        checkpoint = Checkpoints(output / "checkpoints").latest()
     except SD4MatchError:
         return False
-    return found is not None and found.origin.get("config") == config.model_dump(mode="json")
+    return checkpoint is not None and checkpoint.origin.get("config") == config.model_dump(mode="json")
 
 
 def training_report(
-    config: ExperimentConfig, parts: Components, validation_pairs: PairDataset, run: TrainingRun
-) -> dict[str, Any]:
-    """A report of the validation pairs under the best prompt, with what happened in the training.
+    config: ExperimentConfig, components: Components, validation_pairs: PairDataset, run: TrainingRun
+) -> Report:
+    """Return a report of the validation pairs under the best prompt, with a summary of the training.
 
-    Convention: validation is measured at the training's sampling, with its validation matcher.
+    Convention: validation uses the training's sampling and its validation matcher, not those of the evaluation.
+
+    Args:
+        config: the experiment.
+        components: built from it.
+        validation_pairs: pairs of the validation.
+        run: a training that is over.
     """
     assert run.best_scores is not None
-    assert run.plan is not None
-    settings = config.training
+    matcher = config.training.validation_matcher.kind
     return make_report(
         config=config,
         data=validation_pairs,
-        results=[result(config.prompt.kind, run.best_scores, config, matcher=settings.validation_matcher.kind)],
-        backbone=backbone_entry(config, parts.backbone),
+        results=[make_row(config.prompt.kind, run.best_scores, config, matcher=matcher)],
+        backbone=backbone_entry(config, components.backbone),
         wall_seconds=run.seconds,
-        extra={
-            "split": "validation",
-            "training": {
-                "steps": run.step,
-                "stopped_early": run.step < settings.steps,
-                "best_step": run.best_step,
-                f"best_validation_pck@{SELECTION_ALPHA:g}": run.best_pck,
-                "validation": [{"step": step, f"pck@{SELECTION_ALPHA:g}": pck} for step, pck in run.validation],
-                "first_loss": run.rows[0][0] if run.rows else None,
-                "last_loss": run.last().get("loss"),
-                "last_excess": run.last().get("excess"),
-                "readings": run.readings(),
-                "batch": run.plan.describe(),
-            },
-        },
+        extra={"split": "validation", "training": _summary(config, run)},
     )
 
 
-def _origin(config: ExperimentConfig, parts: Components, data: PairDataset, processes: Processes) -> dict[str, Any]:
-    """What a checkpoint says of where it comes from."""
+def _summary(config: ExperimentConfig, run: TrainingRun) -> dict[str, Any]:
+    """Return what a report says about the training itself, as JSON-able values."""
+    assert run.batch_split is not None
+    return {
+        "steps": run.step,
+        "stopped_early": run.step < config.training.steps,
+        "best_step": run.best_step,
+        f"best_validation_pck@{SELECTION_ALPHA:g}": run.best_pck,
+        "validation": [{"step": step, f"pck@{SELECTION_ALPHA:g}": pck} for step, pck in run.validation],
+        "first_loss": run.rows[0][0] if run.rows else None,
+        "last_loss": run.last().get("loss"),
+        "last_excess_loss": run.last().get("excess_loss"),
+        "log_values": run.log_values(),
+        "batch": run.batch_split.describe(),
+    }
+
+
+def _origin(
+    config: ExperimentConfig, components: Components, data: PairDataset, processes: Processes
+) -> dict[str, Any]:
+    """Return what every checkpoint says about the training; see `checkpoint.check_same_training`."""
     return {
         "config": config.model_dump(mode="json"),
-        "fingerprint": parts.backbone.fingerprint,
-        "pairs": data_entry(data)["pair_list_digest"],
+        "fingerprint": components.backbone.fingerprint,
+        "pairs": DataSummary.of(data).pair_list_digest,
         "versions": versions(),
         "processes": processes.count,
     }
 
 
-def _prepare(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
-    """Leave nothing of another training in the folder, or make sure that it is this one."""
-    found = checkpoints.latest() if resume else None
-    if found is not None:
-        check_same_training(found.origin, checkpoints.origin, where=str(output))
+def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
+    """Check that the folder holds this very training, or remove the results of another one; write the config."""
+    checkpoint = checkpoints.latest() if resume else None
+    if checkpoint is not None:
+        check_same_training(checkpoint.origin, checkpoints.origin, where=str(output))
     elif not resume:
         checkpoints.clear()
         for name in _RESULTS:
             remove(output / name, error=TrainingError)
-    checkpoints.tidy()
-    for leftover in output.glob(f"{SCRATCH_PREFIX}*"):  # of a process that was killed while it validated
-        shutil.rmtree(leftover, ignore_errors=True)
+    checkpoints.remove_temporary_files()
+    for folder in output.glob(f"{SCRATCH_PREFIX}*"):  # of a process that was killed during a validation
+        shutil.rmtree(folder, ignore_errors=True)
     write_atomically(output / CONFIG_FILE, config.to_yaml().encode())
 
 
-def _details(config: ExperimentConfig, parts: Components, data: PairDataset, step: int, pck: float) -> dict[str, Any]:
-    """What a prompt file says of its training."""
-    readings = parts.loss.readings() if isinstance(parts.loss, HasReadings) else {}
+def _details(config: ExperimentConfig, trainer: Trainer, data: PairDataset, step: int, pck: float) -> dict[str, Any]:
+    """Return what a prompt file says about its training."""
     return {
-        "backbone": backbone_entry(config, parts.backbone)["name"],
-        "layer": parts.backbone.spec.layer,
+        "backbone": backbone_entry(config, trainer.backbone)["name"],
+        "layer": trainer.backbone.spec.layer,
         "training_timestep": config.training.sampling.timestep,
         "evaluation_timestep": config.evaluation.sampling.timestep,
         "loss": config.loss.model_dump(mode="json"),
-        **{f"learned_{name}": value for name, value in readings.items()},
-        "data": config.data.model_dump(mode="json"),
+        **{f"learned_{name}": value for name, value in trainer.loss.log_values().items()},
+        "data": config.require_data().model_dump(mode="json"),
         "categories": list(data.categories),
         "seed": config.training.seed,
         "step": step,

@@ -1,99 +1,106 @@
-"""Everything that changes in a training, as one thing that can be written down and put back."""
+"""Everything that changes during a training, as one value that can be written to a checkpoint and restored."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sd4match.distributed import Processes
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import HasReadings, Learns
+from sd4match.interfaces import MatchingLoss, Prompt
 from sd4match.training.checkpoint import Checkpoint
 from sd4match.training.history import TrainingRun
-from sd4match.training.optimization import Optimisation
+from sd4match.training.optimization import Optimization
 from sd4match.training.random_state import random_state, restore_random_state
 
 _Tensors = dict[str, Tensor]
 
 
-@dataclass
 class TrainingState:
-    """What is learned, how far, and the best of it so far.
+    """What is learned, its best value so far, the optimizer and the history.
 
     Args:
-        learned: parts by name.
-        optimisation: of these parts.
-        run: the history.
+        learned: prompt and loss, by name.
+        optimization: over their parameters.
+        history: of the training.
     """
 
-    learned: Mapping[str, Learns]
-    optimisation: Optimisation
-    run: TrainingRun
-    best: dict[str, _Tensors] = field(default_factory=dict)
+    def __init__(
+        self, learned: Mapping[str, Prompt | MatchingLoss], optimization: Optimization, history: TrainingRun
+    ) -> None:
+        self.learned = learned
+        self.optimization = optimization
+        self.history = history
+        self.best = self._copy_learned()
 
-    def __post_init__(self) -> None:
-        self.best = self.best or self.now()
+    def _copy_learned(self) -> dict[str, _Tensors]:
+        return {name: copy.deepcopy(dict(component.state_dict())) for name, component in self.learned.items()}
 
-    def now(self) -> dict[str, _Tensors]:
-        """A copy of what is learned, by part."""
-        return {name: copy.deepcopy(dict(part.state_dict())) for name, part in self.learned.items()}
+    def log_values(self) -> dict[str, float]:
+        """Return the logged values of prompt and loss."""
+        return {name: value for component in self.learned.values() for name, value in component.log_values().items()}
 
-    def readings(self) -> dict[str, float]:
-        """What the learned parts show of themselves."""
-        parts = (part for part in self.learned.values() if isinstance(part, HasReadings))
-        return {name: value for part in parts for name, value in part.readings().items()}
+    def save_best(self) -> None:
+        """Remember the current values as the best ones."""
+        self.best = self._copy_learned()
 
-    def take_best(self) -> None:
-        """Leave the best in the parts."""
-        for name, part in self.learned.items():
-            part.load_state_dict(self.best[name])
+    def load_best(self) -> None:
+        """Set prompt and loss to the best values."""
+        for name, component in self.learned.items():
+            component.load_state_dict(self.best[name])
 
     def capture(self, processes: Processes, *, per_device: int) -> Checkpoint:
-        """All of it, with the random generators of every process; on each process."""
-        run = self.run
+        """Return a checkpoint of this state and of the random generators of every process; call it on all processes.
+
+        Args:
+            processes: of this run.
+            per_device: pairs that this process takes at once.
+        """
+        history = self.history
         everyone = processes.gather([(random_state(), per_device)])
         groups: dict[str, _Tensors] = {
-            **{f"now/{name}": part for name, part in self.now().items()},
-            **{f"best/{name}": part for name, part in self.best.items()},
-            "adam": self.optimisation.state(),
-            "history": {"rows": torch.tensor(run.rows, dtype=torch.float64).reshape(run.step, len(run.columns))},
+            **{f"now/{name}": tensors for name, tensors in self._copy_learned().items()},
+            **{f"best/{name}": tensors for name, tensors in self.best.items()},
+            "adam": self.optimization.state_dict(),
+            "history": {
+                "rows": torch.tensor(history.rows, dtype=torch.float64).reshape(history.step, len(history.columns))
+            },
             **{f"random/{number}": state for number, (state, _) in enumerate(everyone)},
         }
         return Checkpoint(
-            run.step,
+            history.step,
             {f"{group}/{name}": value for group, tensors in groups.items() for name, value in tensors.items()},
             {
-                "columns": run.columns,
-                "validation": run.validation,
-                "best_step": run.best_step,
-                "best_pck": run.best_pck if run.validation else None,
-                "best_scores": None if run.best_scores is None else run.best_scores.to_plain(),
-                "per_device": [one for _, one in everyone],
+                "columns": history.columns,
+                "validation": history.validation,
+                "best_step": history.best_step,
+                "best_pck": history.best_pck if history.validation else None,
+                "best_scores": None if history.best_scores is None else history.best_scores.to_json(),
+                "per_device": [size for _, size in everyone],
             },
         )
 
-    def restore(self, found: Checkpoint, processes: Processes) -> int | None:
-        """Stand where a checkpoint was written.
+    def restore(self, checkpoint: Checkpoint, processes: Processes) -> int | None:
+        """Restore the state in which a checkpoint was captured.
 
         Returns:
-            The pairs that this process took at once there; None if there was no such process.
+            Number of pairs that this process took at once; None if the checkpoint has no process of this index.
         """
-        state, run = found.state, self.run
-        for name, part in self.learned.items():
-            part.load_state_dict(found.part(f"now/{name}"))
-            self.best[name] = found.part(f"best/{name}")
-        self.optimisation.restore(found.part("adam"))
-        run.columns = tuple(state["columns"])
-        run.rows = [tuple(row) for row in found.part("history")["rows"].tolist()]
-        run.validation = [(step, pck) for step, pck in state["validation"]]
-        if run.validation:
-            run.best_step, run.best_pck = state["best_step"], state["best_pck"]
-            run.best_scores = PairScores.from_plain(state["best_scores"])
+        state, history = checkpoint.state, self.history
+        for name, component in self.learned.items():
+            component.load_state_dict(checkpoint.group(f"now/{name}"))
+            self.best[name] = checkpoint.group(f"best/{name}")
+        self.optimization.load_state_dict(checkpoint.group("adam"))
+        history.columns = tuple(state["columns"])
+        history.rows = [tuple(row) for row in checkpoint.group("history")["rows"].tolist()]
+        history.validation = [(step, pck) for step, pck in state["validation"]]
+        if history.validation:
+            history.best_step, history.best_pck = state["best_step"], state["best_pck"]
+            history.best_scores = PairScores.from_json(state["best_scores"])
         if processes.index >= len(state["per_device"]):
             return None
-        restore_random_state(found.part(f"random/{processes.index}"))
+        restore_random_state(checkpoint.group(f"random/{processes.index}"))
         return int(state["per_device"][processes.index])

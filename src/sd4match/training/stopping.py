@@ -1,4 +1,4 @@
-"""Stopping when the system asks: the step is finished, its state saved, and nothing is lost."""
+"""Stop requests by signal: the current step is finished and its state is saved."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from types import FrameType
 from typing import Any
 
 
-class StopRequest:
-    """Whether somebody asked for a stop."""
+class StopFlag:
+    """Flag that is raised when a stop is requested. Calling it returns whether it is raised."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_raised = False
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
-        return self.asked
+        """Return whether a stop was requested."""
+        return self.is_raised
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """SIGTERM and SIGINT ask for a stop while this is open; the second SIGINT interrupts at once.
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Raise the flag on SIGTERM and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
 
-    In another thread than the main one signals cannot be caught, and nothing changes.
+    Signals can be handled in the main thread only; in another thread nothing changes.
     """
-    request = StopRequest()
+    flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield flag
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.asked and number == signal.SIGINT:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if flag.is_raised and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.asked = True
+        flag.is_raised = True
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, handle)
     try:
-        yield request
+        yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

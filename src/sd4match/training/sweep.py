@@ -1,4 +1,4 @@
-"""Many experiments of one kind, one report: the ablation table of prompts."""
+"""Sweep over prompts: trains and measures each prompt of the ablation tables, and reports all of them together."""
 
 from __future__ import annotations
 
@@ -9,34 +9,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sd4match import registry
 from sd4match.backbones.cached import cached
-from sd4match.config.experiment import ExperimentConfig, build, build_dataset, load_preset
+from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset
+from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
 from sd4match.errors import ConfigError, InputError, choose_from
-from sd4match.evaluation.report import backbone_entry, make_report, result
+from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone
+from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_atomically
-from sd4match.training.history import Watch
-from sd4match.training.run import can_go_on, learn
+from sd4match.training.history import TrainerCallbacks
+from sd4match.training.run import can_resume, train
 from sd4match.version import __version__
 
-PROMPTS = (
-    "empty", "text", "implicit-captioner", "single", "class", "cpm", "cpm-global-features", "cpm-single-image",
-    "cpm-single-image-global-features", "cpm-no-global-prompt", "cpm-no-patch-mixing",
+_CPM_VARIANTS = (
+    "cpm-global-features", "cpm-single-image", "cpm-single-image-global-features", "cpm-no-global-prompt",
+    "cpm-no-patch-mixing",
 )  # fmt: skip
-"""The presets of the table, in the order of the paper's Tabs. 1 to 3 and Fig. 3."""
+PROMPTS = ("empty", "text", "implicit-captioner", "single", "class", "cpm", *_CPM_VARIANTS)
+"""Experiments of the table, in the order of the paper's Tabs. 1 to 3 and Fig. 3."""
+_COMPARISONS = (
+    *((name, "text") for name in PROMPTS if name != "text"),
+    ("class", "single"), ("cpm", "single"), ("cpm", "class"),
+    *(("cpm", name) for name in _CPM_VARIANTS),
+)  # fmt: skip
+"""(a, b): every prompt against text, and the differences that the paper's tables show."""
+_SHARED_FIELDS = ("backbone", "matcher", "data", "evaluation")
+"""Fields of the config in which the experiments of a table must agree."""
+_SCORES_FILE = "scores.json"
 
 
 @dataclass
-class Progress:
-    """What a sweep tells of its way; each is a function that does nothing unless given."""
+class SweepCallbacks:
+    """Functions that a sweep calls with the name of the prompt; each does nothing by default."""
 
     on_start: Callable[[str], None] = lambda name: None
+    """Called before a prompt is trained or measured, or its scores are read."""
     on_step: Callable[[str, int], None] = lambda name, step: None
-    on_measured: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Called after every training step with its number."""
+    on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Called during an evaluation with the number of photos or pairs that are done, and of all."""
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """Scores of a prompt, and how long it took to train and measure it."""
+
+    scores: PairScores
+    seconds: float
 
 
 def sweep_prompts(
@@ -48,76 +69,89 @@ def sweep_prompts(
     overrides: Iterable[str] = (),
     split: Split = "test",
     device: str = "cpu",
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Learn and measure each prompt on one model, with one seed and one number of steps.
+    callbacks: SweepCallbacks | None = None,
+) -> Report:
+    """Train and measure each prompt on one model, with one seed and one number of steps.
 
-    A prompt that `output` already holds with the same config is not learned again, and one that was being learned goes
-    on from its last checkpoint, so a stopped sweep loses nothing.
+    A prompt whose scores `output` already contains, of the same config, is not trained or measured again, and one whose
+    training was stopped is resumed, so a stopped sweep loses nothing.
 
     Args:
-        output: a folder; each prompt leaves its file, curve and scores in a folder of its name.
-        model: "mini", or another model that presets exist for.
-        names: presets, without the model.
-        seed: of the initial prompts, the order of pairs and the noise.
-        overrides: `a.b=c` changes to all of them.
-        split: what is measured; prompts are always chosen on the validation split.
-        device: where it runs.
-        progress: what it tells of its way.
+        output: folder; each prompt has a folder of its name in it, with its file, curve and scores.
+        model: name of a packaged model, for example "mini" or "sd2-1".
+        names: experiments of the table.
+        seed: of the initial prompts, the order of the pairs and the noise.
+        overrides: changes `a.b=c` to all experiments.
+        split: split that is measured; prompts are always selected on the validation split.
+        device: device of all computations, for example "cpu" or "cuda".
+        callbacks: functions to call during the sweep.
 
     Returns:
-        The report; see `evaluation.report`.
+        The report of all prompts, with the paired differences that the paper's tables show.
 
     Raises:
-        ConfigError: no such preset, or presets that do not share a backbone, a matcher, data and evaluation.
+        ConfigError: there is no such experiment or model, no data set is named, or the experiments differ in backbone,
+            matcher, data or evaluation.
     """
-    started, progress = time.perf_counter(), progress or Progress()
-    configs = {name: sweep_config(f"{model}-{name}", seed, list(overrides)) for name in names}
-    if not configs:
-        raise ConfigError(f"a sweep needs at least one preset; {choose_from('', PROMPTS)}")
-    first = next(iter(configs.values()))
+    started, callbacks = time.perf_counter(), callbacks or SweepCallbacks()
+    overrides = list(overrides)
+    configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
+    shared = _shared_config(configs)
+    data = chosen_pairs(shared, build_dataset(shared, split))
+    backbone = cached(shared.backbone.build(device=device), shared.cache.open())
+    measured: dict[str, _Measurement] = {}
     for name, config in configs.items():
-        for field in ("backbone", "matcher", "data", "evaluation"):
-            if getattr(config, field) != getattr(first, field):
-                raise ConfigError(f"{model}-{name} and {model}-{names[0]} differ in {field}: no table can hold both")
-    backbone = cached(registry.backbones.build(first.backbone, device=device), first.cache.open())
-    scores: dict[str, PairScores] = {}
-    seconds: dict[str, float] = {}
-    for name, config in configs.items():
-        progress.on_start(name)
-        folder = output / name
-        scores[name], seconds[name] = _kept(folder, _origin(config, backbone, split)) or _measure(
-            folder, config, backbone, split=split, name=name, progress=progress
+        callbacks.on_start(name)
+        origin = _origin(config, backbone, split)
+        measured[name] = _read_scores(output / name, origin) or _measure(
+            name, config, backbone, data, output / name, origin, callbacks
         )
+    scores = {name: measurement.scores for name, measurement in measured.items()}
     return make_report(
-        config=first,
-        data=chosen_pairs(first, build_dataset(first, split)),
+        config=shared,
+        data=data,
         results=[
-            result(name, scores[name], config) | {"prompt_config": config.prompt.model_dump(mode="json")}
+            make_row(name, scores[name], config, extra={"prompt_config": config.prompt.model_dump(mode="json")})
             for name, config in configs.items()
         ],
-        comparisons=[compare_prompts(first, scores, a, b) for a, b in _comparisons(configs)],
-        backbone=backbone_entry(first, backbone),
+        comparisons=[compare_prompts(shared, scores, a, b) for a, b in _COMPARISONS if a in scores and b in scores],
+        backbone=backbone_entry(shared, backbone),
         wall_seconds=time.perf_counter() - started,
-        extra={"split": split, "seconds": seconds},
+        extra={"split": split, "seconds": {name: measurement.seconds for name, measurement in measured.items()}},
     )
 
 
-def sweep_config(preset: str, seed: int, overrides: list[str]) -> ExperimentConfig:
-    """A preset with a sweep's seed and changes.
+def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Load an experiment with the seed and the changes of a sweep.
 
     Raises:
-        ConfigError: no such preset, or a change that makes another prompt of it.
+        ConfigError: there is no such experiment or model, or a change replaces the prompt by one of another kind.
     """
-    config = load_preset(preset, [*overrides, f"seed={seed}"])
-    own = load_preset(preset).prompt.kind
-    if config.prompt.kind != own:
-        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {preset} is of a {own} prompt")
+    config = load_experiment(name, model=model, overrides=[*overrides, f"seed={seed}"])
+    kind = load_experiment(name, model=model).prompt.kind
+    if config.prompt.kind != kind:
+        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of a {kind} prompt")
     return config
 
 
+def _shared_config(configs: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
+    """Return the first config, if all agree in the fields that the rows of a table must share.
+
+    Raises:
+        ConfigError: there is no config, or two of them differ; names the field.
+    """
+    if not configs:
+        raise ConfigError(f"a sweep needs at least one experiment; {choose_from('', PROMPTS)}")
+    (first_name, first), *others = configs.items()
+    for name, config in others:
+        for field in _SHARED_FIELDS:
+            if getattr(config, field) != getattr(first, field):
+                raise ConfigError(f"{name} and {first_name} differ in {field}: no table can hold both")
+    return first
+
+
 def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[str, Any]:
-    """What scores follow from; others with the same need not be measured again."""
+    """Return what scores depend on; scores of the same origin need not be measured again."""
     return {
         "config": config.model_dump(mode="json"),
         "split": split,
@@ -126,51 +160,46 @@ def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[
     }
 
 
-def _kept(folder: Path, wanted: Mapping[str, Any]) -> tuple[PairScores, float] | None:
-    """What an earlier sweep left there, if it was of the same experiment."""
+def _read_scores(folder: Path, origin: Mapping[str, Any]) -> _Measurement | None:
+    """Read the scores that an earlier sweep wrote; None if they are of another origin or cannot be read."""
     try:
-        content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / _SCORES_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or any(content.get(field) != value for field, value in wanted.items()):
+    if not isinstance(content, dict) or any(content.get(field) != value for field, value in origin.items()):
         return None
     try:
-        return PairScores.from_plain(content["scores"]), float(content["seconds"])
-    except (KeyError, TypeError, ValueError, InputError):  # of another version, or damaged: measured again
+        return _Measurement(PairScores.from_json(content["scores"]), float(content["seconds"]))
+    except (KeyError, TypeError, ValueError, InputError):  # of another version, or damaged
         return None
-
-
-def _comparisons(names: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Each learned prompt against text, and the steps that the paper's tables take."""
-    wanted = [(name, "text") for name in PROMPTS if name != "text"]
-    wanted += [("class", "single"), ("cpm", "single"), ("cpm", "class")]
-    wanted += [("cpm", name) for name in PROMPTS if name.startswith("cpm-")]
-    return [(a, b) for a, b in wanted if a in names and b in names]
 
 
 def _measure(
-    folder: Path, config: ExperimentConfig, backbone: Backbone, *, split: Split, name: str, progress: Progress
-) -> tuple[PairScores, float]:
+    name: str,
+    config: ExperimentConfig,
+    backbone: Backbone,
+    data: PairDataset,
+    folder: Path,
+    origin: Mapping[str, Any],
+    callbacks: SweepCallbacks,
+) -> _Measurement:
+    """Train a prompt if it has parameters, measure it, and write its scores."""
     started = time.perf_counter()
-    parts = build(config, backbone=backbone)
-    if parts.prompt.parameter_groups():
-        watch = Watch(on_step=lambda run: progress.on_step(name, run.step))
-        learn(config, parts, folder, resume=can_go_on(config, folder), watch=watch)
-    data = build_dataset(config, split)
+    components = build_components(config, backbone=backbone)
+    if components.prompt.parameter_groups():
+        train(
+            config, components, folder, resume=can_resume(config, folder),
+            callbacks=TrainerCallbacks(on_step=lambda run: callbacks.on_step(name, run.step)),
+        )  # fmt: skip
     measured = evaluate_prompts(
         config,
-        parts,
-        chosen_pairs(config, data),
-        {name: parts.prompt},
+        components,
+        data,
+        {name: components.prompt},
         scratch=folder if folder.is_dir() else None,
-        progress=lambda name, what, done, total: progress.on_measured(name, done, total),
+        progress=lambda name, what, done, total: callbacks.on_evaluation_progress(name, done, total),
     )
-    scores = measured[0].scores
-    seconds = round(time.perf_counter() - started, 1)
-    content = {
-        **_origin(config, backbone, split),
-        "seconds": seconds,
-        "scores": scores.to_plain(),
-    }
-    write_atomically(folder / "scores.json", (json.dumps(content) + "\n").encode())
-    return scores, seconds
+    measurement = _Measurement(measured[0].scores, round(time.perf_counter() - started, 1))
+    content = {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()}
+    write_atomically(folder / _SCORES_FILE, (json.dumps(content) + "\n").encode())
+    return measurement

@@ -1,11 +1,11 @@
-"""Learning a prompt: built parts in, the best prompt on validation out."""
+"""Trainer: learns a prompt and selects the best one on validation pairs."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,76 +14,77 @@ from accelerate import Accelerator
 from torch import nn
 
 from sd4match.backbones.cached import cached
-from sd4match.config.protocols import Measurement
-from sd4match.config.sections import TrainingSettings
+from sd4match.config.protocols import EvaluationProtocol
+from sd4match.config.sections import TrainingConfig
 from sd4match.data.subset import first
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
-from sd4match.evaluation.evaluator import Evaluator, Rule
-from sd4match.interfaces import Backbone, KnowsFloor, Learns, Matcher, MatchingLoss, PairDataset, PromptProvider
-from sd4match.prompting.pairing import wanted_views
-from sd4match.training.accumulation import Gradient, Sums
-from sd4match.training.batches import Batches, BatchPlan
+from sd4match.evaluation.evaluator import Evaluator
+from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
+from sd4match.prompting.pairing import preprocessors
+from sd4match.structures.tensors import LossFunction, MatchFunction
+from sd4match.training.accumulation import GradientAccumulator, LossTotals
+from sd4match.training.batches import Batches, BatchSplit
 from sd4match.training.checkpoint import Checkpoints
-from sd4match.training.history import SELECTION_ALPHA, TrainingRun, Watch
-from sd4match.training.metric_logger import Journal
-from sd4match.training.optimization import Optimisation, sum_over_processes
-from sd4match.training.random_state import own_random_state, random_state, restore_random_state
+from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
+from sd4match.training.losses import as_matching_loss
+from sd4match.training.metric_logger import MetricLogger
+from sd4match.training.optimization import Optimization, sum_over_processes
+from sd4match.training.random_state import random_state, restore_random_state, seeded_random_state
 from sd4match.training.state import TrainingState
+
+_VALIDATION = "validation"
 
 
 class Trainer:
-    """Composes a backbone, a prompt that learns, a loss and two data sets; knows no kinds.
+    """Trains a prompt: composes a backbone, a prompt with parameters, a loss and two data sets.
 
-    Each step: the pairs of (seed, step), shared out over processes and cut into pieces that memory holds; prompts for
-    both sides, one extraction of all photos, correlation, loss; gradients summed over pieces and processes, divided by
-    the pairs that counted; a step of Adam on what is learned. So a batch gives the same step, to rounding, however it
-    is cut. The backbone stays frozen. At step 0, every `validate_every` steps and at the end the prompt is measured on
-    validation pairs; the best one is what remains.
+    One step: draw the pairs of (seed, step), split them over processes and into micro-batches that fit into memory;
+    compute prompts for both sides, extract all photos at once, correlate, compute the loss; sum the gradients over
+    micro-batches and processes and divide by the number of pairs with a visible point; make one step of Adam. The step
+    is the same up to rounding however the batch is split. The backbone stays frozen. At step 0, every `validate_every`
+    steps and at the end the prompt is measured on validation pairs, and the best prompt is selected.
 
     Args:
-        backbone: as built.
-        prompt: one that learns.
-        loss: may learn too.
-        settings: of the training.
-        train_data: all processes must be given the same; likewise below.
-        validation_data: of which the first `validation_pairs` are measured.
-        validation_matcher: with which.
-        measurement: how they are counted.
-        validation_batch_size: photos, and pairs, that are measured together.
+        backbone: frozen.
+        prompt: prompt with parameters.
+        loss: a `MatchingLoss`, which may have parameters too, or any function `(Correlation, Keypoints) -> scalar`.
+        config: of the training.
+        train_data: training pairs; the same on all processes.
+        validation_data: its first `config.validation_pairs` pairs are measured; the same on all processes.
+        validation_matcher: matcher with which they are measured.
+        protocol: how matches are counted.
+        validation_batch_size: number of photos, and of pairs, that are measured together.
 
     Raises:
-        InputError: there is nothing to learn in the prompt.
+        InputError: the prompt has no parameters.
     """
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        prompt: PromptProvider,
-        loss: MatchingLoss,
-        settings: TrainingSettings,
+        prompt: Prompt,
+        loss: MatchingLoss | LossFunction,
+        config: TrainingConfig,
         train_data: PairDataset,
         validation_data: PairDataset,
-        validation_matcher: Matcher,
-        measurement: Measurement,
+        validation_matcher: MatchFunction,
+        protocol: EvaluationProtocol,
         validation_batch_size: int = 8,
     ) -> None:
         check_learns(prompt)
         self.backbone = cached(backbone)
         self.prompt = prompt
-        self.loss = loss
-        self.settings = settings
+        self.loss = as_matching_loss(loss)
+        self.config = config
         self.batches = Batches(
-            train_data, wanted_views(self.backbone, prompt), seed=settings.seed, batch_size=settings.batch_size
+            train_data, preprocessors(self.backbone, prompt), seed=config.seed, batch_size=config.batch_size
         )
-        self.validation_pairs = first(validation_data, settings.validation_pairs)
-        self.evaluator = Evaluator(
-            backbone=self.backbone,
-            rules={"validation": Rule(measurement, validation_matcher)},
-            sampling=settings.sampling.sampling(settings.seed),
-            batch_size=validation_batch_size,
-        )
+        self.validation_pairs = first(validation_data, config.validation_pairs)
+        self.validation_matcher = validation_matcher
+        self.protocol = protocol
+        self.validation_batch_size = validation_batch_size
 
     def fit(
         self,
@@ -93,215 +94,255 @@ class Trainer:
         resume: bool = False,
         stop: Callable[[], bool] = lambda: False,
         on_best: Callable[[int, float], None] = lambda step, pck: None,
-        watch: Watch | None = None,
+        callbacks: TrainerCallbacks | None = None,
     ) -> TrainingRun:
-        """Learn, and leave the best prompt in the provider.
+        """Train, and set prompt and loss to the best values that validation found.
 
         Args:
-            output: folder for `losses.csv` and `validation.csv`, for trackers, and for what a validation needs on disk.
-            checkpoints: where the state is kept on the way.
-            resume: go on from the last of them, if there is one.
-            stop: asked after every step; if it says yes, the state is kept and the run ends.
-            on_best: called when validation finds a better prompt, which the provider then holds; on the main process.
-            watch: what is told of the way; on the main process.
+            output: folder for `losses.csv` and `validation.csv`, for trackers, and for temporary feature maps.
+            checkpoints: where the state is saved.
+            resume: whether to continue from the latest checkpoint, if there is one.
+            stop: called after every step and during a validation; if it returns True on any process, the state is saved
+                and the run ends on all.
+            on_best: called on the main process with step and PCK when validation finds a better prompt.
+            callbacks: further functions to call on the main process.
+
+        Returns:
+            The history of the training.
 
         Raises:
+            ConfigError: the precision is not supported, or the protocol does not fit the backbone.
             TrainingError: the loss is not finite, memory does not suffice for one pair, or a file cannot be written.
-            DatasetError, PhotoError: a pair cannot be read; the state before its step is kept.
+            DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
         """
-        started = time.perf_counter()
-        self._begin(output, checkpoints, stop, on_best, watch or Watch())
-        with own_random_state(self.settings.seed + self.processes.index):
-            if checkpoints is not None and resume:
-                self._go_on_from(checkpoints)
-            self._write_down(self.journal.start)
-            self.watch.on_plan(self.gradient.plan)
-            try:
-                self._steps_and_validations()
-            finally:
-                self.journal.close()
-        self.state.take_best()
-        self.prompt.eval()  # type: ignore[attr-defined]  # `check_learns` has seen that it is a module
-        self.run.plan, self.run.seconds = self.gradient.plan, time.perf_counter() - started
-        return self.run
+        run = _Run(self, output, checkpoints, stop, on_best, callbacks or TrainerCallbacks())
+        with seeded_random_state(self.config.seed + run.processes.index), closing(run.logger):
+            if resume:
+                run.resume()
+            run.run()
+        return run.finish()
 
-    def _begin(
+
+class _Run:
+    """One call of `Trainer.fit`; holds everything that changes during a training.
+
+    Args:
+        trainer: what is trained, and on what.
+        output: see `Trainer.fit`, also for the other arguments.
+    """
+
+    def __init__(
         self,
+        trainer: Trainer,
         output: Path | None,
         checkpoints: Checkpoints | None,
         stop: Callable[[], bool],
         on_best: Callable[[int, float], None],
-        watch: Watch,
+        callbacks: TrainerCallbacks,
     ) -> None:
-        settings, self.processes = self.settings, Processes()
+        self.started = time.perf_counter()
+        self.config = config = trainer.config
+        self.prompt = trainer.prompt
+        self.loss = trainer.loss
+        self.validation_pairs = trainer.validation_pairs
+        self.checkpoints = checkpoints
+        self.stop = stop
+        self.on_best = on_best
+        self.processes = Processes()
+        self.callbacks = callbacks if self.processes.is_main else TrainerCallbacks()
         self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), log_with=list(settings.trackers) or None, project_dir=output
+            cpu=not torch.cuda.is_available(), log_with=list(config.trackers) or None, project_dir=output
         )
-        parts = {"prompt": self.prompt, "loss": self.loss}
-        learned = {name: part for name, part in parts.items() if isinstance(part, Learns)}
-        self.state = TrainingState(learned, Optimisation(learned, settings), TrainingRun())
-        self.run = self.state.run
-        excess = ["excess"] if isinstance(self.loss, KnowsFloor) else []
-        self.run.columns = ("loss", *excess, "learning_rate", *self.state.readings())
-        self.checkpoints, self.stop, self.on_best = checkpoints, stop, on_best
-        self.watch = watch if self.processes.is_main else Watch()
-        self.gradient = Gradient(
-            backbone=self.backbone, prompt=self.prompt, loss=self.loss, settings=settings, batches=self.batches,
-            plan=self._plan(), precision=self._precision(), on_plan=self.watch.on_plan,
+        learned: dict[str, Prompt | MatchingLoss] = {"prompt": self.prompt, "loss": self.loss}
+        self.history = TrainingRun()
+        self.state = TrainingState(learned, Optimization(learned, config), self.history)
+        excess = ["excess_loss"] if self.loss.has_lower_bound else []
+        self.history.columns = ("loss", *excess, "learning_rate", *self.state.log_values())
+        self.accumulator = GradientAccumulator(
+            backbone=trainer.backbone, prompt=self.prompt, loss=self.loss, config=config, batches=trainer.batches,
+            split=_batch_split(config, self.processes, self.accelerator),
+            precision=_precision(config, self.accelerator), on_split=self.callbacks.on_batch_split,
         )  # fmt: skip
-        self.evaluator.scratch = output
-        self.journal = Journal(output, self.run, self.accelerator, settings.model_dump(mode="json"))
-        self._late_failure: SD4MatchError | None = None
+        self.evaluator = Evaluator(
+            backbone=trainer.backbone, protocol=trainer.protocol, matchers={_VALIDATION: trainer.validation_matcher},
+            sampling=config.sampling.sampling(config.seed), batch_size=trainer.validation_batch_size, scratch=output,
+        )  # fmt: skip
+        self.logger = MetricLogger(output, self.history, self.accelerator, config.model_dump(mode="json"))
+        self.stop_requested = False
+        self.late_failure: SD4MatchError | None = None
+        """Error of writing metrics on this process; raised on all processes at the next step."""
 
-    def _plan(self) -> BatchPlan:
-        """A device's whole share at once, unless the settings or the launcher say otherwise."""
-        whole = BatchPlan(self.settings.batch_size, self.processes.count, self.settings.batch_size)
-        pieces = self.accelerator.gradient_accumulation_steps
-        return replace(whole, per_device=min(whole.share, self.settings.per_device or -(-whole.share // pieces)))
+    def resume(self) -> None:
+        """Restore the latest checkpoint, if there is one."""
+        checkpoint = None if self.checkpoints is None else self.processes.on_main(self.checkpoints.latest)
+        if checkpoint is not None:
+            per_device = self.state.restore(checkpoint, self.processes)
+            if per_device is not None and self.config.per_device is None:
+                split = self.accumulator.split
+                self.accumulator.split = replace(split, per_device=min(per_device, split.share))
 
-    def _precision(self) -> str:
-        precision = self.settings.mixed_precision or self.accelerator.mixed_precision
-        if precision not in ("no", "bf16"):
-            raise ConfigError(f"mixed precision {precision} would need its loss scaled: use bf16 or no")
-        return str(precision)
-
-    def _go_on_from(self, checkpoints: Checkpoints) -> None:
-        found = self.processes.on_main(checkpoints.latest)
-        if found is not None:
-            per_device = self.state.restore(found, self.processes)
-            if per_device is not None and self.settings.per_device is None:
-                plan = self.gradient.plan
-                self.gradient.plan = replace(plan, per_device=min(per_device, plan.share))
-
-    def _steps_and_validations(self) -> None:
-        asked_to_stop = self._anyone(self.stop())
-        while not asked_to_stop:
-            if self._validation_is_due():
-                asked_to_stop = self._anyone(not self._validate())
-            elif self._is_over():
-                break
+    def run(self) -> None:
+        """Make steps, log them, validate and write checkpoints, until the training is over or a stop is requested."""
+        self.prompt.train()
+        self.log(self.logger.start)
+        self.callbacks.on_batch_split(self.accumulator.split)
+        self.stop_requested = self.processes.any(self.stop())
+        while not (self.stop_requested or self.is_over()):
+            if self.is_validation_due():
+                self.validate()
             else:
-                asked_to_stop = self._step(self.run.step + 1)
-                if self.run.step % self.settings.checkpoint_every == 0 or self._validation_is_due():
-                    self._keep()
-        self.run.stopped = not self._is_over()
-        self._keep()
-        self.processes.together(self._late_failure)
+                self.step()
+                if self.is_checkpoint_due():
+                    self.write_checkpoint()
+        self.history.stopped = not self.is_over()
+        self.write_checkpoint()
+        self.processes.together(self.late_failure)
 
-    def _validation_is_due(self) -> bool:
-        step, settings = self.run.step, self.settings
-        return (step % settings.validate_every == 0 or step >= settings.steps) and not self.run.validated(step)
+    def finish(self) -> TrainingRun:
+        """Set prompt and loss to the best values, and return the history."""
+        self.state.load_best()
+        self.prompt.eval()
+        self.history.batch_split = self.accumulator.split
+        self.history.seconds = time.perf_counter() - self.started
+        return self.history
 
-    def _is_over(self) -> bool:
-        run, settings = self.run, self.settings
-        return (run.step >= settings.steps and run.validated(run.step)) or run.has_stalled(settings.patience)
+    def is_validation_due(self) -> bool:
+        """Return whether the prompt must be measured before the next step."""
+        step, config = self.history.step, self.config
+        return (step % config.validate_every == 0 or step >= config.steps) and not self.history.is_validated(step)
 
-    def _step(self, step: int) -> bool:
-        """One step of Adam on the mean loss of the step's pairs, over all processes; whether anyone asks for a stop."""
-        optimisation, failure, own = self.state.optimisation, self._late_failure, Sums()
-        before = random_state()
+    def is_checkpoint_due(self) -> bool:
+        """Return whether the state is to be saved after this step."""
+        return self.history.step % self.config.checkpoint_every == 0 or self.is_validation_due()
 
-        def begin() -> None:
-            optimisation.clear()
+    def is_over(self) -> bool:
+        """Return whether all steps are made, or validation has stalled, and the last validation is made."""
+        is_at_end = self.history.step >= self.config.steps or self.history.has_stalled(self.config.patience)
+        return is_at_end and not self.is_validation_due()
+
+    def step(self) -> None:
+        """Make one step of Adam on the mean loss of the step's pairs over all processes, and log it."""
+        step, optimization = self.history.step + 1, self.state.optimization
+        totals = self.compute_gradient(step)
+        if not math.isfinite(totals.loss):
+            raise TrainingError(f"the loss is {totals.loss} at step {step}; a lower training.learning_rate may help")
+        count = max(totals.pairs, 1.0)
+        optimization.step(step, divide_by=count)
+        excess = [totals.excess_loss / count] if self.loss.has_lower_bound else []
+        log_values = self.state.log_values().values()
+        self.history.rows.append((totals.loss / count, *excess, optimization.learning_rate(step), *log_values))
+        self.log(self.logger.log_step)
+        self.callbacks.on_step(self.history)
+
+    def compute_gradient(self, step: int) -> LossTotals:
+        """Compute the summed gradient of all processes, and exchange failures and stop requests with it.
+
+        Raises:
+            SD4MatchError: a process failed; the same error is raised on all processes.
+        """
+        own, failure, before = LossTotals(), self.late_failure, random_state()
+
+        def reset() -> None:
+            self.state.optimization.zero_grad()
             restore_random_state(before)
 
         try:
             if failure is None:
-                own = self.gradient.accumulate(step, self.processes.index, begin=begin)
+                own = self.accumulator.accumulate(step, self.processes.index, reset=reset)
         except SD4MatchError as error:
             failure = error
-        pairs, loss, excess, failures, wishes = sum_over_processes(
-            optimisation.parameters,
-            (own.pairs, own.loss, own.excess, float(failure is not None), float(self.stop())),
+        pairs, loss, excess_loss, failures, stops = sum_over_processes(
+            self.state.optimization.parameters,
+            (own.pairs, own.loss, own.excess_loss, float(failure is not None), float(self.stop())),
             self.accelerator,
         )
         if failures:
-            begin()  # where the step before ended
-            self._fail(failure)
-        count = max(pairs, 1.0)
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at step {step}; a lower training.learning_rate may help")
-        optimisation.step(step, divide_by=count)
-        known = [excess / count] if "excess" in self.run.columns else []
-        rate, readings = optimisation.learning_rate(step), self.state.readings().values()
-        self.run.rows.append((loss / count, *known, rate, *readings))
-        self._write_down(self.journal.step)
-        self.watch.on_step(self.run)
-        return wishes > 0
+            reset()  # to the state after the previous step
+            self.fail(failure)
+        self.stop_requested = stops > 0
+        return LossTotals(pairs, loss, excess_loss)
 
-    def _fail(self, own: SD4MatchError | None) -> None:
-        """One process's failure ends the training of all; if it is the data's, all before it is kept."""
-        error = self.processes.gather([own] if own is not None else [])[0]
-        if isinstance(error, (DatasetError, PhotoError)):
-            self._keep()
-        raise error
+    def fail(self, failure: SD4MatchError | None) -> None:
+        """Raise the first failure of any process on all processes; save the state first if data could not be read."""
+        first_failure = self.processes.gather([failure] if failure is not None else [])[0]
+        if isinstance(first_failure, (DatasetError, PhotoError)):
+            self.write_checkpoint()
+        raise first_failure
 
-    def _validate(self) -> bool:
-        """Measure the prompt; False if a stop was asked for, before or at its end."""
+    def validate(self) -> None:
+        """Measure the prompt. If a stop is requested meanwhile, nothing is recorded, and it is measured on resume."""
+        history = self.history
+        with seeded_random_state(self.config.seed), eval_mode(self.prompt):
+            measured = self.evaluator.evaluate(
+                self.validation_pairs, self.prompt, progress=self.report_validation_progress, should_stop=self.stop
+            )
+        if measured is None:
+            self.stop_requested = True
+            return
+        scores = measured[_VALIDATION]
+        pck = scores.pck("image")[f"{SELECTION_ALPHA:g}"]
+        history.validation.append((history.step, pck))
+        if pck > history.best_pck:
+            history.best_step, history.best_pck, history.best_scores = history.step, pck, scores
+            self.state.save_best()
+            self.processes.on_main(lambda: self.on_best(history.step, pck))
+            self.write_checkpoint()
+        self.log(self.logger.log_validation)
+        self.callbacks.on_validation(history)
+        self.stop_requested = self.processes.any(self.stop())
 
-        def tell(what: str, done: int, total: int) -> None:
-            if self.stop():
-                raise _StopAskedError("a stop was asked for")
-            if what == "pairs":
-                self.watch.on_validating(done, total)
+    def report_validation_progress(self, what: str, done: int, total: int) -> None:
+        """Pass the evaluator's progress over pairs to the callback."""
+        if what == "pairs":
+            self.callbacks.on_validation_progress(done, total)
 
-        try:
-            with own_random_state(self.settings.seed), _resting(self.prompt):
-                scores = self.evaluator.evaluate(self.validation_pairs, self.prompt, progress=tell)["validation"]
-        except _StopAskedError:
-            return False
-        run, value = self.run, scores.pck("image")[f"{SELECTION_ALPHA:g}"]
-        run.validation.append((run.step, value))
-        if value > run.best_pck:
-            run.best_step, run.best_pck, run.best_scores = run.step, value, scores
-            self.state.best = self.state.now()
-            self.processes.on_main(lambda: self.on_best(run.step, value))
-            self._keep()
-        self._write_down(self.journal.validation)
-        self.watch.on_validation(run)
-        return not self.stop()
-
-    def _keep(self) -> None:
-        """Write a checkpoint of where everything stands."""
+    def write_checkpoint(self) -> None:
+        """Save the state of all processes."""
         checkpoints = self.checkpoints
         if checkpoints is not None:
-            now = self.state.capture(self.processes, per_device=self.gradient.plan.per_device)
-            self.processes.on_main(lambda: checkpoints.write(now, best_step=self.run.best_step))
+            checkpoint = self.state.capture(self.processes, per_device=self.accumulator.split.per_device)
+            self.processes.on_main(lambda: checkpoints.write(checkpoint, best_step=self.history.best_step))
 
-    def _anyone(self, wish: bool) -> bool:
-        """Whether any process wishes it: signals do not reach all of them at once."""
-        return any(self.processes.gather([wish]))
-
-    def _write_down(self, write: Callable[[], None]) -> None:
-        """On the main process; if that fails, all stop together at the next step."""
+    def log(self, write: Callable[[], None]) -> None:
+        """Write metrics; if that fails, all processes raise the error together at the next step or at the end."""
         try:
             write()
         except SD4MatchError as error:
-            self._late_failure = error
+            self.late_failure = error
+
+
+def _batch_split(config: TrainingConfig, processes: Processes, accelerator: Accelerator) -> BatchSplit:
+    """Return a split in which a device takes its whole share at once, unless config or launcher say otherwise."""
+    whole = BatchSplit(config.batch_size, processes.count, config.batch_size)
+    share = -(-whole.share // accelerator.gradient_accumulation_steps)
+    return replace(whole, per_device=min(whole.share, config.per_device or share))
+
+
+def _precision(config: TrainingConfig, accelerator: Accelerator) -> str:
+    precision = config.mixed_precision or accelerator.mixed_precision
+    if precision not in ("no", "bf16"):
+        raise ConfigError(f"mixed precision {precision} would need its loss scaled: use bf16 or no")
+    return str(precision)
 
 
 @contextmanager
-def _resting(prompt: PromptProvider) -> Iterator[None]:
-    """As it will be used: without what is only for learning (dropout), and back."""
-    assert isinstance(prompt, nn.Module)
-    prompt.eval()
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Switch a module to evaluation mode inside the block, without dropout for example."""
+    was_training = module.training
+    module.eval()
     try:
         yield
     finally:
-        prompt.train()
+        module.train(was_training)
 
 
-class _StopAskedError(SD4MatchError):
-    """A stop was asked for during a validation, which will be made anew."""
-
-
-def check_learns(prompt: PromptProvider) -> None:
-    """Refuse a prompt with which there is nothing to do.
+def check_learns(prompt: Prompt) -> None:
+    """Refuse a prompt without parameters.
 
     Raises:
-        InputError: it has no parameters.
+        InputError: there is nothing to learn.
     """
-    if not isinstance(prompt, nn.Module) or not prompt.parameter_groups():
+    if not prompt.parameter_groups():
         raise InputError(
             f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single"
         )

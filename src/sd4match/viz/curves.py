@@ -16,29 +16,29 @@ def plot_training(
     validation: Sequence[tuple[int, float]],
     path: Path,
     *,
-    excess: Sequence[float] = (),
+    excess_losses: Sequence[float] = (),
     title: str = "",
 ) -> None:
-    """Loss of every step and its running mean, with validation PCK on a second axis.
+    """Plot the loss of every step and its running mean, with the validation PCK on a second axis.
 
     Args:
-        losses: from step 1.
-        validation: (step, PCK in [0, 1]).
-        path: a .png.
-        excess: of the loss over its floor, if it knows one: this is drawn in its place.
-        title: above the plot.
+        losses: loss of each step, from step 1.
+        validation: (step, PCK in [0, 1]) of each validation.
+        path: PNG file to write.
+        excess_losses: loss of each step above its lower bound; if given, it is drawn instead of the loss.
+        title: of the plot.
 
     Raises:
         SD4MatchError: the file cannot be written.
     """
-    shown, label = (excess, "loss above its floor") if excess else (losses, "loss")
+    values, label = (excess_losses, "loss above its lower bound") if excess_losses else (losses, "loss")
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    steps = range(1, len(shown) + 1)
+    steps = range(1, len(values) + 1)
     smooth: list[float] = []
-    for loss in shown:
-        smooth.append(0.9 * smooth[-1] + 0.1 * loss if smooth else loss)
-    axes.plot(steps, shown, color="tab:blue", alpha=0.25, linewidth=1)
+    for value in values:
+        smooth.append(0.9 * smooth[-1] + 0.1 * value if smooth else value)
+    axes.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=1)
     axes.plot(steps, smooth, color="tab:blue", label=f"{label} (running mean)")
     axes.set_xlabel("step")
     axes.set_ylabel(label)

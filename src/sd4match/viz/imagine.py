@@ -1,4 +1,4 @@
-"""Images of a prompt: what the whole diffusion model draws when it is conditioned on it."""
+"""Images that the whole diffusion model generates from a prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sd4match.backbones.pretrained import find_checkpoint
+from sd4match.backbones.pretrained import find_pretrained
 from sd4match.errors import CheckpointError
 from sd4match.structures.images import Photo
 
@@ -22,12 +22,12 @@ _INK = (30, 30, 30)
 
 
 def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipeline:
-    """The whole diffusion pipeline of a model folder, in float32, without bars and checkers.
+    """Load the whole diffusion pipeline of a model, in float32, without progress bars and safety checker.
 
     Raises:
         CheckpointError: the folder is missing, incomplete or damaged.
     """
-    folder = find_checkpoint(weights)
+    folder = find_pretrained(weights)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False, local_files_only=True
@@ -41,25 +41,25 @@ def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipelin
 @torch.no_grad()
 def paint(
     painter: StableDiffusionPipeline,
-    embedding: Float[Tensor, "slots width"],
+    embedding: Float[Tensor, "tokens width"],
     *,
-    empty: Float[Tensor, "slots width"],
+    empty: Float[Tensor, "tokens width"],
     images: int = 4,
     steps: int = 30,
     guidance: float = 4.0,
     seed: int = 0,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[Image.Image]:
-    """Draw from a prompt embedding, with classifier-free guidance against the empty prompt.
+    """Generate images from a prompt embedding, with classifier-free guidance against the empty prompt.
 
     Args:
         painter: from `load_painter`.
-        embedding: (L, D).
-        empty: (L, D), of the empty text.
-        images: how many; number i is drawn from the noise of (seed, i), whatever the prompt.
-        steps: of the scheduler.
-        guidance: 1 for none.
-        seed: of the noise.
+        embedding: (L, D), the prompt.
+        empty: (L, D), the empty prompt.
+        images: number of images; image i starts from the noise of (seed, i), whatever the prompt is.
+        steps: number of denoising steps.
+        guidance: guidance scale; 1 for none.
+        seed: seed of the noise.
         on_step: called after each step.
     """
 
@@ -80,7 +80,7 @@ def paint(
 
 
 def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]], *, title: str = "") -> Image.Image:
-    """A row for each prompt: its label, the photos that decided it, what was drawn.
+    """Draw a row for each prompt: its label, the photos it was computed from, the generated images.
 
     >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
     >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size

@@ -1,4 +1,4 @@
-"""Pictures of matches: two photos side by side, lines between them."""
+"""Pictures of matches: two photos side by side with lines between matching points."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def draw_matches(
     title: str = "",
     height: int = 480,
 ) -> Image.Image:
-    """Both photos at one height with a line for each match.
+    """Draw both photos at one height with a line for each match.
 
     Args:
-        source: left.
-        target: right.
+        source: photo on the left.
+        target: photo on the right.
         source_points: (N, 2), in pixels of the source.
         target_points: (N, 2), in pixels of the target.
-        hits: colours lines green (hit) or red (miss); without it every match has a colour of its own.
-        scores: makes lines of low score thinner.
-        truth: (N, 2), true places in the target, drawn as crosses.
-        title: written above.
-        height: of the photos in the picture.
+        hits: whether each match is correct: draws it green or red; without it every match has its own color.
+        scores: draw matches of lower score thinner.
+        truth: (N, 2), true points in the target, drawn as crosses.
+        title: text above the photos.
+        height: height of both photos in the picture, in pixels.
 
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
     >>> points = np.array([[10.0, 10.0]])
@@ -57,24 +57,24 @@ def draw_matches(
     draw = ImageDraw.Draw(canvas)
     if title:
         draw.text((6, 7), title, fill=_INK, font=ImageFont.load_default(15))
-    starts = _placed(source_points, source, height) + np.array([0, top])
+    starts = _scaled(source_points, source, height) + np.array([0, top])
     shift = np.array([left.width + _GAP, top])
-    ends = _placed(target_points, target, height) + shift
+    ends = _scaled(target_points, target, height) + shift
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        colour = _colour(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
+        color = _color(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
         strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
-        draw.line([tuple(start), tuple(end)], fill=colour, width=max(1, round(3 * strength)))
-        _dot(draw, start, colour)
-        _dot(draw, end, colour)
+        draw.line([tuple(start), tuple(end)], fill=color, width=max(1, round(3 * strength)))
+        _dot(draw, start, color)
+        _dot(draw, end, color)
     if truth is not None:
-        for x, y in _placed(truth, target, height) + shift:
+        for x, y in _scaled(truth, target, height) + shift:
             draw.line([x - 6, y - 6, x + 6, y + 6], fill="white", width=2)
             draw.line([x - 6, y + 6, x + 6, y - 6], fill="white", width=2)
     return canvas
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures below each other."""
+    """Stack pictures below each other."""
     canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
     top = 0
     for picture in pictures:
@@ -88,15 +88,15 @@ def _at_height(photo: Photo, height: int) -> Image.Image:
     return photo.to_image().resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _placed(points: PointArray, photo: Photo, height: int) -> PointArray:
+def _scaled(points: PointArray, photo: Photo, height: int) -> PointArray:
     return (points + 0.5) * (height / photo.size[0])
 
 
-def _colour(index: int, count: int) -> tuple[int, int, int]:
+def _color(index: int, count: int) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(index / max(count, 1), 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _dot(draw: ImageDraw.ImageDraw, place: npt.NDArray[np.float64], colour: tuple[int, int, int]) -> None:
-    x, y = place
-    draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour, outline="white")
+def _dot(draw: ImageDraw.ImageDraw, point: npt.NDArray[np.float64], color: tuple[int, int, int]) -> None:
+    x, y = point
+    draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=color, outline="white")

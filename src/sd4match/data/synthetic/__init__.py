@@ -1,1 +1,1 @@
-"""The procedural data set: no download, no end, every point known."""
+"""Procedural data set: drawings with exactly known keypoints, of any number, without a download."""

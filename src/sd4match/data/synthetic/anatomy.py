@@ -1,9 +1,9 @@
-"""The eight categories of the synthetic world: their parts and their named key points.
+"""The eight categories of the synthetic data set: their parts and their named keypoints.
 
-Every object is drawn in its own coordinates, x to the right and y down, inside roughly [-1, 1] squared. A
-category is a function from a random generator to an `Anatomy`, so that no two instances have the same shape.
-Objects seen from the side (fish, bird, car, boat, cup) look to the left here and may be mirrored by the scene;
-frontal ones (house, robot, face) may not, or their left would become their right.
+Every object has its own coordinates, x to the right and y down, inside roughly [-1, 1] x [-1, 1]. A category is a
+function from a random generator to an `Anatomy`, so that no two instances have the same shape. Objects seen from the
+side (fish, bird, car, boat, cup) face left here and may be mirrored by the scene; frontal ones (house, robot, face) are
+not mirrored, because their left points would become right points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Polygon = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """One drawn part: the word that names it and its outline. Later parts cover earlier ones."""
+    """One drawn part: its name in captions and its outline. Later parts cover earlier ones."""
 
     word: str
     outline: Polygon
@@ -28,14 +28,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One instance of a category before it is posed: parts in drawing order and points by name."""
+    """One instance of a category before it is posed: parts in drawing order and keypoints by name."""
 
     parts: tuple[Part, ...]
     points: dict[str, tuple[float, float]]
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, *, tilt: float = 0.0, corners: int = 20) -> Polygon:
-    """Outline of an ellipse around (x, y), turned by `tilt` radians."""
+    """Return the outline of an ellipse around (x, y), rotated by `tilt` radians."""
     angle = np.linspace(0.0, 2.0 * np.pi, corners, endpoint=False)
     across, down = rx * np.cos(angle), ry * np.sin(angle)
     return np.stack(
@@ -44,17 +44,17 @@ def ellipse(x: float, y: float, rx: float, ry: float, *, tilt: float = 0.0, corn
 
 
 def quad(left: float, top: float, right: float, bottom: float, *, taper: float = 0.0) -> Polygon:
-    """A box whose top edge is narrower than its bottom edge by `taper` on each side."""
+    """Return a box whose top edge is shorter than its bottom edge by `taper` on each side."""
     return np.array([[left + taper, top], [right - taper, top], [right, bottom], [left, bottom]])
 
 
 def shape(*corners: tuple[float, float]) -> Polygon:
-    """A polygon from its corners."""
+    """Return the polygon of some corners (x, y)."""
     return np.array(corners)
 
 
 def limb(x0: float, y0: float, x1: float, y1: float, width: float) -> Polygon:
-    """A straight bar from (x0, y0) to (x1, y1)."""
+    """Return a straight bar from (x0, y0) to (x1, y1)."""
     along = np.array([x1 - x0, y1 - y0])
     across = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6) * width / 2
     start, end = np.array([x0, y0]), np.array([x1, y1])
@@ -62,7 +62,7 @@ def limb(x0: float, y0: float, x1: float, y1: float, width: float) -> Polygon:
 
 
 def fish(rng: np.random.Generator) -> Anatomy:
-    """A fish from its side: tail, fins, body, stripe, mouth, eye."""
+    """Draw a fish from its side."""
     a, b = rng.uniform(0.6, 0.75), rng.uniform(0.28, 0.45)
     spread, reach, fin, eye = (
         rng.uniform(0.3, 0.5),
@@ -90,7 +90,7 @@ def fish(rng: np.random.Generator) -> Anatomy:
 
 
 def bird(rng: np.random.Generator) -> Anatomy:
-    """A standing bird from its side."""
+    """Draw a standing bird from its side."""
     a, b, tilt = rng.uniform(0.45, 0.55), rng.uniform(0.26, 0.36), rng.uniform(-0.1, 0.25)
     head, hx, hy = rng.uniform(0.19, 0.25), rng.uniform(-0.58, -0.48), rng.uniform(-0.5, -0.36)
     beak, wing, foot = rng.uniform(0.2, 0.34), rng.uniform(0.38, 0.52), rng.uniform(0.75, 0.92)
@@ -118,7 +118,7 @@ def bird(rng: np.random.Generator) -> Anatomy:
 
 
 def car(rng: np.random.Generator) -> Anatomy:
-    """A car from its side."""
+    """Draw a car from its side."""
     top, waist, floor = rng.uniform(-0.58, -0.42), rng.uniform(-0.15, -0.05), rng.uniform(0.25, 0.36)
     front, back = rng.uniform(-0.5, -0.35), rng.uniform(0.5, 0.72)
     slope, wheel = rng.uniform(0.14, 0.28), rng.uniform(0.17, 0.24)
@@ -145,7 +145,7 @@ def car(rng: np.random.Generator) -> Anatomy:
 
 
 def house(rng: np.random.Generator) -> Anatomy:
-    """A house from its front."""
+    """Draw a house from its front."""
     w, eaves, floor = rng.uniform(0.55, 0.75), rng.uniform(-0.2, 0.0), rng.uniform(0.7, 0.9)
     peak, lean, over = rng.uniform(-0.85, -0.6), rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.2)
     cx, ct = rng.uniform(0.3, 0.45) * w / 0.65, peak - rng.uniform(-0.1, 0.1)
@@ -169,7 +169,7 @@ def house(rng: np.random.Generator) -> Anatomy:
 
 
 def robot(rng: np.random.Generator) -> Anatomy:
-    """A robot from its front; its arms are anywhere."""
+    """Draw a robot from its front, with its arms raised or lowered at random."""
     hw, ht, hb = rng.uniform(0.22, 0.34), rng.uniform(-0.72, -0.62), rng.uniform(-0.3, -0.22)
     bw, bb = rng.uniform(0.28, 0.42), rng.uniform(0.25, 0.4)
     lift_l, lift_r, reach = rng.uniform(-0.35, 0.5), rng.uniform(-0.35, 0.5), rng.uniform(0.35, 0.5)
@@ -203,7 +203,7 @@ def robot(rng: np.random.Generator) -> Anatomy:
 
 
 def face(rng: np.random.Generator) -> Anatomy:
-    """A face from its front."""
+    """Draw a face from its front."""
     a, b = rng.uniform(0.55, 0.68), rng.uniform(0.68, 0.82)
     ex, ey, eye = rng.uniform(0.22, 0.3), rng.uniform(-0.2, -0.08), rng.uniform(0.08, 0.12)
     nose, my, mw = rng.uniform(0.12, 0.22), rng.uniform(0.38, 0.48), rng.uniform(0.18, 0.32)
@@ -230,7 +230,7 @@ def face(rng: np.random.Generator) -> Anatomy:
 
 
 def boat(rng: np.random.Generator) -> Anatomy:
-    """A sailing boat from its side."""
+    """Draw a sailing boat from its side."""
     deck, keel = rng.uniform(0.2, 0.35), rng.uniform(0.65, 0.8)
     bow, stern = rng.uniform(-1.0, -0.85), rng.uniform(0.7, 0.85)
     mast, top = rng.uniform(-0.15, 0.1), rng.uniform(-0.95, -0.8)
@@ -254,7 +254,7 @@ def boat(rng: np.random.Generator) -> Anatomy:
 
 
 def cup(rng: np.random.Generator) -> Anatomy:
-    """A cup with its handle to the right, on a plate."""
+    """Draw a cup on a plate, with its handle to the right."""
     a, top, bottom = rng.uniform(0.4, 0.52), rng.uniform(-0.5, -0.38), rng.uniform(0.45, 0.58)
     foot, handle = a - rng.uniform(0.08, 0.22), rng.uniform(0.26, 0.4)
     hy, plate, band = rng.uniform(-0.08, 0.08), rng.uniform(0.75, 0.95), rng.uniform(0.0, 0.15)
@@ -282,14 +282,14 @@ def cup(rng: np.random.Generator) -> Anatomy:
 ANATOMIES: dict[str, Callable[[np.random.Generator], Anatomy]] = {
     "bird": bird, "boat": boat, "car": car, "cup": cup, "face": face, "fish": fish, "house": house, "robot": robot,
 }  # fmt: skip
-"""Category name -> a new random instance of it."""
+"""Functions that draw a random instance of a category, by category name."""
 
 FRONTAL = frozenset({"face", "house", "robot"})
-"""Categories that are never mirrored."""
+"""Categories that the scene never mirrors."""
 
 
 def part_words(category: str) -> tuple[str, ...]:
-    """The words for the parts of a category, in alphabetical order.
+    """Return the names of the parts of a category in alphabetical order.
 
     >>> part_words("house")
     ('chimney', 'door', 'roof', 'wall', 'window')
@@ -299,7 +299,7 @@ def part_words(category: str) -> tuple[str, ...]:
 
 
 def point_names(category: str) -> tuple[str, ...]:
-    """The names of the key points of a category, in the order of every annotation.
+    """Return the names of the keypoints of a category in the order of every annotation.
 
     >>> len(point_names("fish"))
     8

@@ -1,88 +1,77 @@
-"""Pairs of synthetic photos, drawn when they are asked for."""
+"""Pairs of synthetic photos, rendered when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from sd4match.data.config import Split
+from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.anatomy import ANATOMIES
 from sd4match.data.synthetic.scene import Scene, render
 from sd4match.errors import DatasetError
+from sd4match.interfaces import PairDataset
 from sd4match.structures.images import Photo
-from sd4match.structures.pairs import PairKey, PairRecord, Reference
+from sd4match.structures.pairs import PairKey, PairRecord
 
 _STREAMS: dict[str, int] = {"train": 1, "validation": 2, "test": 3}
-_PAIRS: dict[str, int] = {"train": 2_000, "validation": 160, "test": 480}
-_PHOTOS: dict[str, int] = {"train": 120, "validation": 24, "test": 50}
-_FEWEST_POINTS = 3
-_STREAMS_A_SEED = 10
+_NUM_PAIRS: dict[str, int] = {"train": 2_000, "validation": 160, "test": 480}
+_NUM_PHOTOS: dict[str, int] = {"train": 120, "validation": 24, "test": 50}
+_MIN_POINTS = 3
+_STREAMS_PER_SEED = 10
 
 
-class SyntheticPairs:
-    """A `PairDataset` of two different photos of one category, with at least three key points visible in both.
+class SyntheticPairs(PairDataset):
+    """Pairs of two different drawings of one category with at least three keypoints visible in both.
 
-    Deterministic: (split, seed, sizes) give the same pairs and pixels on any machine. Photo ids are
-    "category-number", numbers counting within the split.
+    Deterministic: a config gives the same pairs and pixels on any machine. Photo ids are "category-number", numbered
+    within the split.
 
-    >>> dataset = SyntheticPairs(split="test", pairs=5)
+    Args:
+        config: split, numbers and sizes; `SyntheticConfig()` if not given.
+
+    >>> from sd4match.data import SyntheticConfig
+    >>> dataset = SyntheticPairs(SyntheticConfig(split="test", pairs=5))
     >>> len(dataset), dataset[0].target_points.shape[1], dataset.photo(dataset[0].source_id).size
     (5, 2, (96, 96))
     """
 
     name = "synthetic"
     categories = tuple(ANATOMIES)
-    reference: Reference = "box"
 
-    def __init__(
-        self,
-        *,
-        split: Split = "train",
-        pairs: int | None = None,
-        photos_per_category: int | None = None,
-        size: int = 96,
-        distractors: float = 0.25,
-        seed: int = 0,
-    ) -> None:
-        self.split: str = split
-        self.size = size
-        self.distractors = distractors
-        self._pairs = pairs or _PAIRS[split]
-        self._photos = photos_per_category or _PHOTOS[split]
-        self._stream = seed * _STREAMS_A_SEED + _STREAMS[split]
+    def __init__(self, config: SyntheticConfig | None = None) -> None:
+        self.config = config if config is not None else SyntheticConfig()
+        self.split = self.config.split
+        self._num_pairs = self.config.pairs or _NUM_PAIRS[self.split]
+        self._num_photos = self.config.photos_per_category or _NUM_PHOTOS[self.split]
+        self._stream = self.config.seed * _STREAMS_PER_SEED + _STREAMS[self.split]
         self._scene = lru_cache(maxsize=4096)(self._render)
 
     def __len__(self) -> int:
-        return self._pairs
-
-    def __iter__(self) -> Iterator[PairRecord]:
-        return (self[index] for index in range(len(self)))
+        return self._num_pairs  # `keys` would render photos
 
     def __getitem__(self, index: int) -> PairRecord:
-        category, source_number, target_number = self._chosen[index]
-        source, target = self.scene(f"{category}-{source_number}"), self.scene(f"{category}-{target_number}")
-        both = source.visible & target.visible
         key = self.keys[index]
+        source, target = self.scene(key.source_id), self.scene(key.target_id)
+        size = self.config.size
         return PairRecord(
             pair_id=key.pair_id,
             source_id=key.source_id,
             target_id=key.target_id,
-            category=category,
-            source_size=(self.size, self.size),
-            target_size=(self.size, self.size),
+            category=key.category,
+            source_size=(size, size),
+            target_size=(size, size),
             source_points=source.points,
             target_points=target.points,
-            visible=both,
+            visible=source.visible & target.visible,
             source_box=source.box,
             target_box=target.box,
             difficulty=difficulty(source, target),
         )
 
     @cached_property
-    def keys(self) -> tuple[PairKey, ...]:
-        """All pairs."""
+    def keys(self) -> tuple[PairKey, ...]:  # type: ignore[override] # mypy takes cached properties for read-only
+        """All pairs in order; computed when they are first read, because this renders photos."""
         return tuple(
             PairKey(
                 pair_id=f"{index:05d}-{category}-{source}-{target}",
@@ -90,45 +79,55 @@ class SyntheticPairs:
                 target_id=f"{category}-{target}",
                 category=category,
             )
-            for index, (category, source, target) in enumerate(self._chosen)
+            for index, (category, source, target) in enumerate(self._draw_pairs())
         )
 
     def photo(self, image_id: str) -> Photo:
-        """The pixels of "category-number"."""
+        """Return the rendered photo "category-number".
+
+        Raises:
+            DatasetError: the split has no such photo.
+        """
         return Photo(self.scene(image_id).pixels, image_id)
 
     def scene(self, image_id: str) -> Scene:
-        """Everything known about "category-number"."""
+        """Return the photo "category-number" with its ground truth.
+
+        Raises:
+            DatasetError: the split has no such photo.
+        """
         category, _, number = image_id.partition("-")
-        if category not in ANATOMIES or not number.isdigit() or int(number) >= self._photos:
+        if category not in ANATOMIES or not number.isdigit() or int(number) >= self._num_photos:
             raise DatasetError(f"no photo {image_id!r} in the synthetic {self.split} split")
         return self._scene(category, int(number))
 
     def _render(self, category: str, number: int) -> Scene:
         index = self.categories.index(category) * 1_000_000 + number
-        return render(self._stream, index, category=category, size=self.size, distractors=self.distractors)
+        config = self.config
+        return render(self._stream, index, category=category, size=config.size, distractors=config.distractors)
 
-    @cached_property
-    def _chosen(self) -> list[tuple[str, int, int]]:
+    def _draw_pairs(self) -> list[tuple[str, int, int]]:
+        """Draw (category, source number, target number) of all pairs; categories take turns."""
         rng = np.random.default_rng([self._stream, 7])
-        chosen: list[tuple[str, int, int]] = []
+        pairs: list[tuple[str, int, int]] = []
         attempts = 0
-        while len(chosen) < self._pairs:
-            category = self.categories[len(chosen) % len(self.categories)]
-            source, target = (int(n) for n in rng.choice(self._photos, size=2, replace=False))
-            both = self._scene(category, source).visible & self._scene(category, target).visible
-            if both.sum() >= _FEWEST_POINTS:
-                chosen.append((category, source, target))
+        while len(pairs) < self._num_pairs:
+            category = self.categories[len(pairs) % len(self.categories)]
+            source, target = (int(n) for n in rng.choice(self._num_photos, size=2, replace=False))
+            visible = self._scene(category, source).visible & self._scene(category, target).visible
+            if visible.sum() >= _MIN_POINTS:
+                pairs.append((category, source, target))
             attempts += 1
-            if attempts > 50 * self._pairs + 1000:
+            if attempts > 50 * self._num_pairs + 1000:
                 raise DatasetError("too few photos share three visible points; raise photos_per_category")
-        return chosen
+        return pairs
 
 
 def difficulty(source: Scene, target: Scene) -> dict[str, int]:
-    """SPair-71k's flags of a pair.
+    """Return SPair-71k's difficulty flags of a pair.
 
-    Viewpoint and scale variation go from 0 (easy) to 2; truncation and occlusion: 0 none, 1 source, 2 target, 3 both.
+    Returns:
+        Viewpoint and scale variation from 0 (easy) to 2; truncation and occlusion: 0 none, 1 source, 2 target, 3 both.
     """
     turn = abs(source.turn - target.turn)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (source.box, target.box)]

@@ -1,7 +1,7 @@
-"""One synthetic photo: an instance of a category posed, lit and cluttered, with everything known about it.
+"""Rendering of one synthetic photo with its ground truth.
 
-The drawing is integer arithmetic on polygons whose corners are rounded to the grid, from a seeded PCG64 stream,
-so that (seed, index) gives the same pixels on any machine.
+Polygons are drawn in integer arithmetic with corners rounded to whole grid points, from a seeded PCG64 stream, so that
+(seed, index) gives the same pixels on any machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.anatomy import ANATOMIES, FRONTAL, Anatomy, Polygon
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -19,33 +20,35 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "orange": (235, 140, 40), "purple": (135, 65, 170), "pink": (240, 150, 180), "brown": (125, 80, 45),
     "white": (240, 240, 240), "grey": (135, 135, 135), "black": (35, 35, 40), "cyan": (80, 200, 210),
 }  # fmt: skip
-"""Colour name -> RGB; every use is jittered."""
+"""RGB by color name; every use is jittered."""
 
 BACKGROUND = 0
-"""The part id of everything that is not the named object."""
+"""Part id of all pixels outside the named object."""
 
 _SUPERSAMPLING = 2
+_DEFAULTS = SyntheticConfig()
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered photo and its ground truth. Pixels are (x, y) with pixel centres at whole numbers."""
+    """A rendered photo and its ground truth. Coordinates are (x, y) with pixel centers at whole numbers."""
 
     category: str
     pixels: npt.NDArray[np.uint8]
     """(H, W, 3) RGB."""
     part_ids: npt.NDArray[np.uint8]
-    """(H, W); 0 is background, i + 1 is `part_words[i]`; occluded places are background."""
+    """(H, W); 0 is background, i + 1 is `part_words[i]`; occluded pixels are background."""
     part_words: tuple[str, ...]
-    part_colours: tuple[str, ...]
-    """The colour name of every part word."""
+    part_colors: tuple[str, ...]
+    """Color name of each part word."""
     background: str
+    """Color name of the background."""
     points: npt.NDArray[np.float64]
     """(K, 2) in the order of `point_names(category)`."""
     visible: npt.NDArray[np.bool_]
     """(K,): inside the photo and not occluded."""
     box: tuple[float, float, float, float]
-    """(left, top, right, bottom) of the part of the object inside the photo, as if nothing covered it."""
+    """(left, top, right, bottom) of the object inside the photo, occluded or not."""
     turn: float
     """Rotation in degrees."""
     mirrored: bool
@@ -53,10 +56,25 @@ class Scene:
     occluded: bool
 
 
-def render(seed: int, index: int, *, category: str | None = None, size: int = 96, distractors: float = 0.25) -> Scene:
-    """Draw photo number `index` of the stream `seed`: `size` x `size` pixels.
+def render(
+    seed: int,
+    index: int,
+    *,
+    category: str | None = None,
+    size: int = _DEFAULTS.size,
+    distractors: float = _DEFAULTS.distractors,
+) -> Scene:
+    """Render a photo.
 
-    With probability `distractors` a smaller object of another category stands in it too.
+    Args:
+        seed: random stream.
+        index: number of the photo in the stream.
+        category: category of the object; random if not given.
+        size: side of the photo in pixels.
+        distractors: probability of a smaller object of another category in the photo, in [0, 1].
+
+    Returns:
+        The photo, (size, size, 3), and its ground truth.
 
     >>> scene = render(0, 3, category="fish")
     >>> scene.pixels.shape, scene.part_ids.shape, scene.points.shape
@@ -67,7 +85,7 @@ def render(seed: int, index: int, *, category: str | None = None, size: int = 96
     drawn = names[int(rng.integers(len(names)))]
     name = category or drawn
     grid = size * _SUPERSAMPLING
-    background = _colour_name(rng)
+    background = _color_name(rng)
     canvas = Image.new("RGB", (grid, grid), _jitter(rng, background))
     _clutter(canvas, rng, grid)
     if rng.random() < distractors:
@@ -76,10 +94,10 @@ def render(seed: int, index: int, *, category: str | None = None, size: int = 96
 
     anatomy = ANATOMIES[name](rng)
     words = tuple(sorted({part.word for part in anatomy.parts}))
-    colours = tuple(_colour_name(rng) for _ in words)
+    colors = tuple(_color_name(rng) for _ in words)
     pose, turn, mirrored = _pose(rng, grid, frontal=name in FRONTAL)
     mask = Image.new("L", (grid, grid), BACKGROUND)
-    _draw_object(canvas, rng, anatomy, pose, words, colours, mask)
+    _draw_object(canvas, rng, anatomy, pose, words, colors, mask)
     outline = np.concatenate([_project(pose, part.outline) for part in anatomy.parts]) / _SUPERSAMPLING
     points = _project(pose, np.array(list(anatomy.points.values()))) / _SUPERSAMPLING
 
@@ -98,7 +116,7 @@ def render(seed: int, index: int, *, category: str | None = None, size: int = 96
         pixels=_light(canvas.reduce(_SUPERSAMPLING), rng, size),
         part_ids=np.asarray(mask)[::_SUPERSAMPLING, ::_SUPERSAMPLING].copy(),
         part_words=words,
-        part_colours=colours,
+        part_colors=colors,
         background=background,
         points=points,
         visible=inside & ~covered,
@@ -110,11 +128,13 @@ def render(seed: int, index: int, *, category: str | None = None, size: int = 96
     )
 
 
-def _colour_name(rng: np.random.Generator) -> str:
+def _color_name(rng: np.random.Generator) -> str:
+    """Draw the name of a color."""
     return tuple(PALETTE)[int(rng.integers(len(PALETTE)))]
 
 
 def _jitter(rng: np.random.Generator, name: str) -> tuple[int, int, int]:
+    """Draw an RGB value near the color of that name."""
     shift = rng.integers(-25, 26, size=3)
     red, green, blue = (int(np.clip(c + s, 0, 255)) for c, s in zip(PALETTE[name], shift, strict=True))
     return red, green, blue
@@ -123,17 +143,21 @@ def _jitter(rng: np.random.Generator, name: str) -> tuple[int, int, int]:
 def _pose(
     rng: np.random.Generator, grid: int, *, frontal: bool, smallest: float = 0.55, largest: float = 0.95
 ) -> tuple[npt.NDArray[np.float64], float, bool]:
-    """A homography from object coordinates to the grid, its rotation in degrees, and whether it mirrors."""
+    """Draw a pose.
+
+    Returns:
+        The homography (3, 3) from object coordinates to the grid, its rotation in degrees, and whether it mirrors.
+    """
     mirrored = bool(rng.random() < 0.5) and not frontal
     degrees = float(rng.uniform(-22, 22))
     angle, size = np.deg2rad(degrees), float(rng.uniform(smallest, largest)) * grid / 2
     stretch, shear = rng.uniform(0.85, 1.18), rng.uniform(-0.15, 0.15)
-    room = max(0.0, grid / 2 - size) + 0.08 * grid
-    cx, cy = grid / 2 + rng.uniform(-room, room), grid / 2 + rng.uniform(-room, room)
+    margin = max(0.0, grid / 2 - size) + 0.08 * grid
+    cx, cy = grid / 2 + rng.uniform(-margin, margin), grid / 2 + rng.uniform(-margin, margin)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    form = np.array([[stretch * (-1 if mirrored else 1), shear], [0.0, 1.0 / stretch]])
+    shape = np.array([[stretch * (-1 if mirrored else 1), shear], [0.0, 1.0 / stretch]])
     pose = np.eye(3)
-    pose[:2, :2] = size * turn @ form
+    pose[:2, :2] = size * turn @ shape
     pose[:2, 2] = cx, cy
     tilt = np.eye(3)
     tilt[2, :2] = rng.uniform(-0.12, 0.12, size=2)
@@ -141,11 +165,13 @@ def _pose(
 
 
 def _project(pose: npt.NDArray[np.float64], points: Polygon) -> Polygon:
+    """Apply a homography to points (N, 2)."""
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ pose.T
     return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
 
 
 def _corners(polygon: Polygon) -> list[tuple[int, int]]:
+    """Round the corners of a polygon to whole grid points."""
     return [(int(x), int(y)) for x, y in np.round(polygon)]
 
 
@@ -155,12 +181,12 @@ def _draw_object(
     anatomy: Anatomy,
     pose: npt.NDArray[np.float64],
     words: tuple[str, ...],
-    colours: tuple[str, ...],
+    colors: tuple[str, ...],
     mask: Image.Image | None = None,
 ) -> None:
-    """Paint the parts in their order; parts that share a word share colour and texture."""
+    """Paint the parts in order; parts with the same word have the same color and texture."""
     draw = ImageDraw.Draw(canvas)
-    paints = {word: (_jitter(rng, colour), _texture(rng)) for word, colour in zip(words, colours, strict=True)}
+    paints = {word: (_jitter(rng, color), _texture(rng)) for word, color in zip(words, colors, strict=True)}
     edge = (20, 20, 25) if rng.random() < 0.5 else None
     for part in anatomy.parts:
         corners = _corners(_project(pose, part.outline))
@@ -174,7 +200,7 @@ def _draw_object(
 
 
 def _texture(rng: np.random.Generator) -> tuple[int, int, int, int] | None:
-    """Spacing, direction and shade of stripes, or None for a plain part."""
+    """Draw spacing, direction, shade and offset of stripes; None for a plain part."""
     if rng.random() < 0.7:
         return None
     return int(rng.integers(5, 11)), int(rng.integers(3)), int(rng.integers(-70, 71)), int(rng.integers(10))
@@ -183,6 +209,7 @@ def _texture(rng: np.random.Generator) -> tuple[int, int, int, int] | None:
 def _paint_texture(
     canvas: Image.Image, corners: list[tuple[int, int]], fill: tuple[int, int, int], texture: tuple[int, int, int, int]
 ) -> None:
+    """Paint a polygon with stripes."""
     spacing, direction, shade, offset = texture
     grid = canvas.width
     stencil = Image.new("L", canvas.size, 0)
@@ -197,42 +224,46 @@ def _paint_texture(
 
 
 def _clutter(canvas: Image.Image, rng: np.random.Generator, grid: int) -> None:
+    """Paint random polygons on the background."""
     draw = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(2, 8))):
         draw.polygon(
             _blob(rng, rng.uniform(0, grid, size=2), rng.uniform(0.05, 0.3) * grid),
-            fill=_jitter(rng, _colour_name(rng)),
+            fill=_jitter(rng, _color_name(rng)),
         )
 
 
-def _blob(rng: np.random.Generator, centre: npt.NDArray[np.float64], radius: float) -> list[tuple[int, int]]:
+def _blob(rng: np.random.Generator, center: npt.NDArray[np.float64], radius: float) -> list[tuple[int, int]]:
+    """Draw a polygon of 3 to 8 corners around a center."""
     corners = int(rng.integers(3, 9))
     angle = np.sort(rng.uniform(0, 2 * np.pi, size=corners))
     reach = radius * rng.uniform(0.5, 1.0, size=corners)
-    return _corners(np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle)], axis=1))
+    return _corners(np.stack([center[0] + reach * np.cos(angle), center[1] + reach * np.sin(angle)], axis=1))
 
 
 def _other_object(canvas: Image.Image, rng: np.random.Generator, category: str, grid: int) -> None:
+    """Paint a smaller object of another category."""
     anatomy = ANATOMIES[category](rng)
     words = tuple(sorted({part.word for part in anatomy.parts}))
     pose, _, _ = _pose(rng, grid, frontal=False, smallest=0.3, largest=0.45)
     shift = np.eye(3)
     shift[:2, 2] = rng.choice([-0.25, 0.25], size=2) * grid
-    _draw_object(canvas, rng, anatomy, shift @ pose, words, tuple(_colour_name(rng) for _ in words))
+    _draw_object(canvas, rng, anatomy, shift @ pose, words, tuple(_color_name(rng) for _ in words))
 
 
 def _occlude(
     canvas: Image.Image, cover: Image.Image, mask: Image.Image, rng: np.random.Generator, points: Polygon, grid: int
 ) -> None:
+    """Cover the surroundings of a random keypoint on the photo, its cover mask and its mask of parts."""
     around = points[int(rng.integers(len(points)))] + rng.uniform(-0.06, 0.06, size=2) * grid
-    blob, colour = _blob(rng, around, rng.uniform(0.1, 0.2) * grid), _jitter(rng, _colour_name(rng))
-    ImageDraw.Draw(canvas).polygon(blob, fill=colour)
+    blob, color = _blob(rng, around, rng.uniform(0.1, 0.2) * grid), _jitter(rng, _color_name(rng))
+    ImageDraw.Draw(canvas).polygon(blob, fill=color)
     ImageDraw.Draw(cover).polygon(blob, fill=255)
     ImageDraw.Draw(mask).polygon(blob, fill=BACKGROUND)
 
 
 def _light(image: Image.Image, rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
-    """A linear shade across the photo, in integers of 1/256, and a little grain."""
+    """Apply a linear gain across the photo, in integers of 1/256, and add grain."""
     ramp = (np.arange(size) * 2 - size) * 64 // size
     right, down = (int(value) for value in rng.integers(-128, 129, size=2))
     gain = 256 + (ramp[None, :] * right + ramp[:, None] * down) // 128 + int(rng.integers(-40, 41))

@@ -1,4 +1,8 @@
-"""From correlations to probabilities (Eq. 4), and how much of one lies around a match."""
+"""Match probabilities (Eq. 4), and the probability mass around a match.
+
+Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
+numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from sd4match.matching.functional.sampling import full_precision
 def match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
-    """softmax(correlation / temperature) over all cells (Eq. 4)."""
+    """Compute softmax(correlation / temperature) over all cells (Eq. 4)."""
     scores = _scores(correlation, temperature)
     return scores.flatten(2).softmax(dim=-1).view_as(scores)
 
@@ -21,7 +25,7 @@ def match_probability(
 def log_match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
-    """The logarithm of Eq. 4, which does not underflow."""
+    """Compute the logarithm of Eq. 4, which does not underflow."""
     scores = _scores(correlation, temperature)
     return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
 
@@ -38,13 +42,13 @@ def probability_mass(
     temperature: float | Tensor,
     radius: float = 1.5,
 ) -> Float[Tensor, "batch points"]:
-    """The score of a match: the share of softmax(correlation / temperature) that lies around it.
+    """Compute the score of a match: the mass of softmax(correlation / temperature) around it.
 
     Args:
         correlation: (B, N, h, w).
         cells: (B, N, 2), the matches.
-        temperature: as in Eq. 4.
-        radius: cells at most so far away in x and in y count.
+        temperature: the correlation is divided by it, as in Eq. 4; positive.
+        radius: largest distance in x and in y, in cells.
 
     Returns:
         (B, N), in [0, 1]; 1 if all probability is there, about (2 radius)^2 / (h w) where the map is flat.
@@ -58,7 +62,7 @@ def probability_mass(
 def mass_around(
     cells: Float[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
 ) -> Float[Tensor, "batch points"]:
-    """The share of a probability that lies around cells; see `probability_mass`.
+    """Sum a probability map around cells; see `probability_mass`.
 
     >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
     tensor([[0.3750]])
@@ -71,6 +75,6 @@ def mass_around(
 
 
 def check_positive(name: str, value: float | Tensor) -> None:
-    """Refuse a number that is not; a tensor is learned, and is not looked at."""
+    """Raise InputError for a number that is not positive; tensors are learned and not checked."""
     if not isinstance(value, Tensor) and not value > 0:
         raise InputError(f"{name} must be positive, not {value}")

@@ -1,4 +1,4 @@
-"""Reading maps between their cells."""
+"""Bilinear sampling of maps between their cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from torch import Tensor
 def sample_bilinear(
     maps: Float[Tensor, "batch channels h w"], cells: Float[Tensor, "batch points 2"]
 ) -> Float[Tensor, "batch points channels"]:
-    """Values between cells, bilinear, corners aligned, clamped at the border.
+    """Sample maps bilinearly between their cells, clamped at the border.
+
+    Args:
+        maps: (B, C, h, w).
+        cells: (B, N, 2), (x, y) in cells, cell centers at whole numbers.
+
+    Returns:
+        (B, N, C).
+
 
     >>> sample_bilinear(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([[[0.5, 0.5]]]))
     tensor([[[1.5000]]])
@@ -24,14 +32,14 @@ def sample_bilinear(
 def gather_cells(
     maps: Float[Tensor, "batch channels h w"], index: Int[Tensor, "batch cells"]
 ) -> Float[Tensor, "batch cells channels"]:
-    """(B, C, h, w) at flat cells (B, M) -> (B, M, C)."""
+    """Return the values (B, M, C) of maps (B, C, h, w) at flat cell indices (B, M)."""
     return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
 
 def bilinear_corners(
     cells: Float[Tensor, "... 2"], height: int, width: int
 ) -> tuple[Int[Tensor, "... 4"], Float[Tensor, "... 4"]]:
-    """Flat index and weight of the four cells around each place: (..., 4) both. Weights sum to 1."""
+    """Return flat index and weight of the four cells around each location, (..., 4) both; weights sum to 1."""
     edge = cells.new_tensor([width - 1, height - 1])
     cells = torch.where(cells.isfinite(), cells, 0.0).clamp(min=0).minimum(edge)
     before = cells.detach().floor()
@@ -43,5 +51,5 @@ def bilinear_corners(
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """float32 for half-precision floats; other dtypes as they are."""
+    """Convert half-precision floats to float32; leave other dtypes as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

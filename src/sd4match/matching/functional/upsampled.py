@@ -1,9 +1,9 @@
-"""Matching at the resolution of pixels as if the target's features had been interpolated, without interpolating them.
+"""Arg-max over pixels as if the target's features had been interpolated, without interpolating them.
 
 DIFT upsamples a map of 1280 channels to the photo, which costs gigabytes. What it needs is the cosine of a query q with
 every interpolated feature F(p) = sum_k w_k f_k, the sum over the four cells around pixel p. Both of its halves follow
 from the cells: q . F(p) is the interpolated correlation, and |F(p)|^2 = sum_kl w_k w_l f_k . f_l needs the Gram
-products of neighbouring cells alone. This is exact, not an approximation.
+products of neighboring cells alone. This is exact, not an approximation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def upsampled_nearest_neighbor(
     columns: Float[Tensor, " width"],
     rows: Float[Tensor, " height"],
 ) -> Float[Tensor, "points 2"]:
-    """The pixel whose bilinearly interpolated feature has the largest cosine with each query.
+    """Find the pixel whose bilinearly interpolated feature has the largest cosine with each query.
 
     Args:
         queries: (N, C).
@@ -54,7 +54,7 @@ def upsampled_nearest_neighbor(
 def interpolated_norm(
     features: Float[Tensor, "channels h w"], columns: Float[Tensor, " width"], rows: Float[Tensor, " height"]
 ) -> Float[Tensor, "height width"]:
-    """|F(p)| of the bilinearly interpolated feature at every pixel, from products of neighbouring cells.
+    """Compute |F(p)| of the bilinearly interpolated feature at every pixel, from products of neighboring cells.
 
     >>> features = torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])
     >>> interpolated_norm(features, torch.tensor([0.0, 0.5, 1.0]), torch.zeros(1))
@@ -67,8 +67,8 @@ def interpolated_norm(
     falling = F.pad((near[:, :-1, :-1] * near[:, 1:, 1:]).sum(0), (0, 1, 0, 1))
     rising = F.pad((near[:, :-1, 1:] * near[:, 1:, :-1]).sum(0), (0, 1, 0, 1))
 
-    left, right, a = _neighbours(columns.double(), features.shape[2])
-    top, bottom, d = (part[:, None] for part in _neighbours(rows.double(), features.shape[1]))
+    left, right, a = _neighbors(columns.double(), features.shape[2])
+    top, bottom, d = (part[:, None] for part in _neighbors(rows.double(), features.shape[1]))
     nw, ne, sw, se = (1 - a) * (1 - d), a * (1 - d), (1 - a) * d, a * d
     squares = nw**2 * own[top, left] + ne**2 * own[top, right] + sw**2 * own[bottom, left] + se**2 * own[bottom, right]
     along = nw * ne * east[top, left] + sw * se * east[bottom, left]
@@ -80,13 +80,13 @@ def interpolated_norm(
 def _interpolate(
     maps: Float[Tensor, "points h w"], columns: Float[Tensor, " width"], rows: Float[Tensor, " height"]
 ) -> Float[Tensor, "points height width"]:
-    left, right, a = _neighbours(columns, maps.shape[2])
-    top, bottom, d = _neighbours(rows, maps.shape[1])
+    left, right, a = _neighbors(columns, maps.shape[2])
+    top, bottom, d = _neighbors(rows, maps.shape[1])
     lines = torch.lerp(maps[:, top], maps[:, bottom], d[:, None].to(maps))
     return torch.lerp(lines[:, :, left], lines[:, :, right], a.to(maps))
 
 
-def _neighbours(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
     """The cell before and after each place, and how far between them it lies. Beyond the last cell that is 0."""
     places = places.clamp(0, cells - 1)
     before = places.floor()

@@ -1,0 +1,10 @@
+from .config.experiment import ExperimentConfig as ExperimentConfig
+from .config.experiment import load_config as load_config
+from .config.presets import load_preset as load_preset
+from .config.presets import preset_names as preset_names
+from .pipeline import SemanticMatcher as SemanticMatcher
+from .prompting.serialization import load_prompt as load_prompt
+from .prompting.serialization import save_prompt as save_prompt
+from .structures.images import Photo as Photo
+from .structures.results import MatchResult as MatchResult
+from .version import __version__ as __version__

@@ -1,0 +1,32 @@
+"""Shapes that several backbones declare together. Importing this module loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sd4match.errors import ConfigError
+from sd4match.structures.specs import FeatureSpec as FeatureSpec
+
+
+def fused_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:
+    """Return the spec of a fusion: the grid of the first backbone, all channels, the prompt of the one that takes one.
+
+    Args:
+        specs: one for each backbone, at least one.
+
+    Raises:
+        ConfigError: two of the backbones take a prompt.
+    """
+    prompted = [spec for spec in specs if spec.prompt_width is not None]
+    if len(prompted) > 1:
+        names = " and ".join(f"[{spec.architecture}]" for spec in prompted)
+        raise ConfigError(f"at most one backbone of a fusion may take a prompt, and {names} do")
+    prompt = prompted[0] if prompted else specs[0]
+    groups = [size for spec in specs for size in (spec.groups or (spec.channels,))]
+    return replace(
+        specs[0], channels=sum(spec.channels for spec in specs), prompt_width=prompt.prompt_width,
+        max_length=prompt.max_length, architecture=" + ".join(spec.architecture for spec in specs),
+        layer="+".join(str(spec.layer) for spec in specs), groups=tuple(groups),
+        dtype="+".join(spec.dtype for spec in specs),
+    )  # fmt: skip

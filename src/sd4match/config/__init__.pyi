@@ -1,0 +1,15 @@
+from .experiment import Components as Components
+from .experiment import ExperimentConfig as ExperimentConfig
+from .experiment import build_components as build_components
+from .experiment import build_dataset as build_dataset
+from .experiment import load_config as load_config
+from .experiment import parse_config as parse_config
+from .presets import load_preset as load_preset
+from .presets import preset_names as preset_names
+from .protocols import PROTOCOLS as PROTOCOLS
+from .protocols import EvaluationProtocol as EvaluationProtocol
+from .protocols import get_protocol as get_protocol
+from .sections import CacheConfig as CacheConfig
+from .sections import EvaluationConfig as EvaluationConfig
+from .sections import SamplingConfig as SamplingConfig
+from .sections import TrainingConfig as TrainingConfig

@@ -1,0 +1,12 @@
+from .baselines import BASELINES as BASELINES
+from .evaluator import Evaluator as Evaluator
+from .report import Comparison as Comparison
+from .report import Report as Report
+from .report import Row as Row
+from .report import read_report as read_report
+from .report import write_report as write_report
+from .run import compare_reports as compare_reports
+from .run import evaluate as evaluate
+from .run import evaluate_prompts as evaluate_prompts
+from .scores import PairScores as PairScores
+from .scores import compare as compare

@@ -1,0 +1,12 @@
+from .data import PairDataset as PairDataset
+from .matching import Loss as Loss
+from .matching import LossConfig as LossConfig
+from .matching import Matcher as Matcher
+from .matching import MatchingLoss as MatchingLoss
+from .matching import PairTransform as PairTransform
+from .models import Backbone as Backbone
+from .models import ImageEncoder as ImageEncoder
+from .models import Prepare as Prepare
+from .models import Prompt as Prompt
+from .models import Scope as Scope
+from .models import TextEncoder as TextEncoder

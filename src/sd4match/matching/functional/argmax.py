@@ -1,0 +1,189 @@
+"""Target cells from correlations: arg-max, its soft forms, and several peaks.
+
+Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
+numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sd4match.errors import InputError
+from sd4match.matching.functional.correlation import check_maps, similarities
+from sd4match.matching.functional.probability import check_positive, match_probability
+from sd4match.matching.functional.sampling import bilinear_corners, full_precision, gather_cells
+
+
+def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
+    """Return the cell of the largest value; of equal ones, the first in reading order. Not differentiable.
+
+    Args:
+        correlation: (B, N, h, w).
+
+    Returns:
+        (B, N, 2), (x, y) in cells.
+
+
+    >>> nearest_neighbor(torch.tensor([[[[0.0, 3.0], [1.0, 2.0]]]]))
+    tensor([[[1., 0.]]])
+    """
+    width = correlation.shape[-1]
+    best = correlation.flatten(2).max(dim=-1).indices
+    cells = torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1)
+    return cells.to(full_precision(correlation[:0]).dtype)
+
+
+def soft_argmax(
+    correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
+) -> Float[Tensor, "batch points 2"]:
+    """Compute the mean cell under softmax(correlation / temperature) (Eq. 4).
+
+    Args:
+        correlation: (B, N, h, w).
+        temperature: the correlation is divided by it; positive.
+
+    Returns:
+        (B, N, 2), (x, y) in cells.
+
+    >>> soft_argmax(torch.zeros(1, 1, 3, 5), temperature=0.04).round(decimals=3)
+    tensor([[[2., 1.]]])
+    """
+    return mean_cell(match_probability(correlation, temperature=temperature))
+
+
+def mean_cell(probability: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
+    """Compute the expectation (x, y) of the cell under a probability map (B, N, h, w).
+
+    >>> mean_cell(torch.tensor([[[[0.5, 0.0], [0.0, 0.5]]]]))
+    tensor([[[0.5000, 0.5000]]])
+    """
+    y, x = (torch.arange(n, dtype=probability.dtype, device=probability.device) for n in probability.shape[-2:])
+    return torch.stack([probability.sum(dim=-2) @ x, probability.sum(dim=-1) @ y], dim=-1)
+
+
+def kernel_soft_argmax(
+    correlation: Float[Tensor, "batch points h w"],
+    *,
+    temperature: float | Tensor,
+    sigma: float,
+    peak: Float[Tensor, "batch points 2"] | None = None,
+) -> Float[Tensor, "batch points 2"]:
+    """Compute the soft arg-max of the correlation times a Gaussian around its arg-max.
+
+    Convention: the Gaussian multiplies the correlation, and the softmax runs over the whole map, so that
+    suppressed cells count as 0, not as minus infinity (the paper's inference; sigma 7, temperature 0.04).
+
+    Args:
+        correlation: (B, N, h, w).
+        temperature: the correlation is divided by it; positive.
+        sigma: standard deviation of the Gaussian, in cells; positive.
+        peak: (B, N, 2), the arg-max, where it is known.
+
+    Returns:
+        (B, N, 2), (x, y) in cells.
+
+    >>> peak = torch.zeros(1, 1, 5, 5); peak[0, 0, 1, 3] = 1.0
+    >>> kernel_soft_argmax(peak, temperature=0.01, sigma=7.0).round()
+    tensor([[[3., 1.]]])
+    """
+    check_positive("sigma", sigma)
+    across, down = (torch.exp(-away.square() / (2 * sigma**2)) for away in _distance_to_peak(correlation, peak))
+    return soft_argmax(correlation * across * down, temperature=temperature)
+
+
+def window_soft_argmax(
+    correlation: Float[Tensor, "batch points h w"],
+    *,
+    temperature: float | Tensor,
+    window: int,
+    peak: Float[Tensor, "batch points 2"] | None = None,
+) -> Float[Tensor, "batch points 2"]:
+    """Compute the soft arg-max of the correlation set to 0 outside a square around its arg-max.
+
+    Convention: outside is 0, not minus infinity, so the softmax still runs over the whole map.
+
+    Args:
+        correlation: (B, N, h, w).
+        temperature: the correlation is divided by it; positive.
+        window: side of the square in cells; odd.
+        peak: (B, N, 2), the arg-max, where it is known.
+
+    Returns:
+        (B, N, 2), (x, y) in cells.
+
+    >>> peak = torch.zeros(1, 1, 5, 5); peak[0, 0, 1, 3] = 1.0
+    >>> window_soft_argmax(peak, temperature=0.01, window=3).round()
+    tensor([[[3., 1.]]])
+    """
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"window must be odd and positive, not {window}")
+    across, down = _distance_to_peak(correlation, peak)
+    inside = (across.abs() <= window // 2) & (down.abs() <= window // 2)
+    return soft_argmax(torch.where(inside, correlation, 0.0), temperature=temperature)
+
+
+def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the distance of each cell to the arg-max: across (B, N, 1, w) and down (B, N, h, 1)."""
+    peak = nearest_neighbor(correlation) if peak is None else peak
+    y, x = (torch.arange(n, dtype=peak.dtype, device=peak.device) for n in correlation.shape[-2:])
+    return x - peak[..., 0, None, None], y[:, None] - peak[..., 1, None, None]
+
+
+def bilinear_nearest_neighbor(
+    source_features: Float[Tensor, "batch channels h w"],
+    target_features: Float[Tensor, "batch channels h2 w2"],
+    query_cells: Float[Tensor, "batch points 2"],
+    *,
+    normalize: bool = True,
+    target_norms: Float[Tensor, "batch h2 w2"] | None = None,
+) -> Float[Tensor, "batch points 2"]:
+    """Blend the arg-max of each of the four source cells around a query with the query's bilinear weights.
+
+    Args and errors: as `correlate`.
+
+    Returns:
+        (B, N, 2), (x, y) in target cells.
+
+    >>> features = torch.eye(4).reshape(1, 4, 2, 2)
+    >>> bilinear_nearest_neighbor(features, features, torch.tensor([[[0.25, 1.0]]]))
+    tensor([[[0.2500, 1.0000]]])
+    """
+    source_features, target_features = full_precision(source_features), full_precision(target_features)
+    check_maps(source_features, target_features, query_cells)
+    index, weight = bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
+    cells = gather_cells(source_features, index.flatten(1))
+    products = similarities(cells, target_features, normalize=normalize, target_norms=target_norms)
+    corners = nearest_neighbor(products).unflatten(1, index.shape[1:])
+    blended: Tensor = (corners * weight[..., None]).sum(dim=2)
+    return blended
+
+
+def best_cells(
+    correlation: Float[Tensor, "batch points h w"], *, count: int, radius: float = 1.5
+) -> tuple[Float[Tensor, "batch points count 2"], Float[Tensor, "batch points count"]]:
+    """Find several best cells of each point, none within `radius` of a better one in x and in y.
+
+    Args:
+        correlation: (B, N, h, w).
+        count: K, the number of cells.
+        radius: smallest distance between two of them, in cells.
+
+    Returns:
+        (B, N, K, 2), (x, y), best first, and their values (B, N, K); -inf where there are no more cells.
+
+    >>> best_cells(torch.tensor([[[[0.0, 3.0, 2.9, 0.0, 1.0]]]]), count=2)[0].tolist()
+    [[[[1.0, 0.0], [4.0, 0.0]]]]
+    """
+    left = full_precision(correlation).clone()
+    y, x = (torch.arange(n, dtype=left.dtype, device=left.device) for n in left.shape[-2:])
+    cells, values = [], []
+    for _ in range(count):
+        best = nearest_neighbor(left)
+        values.append(left.flatten(2).amax(dim=-1))
+        cells.append(best)
+        near = (x - best[..., 0, None, None]).abs() <= radius
+        near = near & ((y[:, None] - best[..., 1, None, None]).abs() <= radius)
+        left = left.masked_fill(near, -torch.inf)
+    return torch.stack(cells, dim=2), torch.stack(values, dim=2)

@@ -1,0 +1,75 @@
+"""Correlation of query points with the cells of a target map (Eq. 3).
+
+Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
+numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from sd4match.errors import ShapeError
+from sd4match.matching.functional.sampling import full_precision, sample_bilinear
+
+_SMALLEST_NORM = 1e-12
+"""A cell without features has a cosine of 0 with everything."""
+
+
+def correlate(
+    source_features: Float[Tensor, "batch channels h w"],
+    target_features: Float[Tensor, "batch channels h2 w2"],
+    query_cells: Float[Tensor, "batch points 2"],
+    *,
+    normalize: bool = True,
+    target_norms: Float[Tensor, "batch h2 w2"] | None = None,
+) -> Float[Tensor, "batch points h2 w2"]:
+    """Compute the similarity of the source feature at each query to every target cell (Eq. 3): a cosine, if normalized.
+
+    The query feature is sampled bilinearly between the four cells around it, then L2-normalized, as is every cell
+    of the target: by dividing the products, since a map is much larger than its products with a few queries.
+
+    Args:
+        source_features: (B, C, h, w).
+        target_features: (B, C, h', w').
+        query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. Not finite means cell (0, 0): such a point
+            is padding, and must not spoil the gradient of the others.
+        normalize: divide both sides by their L2 norm.
+        target_norms: (B, h', w'), L2 norms of the target's cells, if they are known.
+
+    Returns:
+        (B, N, h', w').
+
+    Raises:
+        ShapeError: the two maps differ in B or C, or the queries in B.
+
+    >>> features = torch.eye(4).reshape(1, 4, 2, 2)
+    >>> correlate(features, features, torch.tensor([[[1.0, 0.0]]])).flatten().tolist()
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    source_features, target_features = full_precision(source_features), full_precision(target_features)
+    check_maps(source_features, target_features, query_cells)
+    queries = sample_bilinear(source_features, query_cells)
+    if normalize:
+        queries = F.normalize(queries, dim=-1)
+    return similarities(queries, target_features, normalize=normalize, target_norms=target_norms)
+
+
+def similarities(cells: Tensor, target_features: Tensor, *, normalize: bool, target_norms: Tensor | None) -> Tensor:
+    """Return products (B, N, h, w) of vectors (B, N, C) with every cell of (B, C, h, w), divided by its norm."""
+    values: Tensor = torch.bmm(cells, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
+    if normalize:
+        norms = torch.linalg.vector_norm(target_features, dim=1) if target_norms is None else target_norms
+        values = values / norms[:, None].clamp_min(_SMALLEST_NORM)
+    return values
+
+
+def check_maps(source_features: Tensor, target_features: Tensor, query_cells: Tensor) -> None:
+    """Raise ShapeError unless maps and queries have the same batch, and the maps the same channels."""
+    if source_features.shape[:2] != target_features.shape[:2] or query_cells.shape[0] != source_features.shape[0]:
+        raise ShapeError(
+            "expected source (B, C, h, w), target (B, C, h', w') and queries (B, N, 2), got "
+            f"{tuple(source_features.shape)}, {tuple(target_features.shape)} and {tuple(query_cells.shape)}"
+        )

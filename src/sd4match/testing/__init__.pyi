@@ -1,0 +1,11 @@
+from .checks import check_backbone as check_backbone
+from .fakes import FakeBackbone as FakeBackbone
+from .fakes import FakeImageEncoder as FakeImageEncoder
+from .fakes import FakePairs as FakePairs
+from .fakes import FakeTextEncoder as FakeTextEncoder
+from .fakes import random_correlation as random_correlation
+from .fakes import random_photo as random_photo
+from .strategies import cells as cells
+from .strategies import correlations as correlations
+from .strategies import tensors as tensors
+from .strategies import visibility as visibility

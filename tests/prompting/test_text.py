@@ -1,0 +1,55 @@
+"""Prompts without parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers.prompts import photos
+from sd4match.errors import InputError
+from sd4match.prompting import EmptyPrompt, NoPrompt, TextPrompt, TextPromptConfig
+from sd4match.prompting.text import clean_category
+
+
+def test_text_prompt_is_the_text_encoders_output(mini):
+    prompt = TextPrompt(TextPromptConfig(by_category={"car": "a {category} with wheel"}), backbone=mini)
+    values = prompt(photos("fish", "car(G)", "car")).values
+    for row, text in enumerate(("a photo of a fish", "a photo of a car", "a car with wheel")):
+        expected = mini.text_encoder.model(mini.text_encoder.tokenize([text])).last_hidden_state[0]
+        torch.testing.assert_close(values[row], expected, atol=1e-5, rtol=1e-5)
+    assert prompt.scope == "category"
+    assert prompt.parameter_groups() == []
+
+
+def test_empty_prompt_is_the_empty_text(mini):
+    values = EmptyPrompt(backbone=mini)(photos(None, "fish")).values
+    torch.testing.assert_close(
+        values[0], mini.text_encoder.model(mini.text_encoder.tokenize([""])).last_hidden_state[0], atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(values[0], values[1])
+
+
+def test_a_text_prompt_without_a_category_says_so(mini):
+    with pytest.raises(InputError, match="needs a category"):
+        TextPrompt(backbone=mini)(photos("fish", None))
+    fixed = TextPrompt(TextPromptConfig(template="a photo of an object"), backbone=mini)
+    assert fixed.scope == "dataset"
+    assert fixed(photos(None)).values.shape == (1, 77, 128)
+
+
+@pytest.mark.parametrize(
+    ("category", "word"),
+    [("winebottle(wC)", "winebottle"), ("duck(S)", "duck"), ("tv_monitor", "tv monitor"), ("cat", "cat")],
+)
+def test_willow_suffixes_are_cleaned(category, word):
+    assert clean_category(category) == word
+
+
+@pytest.mark.parametrize("cls", [EmptyPrompt, TextPrompt, NoPrompt])
+def test_prompts_without_parameters_have_a_config_and_no_state(mini, cls):
+    prompt = cls(backbone=mini)
+    prompt(photos("fish"))
+    assert prompt.config == type(prompt.config)()
+    assert dict(prompt.state_dict()) == {}
+    assert list(prompt.parameters()) == prompt.parameter_groups() == []
+    assert prompt.token_vectors(photos("fish")) is None
