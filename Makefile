@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow lint check bench bench-full wheel clean
+.PHONY: install demo test test-slow coverage lint check bench bench-full wheel clean
 
 install: $(READY)
 
@@ -19,7 +19,10 @@ $(READY): pyproject.toml constraints.txt
 demo: install  ## learn a prompt on mini, evaluate it, draw it
 	$(BIN)/sd4match demo --output demo
 
-test: install  ## the quick suite, with doctests, README and coverage
+test: install  ## the quick suite, with doctests and the documents' programs
+	$(BIN)/python -m pytest
+
+coverage: install  ## the quick suite with the coverage of every file
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 test-slow: install  ## the checks that take minutes
@@ -31,7 +34,7 @@ lint: install  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test  ## everything that continuous integration runs
+check: lint coverage  ## style, types, layers, and the quick suite with coverage
 
 # with threads that sleep between operations (OMP_WAIT_POLICY=passive), small ones would take five times as long
 bench: install  ## ours against reference-shaped loops, a quarter-width model: 5 minutes

@@ -34,6 +34,7 @@ def step(weights: str, image_size: int, at_once: int, *, checkpointing: bool, pr
         "single",
         [
             f"backbone.weights={weights}",
+            "data=synthetic",
             f"backbone.image_size={image_size}",
             f"backbone.gradient_checkpointing={checkpointing}",
             f"training.batch_size={at_once}",

@@ -95,6 +95,8 @@ def test_image_encoder_serves_a_conditional_prompt(plugin, mini):
     prompt = config.build(backbone=mini)
     matcher = SemanticMatcher(backbone=mini, prompt=prompt, matcher=NearestNeighbor())
     assert len(matcher.match(random_photo(), random_photo(seed=1), grid=2)) == 4
+    assert len(matcher.match(random_photo(), random_photo(seed=2), grid=2)) == 4
+    assert prompt.image_encoder.encoder.encoded == 3  # each photo once
     assert not any("encoder" in name for name in prompt.state_dict())
 
 

@@ -89,3 +89,14 @@ def test_grid_lies_inside():
     assert points.shape == (49, 2)
     assert (points >= 0).all()
     assert (points <= torch.tensor([49.0, 29.0])).all()
+
+
+def test_conversions_are_differentiable_after_inference_mode():
+    """Tensors that conversions share are no inference tensors, wherever they were made first."""
+    grid = Grid((squash_frame((31, 47), (64, 64)),), (8, 8))
+    points = torch.tensor([[[3.0, 5.0]]])
+    with torch.inference_mode():
+        grid.to_pixels(grid.to_cells(points))
+    cells = torch.ones(1, 1, 2, requires_grad=True)
+    grid.to_pixels(cells).sum().backward()
+    assert cells.grad is not None

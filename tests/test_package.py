@@ -72,3 +72,19 @@ def test_wheel_in_another_environment(tmp_path):
     run(python, "-c", code)
     run(command, "match", "0.png", "1.png", "--output", "out")
     assert json.loads((tmp_path / "out" / "matches.json").read_text())["matches"]
+
+
+def test_no_test_module_imports_from_another():
+    """What several of them use lies in tests/helpers."""
+    for file in (ROOT / "tests").rglob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) (?:tests|test_|conftest)", file.read_text(encoding="utf-8"), re.M), (
+            file
+        )
+
+
+def test_tests_mirror_the_source():
+    """Each folder of tests is named after a package, or after what else it tests."""
+    packages = {folder.name for folder in (ROOT / "src" / "sd4match").iterdir() if folder.is_dir()}
+    others = {"helpers", "tools", "benchmarks"}
+    folders = {folder.name for folder in (ROOT / "tests").iterdir() if any(folder.glob("*.py"))}
+    assert folders <= packages | others

@@ -203,8 +203,8 @@ def test_a_match_is_the_one_that_its_benchmark_counts(name):
     from sd4match.data.config import SyntheticConfig
     from sd4match.evaluation.evaluator import Evaluator
 
-    view = get_protocol(name).view
-    matcher = SemanticMatcher.from_preset("text", overrides=[f"backbone.frame={view}", f"evaluation.protocol={name}"])
+    frame = get_protocol(name).frame
+    matcher = SemanticMatcher.from_preset("text", overrides=[f"backbone.frame={frame}", f"evaluation.protocol={name}"])
     data = SyntheticConfig(split="test", pairs=4, photos_per_category=4).build()
     scores = Evaluator(
         backbone=matcher.backbone, protocol=matcher.protocol, matchers={"it": matcher.matcher},

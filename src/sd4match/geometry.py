@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -108,9 +109,26 @@ def to_photo(points: Float[Tensor, "batch points 2"], frames: Sequence[ImageFram
 
 
 def _frame_tensors(points: Tensor, frames: Sequence[ImageFrame]) -> tuple[Tensor, Tensor]:
-    scale = points.new_tensor([frame.scale for frame in frames])[:, None]
-    offset = points.new_tensor([frame.offset for frame in frames])[:, None]
+    return _cached_frame_tensors(tuple(frames), points.dtype, points.device)
+
+
+# Points of the same photos are converted again and again, and making small tensors would take most of the time.
+@lru_cache(maxsize=4096)
+def _cached_frame_tensors(
+    frames: tuple[ImageFrame, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # or they could not be used in a later backward pass
+        scale = torch.tensor([frame.scale for frame in frames], dtype=dtype, device=device)[:, None]
+        offset = torch.tensor([frame.offset for frame in frames], dtype=dtype, device=device)[:, None]
     return scale, offset
+
+
+@lru_cache(maxsize=4096)
+def _cell_rule_tensors(grid: Grid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    rules = [_cell_rule(frame.model_size, grid.size, grid.alignment, grid.offset) for frame in grid.frames]
+    with torch.inference_mode(False):
+        scale, shift = torch.tensor(rules, dtype=dtype, device=device)[:, :, None].unbind(dim=1)
+    return scale, shift
 
 
 def pixels_to_cells(
@@ -228,9 +246,7 @@ class Grid:
         return self.to_cells(points)
 
     def _cell_rules(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        rules = [_cell_rule(frame.model_size, self.size, self.alignment, self.offset) for frame in self.frames]
-        scale, shift = like.new_tensor(rules).unbind(dim=1)
-        return scale[:, None], shift[:, None]
+        return _cell_rule_tensors(self, like.dtype, like.device)
 
 
 def _cell_rule(

@@ -34,3 +34,16 @@ def weights_digest(*modules: nn.Module) -> str:
     """Return a digest of every weight and buffer of some modules, with its dtype."""
     found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
     return digest(*(part for item in sorted(found, key=lambda item: item[0]) for part in item))
+
+
+def sampled_weights(module: nn.Module, count: int = 24) -> str:
+    """Return some weights of a module as text, equal up to 1 % for the same weights in another dtype or saved again.
+
+    Args:
+        module: its matrices and kernels are sampled; vectors are skipped.
+        count: number of sampled tensors.
+    """
+    tensors = [value for _, value in sorted(module.state_dict().items()) if value.ndim > 1]
+    chosen = [tensors[index * len(tensors) // count] for index in range(count)]
+    values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
+    return " ".join(f"{value:.4g}" for value in values)

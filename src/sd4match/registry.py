@@ -24,6 +24,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, Val
 from sd4match.errors import ConfigError, UnknownComponentError, choose_from
 
 __all__ = [
+    "AnyImageEncoder",
+    "AnyMatcher",
     "Component",
     "Config",
     "PluginWarning",
@@ -83,8 +85,13 @@ class Component(Config):
         """Return the component."""
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
-    def attach(self, built: Any) -> Any:
-        """Return a component that was built from a signature; subclasses may let it know its config."""
+    def attach(self, built: Any, **context: Any) -> Any:
+        """Complete a component that `build` has made, also one made from a signature.
+
+        Args:
+            built: the component.
+            context: what `build` received.
+        """
         return built
 
 
@@ -156,7 +163,7 @@ class Registry:
             def build(self: Component, **context: Any) -> Any:
                 own = {field: getattr(self, field) for field in fields}
                 wanted = {key: value for key, value in context.items() if key in parameters}
-                return self.attach(target(**own, **wanted))
+                return self.attach(target(**own, **wanted), **context)
 
             create: Callable[..., type[Component]] = create_model
             name = f"{getattr(target, '__name__', kind)}Config"
@@ -385,11 +392,7 @@ def register_dataset(kind: str) -> Callable[[Target], Target]:
     return datasets.register_class(kind)
 
 
-AnyBackbone = Annotated[SerializeAsAny[Component], BeforeValidator(backbones.parse)]
-"""Field that holds the config of a backbone, built-in or foreign; the others likewise."""
 AnyImageEncoder = Annotated[SerializeAsAny[Component], BeforeValidator(image_encoders.parse)]
-AnyPrompt = Annotated[SerializeAsAny[Component], BeforeValidator(prompts.parse)]
+"""Config field that holds the config of an image encoder, of this package or of a plugin."""
 AnyMatcher = Annotated[SerializeAsAny[Component], BeforeValidator(matchers.parse)]
-AnyPairTransform = Annotated[SerializeAsAny[Component], BeforeValidator(pair_transforms.parse)]
-AnyLoss = Annotated[SerializeAsAny[Component], BeforeValidator(losses.parse)]
-AnyDataset = Annotated[SerializeAsAny[Component], BeforeValidator(datasets.parse)]
+"""Config field that holds a matcher, of this package or of a plugin."""

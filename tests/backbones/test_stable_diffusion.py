@@ -20,12 +20,13 @@ from sd4match.backbones.config import StableDiffusionConfig
 from sd4match.backbones.layers import parse_layers
 from sd4match.backbones.noise import image_noise, noisy_latents
 from sd4match.backbones.pretrained import MINI_FOLDER
-from sd4match.backbones.stable_diffusion import StableDiffusionBackbone, unet_fingerprint
+from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
 from sd4match.backbones.unet import features_at
 from sd4match.data.collate import make_pairs
 from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.hashing import sampled_weights
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional import nearest_neighbor
@@ -86,7 +87,7 @@ def test_features_are_those_of_the_whole_unet(name, layers, request):
     assert len(backbone.unet.up_blocks) == max(index.block for index in indices) + 1
     assert backbone.unet.conv_out is None
     assert backbone.vae.decoder is None
-    assert backbone.fingerprint == unet_fingerprint(unet)
+    assert backbone.fingerprint == sampled_weights(unet)
     with torch.no_grad():
         made = backbone.extract(encoded_of(backbone, 0), empty(backbone), Sampling(40))
     spec, side = backbone.spec, backbone.image_size[0]

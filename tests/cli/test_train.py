@@ -32,7 +32,7 @@ def wait_for(check, seconds=90):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_asked_to_stop_it_saves_says_how_to_go_on_and_leaves_with_0(run, tmp_path, number):
     out = tmp_path / "it"
     process = start("--output", out, "--steps", 5000, "--seed", 1, *sets(*SMALL, "training.schedule=constant"))

@@ -47,7 +47,7 @@ def test_each_equals_its_literal_version(name, data):
     places = [inside(data.draw(tensors((1, points, 2), low=0.0)), size).double() for size in sizes]
     box = (3.0, 2.0, *(inside(data.draw(tensors((2,), low=0.5)), sizes[1])).tolist())
     image = data.draw(st.sampled_from([768, 16 * cells]))
-    frames = [model_frame(size, protocol.view, image) for size in sizes]
+    frames = [model_frame(size, protocol.frame, image) for size in sizes]
     maps = [
         FeatureMap(values, Grid((frame,), (cells, cells)))
         for values, frame in zip((source, target), frames, strict=True)
@@ -59,9 +59,16 @@ def test_each_equals_its_literal_version(name, data):
         found.double(), places[1].double(), torch.ones(1, points, dtype=torch.bool), photo_sizes=[sizes[1]], boxes=[box]
     )
     plain = [one[0].tolist() for one in places]
+    if name == "dift":  # at the border, interpolated features of neighboring pixels may be equal: either is right
+        for point in plain[0]:
+            cosines = references.upsampled_cosines(source[0], target[0], sizes, point)
+            assume((cosines >= cosines.max() - 1e-12).sum() == 1)
     expected, judged = LITERAL[name](source[0], target[0], sizes, plain, box, protocol.alphas, image=image)
     torch.testing.assert_close(
-        to_model(found, [protocol.frame(sizes[1])])[0].double(), torch.tensor(expected).double(), atol=2e-3, rtol=1e-4
+        to_model(found, [protocol.error_frame_of(sizes[1])])[0].double(),
+        torch.tensor(expected).double(),
+        atol=2e-3,
+        rtol=1e-4,
     )
     assert correct[0].tolist() == judged
 
@@ -121,7 +128,7 @@ def test_properties_of_every_way_to_count(name, pairs, reference):
 def test_joint_scaling_changes_nothing(name, pairs, factor):
     protocol = get_protocol(name).derive(clamp_truth=False)
     sizes, truth, guess, visible, boxes = pairs
-    frames = [protocol.frame(size) for size in sizes]
+    frames = [protocol.error_frame_of(size) for size in sizes]
     distance = (to_model(guess, frames) - to_model(truth, frames)).norm(dim=-1)
     corners = to_model(torch.tensor(boxes).double().unflatten(1, (2, 2)), frames)
     length = (corners[:, 1] - corners[:, 0]).amax(-1)[:, None]
@@ -137,7 +144,7 @@ def test_joint_scaling_changes_nothing(name, pairs, factor):
 @pytest.mark.parametrize("name", NAMES)
 @given(st.tuples(st.integers(8, 4000), st.integers(8, 4000)), tensors((2, 4, 2), low=0.0))
 def test_frames_there_and_back_to_a_thousandth_of_a_pixel(name, size, unit):
-    frames = [get_protocol(name).frame(size)] * 2
+    frames = [get_protocol(name).error_frame_of(size)] * 2
     points = inside(unit, size)
     back = to_photo(to_model(points.double(), frames), frames)
     assert (back - points).abs().max() < 1e-3
@@ -187,9 +194,9 @@ def test_what_is_derived_is_not_passed_off_as_published():
         ({"alphas": ()}, "alphas"),
         ({"alphas": (0.0,)}, "alphas must be positive"),
         ({"alphas": (0.1, 0.1)}, "different"),
-        ({"side": 100}, "side = 100 does not go with space = 'photo'"),
+        ({"side": 100}, "side = 100 does not go with error_frame = 'photo'"),
         ({"inclusiv": True}, "unknown field 'inclusiv'; did you mean 'inclusive'"),
-        ({"space": "pad", "side": 840}, "view = 'squash' does not go with space = 'pad'"),
+        ({"error_frame": "pad", "side": 840}, "frame = 'squash' does not go with error_frame = 'pad'"),
     ):
         with pytest.raises(ConfigError, match=message):
             dift.derive(**changes)
@@ -208,7 +215,9 @@ def test_a_config_names_or_derives_its_protocol():
     padded = load_preset("text", ["evaluation.protocol=geoaware", "backbone.frame=pad"])
     assert padded.backbone.spec().frame == "pad"
     with pytest.raises(ConfigError, match="alignment 'patch' needs a square frame"):
-        EvaluationProtocol(name="x", space="photo", side=None, alignment="patch").aligned(random_correlation().source)
+        EvaluationProtocol(name="x", error_frame="photo", side=None, alignment="patch").aligned(
+            random_correlation().source
+        )
 
 
 # the pixel matcher and query modes

@@ -18,7 +18,7 @@ from sd4match.evaluation.baselines import BASELINES, identity
 from sd4match.evaluation.counting import batches_of_process, count_pairs
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.evaluation.report import Comparison, Report, make_report, make_row, read_report, write_report
-from sd4match.evaluation.run import compare_reports
+from sd4match.evaluation.run import compare_reports, evaluate_baselines
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped, compare, resampling
 from sd4match.evaluation.tables import to_markdown
 from sd4match.evaluation.visiting import visiting_order
@@ -641,3 +641,8 @@ def test_an_evaluation_stops_between_batches(scope, tmp_path):
 def test_every_pair_is_visited_once(pairs, capacity):
     assert sorted(visiting_order(pairs, capacity)) == list(range(len(pairs)))
     assert visiting_order(pairs, 9) == list(range(len(pairs)))
+
+
+def test_an_unknown_baseline_is_named():
+    with pytest.raises(ConfigError, match="unknown baseline 'idenity'; did you mean 'identity'"):
+        evaluate_baselines(load_preset("text"), FakePairs(), ["idenity"])

@@ -126,12 +126,14 @@ class Brightness(ImageEncoder):
     def __init__(self, *, backbone, gain: float = 1.0) -> None:
         super().__init__()
         self.gain = gain
+        self.encoded = 0
         self.spec = ImageFeatureSpec(patches=16, local=1, pooled=1)
 
     def prepare(self, photo):
         return squash(photo, (8, 8))
 
     def encode(self, views):
+        self.encoded += len(views)
         local = nn.functional.avg_pool2d(views.pixels.mean(dim=1, keepdim=True), 2).flatten(2).transpose(1, 2)
         return ImageFeatures(self.gain * local, self.gain * local.mean(dim=1))
 

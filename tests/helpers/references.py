@@ -168,19 +168,23 @@ def count_sd4match(source, target, sizes, points, box, alphas, image=768, side=7
     return places, _judge(places, truth, length, alphas, True)
 
 
+def upsampled_cosines(source, target, sizes, point):
+    """(H, W): cosines of the feature at a point's whole pixel with features really upsampled to the target photo."""
+    big = [
+        F.interpolate(maps[None].double(), size=size, mode="bilinear", align_corners=False)[0]
+        for maps, size in zip((source, target), sizes, strict=True)
+    ]
+    query = big[0][:, int(point[1]), int(point[0])]
+    return torch.einsum("c,chw->hw", query / query.norm(), big[1] / big[1].norm(dim=0))
+
+
 def count_dift(source, target, sizes, points, box, alphas):
     """Features really upsampled to the photos' sizes; whole pixels looked up; arg-max over pixels."""
-    (sh, sw), (th, tw) = sizes
-    big = [
-        F.interpolate(one[None].double(), size=size, mode="bilinear", align_corners=False)[0]
-        for one, size in ((source, (sh, sw)), (target, (th, tw)))
-    ]
     places = []
-    for x, y in points[0]:
-        query = big[0][:, int(y), int(x)]
+    for point in points[0]:
         best, where = -math.inf, (0, 0)
-        cosines = torch.einsum("c,chw->hw", query / query.norm(), big[1] / big[1].norm(dim=0))
-        for row in range(th):
+        cosines = upsampled_cosines(source, target, sizes, point)
+        for row in range(sizes[1][0]):
             value, column = cosines[row].max(0)
             if float(value) > best + 1e-12:
                 best, where = float(value), (int(column), row)

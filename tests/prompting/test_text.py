@@ -53,3 +53,10 @@ def test_prompts_without_parameters_have_a_config_and_no_state(mini, cls):
     assert dict(prompt.state_dict()) == {}
     assert list(prompt.parameters()) == prompt.parameter_groups() == []
     assert prompt.token_vectors(photos("fish")) is None
+
+
+def test_templates_of_single_categories_need_a_category():
+    """Config and prompt agree, so that a missing category is refused before anything is computed."""
+    config = TextPromptConfig(template="a photo", by_category={"car": "a car"})
+    assert config.needs_category
+    assert not TextPromptConfig(template="a photo").needs_category

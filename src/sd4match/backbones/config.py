@@ -5,7 +5,7 @@ Importing this module loads no torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -72,7 +72,7 @@ class ModelConfig(BackboneConfig):
 
     @property
     def model_name(self) -> str:
-        """The weights."""
+        """Name, folder or hub id of the weights."""
         return self.weights
 
     def spec(self) -> FeatureSpec:
@@ -257,6 +257,12 @@ class ImageEncoderConfig(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
+    def attach(self, built: Any, **context: Any) -> Any:
+        """Wrap an encoder, also one made from a signature, so that each photo is encoded once."""
+        from sd4match.backbones.cached import cached_image_encoder
+
+        return cached_image_encoder(built, context["backbone"])
+
 
 @register
 class Dinov2Config(ImageEncoderConfig):
@@ -274,10 +280,10 @@ class Dinov2Config(ImageEncoderConfig):
         Raises:
             CheckpointError: the model is not found, or is not a DINOv2.
         """
-        from sd4match.backbones.cached import cached_image_encoder
         from sd4match.backbones.image_encoders import load_dinov2
 
-        return cached_image_encoder(load_dinov2(self, device=backbone.device), backbone)
+        encoder: ImageEncoder = self.attach(load_dinov2(self, device=backbone.device), backbone=backbone)
+        return encoder
 
 
 @register
@@ -296,10 +302,10 @@ class ClipConfig(ImageEncoderConfig):
         Raises:
             CheckpointError: the model is not found, or is not a CLIP.
         """
-        from sd4match.backbones.cached import cached_image_encoder
         from sd4match.backbones.image_encoders import load_clip
 
-        return cached_image_encoder(load_clip(self, device=backbone.device), backbone)
+        encoder: ImageEncoder = self.attach(load_clip(self, device=backbone.device), backbone=backbone)
+        return encoder
 
 
 @register
@@ -319,7 +325,7 @@ class BackboneEncoderConfig(ImageEncoderConfig):
         Raises:
             InputError: the backbone takes no prompt.
         """
-        from sd4match.backbones.cached import cached_image_encoder
         from sd4match.backbones.image_encoders import BackboneEncoder
 
-        return cached_image_encoder(BackboneEncoder(self, backbone=backbone), backbone)
+        encoder: ImageEncoder = self.attach(BackboneEncoder(self, backbone=backbone), backbone=backbone)
+        return encoder

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -22,13 +22,12 @@ from sd4match.backbones.text_encoder import ClipTextEncoder
 from sd4match.backbones.unet import features_at, prune
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.geometry import Grid, ImageFrame
-from sd4match.hashing import digest, weights_digest
+from sd4match.hashing import digest, sampled_weights, weights_digest
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-_FINGERPRINT_SIZE = 24
 _CLEAN_TIMESTEP = 261
 """Timestep of the time embedding of a CleanDIFT UNet, at which its features were trained."""
 
@@ -85,7 +84,7 @@ class StableDiffusionBackbone(Backbone):
         self.image_size = (side, side) if side else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {side}")
-        self.fingerprint = fingerprint or unet_fingerprint(unet)
+        self.fingerprint = fingerprint or sampled_weights(unet)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
@@ -219,7 +218,7 @@ def load_stable_diffusion(
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
-    fingerprint = unet_fingerprint(unet)  # before pruning, so that it does not depend on the layers
+    fingerprint = sampled_weights(unet)  # before pruning, so that it does not depend on the layers
     prune(unet, parse_layers(config.layers))
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -247,11 +246,3 @@ def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
     names = sorted(file.name.split(".")[1] for file in folder.glob(f"{stem}.*.safetensors"))
     names += sorted(file.name.split(".")[-2] for file in folder.glob(f"{stem}.safetensors.index.*.json"))
     return names[0] if names else None
-
-
-def unet_fingerprint(unet: nn.Module) -> str:
-    """Return some weights of a UNet as text: equal up to 1 % for the same model in another dtype or saved again."""
-    tensors = [value for _, value in sorted(unet.state_dict().items()) if value.ndim > 1]
-    chosen = [tensors[i * len(tensors) // _FINGERPRINT_SIZE] for i in range(_FINGERPRINT_SIZE)]
-    values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
-    return " ".join(f"{value:.4g}" for value in values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from sd4match.backbones.pretrained import find_pretrained, read_json
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.geometry import Grid
-from sd4match.hashing import digest, weights_digest
+from sd4match.hashing import digest, sampled_weights, weights_digest
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
@@ -53,7 +52,7 @@ class VisionTransformerBackbone(Backbone):
         if side % spec.size_multiple:
             raise InputError(f"image_size must be a multiple of the patch, {spec.size_multiple}, not {side}")
         self.image_size = (side, side)
-        self.fingerprint = _fingerprint(model)
+        self.fingerprint = sampled_weights(model)
         blocks, layer = _blocks(model), spec.layer
         if not (isinstance(layer, int) and 0 <= layer < len(blocks)):
             raise InputError(f"layer must be a block, 0 to {len(blocks) - 1}, not {layer}")
@@ -151,10 +150,3 @@ def _key_projection(block: nn.Module) -> nn.Module:
         if name.rpartition(".")[2] in ("k_proj", "key"):
             return module
     raise CheckpointError(f"{type(block).__name__} has no projection to keys")
-
-
-def _fingerprint(model: PreTrainedModel) -> str:
-    """Return a digest of one weight of each tensor, rounded so that it is the same in other dtypes."""
-    values = [f"{float(value.flatten()[value.numel() // 2]):.3g}" for _, value in sorted(model.state_dict().items())]
-    digest = hashlib.blake2b(" ".join(values).encode(), digest_size=6).digest()
-    return str(int.from_bytes(digest, "little"))

@@ -71,11 +71,12 @@ def command(
     from sd4match.cli.common import check_output, check_split, prepare_device, prompt_changes
     from sd4match.cli.progress import console, evaluation_progress, progress_bar
     from sd4match.distributed import Processes
+    from sd4match.evaluation.baselines import check_baselines
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run import evaluate
 
     checked_split = check_split(split)
-    baselines = _check_baselines(baseline or [])
+    baselines = check_baselines(baseline or [])
     scratch = check_output(output)
     chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
     is_main = Processes().is_main
@@ -102,23 +103,8 @@ def _protocol_changes(name: str | None) -> list[str]:
     return [
         *changed("evaluation.protocol", name),
         *changed("matcher", protocol.matcher.model_dump(mode="json")),
-        *changed("backbone.frame", protocol.view if protocol.view != "squash" else None),
+        *changed("backbone.frame", protocol.frame if protocol.frame != "squash" else None),
     ]
-
-
-def _check_baselines(names: list[str]) -> list[str]:
-    """Return the names of baselines.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    from sd4match.errors import ConfigError, choose_from
-    from sd4match.evaluation.baselines import BASELINES
-
-    for name in names:
-        if name not in BASELINES:
-            raise ConfigError(f"unknown baseline {name!r}; {choose_from(name, BASELINES)}")
-    return names
 
 
 def _print(report: Report, files: list[Path], *, title: str) -> None:

@@ -82,10 +82,10 @@ class ExperimentConfig(registry.Config):
         spec = self.backbone.spec()
         if spec is not None:
             protocol = self.evaluation.protocol
-            if spec.frame != protocol.view:
+            if spec.frame != protocol.frame:
                 raise ConfigError(
                     f"evaluation.protocol = {protocol.name!r} needs photos that are put into the model's image by "
-                    f"{protocol.view}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.view}"
+                    f"{protocol.frame}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.frame}"
                 )
             self.prompt.check_spec(spec)
         if self.prompt.needs_category and self.data is not None and not self.data.has_categories:

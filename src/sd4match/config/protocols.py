@@ -3,7 +3,7 @@
 A data set gives points, boxes and photo sizes; a protocol turns them into the locations that are compared and the
 length that alpha is a fraction of. It says how cells lie on photos, how source points are read, and with which matcher
 the benchmark was published. Another protocol needs new features only if it puts photos into the model's image in
-another way (`view`).
+another way (`frame`).
 
 | name | photo in the model's image | errors measured in | compare | matcher | published average |
 | --- | --- | --- | --- | --- | --- |
@@ -44,8 +44,10 @@ class EvaluationProtocol(Config):
     """One way to count correct keypoints. Frozen; `derive` makes another one. The defaults are SD4Match's."""
 
     name: str = "sd4match"
-    view: Literal["squash", "pad"] = Field("squash", description="how photos are put into the model's image")
-    space: Literal["squash", "pad", "photo"] = Field("squash", description="the frame in which errors are measured")
+    frame: Literal["squash", "pad"] = Field("squash", description="how photos are put into the model's image")
+    error_frame: Literal["squash", "pad", "photo"] = Field(
+        "squash", description="the frame in which errors are measured"
+    )
     side: int | None = Field(768, ge=2, description="side of that square frame in pixels; None: the photo's own size")
     alphas: tuple[float, ...] = Field((0.05, 0.1, 0.15), min_length=1)
     inclusive: bool = Field(True, description="compare with <=, not <")
@@ -63,10 +65,14 @@ class EvaluationProtocol(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.side is None) != (self.space == "photo"):
-            raise ValueError(f"side = {self.side} does not go with space = {self.space!r}: squares have one")
-        if (self.space == "pad" and self.view == "squash") or (self.space == "squash" and self.view == "pad"):
-            raise ValueError(f"view = {self.view!r} does not go with space = {self.space!r}")
+        if (self.side is None) != (self.error_frame == "photo"):
+            raise ValueError(
+                f"side = {self.side} does not go with error_frame = {self.error_frame!r}: squares have one"
+            )
+        if (self.error_frame == "pad" and self.frame == "squash") or (
+            self.error_frame == "squash" and self.frame == "pad"
+        ):
+            raise ValueError(f"frame = {self.frame!r} does not go with error_frame = {self.error_frame!r}")
         if any(not 0 < alpha < 10 for alpha in self.alphas) or len(set(self.alphas)) < len(self.alphas):
             raise ValueError(f"alphas must be positive and different, not {self.alphas}")
         return self
@@ -97,13 +103,13 @@ class EvaluationProtocol(Config):
         """Whether it counts exactly as the benchmark of its name does."""
         return self.name in PROTOCOLS
 
-    def frame(self, size: Size) -> ImageFrame:
+    def error_frame_of(self, size: Size) -> ImageFrame:
         """Return the frame of a photo in which errors are measured."""
         from sd4match import geometry
 
         if self.side is None:
             return geometry.own_frame(size)
-        if self.space == "pad":
+        if self.error_frame == "pad":
             return geometry.pad_frame(size, self.side)
         return geometry.squash_frame(size, (self.side, self.side))
 
@@ -121,7 +127,7 @@ class EvaluationProtocol(Config):
     def _grid(self, own: Grid) -> Grid:
         if self.alignment == "corners":
             return replace(own, alignment="corners", offset=None)
-        frames = tuple(self.frame(frame.original_size) for frame in own.frames)
+        frames = tuple(self.error_frame_of(frame.original_size) for frame in own.frames)
         offset = None
         if self.alignment == "patch":
             if self.side is None:
@@ -169,7 +175,7 @@ class EvaluationProtocol(Config):
         from sd4match.geometry import to_model
         from sd4match.matching.pck import correct_points
 
-        frames = [self.frame(size) for size in photo_sizes]
+        frames = [self.error_frame_of(size) for size in photo_sizes]
         truth = to_model(target, frames)
         if self.clamp_truth:
             edges = truth.new_tensor([[frame.model_size[1] - 1, frame.model_size[0] - 1] for frame in frames])
@@ -197,7 +203,7 @@ class EvaluationProtocol(Config):
 
 
 _PADDED: dict[str, Any] = {
-    "view": "pad", "space": "pad", "side": 840, "alphas": (0.01, 0.05, 0.1, 0.15), "inclusive": False,
+    "frame": "pad", "error_frame": "pad", "side": 840, "alphas": (0.01, 0.05, 0.1, 0.15), "inclusive": False,
     "clamp_truth": False, "alignment": "patch", "query_mode": "floor",
 }  # fmt: skip
 
@@ -206,7 +212,7 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
     for protocol in (
         EvaluationProtocol(),
         EvaluationProtocol(
-            name="dift", space="photo", side=None, alphas=(0.01, 0.05, 0.1, 0.15), clamp_truth=False,
+            name="dift", error_frame="photo", side=None, alphas=(0.01, 0.05, 0.1, 0.15), clamp_truth=False,
             alignment="centers", query_mode="pixel", matcher=PixelNearestNeighbor(),
         ),
         EvaluationProtocol(

@@ -234,10 +234,10 @@ def check_frame(protocol: EvaluationProtocol, frame: str) -> None:
     Raises:
         ConfigError: the frames differ; the message names both.
     """
-    if protocol.view != frame:
+    if protocol.frame != frame:
         raise ConfigError(
-            f"protocol {protocol.name!r} counts on photos that are put into the model's image by view = "
-            f"{protocol.view!r}; this backbone has frame = {frame!r}"
+            f"protocol {protocol.name!r} counts on photos that are put into the model's image by frame = "
+            f"{protocol.frame!r}; this backbone has frame = {frame!r}"
         )
 
 

@@ -120,7 +120,7 @@ class MapMemory:
         self._maps[side] = features
         self._bytes += features.values.nbytes
         while self._bytes > self._limit(features.values):
-            victim = self._victim(side)
+            victim = self._victim()
             if victim is None:
                 break
             self._drop(victim)
@@ -135,7 +135,7 @@ class MapMemory:
         """Return whether not all maps fit in memory."""
         return len(self._uses) * values.nbytes > self._budget
 
-    def _victim(self, added: Side) -> Side | None:
+    def _victim(self) -> Side | None:
         """Return the map that is needed last, except those of the visited pair; None if there is no other."""
         visited = set(self._pairs[self._position]) if self._position >= 0 else set()
         return max((side for side in self._maps if side not in visited), key=self._next_use, default=None)

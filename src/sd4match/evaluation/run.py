@@ -18,7 +18,7 @@ from sd4match.config.sections import parse_size
 from sd4match.data.config import Split
 from sd4match.data.subset import first, of_categories
 from sd4match.errors import InputError
-from sd4match.evaluation.baselines import BASELINES
+from sd4match.evaluation.baselines import BASELINES, check_baselines
 from sd4match.evaluation.counting import Predictions, Progress, batches_of_process, count_pairs, no_progress
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.evaluation.report import Comparison, Report, Row, backbone_entry, make_report, make_row, read_report
@@ -193,7 +193,6 @@ def evaluate_prompts(
     evaluated = []
     for name, prompt in prompts.items():
         scores = evaluator.evaluate(data, prompt, progress=partial(progress, name))
-        assert scores is not None  # nothing stops it
         evaluated += [PromptScores(name, matcher, scores[matcher]) for matcher in matchers]
     return evaluated
 
@@ -211,8 +210,11 @@ def evaluate_baselines(
 
     Returns:
         Counts by name.
+
+    Raises:
+        ConfigError: an unknown baseline.
     """
-    if not names:
+    if not check_baselines(names):
         return {}
 
     def predict(records: Sequence[PairRecord]) -> list[Predictions]:

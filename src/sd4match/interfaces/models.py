@@ -87,7 +87,7 @@ class Backbone(_Frozen):
     text_encoder: TextEncoder | None
     """None for a backbone without a prompt."""
     fingerprint: str
-    """Identifies the weights up to their dtype; "unknown" if it cannot."""
+    """Some of the weights as text, equal up to 1 % in other dtypes; "unknown" if there is none."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ def map_of_metadata(values: Any, metadata: Mapping[str, str]) -> FeatureMap:
     """
     stored = json.loads(metadata["frame"])
     frame = ImageFrame(*(tuple(stored[name]) for name in ("original_size", "model_size", "scale", "offset")))
-    offset = json.loads(metadata.get("offset", "null"))  # files of before version 3 of the reports have none
+    offset = json.loads(metadata["offset"])
     height, width = values.shape[-2:]
     grid = Grid((frame,), (height, width), metadata["alignment"], offset)  # type: ignore[arg-type]
     return FeatureMap(values, grid, tuple(json.loads(metadata["groups"])))

@@ -19,7 +19,7 @@ _DEFAULT_TEMPERATURE = 0.04
 class GaussianCrossEntropy(nn.Module, MatchingLoss):
     """Cross-entropy with a Gaussian-smoothed target (Eq. 5); see `functional.gaussian_cross_entropy`.
 
-    A learned temperature is a parameter that its logarithm keeps positive, as SimSC learns one beside its features.
+    A learned temperature is stored as its logarithm, so that it stays positive; SimSC learns one in the same way.
 
     Args:
         config: temperature and kernel size; the paper's if not given.

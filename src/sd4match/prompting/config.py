@@ -37,7 +37,7 @@ class PromptConfig(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
-    def attach(self, built: Any) -> Any:
+    def attach(self, built: Any, **context: Any) -> Any:
         """Return a prompt that was built from a signature, with this config as its `config`."""
         built.config = self
         return built
@@ -120,8 +120,8 @@ class TextPromptConfig(PromptConfig):
 
     @property
     def needs_category(self) -> bool:
-        """Whether the template contains {category}."""
-        return "{category}" in self.template
+        """Whether the template contains {category}, or some categories have templates of their own."""
+        return "{category}" in self.template or bool(self.by_category)
 
     @model_validator(mode="after")
     def _check_templates(self) -> TextPromptConfig:
@@ -221,7 +221,7 @@ class ClassPromptConfig(_VectorsConfig):
 
     @property
     def needs_category(self) -> bool:
-        """True."""
+        """Whether every photo must have a category: always, since each has its own prompt."""
         return True
 
     @property

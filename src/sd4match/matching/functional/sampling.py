@@ -33,7 +33,10 @@ def gather_cells(
     maps: Float[Tensor, "batch channels h w"], index: Int[Tensor, "batch cells"]
 ) -> Float[Tensor, "batch cells channels"]:
     """Return the values (B, M, C) of maps (B, C, h, w) at flat cell indices (B, M)."""
-    return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
+    if maps.requires_grad:
+        return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
+    rows = torch.arange(len(maps), device=maps.device)[:, None]
+    return maps.flatten(2).transpose(1, 2)[rows, index]  # the same values; faster, but its gradient is slower
 
 
 def bilinear_corners(
