@@ -37,7 +37,7 @@ lint: install  ## style, types, layers
 check: lint coverage  ## style, types, layers, and the quick suite with coverage
 
 # with threads that sleep between operations (OMP_WAIT_POLICY=passive), small ones would take five times as long
-bench: install  ## ours against reference-shaped loops, a quarter-width model: 5 minutes
+bench: install  ## ours against reference-shaped loops, a quarter-width model: 5 to 11 minutes
 	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks
 
 bench-full: install  ## the same with Stable Diffusion 2.1's architecture at 768: half an hour, 16 GB of memory

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def unets(*, quarter: bool, image_size: int) -> dict[str, Callable[[], Tensor]]:
-    """A pass up to the layer, of one image; the first is the plain one."""
+    """Return passes of one image up to the layer; the first is the plain one."""
     plain = build_unet(quarter=quarter).requires_grad_(False).eval()
     prune(plain, [LAYER])
     latents = torch.randn(1, 4, image_size // 8, image_size // 8)
@@ -67,7 +67,7 @@ def unets(*, quarter: bool, image_size: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def encoders(*, quarter: bool, image_size: int) -> dict[str, Callable[[], Tensor]]:
-    """The VAE's mean, of one photo; the first is the plain one."""
+    """Return encodings of one photo by the VAE; the first is the plain one."""
     plain = build_vae(quarter=quarter).requires_grad_(False).eval()
     plain.decoder = plain.post_quant_conv = None
     photo = torch.rand(1, 3, image_size, image_size) * 2 - 1

@@ -37,7 +37,7 @@ class Peer:
         self.alphas_cumprod = alphas_cumprod
 
     def features_like_dift(self, view: Views, prompt: Tensor, sampling: Sampling) -> Tensor:
-        """Encodes a photo once for every member of the ensemble, in one batch, then runs the UNet up to the layer."""
+        """Encode a photo once for every member of the ensemble, in one batch, then run the UNet up to the layer."""
         size = sampling.ensemble_size
         moments = self._moments(Views(view.views * size))
         draws = torch.cat([image_noise(_one(view, moments), sampling, ("posterior", one)) for one in range(size)])
@@ -46,7 +46,7 @@ class Peer:
         return features_at(self.unet, noisy, sampling.timestep, prompt.expand(size, -1, -1), [LAYER])[0].mean(0)
 
     def features_like_sd4match(self, view: Views, prompt: Tensor, sampling: Sampling) -> Tensor:
-        """Encodes a photo, repeats its latents over the ensemble, and runs the whole UNet for an early block."""
+        """Encode a photo, repeat its latents over the ensemble, and run the whole UNet for an early block."""
         size = sampling.ensemble_size
         with torch.no_grad():
             moments = self._moments(view)
@@ -83,7 +83,7 @@ def correlate(source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
 
 
 def loss(correlation: Tensor, truth: Tensor, temperature: float) -> Tensor:
-    """The cross-entropy of a pair's (N, h, w) with its smoothed target, read from a probability map by grid."""
+    """Return the cross-entropy of a pair's (N, h, w) with its smoothed target, read from a probability map by grid."""
     height, width = correlation.shape[-2:]
     probability = (correlation / temperature).flatten(1).softmax(-1).view_as(correlation)
     steps = torch.arange(-3.0, 4.0, device=correlation.device)
@@ -140,21 +140,21 @@ class PairEvaluator:
         return torch.from_numpy(points).float() * torch.tensor([self.side / size[1], self.side / size[0]])
 
     def nearest(self, source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
-        """The best of all scores, sorted."""
+        """Return the best of all scores, by sorting them."""
         return self._best(correlate(source, target, queries))
 
     def soft(self, source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
-        """The mean place."""
+        """Return the mean location."""
         return self._mean_place(correlate(source, target, queries))
 
     def kernel(self, source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
-        """The mean place under a Gaussian around the best."""
+        """Return the mean location under a Gaussian around the best."""
         scores = correlate(source, target, queries)
         away = self._grid(scores)[:, None] - self._best(scores).T[..., None, None]
         return self._mean_place(scores * torch.exp(-away.square().sum(0) / (2 * 7.0**2)))
 
     def bilinear(self, source: Tensor, target: Tensor, queries: Tensor) -> Tensor:
-        """The best of each of the four cells around a query, blended as a query is."""
+        """Return the best of each of the four cells around a query, blended as a query is."""
         low = queries.floor()
         high = (low + 1).clamp(max=source.shape[-1] - 1)
         share = queries - low

@@ -26,7 +26,7 @@ def build_unet(*, quarter: bool = False) -> UNet2DConditionModel:
 
 
 def build_vae(*, quarter: bool = False) -> AutoencoderKL:
-    """An encoder of 34.2 M parameters and its decoder, or 16ths of them."""
+    """Return an encoder of 34.2 M parameters and its decoder, or 16ths of them."""
     width = 32 if quarter else 128
     return AutoencoderKL(
         block_out_channels=(width, 2 * width, 4 * width, 4 * width),
@@ -55,7 +55,7 @@ def build_text_encoder(*, quarter: bool = False) -> CLIPTextModel:
 
 
 def write_stable_diffusion_2(folder: Path, *, quarter: bool = False) -> Path:
-    """A folder as diffusers lays it out, float32: 5 GB, or 0.3."""
+    """Write a folder as diffusers lays it out, float32: 5 GB, or 0.3."""
     torch.manual_seed(0)
     build_unet(quarter=quarter).save_pretrained(folder / "unet")
     build_vae(quarter=quarter).save_pretrained(folder / "vae")

@@ -40,7 +40,7 @@ class Operations:
         return (2 * theirs + self.text) / (2 * ours + self.text)
 
     def features_limit(self, members: int, *, kept: bool) -> float:
-        """An encoding for each member, against one, or none."""
+        """Return the limit of one encoding per member against one, or none."""
         theirs = members * (self.encode + self.unet_to_layer)
         return theirs / (members * self.unet_to_layer + (0 if kept else self.encode))
 

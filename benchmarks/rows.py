@@ -115,7 +115,7 @@ class Bench:
         )  # fmt: skip
 
     def image_features(self) -> Iterator[Row]:
-        """A photo's features, latents not cached, and cached."""
+        """Return rows of a photo's features, with latents not cached and cached."""
         sampling = Sampling(261, self.members, posterior="member")
         prompt = EmptyPrompt(backbone=self.ours)
         views, embedding = self._photo(), prompt(_no_images()).values
@@ -216,12 +216,12 @@ class Bench:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """Return the largest difference, as a fraction of the largest value."""
     return ((one.float() - other.float()).abs().max() / other.float().abs().max()).item()
 
 
 def check_same(what: str, apart: float, dtype: torch.dtype = torch.float32) -> None:
-    """A comparison of speeds means nothing where results differ.
+    """Refuse to compare speeds where results differ.
 
     Raises:
         AssertionError: they do.

@@ -37,7 +37,7 @@ class Row:
 def speed_row(
     what: str, *, ours: float, loop: float, ratio: float, limit: float, must: float | None = None, note: str
 ) -> Row:
-    """A row that is about how many times as fast we are.
+    """Return a row that says how many times as fast ours is.
 
     Args:
         what: is compared.
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """The table, and below it what each loop does."""
+    """Return the table, and below it what each loop does."""
     lines = ["| what | ours | loop | ratio | limit | must | reached |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for number, row in enumerate(rows, 1):
         ratio, limit = (f"{value:.2f}" if value is not None else "" for value in (row.ratio, row.limit))
@@ -73,7 +73,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What the numbers depend on besides the code."""
+    """Return what the numbers depend on besides the code."""
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.is_file():

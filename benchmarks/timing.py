@@ -27,5 +27,5 @@ def in_turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> 
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """The median over rounds of how many times as fast the second was."""
+    """Return the median over rounds of how many times as fast the second was."""
     return statistics.median(one / other for one, other in zip(slow, fast, strict=True))

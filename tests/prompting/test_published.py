@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 from helpers.model_folders import write_random_model
 from helpers.prompts import photos, photos_for
 from sd4match.backbones.config import StableDiffusionConfig
-from sd4match.backbones.layers import read_spec
+from sd4match.backbones.layers import stable_diffusion_spec
 from sd4match.cli.app import app
 from sd4match.errors import PromptFileError, PromptMismatchError
 from sd4match.prompting import ConditionalPrompt, PromptInfo, load_prompt, read_published
@@ -216,15 +215,15 @@ def test_without_a_backbone_a_converted_file_is_stable_diffusion_2_1s(mini, tmp_
     assert "width 1024; mini takes 128" in str(result.exception)
 
 
-def test_the_architecture_of_stable_diffusion_2_1_is_that_of_its_config_files(tmp_path):
-    """Compare the architecture of converted files with `read_spec` of the config files of Stable Diffusion 2.1."""
+def test_the_architecture_of_stable_diffusion_2_1_is_that_of_its_config_files():
+    """Compare the architecture of converted files with the spec of the config files of Stable Diffusion 2.1."""
     fields = {
         "unet": {"block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": [5, 10, 20, 20], "in_channels": 4,
                  "sample_size": 96, "cross_attention_dim": 1024},
         "vae": {"block_out_channels": [128, 256, 512, 512]},
         "text_encoder": {"max_position_embeddings": 77, "num_hidden_layers": 23, "vocab_size": 49408},
     }  # fmt: skip
-    for subfolder, content in fields.items():
-        (tmp_path / subfolder).mkdir()
-        (tmp_path / subfolder / "config.json").write_text(json.dumps(content))
-    assert read_spec(tmp_path, layers=1).architecture == SD2_1_ARCHITECTURE
+    spec = stable_diffusion_spec(
+        fields, where="sd2-1", layers=1, frame="squash", dtype="float32", image_size=None, cells=None
+    )
+    assert spec.architecture == SD2_1_ARCHITECTURE

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sd4match.backbones.pretrained import read_json
 from sd4match.errors import CheckpointError, ConfigError
 from sd4match.structures.specs import FeatureSpec
 
@@ -59,10 +57,10 @@ def stable_diffusion_spec(
     *,
     where: str,
     layers: Layers | Sequence[Layer],
-    frame: Literal["squash", "pad"] = "squash",
-    dtype: str = "float32",
-    image_size: int | None = None,
-    cells: int | None = None,
+    frame: Literal["squash", "pad"],
+    dtype: str,
+    image_size: int | None,
+    cells: int | None,
 ) -> FeatureSpec:
     """Return the spec of a Stable Diffusion's features at some layers.
 
@@ -121,18 +119,3 @@ def _stride(index: LayerIndex, blocks: int, down: int) -> int:
     """Return image pixels per cell. A block upsamples after its sub-blocks; the last block does not upsample."""
     inside = down * 2 ** (blocks - 1 - index.block)
     return int(inside if index.sub_block is not None else max(inside // 2, down))
-
-
-def read_spec(folder: Path, *, layers: Layers | Sequence[Layer] = 1) -> FeatureSpec:
-    """Return the spec of a Stable Diffusion folder on this machine.
-
-    Raises:
-        CheckpointError: a JSON file is missing, or lacks a field.
-
-    >>> from sd4match.backbones.pretrained import MINI_FOLDER
-    >>> spec = read_spec(MINI_FOLDER, layers=1)
-    >>> spec.channels, spec.stride, spec.prompt_width, spec.native_size
-    (96, 4, 128, (96, 96))
-    """
-    configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
-    return stable_diffusion_spec(configs, where=str(folder), layers=layers)

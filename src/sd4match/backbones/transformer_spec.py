@@ -13,9 +13,9 @@ def transformer_spec(
     config: Mapping[str, Any],
     *,
     where: str,
-    layer: int | None = None,
-    frame: Literal["squash", "pad"] = "squash",
-    dtype: str = "float32",
+    layer: int | None,
+    frame: Literal["squash", "pad"],
+    dtype: str,
 ) -> FeatureSpec:
     """Return the spec of a vision transformer's patch features.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +37,7 @@ class _Frozen(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Device of the weights; the CPU if there are none."""
-        return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
 
 class TextEncoder(_Frozen):

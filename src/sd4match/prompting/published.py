@@ -27,10 +27,10 @@ from sd4match.prompting.config import (
 from sd4match.registry import image_encoders
 
 SD2_1_ARCHITECTURE = "UNet 320-640-1280-1280, heads [5, 10, 20, 20], latents 4, text 1024 x 23 layers, 49408 tokens"
-"""Architecture that `read_spec` gives for Stable Diffusion 2.1, on which the prompts of SD4Match were learned."""
+"""Architecture in the spec of Stable Diffusion 2.1, on which the prompts of SD4Match were learned."""
 
 SD1_ARCHITECTURE = "UNet 320-640-1280-1280, heads 8, latents 4, text 768 x 12 layers, 49408 tokens"
-"""Architecture that `read_spec` gives for Stable Diffusion 1.x, on which the captioner of ODISE was learned."""
+"""Architecture in the spec of Stable Diffusion 1.x, on which the captioner of ODISE was learned."""
 
 _VECTORS = re.compile(r"(Single|Class)_(?P<data>.+)_sd2-1_(?:TokenEmbeds(?P<tokens>\d+)|(?P<hidden>HiddenState))$")
 _CPM = re.compile(

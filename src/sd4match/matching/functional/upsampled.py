@@ -68,7 +68,7 @@ def interpolated_norm(
     rising = F.pad((near[:, :-1, 1:] * near[:, 1:, :-1]).sum(0), (0, 1, 0, 1))
 
     left, right, a = _neighbors(columns.double(), features.shape[2])
-    top, bottom, d = (part[:, None] for part in _neighbors(rows.double(), features.shape[1]))
+    top, bottom, d = (values[:, None] for values in _neighbors(rows.double(), features.shape[1]))
     nw, ne, sw, se = (1 - a) * (1 - d), a * (1 - d), (1 - a) * d, a * d
     squares = nw**2 * own[top, left] + ne**2 * own[top, right] + sw**2 * own[bottom, left] + se**2 * own[bottom, right]
     along = nw * ne * east[top, left] + sw * se * east[bottom, left]
@@ -86,8 +86,8 @@ def _interpolate(
     return torch.lerp(lines[:, :, left], lines[:, :, right], a.to(maps))
 
 
-def _neighbors(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The cell before and after each place, and how far between them it lies. Beyond the last cell that is 0."""
-    places = places.clamp(0, cells - 1)
-    before = places.floor()
-    return before.long(), (before + 1).clamp(max=cells - 1).long(), places - before
+def _neighbors(locations: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cells before and after each location, and its distance from the first; 0 beyond the last cell."""
+    locations = locations.clamp(0, cells - 1)
+    before = locations.floor()
+    return before.long(), (before + 1).clamp(max=cells - 1).long(), locations - before
