@@ -79,7 +79,8 @@ class Component(Config):
     target: ClassVar[Any] = None
     """Class that `build` calls, for configs that were made from its signature."""
 
-    kind: str
+    kind: Any
+    """Name of the component; a subclass narrows it to a Literal, which type checkers allow for Any only."""
 
     def build(self, *args: Any, **context: Any) -> Any:
         """Return the component."""

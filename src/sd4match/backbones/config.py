@@ -34,7 +34,7 @@ class BackboneConfig(Component):
     @property
     def model_name(self) -> str:
         """Name of the model in reports and prompt files: the kind, or the `weights` of a model that is loaded."""
-        return self.kind
+        return str(self.kind)
 
     def spec(self) -> FeatureSpec | None:
         """Return the shapes that the backbone will have, without loading weights; None (default) if not known."""
@@ -61,13 +61,13 @@ class ModelConfig(BackboneConfig):
 
     weights: str
     image_size: int | None = Field(
-        None, ge=1, description="side of the model's image in pixels; None: what the model was trained on"
+        default=None, ge=1, description="side of the model's image in pixels; None: what the model was trained on"
     )
     frame: Literal["squash", "pad"] = Field(
-        "squash", description="squash photos to the model's square, or scale the longer side and pad with black"
+        default="squash", description="squash photos to the model's square, or scale the longer side and pad with black"
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="of weights and arithmetic; feature maps are float32"
+        default="float32", description="of weights and arithmetic; feature maps are float32"
     )
 
     @property
@@ -100,24 +100,30 @@ class StableDiffusionConfig(ModelConfig):
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
     weights: str = Field(
-        "mini", description="a known name, a diffusers folder, or a hub id; see `sd4match models list`"
+        default="mini", description="a known name, a diffusers folder, or a hub id; see `sd4match models list`"
     )
     layers: Layers = Field(
-        1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
+        default=1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
     )
-    cells: int | None = Field(None, ge=1, description="side of the feature map; None: that of the finest layer")
-    variant: str | None = Field(None, description='of the weight files, for example "fp16"; None: the one that exists')
+    cells: int | None = Field(default=None, ge=1, description="side of the feature map; None: that of the finest layer")
+    variant: str | None = Field(
+        default=None, description='of the weight files, for example "fp16"; None: the one that exists'
+    )
     clean: bool | None = Field(
-        None, description="no noise and no timestep (CleanDIFT); None: as is known of the model, otherwise false"
+        default=None,
+        description="no noise and no timestep (CleanDIFT); None: as is known of the model, otherwise false",
     )
     passes_at_once: int = Field(
-        8, ge=1, description="images x ensemble members per pass of the UNet; larger values are faster and take memory"
+        default=8,
+        ge=1,
+        description="images x ensemble members per pass of the UNet; larger values are faster and take memory",
     )
     channels_last: bool = Field(
-        False, description="memory format in which some devices convolve faster; the same numbers up to rounding"
+        default=False,
+        description="memory format in which some devices convolve faster; the same numbers up to rounding",
     )
     gradient_checkpointing: bool = Field(
-        False, description="recompute the UNet's blocks in the backward pass to save memory; the same numbers"
+        default=False, description="recompute the UNet's blocks in the backward pass to save memory; the same numbers"
     )
 
     @property
@@ -156,9 +162,11 @@ class VisionTransformerConfig(ModelConfig):
     """Patch features of DINO or DINOv2; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
-    weights: str = Field("dinov2-base", description="a known name, a transformers folder, or a hub id")
-    layer: int | None = Field(None, ge=0, description="block; None: the last")
-    facet: Literal["token", "key"] = Field("token", description="the block's output, or the keys of its attention")
+    weights: str = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
+    layer: int | None = Field(default=None, ge=0, description="block; None: the last")
+    facet: Literal["token", "key"] = Field(
+        default="token", description="the block's output, or the keys of its attention"
+    )
 
     def spec(self) -> FeatureSpec:
         """Return the shapes that the model declares in its JSON file, or that are known of its name.
@@ -186,9 +194,9 @@ class VisionTransformerConfig(ModelConfig):
 class FusionOptions(Config):
     """How the maps of several backbones are combined."""
 
-    weights: tuple[float, ...] | None = Field(None, description="factor of each backbone's map; None: all 1")
+    weights: tuple[float, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
     normalize: bool = Field(
-        True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
+        default=True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
     )
 
 
@@ -269,7 +277,7 @@ class Dinov2Config(ImageEncoderConfig):
     """DINOv2, the image encoder of CPM."""
 
     kind: Literal["dinov2"] = "dinov2"
-    weights: str = Field("facebook/dinov2-base", description="a transformers folder, or its name on the hub")
+    weights: str = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load DINOv2.
@@ -291,7 +299,9 @@ class ClipConfig(ImageEncoderConfig):
     """Image tower of CLIP, the image encoder of the implicit captioner."""
 
     kind: Literal["clip"] = "clip"
-    weights: str = Field("openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub")
+    weights: str = Field(
+        default="openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub"
+    )
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load CLIP's image tower.
@@ -313,8 +323,8 @@ class BackboneEncoderConfig(ImageEncoderConfig):
     """The backbone itself under the empty prompt, as an image encoder."""
 
     kind: Literal["backbone"] = "backbone"
-    side: int = Field(8, ge=1, description="patches per side, pooled from the feature map")
-    timestep: int = Field(50, ge=0, lt=1000, description="timestep of the extraction")
+    side: int = Field(default=8, ge=1, description="patches per side, pooled from the feature map")
+    timestep: int = Field(default=50, ge=0, lt=1000, description="timestep of the extraction")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Return an image encoder around the backbone.

@@ -48,17 +48,17 @@ class ExperimentConfig(registry.Config):
     """
 
     seed: NonNegativeInt | None = Field(
-        None, description="default of training.seed and prompt.seed, wherever these are not given"
+        default=None, description="default of training.seed and prompt.seed, wherever these are not given"
     )
 
     backbone: _Backbone = StableDiffusionConfig()
     prompt: _Prompt = EmptyPromptConfig()
     matcher: _Matcher = KernelSoftArgmax()
     pair_transform: _PairTransform | None = Field(
-        None, description="transform of the two feature maps of a pair, before matching"
+        default=None, description="transform of the two feature maps of a pair, before matching"
     )
     loss: _Loss = GaussianCrossEntropyConfig()
-    data: _Dataset | None = Field(None, description="data set to train and evaluate on; matching needs none")
+    data: _Dataset | None = Field(default=None, description="data set to train and evaluate on; matching needs none")
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cache: CacheConfig = CacheConfig()

@@ -44,24 +44,31 @@ class EvaluationProtocol(Config):
     """One way to count correct keypoints. Frozen; `derive` makes another one. The defaults are SD4Match's."""
 
     name: str = "sd4match"
-    frame: Literal["squash", "pad"] = Field("squash", description="how photos are put into the model's image")
+    frame: Literal["squash", "pad"] = Field(default="squash", description="how photos are put into the model's image")
     error_frame: Literal["squash", "pad", "photo"] = Field(
-        "squash", description="the frame in which errors are measured"
+        default="squash", description="the frame in which errors are measured"
     )
-    side: int | None = Field(768, ge=2, description="side of that square frame in pixels; None: the photo's own size")
-    alphas: tuple[float, ...] = Field((0.05, 0.1, 0.15), min_length=1)
-    inclusive: bool = Field(True, description="compare with <=, not <")
-    clamp_truth: bool = Field(True, description="move true points outside the frame to its border")
+    side: int | None = Field(
+        default=768, ge=2, description="side of that square frame in pixels; None: the photo's own size"
+    )
+    alphas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.15), min_length=1)
+    inclusive: bool = Field(default=True, description="compare with <=, not <")
+    clamp_truth: bool = Field(default=True, description="move true points outside the frame to its border")
     reference: Literal["data", "box", "photo"] = Field(
-        "data", description="alpha is a fraction of the target's box, of its photo, or of what the data set says"
+        default="data",
+        description="alpha is a fraction of the target's box, of its photo, or of what the data set says",
     )
     alignment: Literal["corners", "centers", "patch"] = Field(
-        "corners", description="how cells lie on photos; see `aligned`"
+        default="corners", description="how cells lie on photos; see `aligned`"
     )
-    cell_shift: float = Field(0.0, description='for "patch": pixels from the center of a cell to its match')
-    query_mode: Literal["bilinear", "floor", "pixel"] = Field("bilinear", description="how source points are read")
-    matcher: AnyMatcher = Field(KernelSoftArgmax(), description="the matcher it was published with")
-    average: Literal["image", "point", "category_point"] = Field("image", description="the average it was published as")
+    cell_shift: float = Field(default=0.0, description='for "patch": pixels from the center of a cell to its match')
+    query_mode: Literal["bilinear", "floor", "pixel"] = Field(
+        default="bilinear", description="how source points are read"
+    )
+    matcher: AnyMatcher = Field(default=KernelSoftArgmax(), description="the matcher it was published with")
+    average: Literal["image", "point", "category_point"] = Field(
+        default="image", description="the average it was published as"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

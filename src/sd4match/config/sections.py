@@ -22,10 +22,10 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 class SamplingConfig(Config):
     """How noise is added to the latents before features are extracted."""
 
-    timestep: int = Field(261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
-    ensemble_size: PositiveInt = Field(1, description="noise samples per photo whose features are averaged")
+    timestep: int = Field(default=261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
+    ensemble_size: PositiveInt = Field(default=1, description="noise samples per photo whose features are averaged")
     posterior: Literal["image", "member", "mode"] = Field(
-        "image", description="draw the latent once per photo, once per ensemble member, or take the mode"
+        default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
     )
 
     def sampling(self, seed: int = 0) -> Sampling:
@@ -39,51 +39,62 @@ class TrainingConfig(Config):
     """How a prompt is trained; the defaults are the paper's."""
 
     steps: PositiveInt = 30_000
-    batch_size: PositiveInt = Field(9, description="pairs per step: devices x pairs at a time x accumulation steps")
+    batch_size: PositiveInt = Field(
+        default=9, description="pairs per step: devices x pairs at a time x accumulation steps"
+    )
     per_device: PositiveInt | None = Field(
-        None, description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out"
+        default=None,
+        description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out",
     )
     mixed_precision: Literal["no", "bf16"] | None = Field(
-        None, description="of the forward pass; None: what `accelerate launch` sets, or no"
+        default=None, description="of the forward pass; None: what `accelerate launch` sets, or no"
     )
     learning_rate: PositiveFloat = 1e-2
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine decays to a tenth")
-    both_directions: bool = Field(False, description="also match from target to source")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine decays to a tenth")
+    both_directions: bool = Field(default=False, description="also match from target to source")
     sampling: SamplingConfig = SamplingConfig()
-    validate_every: PositiveInt = Field(1000, description="steps between validations")
-    validation_pairs: PositiveInt | None = Field(None, description="number of validation pairs; None: all")
+    validate_every: PositiveInt = Field(default=1000, description="steps between validations")
+    validation_pairs: PositiveInt | None = Field(default=None, description="number of validation pairs; None: all")
     validation_matcher: AnyMatcher = NearestNeighbor()
     patience: PositiveInt | None = Field(
-        None, description="stop after this many validations without a better prompt; None: never"
+        default=None, description="stop after this many validations without a better prompt; None: never"
     )
     checkpoint_every: PositiveInt = Field(
-        500, description="steps between checkpoints; one is also written with each better prompt and at the end"
+        default=500, description="steps between checkpoints; one is also written with each better prompt and at the end"
     )
-    keep_checkpoints: PositiveInt = Field(3, description="how many of the last checkpoints are kept, besides the best")
+    keep_checkpoints: PositiveInt = Field(
+        default=3, description="how many of the last checkpoints are kept, besides the best"
+    )
     trackers: tuple[str, ...] = Field(
-        (), description="trackers of accelerate, for example tensorboard; CSV files are always written"
+        default=(), description="trackers of accelerate, for example tensorboard; CSV files are always written"
     )
-    seed: NonNegativeInt = Field(0, description="of the order of the pairs and of the noise")
+    seed: NonNegativeInt = Field(default=0, description="of the order of the pairs and of the noise")
 
 
 class EvaluationConfig(Config):
     """How matches are predicted and counted; the defaults are the paper's."""
 
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
-    batch_size: PositiveInt = Field(8, description="photos whose features are extracted at a time")
-    protocol: AnyProtocol = Field(EvaluationProtocol(), description="how matches are counted: a name, or fields")
-    matchers: tuple[AnyMatcher, ...] = Field((), description="further matchers to evaluate on the same features")
-    categories: tuple[str, ...] = Field((), description="evaluate only pairs of these categories; (): all")
-    limit: PositiveInt | None = Field(None, description="evaluate only this many pairs, from the first; None: all")
-    skip_bad: bool = Field(False, description="skip pairs whose annotation or photo cannot be read")
+    batch_size: PositiveInt = Field(default=8, description="photos whose features are extracted at a time")
+    protocol: AnyProtocol = Field(
+        default=EvaluationProtocol(), description="how matches are counted: a name, or fields"
+    )
+    matchers: tuple[AnyMatcher, ...] = Field(
+        default=(), description="further matchers to evaluate on the same features"
+    )
+    categories: tuple[str, ...] = Field(default=(), description="evaluate only pairs of these categories; (): all")
+    limit: PositiveInt | None = Field(
+        default=None, description="evaluate only this many pairs, from the first; None: all"
+    )
+    skip_bad: bool = Field(default=False, description="skip pairs whose annotation or photo cannot be read")
     memory: str | None = Field(
-        None, description='budget for feature maps in memory, for example "8 GB"; None: half of the free memory'
+        default=None, description='budget for feature maps in memory, for example "8 GB"; None: half of the free memory'
     )
     map_dtype: FloatType = Field(
-        "float32", description="precision of stored feature maps; half precision changes results slightly"
+        default="float32", description="precision of stored feature maps; half precision changes results slightly"
     )
     bootstrap_samples: PositiveInt = 2000
-    seed: NonNegativeInt = Field(0, description="of the noise and of the bootstrap")
+    seed: NonNegativeInt = Field(default=0, description="of the noise and of the bootstrap")
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -94,9 +105,11 @@ class EvaluationConfig(Config):
 class CacheConfig(Config):
     """Disk cache of encoded photos and image features, shared by all runs."""
 
-    folder: str | None = Field(None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder")
-    limit: str = Field("10 GB", description='maximal size, for example "500 MB"; "0" turns the cache off')
-    dtype: FloatType = Field("float32", description="half precision takes half the space and changes results slightly")
+    folder: str | None = Field(default=None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder")
+    limit: str = Field(default="10 GB", description='maximal size, for example "500 MB"; "0" turns the cache off')
+    dtype: FloatType = Field(
+        default="float32", description="half precision takes half the space and changes results slightly"
+    )
 
     @field_validator("limit", mode="before")
     @classmethod

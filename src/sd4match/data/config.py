@@ -53,14 +53,16 @@ class SyntheticConfig(DatasetConfig):
 
     kind: Literal["synthetic"] = "synthetic"
     pairs: PositiveInt | None = Field(
-        None, description="number of pairs; None: 2000 for training, 160 for validation, 480 for testing"
+        default=None, description="number of pairs; None: 2000 for training, 160 for validation, 480 for testing"
     )
     photos_per_category: int | None = Field(
-        None, ge=2, description="number of photos of each category; None: 120, 24, 50"
+        default=None, ge=2, description="number of photos of each category; None: 120, 24, 50"
     )
-    size: int = Field(96, ge=32, description="side of a photo in pixels")
-    distractors: float = Field(0.25, ge=0, le=1, description="fraction of photos with an object of another category")
-    seed: int = Field(0, ge=0)
+    size: int = Field(default=96, ge=32, description="side of a photo in pixels")
+    distractors: float = Field(
+        default=0.25, ge=0, le=1, description="fraction of photos with an object of another category"
+    )
+    seed: int = Field(default=0, ge=0)
 
     def build(self) -> SyntheticPairs:
         """Return the data set."""
@@ -84,7 +86,9 @@ class SPairConfig(RootedConfig):
     """
 
     kind: Literal["spair"] = "spair"
-    layout: Literal["large", "small"] = Field("large", description='lists of pairs; "small" is the benchmark\'s subset')
+    layout: Literal["large", "small"] = Field(
+        default="large", description='lists of pairs; "small" is the benchmark\'s subset'
+    )
 
     def build(self) -> SPairPairs:
         """Return the data set.
@@ -140,12 +144,16 @@ class AP10KConfig(RootedConfig):
 
     kind: Literal["ap10k"] = "ap10k"
     pairs: Literal["intra-species", "cross-species", "cross-family"] = Field(
-        "intra-species", description="two photos of one species, of two species of a family, or of two families"
+        default="intra-species", description="two photos of one species, of two species of a family, or of two families"
     )
-    pairs_per_group: PositiveInt = Field(40, description="largest number of pairs of each species, or of each family")
-    annotation_split: Literal[1, 2, 3] = Field(1, description="N of the files ap10k-SPLIT-splitN.json")
-    seed: int = Field(0, ge=0, description="seed from which the pairs are drawn")
-    pair_list: PathText | None = Field(None, description="file of the drawn pairs; None: in ROOT/sd4match-pairs")
+    pairs_per_group: PositiveInt = Field(
+        default=40, description="largest number of pairs of each species, or of each family"
+    )
+    annotation_split: Literal[1, 2, 3] = Field(default=1, description="N of the files ap10k-SPLIT-splitN.json")
+    seed: int = Field(default=0, ge=0, description="seed from which the pairs are drawn")
+    pair_list: PathText | None = Field(
+        default=None, description="file of the drawn pairs; None: in ROOT/sd4match-pairs"
+    )
 
     def build(self) -> AP10KPairs:
         """Return the data set; writes the list of drawn pairs if it does not exist.
@@ -167,10 +175,11 @@ class FolderConfig(RootedConfig):
 
     kind: Literal["folder"] = "folder"
     points: PathText | None = Field(
-        None, description="file of points, relative to the folder; None: points.json or points.csv"
+        default=None, description="file of points, relative to the folder; None: points.json or points.csv"
     )
     exif: bool = Field(
-        False, description="whether points are in the frame that viewers show, turned by EXIF, or in stored pixels"
+        default=False,
+        description="whether points are in the frame that viewers show, turned by EXIF, or in stored pixels",
     )
 
     def build(self) -> FolderPairs:

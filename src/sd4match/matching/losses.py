@@ -20,10 +20,11 @@ class GaussianCrossEntropyConfig(LossConfig):
 
     kind: Literal["gaussian_cross_entropy"] = "gaussian_cross_entropy"
     temperature: PositiveFloat | Literal["learned"] = Field(
-        0.04, description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC'
+        default=0.04,
+        description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
-    initial_temperature: PositiveFloat | None = Field(None, description="start of a learned one; None: 0.04")
-    kernel_size: int = Field(7, ge=3, description="side of the smoothed target in cells, odd")
+    initial_temperature: PositiveFloat | None = Field(default=None, description="start of a learned one; None: 0.04")
+    kernel_size: int = Field(default=7, ge=3, description="side of the smoothed target in cells, odd")
 
     @field_validator("kernel_size")
     @classmethod

@@ -26,12 +26,12 @@ class CoPCA(PairTransform):
 
     kind: Literal["co_pca"] = "co_pca"
     components: NonNegativeInt | tuple[NonNegativeInt, ...] = Field(
-        256, description="channels kept of each group, or one number for all; 0 keeps the group as it is"
+        default=256, description="channels kept of each group, or one number for all; 0 keeps the group as it is"
     )
     blocks: tuple[PositiveInt, ...] | None = Field(
-        None, description="numbers of consecutive groups that are normalized together; None: all groups"
+        default=None, description="numbers of consecutive groups that are normalized together; None: all groups"
     )
-    weights: tuple[float, ...] | None = Field(None, description="weight of each block; None: all 1")
+    weights: tuple[float, ...] | None = Field(default=None, description="weight of each block; None: all 1")
 
     def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         """Return both maps with fewer channels.

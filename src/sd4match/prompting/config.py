@@ -110,7 +110,9 @@ class TextPromptConfig(PromptConfig):
 
     kind: Literal["text"] = "text"
     template: str = "a photo of a {category}"
-    by_category: dict[str, str] = Field({}, description="templates of single categories, used instead of `template`")
+    by_category: dict[str, str] = Field(
+        default={}, description="templates of single categories, used instead of `template`"
+    )
 
     def build(self, *, backbone: Backbone, initialize: bool = True) -> TextPrompt:
         """Return the prompt."""
@@ -158,11 +160,13 @@ class LearnedPromptConfig(PromptConfig):
     """Base class of the configs of learned prompts: how their vectors are initialized."""
 
     init: str = Field(
-        "random",
+        default="random",
         description='"random" (tokens of the vocabulary; U[0, 1) in hidden space), "uniform", "empty", or a text',
     )
-    start_from: str | None = Field(None, description="prompt file with the initial vectors, used instead of `init`")
-    seed: int = Field(0, description="seed of the random initialization")
+    start_from: str | None = Field(
+        default=None, description="prompt file with the initial vectors, used instead of `init`"
+    )
+    seed: int = Field(default=0, description="seed of the random initialization")
 
     def _check_num_tokens(self, fields: str, num_tokens: int, spec: FeatureSpec) -> None:
         super().check_spec(spec)
@@ -174,9 +178,11 @@ class LearnedPromptConfig(PromptConfig):
 
 
 class _VectorsConfig(LearnedPromptConfig):
-    num_tokens: int = Field(75, ge=1, description="learned vectors between BOS and EOS; not used in hidden space")
+    num_tokens: int = Field(
+        default=75, ge=1, description="learned vectors between BOS and EOS; not used in hidden space"
+    )
     space: Literal["token", "hidden"] = Field(
-        "token", description="what is learned: the input of the text transformer, or its whole output"
+        default="token", description="what is learned: the input of the text transformer, or its whole output"
     )
 
     def check_spec(self, spec: FeatureSpec) -> None:
@@ -208,8 +214,10 @@ class ClassPromptConfig(_VectorsConfig):
     """One learned prompt for each category (SD4Match-Class). `init` may contain {category}."""
 
     kind: Literal["class"] = "class"
-    categories: tuple[str, ...] = Field((), description="categories to learn; none: those of the training data")
-    fallback: Literal["error", "text"] = Field("error", description="for a photo of a category without a prompt")
+    categories: tuple[str, ...] = Field(default=(), description="categories to learn; none: those of the training data")
+    fallback: Literal["error", "text"] = Field(
+        default="error", description="for a photo of a category without a prompt"
+    )
 
     _template = field_validator("init")(check_template)
 
@@ -242,12 +250,12 @@ class ConditionalPromptConfig(LearnedPromptConfig):
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("dinov2"))
     condition_on: Literal["pair", "image"] = "pair"
     features: Literal["local", "global"] = "local"
-    num_global_tokens: int = Field(25, ge=0, description="learned vectors that are the same for all photos")
-    num_tokens: int = Field(50, ge=1, description="vectors computed from the photos")
+    num_global_tokens: int = Field(default=25, ge=0, description="learned vectors that are the same for all photos")
+    num_tokens: int = Field(default=50, ge=1, description="vectors computed from the photos")
     mix_patches: bool | None = Field(
-        None, description="whether there is a W_N; None: for local features of a pair, as in the paper"
+        default=None, description="whether there is a W_N; None: for local features of a pair, as in the paper"
     )
-    init: str = Field("uniform", description="of the global vectors; as in a single prompt")
+    init: str = Field(default="uniform", description="of the global vectors; as in a single prompt")
 
     _fixed = field_validator("init")(check_fixed)
 
@@ -287,7 +295,7 @@ class ImplicitCaptionerConfig(PromptConfig):
 
     kind: Literal["implicit_captioner"] = "implicit_captioner"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("clip"))
-    seed: int = Field(0, description="seed of the random initialization")
+    seed: int = Field(default=0, description="seed of the random initialization")
 
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ImplicitCaptioner:
         """Return the prompt."""
