@@ -131,6 +131,30 @@ def test_a_taken_kind_and_a_class_of_another_sort_are_refused(plugin):
             registry.register_matcher("wrong")(wrong)
 
 
+@pytest.mark.parametrize("name", ["kind", "build", "target", "model_dump"])
+def test_a_parameter_with_the_name_of_a_config_s_own_is_refused(name):
+    namespace = {}
+    exec(f"class Wrong:\n    def __init__(self, *, {name}: str): ...", namespace)
+    with pytest.raises(ConfigError, match=f"Wrong: a parameter of a component cannot be named '{name}'"):
+        registry.register_matcher("wrong")(namespace["Wrong"])
+
+
+def test_what_a_class_lacks_is_named_when_it_is_registered():
+    class Splitless:
+        def __init__(self, *, side: int = 1): ...
+
+    class Unreadable:
+        def __init__(self, *, encoder: torch.nn.Module): ...
+
+    with pytest.raises(ConfigError, match="Splitless: a data set needs a parameter 'split'"):
+        registry.register_dataset("wrong")(Splitless)
+    with pytest.raises(ConfigError, match="UnreadableConfig: a parameter cannot be read from YAML"):
+        registry.register_matcher("wrong")(Unreadable)
+    with pytest.raises(ConfigError, match="the fields of a matcher must be names"):
+        registry.matchers.parse({"kind": "nearest_neighbor", 1: 2})
+    assert not registry.matchers.has_field(["nearest_neighbor"], "kind")
+
+
 def test_kinds_can_be_unregistered(plugin):
     registry.matchers.unregister("center")
     with pytest.raises(UnknownComponentError, match="unknown matcher kind 'center'"):

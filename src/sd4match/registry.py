@@ -20,6 +20,7 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
 
 from sd4match.errors import ConfigError, UnknownComponentError, choose_from
 
@@ -109,6 +110,7 @@ class Registry:
         builtins: module whose import registers the kinds of this package.
         base: "module:class", the class that configs of this sort derive from.
         context: keywords that `build` receives, which are no fields of a config.
+        required: parameters that a class must have to be registered by its signature.
 
     >>> "kernel_soft_argmax" in matchers.kinds()
     True
@@ -116,12 +118,22 @@ class Registry:
     5.0
     """
 
-    def __init__(self, sort: str, group: str, *, builtins: str, base: str, context: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        sort: str,
+        group: str,
+        *,
+        builtins: str,
+        base: str,
+        context: tuple[str, ...] = (),
+        required: tuple[str, ...] = (),
+    ) -> None:
         self.sort = sort
         self.group = group
         self.builtins = builtins
         self.base = base
         self.context = context
+        self.required = required
         self._classes: dict[str, type[Component]] = {}
         self._is_loaded = False
 
@@ -149,7 +161,8 @@ class Registry:
         Every parameter but those of the context becomes a field, checked by its annotation.
 
         Raises:
-            ConfigError: a parameter has no annotation or is `*args` or `**kwargs`, or the kind is taken.
+            ConfigError: a parameter has no annotation, is `*args` or `**kwargs`, or has a name of every config; a
+                required one is missing; or the kind is taken.
         """
 
         def decorate(target: Target) -> Target:
@@ -160,6 +173,7 @@ class Registry:
                 field: _field(parameter, target) for field, parameter in parameters.items() if field not in self.context
             }
             base: type[Component] = getattr(import_module(module), base_name)
+            self._check_fields(target, fields, base)
 
             def build(self: Component, **context: Any) -> Any:
                 own = {field: getattr(self, field) for field in fields}
@@ -168,12 +182,26 @@ class Registry:
 
             create: Callable[..., type[Component]] = create_model
             name = f"{getattr(target, '__name__', kind)}Config"
-            config = create(name, __base__=base, __doc__=target.__doc__, kind=(Literal[kind], kind), **fields)
+            try:
+                config = create(name, __base__=base, __doc__=target.__doc__, kind=(Literal[kind], kind), **fields)
+            except PydanticSchemaGenerationError as error:
+                raise ConfigError(
+                    f"{name}: a parameter cannot be read from YAML: {str(error).splitlines()[0]}"
+                ) from None
             config.target, config.build = target, build  # type: ignore[method-assign]
             self.register(config)
             return target
 
         return decorate
+
+    def _check_fields(self, target: Callable[..., Any], fields: Mapping[str, Any], base: type[Component]) -> None:
+        name = getattr(target, "__name__", repr(target))
+        for field in fields:
+            if field == "kind" or (hasattr(base, field) and field not in base.model_fields):
+                raise ConfigError(f"{name}: a parameter of a component cannot be named {field!r}: every config has one")
+        for field in self.required:
+            if field not in fields:
+                raise ConfigError(f"{name}: a {self.sort} needs a parameter {field!r}")
 
     def unregister(self, kind: str) -> None:
         """Forget a kind.
@@ -240,6 +268,8 @@ class Registry:
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ConfigError(f"a {self.sort} needs a kind; known: {', '.join(self.kinds())}")
+        if not all(isinstance(name, str) for name in value):
+            raise ConfigError(f"the fields of a {self.sort} must be names, not {list(value)}")
         return self._find(value["kind"])(**value)
 
     def config_class(self, kind: str) -> type[Component]:
@@ -252,7 +282,7 @@ class Registry:
 
     def has_field(self, kind: object, field: str) -> bool:
         """Return whether configs of a kind have a field of that name; False for an unknown kind."""
-        return kind in self.kinds() and field in self._classes[str(kind)].model_fields
+        return isinstance(kind, str) and kind in self.kinds() and field in self._classes[kind].model_fields
 
     def _find(self, kind: str) -> type[Component]:
         if kind not in self._classes and kind not in self.kinds():
@@ -322,8 +352,9 @@ pair_transforms = Registry(
 )  # fmt: skip
 losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.losses", base="sd4match.interfaces:LossConfig")
 datasets = Registry(
-    "data set", "sd4match.datasets", builtins="sd4match.data.config", base="sd4match.data.config:DatasetConfig"
-)
+    "data set", "sd4match.datasets", builtins="sd4match.data.config", base="sd4match.data.config:DatasetConfig",
+    required=("split",),
+)  # fmt: skip
 
 
 def register(config: ComponentClass) -> ComponentClass:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from sd4match import backbones
-from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig, VisionTransformerConfig
+from sd4match.backbones.config import BackboneConfig, FusionConfig, StableDiffusionConfig, VisionTransformerConfig
 from sd4match.errors import ConfigError
 from sd4match.interfaces import Backbone, ImageEncoder, TextEncoder
 from sd4match.registry import backbones as registry
@@ -43,6 +43,19 @@ def test_an_image_size_that_does_not_fit_is_refused_before_weights_load(config, 
     with pytest.raises(ConfigError, match=message):
         config.check()
     config.model_copy(update={"image_size": None}).check()
+
+
+def test_every_option_that_changes_features_changes_the_spec(mini):
+    """Stored maps are found by the spec."""
+    fused = [VisionTransformerConfig(), VisionTransformerConfig(facet="key")]
+    configs = [
+        StableDiffusionConfig(), StableDiffusionConfig(clean=True), StableDiffusionConfig(cells=12),
+        StableDiffusionConfig(layers=2), *fused, VisionTransformerConfig(layer=1), FusionConfig(backbones=fused),
+        FusionConfig(backbones=fused, weights=(1, 0.5)), FusionConfig(backbones=fused, normalize=False),
+        FusionConfig(backbones=[fused[0], fused[0]]),
+    ]  # fmt: skip
+    assert len({config.spec() for config in configs}) == len(configs)
+    assert mini.spec == StableDiffusionConfig().spec()
 
 
 def test_layer_is_no_other_name_of_layers():

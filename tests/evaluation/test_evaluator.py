@@ -379,6 +379,17 @@ def test_other_samplings_layers_and_prompts_have_maps_of_their_own(tmp_path):
     assert len(list(maps.rglob("*.safetensors"))) == 6
 
 
+def test_other_options_of_a_backbone_have_maps_of_their_own(tmp_path):
+    """Two backbones of the same weights and layer whose features differ share no maps."""
+    data, maps = FakePairs(pairs=4, photos=2), tmp_path / "maps"
+    for changes in ({}, {"options": "clean"}, {"stride": 8}, {}):
+        backbone = Fingerprinted()
+        backbone.spec = replace(backbone.spec, **changes)
+        evaluator(backbone, maps=maps).evaluate(data, FakePrompt())
+    assert len(list(maps.rglob("*.safetensors"))) == 6
+    assert backbone.extracted == 0
+
+
 def test_temporary_maps_are_removed_also_after_an_error(tmp_path):
     evaluator(scratch=tmp_path).evaluate(FakePairs(), FakePrompt())
     assert not list(tmp_path.iterdir())

@@ -224,6 +224,6 @@ def test_the_architecture_of_stable_diffusion_2_1_is_that_of_its_config_files():
         "text_encoder": {"max_position_embeddings": 77, "num_hidden_layers": 23, "vocab_size": 49408},
     }  # fmt: skip
     spec = stable_diffusion_spec(
-        fields, where="sd2-1", layers=1, frame="squash", dtype="float32", image_size=None, cells=None
+        fields, where="sd2-1", layers=1, frame="squash", dtype="float32", image_size=None, cells=None, clean=False
     )
     assert spec.architecture == SD2_1_ARCHITECTURE

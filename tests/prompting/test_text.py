@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from helpers.prompts import photos
 from sd4match.errors import InputError
-from sd4match.prompting import EmptyPrompt, NoPrompt, TextPrompt, TextPromptConfig
+from sd4match.prompting import EmptyPrompt, NoPrompt, Prompt, TextPrompt, TextPromptConfig
 from sd4match.prompting.text import clean_category
 
 
@@ -53,6 +54,20 @@ def test_prompts_without_parameters_have_a_config_and_no_state(mini, cls):
     assert dict(prompt.state_dict()) == {}
     assert list(prompt.parameters()) == prompt.parameter_groups() == []
     assert prompt.token_vectors(photos("fish")) is None
+
+
+def test_frozen_parameters_are_not_learned():
+    class Vectors(Prompt):
+        def __init__(self):
+            super().__init__()
+            self.learned, self.fixed = (nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1), requires_grad=False))
+
+        def forward(self, images, partners=None):
+            raise NotImplementedError
+
+    prompt = Vectors()
+    (group,) = prompt.parameter_groups()
+    assert group.parameters == (prompt.learned,)
 
 
 def test_templates_of_single_categories_need_a_category():

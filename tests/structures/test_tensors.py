@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -145,6 +146,13 @@ def test_what_another_matcher_computed_changes_nothing(kind):
     KernelSoftArgmax()(shared)
     assert torch.equal(matcher(shared).points, alone.points)
     assert torch.equal(matcher(shared).scores, alone.scores)
+
+
+def test_matches_pickle_with_scores_that_were_not_read_yet():
+    matches = KernelSoftArgmax()(random_correlation())
+    again = pickle.loads(pickle.dumps(matches))
+    assert torch.equal(again.points, matches.points)
+    assert torch.equal(again.scores, matches.scores)
 
 
 def holders():

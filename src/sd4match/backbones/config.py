@@ -140,7 +140,7 @@ class StableDiffusionConfig(ModelConfig):
         configs, where = declared_configs(self.weights)
         return stable_diffusion_spec(
             configs, where=where, layers=self.layers, frame=self.frame, dtype=self.dtype, image_size=self.image_size,
-            cells=self.cells,
+            cells=self.cells, clean=self.is_clean,
         )  # fmt: skip
 
     def build(self, *, device: str | torch.device = "cpu") -> StableDiffusionBackbone:
@@ -175,7 +175,9 @@ class VisionTransformerConfig(ModelConfig):
             CheckpointError: there is no such model or layer, or the model has another layout.
         """
         config = declared_transformer(self.weights)
-        return transformer_spec(config, where=self.weights, layer=self.layer, frame=self.frame, dtype=self.dtype)
+        return transformer_spec(
+            config, where=self.weights, layer=self.layer, facet=self.facet, frame=self.frame, dtype=self.dtype
+        )
 
     def build(self, *, device: str | torch.device = "cpu") -> VisionTransformerBackbone:
         """Load the model up to the block that is read.
@@ -233,7 +235,8 @@ class FusionConfig(FusionOptions, BackboneConfig):
             if spec is None:
                 raise ConfigError(f"backbone {backbone.kind!r} does not declare its shapes, and so cannot be fused")
             specs.append(spec)
-        return fused_spec(specs)
+        weights = self.weights or (1.0,) * len(specs)
+        return fused_spec(specs, weights=weights, normalize=self.normalize)
 
     def check(self) -> None:
         """Check each backbone and that they fit together."""

@@ -61,7 +61,8 @@ class Fusion(Backbone):
                 f"a fusion has two backbones or more, and a weight for each, not {len(self.weights)} weights"
             )
         self.backbones = nn.ModuleList(backbones)
-        self.spec = fused_spec([backbone.spec for backbone in backbones])
+        specs = [backbone.spec for backbone in backbones]
+        self.spec = fused_spec(specs, weights=self.weights, normalize=self.config.normalize)
         encoders = (backbone.text_encoder for backbone in backbones)
         self.text_encoder = next((encoder for encoder in encoders if encoder is not None), None)
         names = [backbone.fingerprint for backbone in backbones]

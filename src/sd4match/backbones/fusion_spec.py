@@ -9,11 +9,13 @@ from sd4match.errors import ConfigError
 from sd4match.structures.specs import FeatureSpec as FeatureSpec
 
 
-def fused_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:
+def fused_spec(specs: Sequence[FeatureSpec], *, weights: Sequence[float], normalize: bool) -> FeatureSpec:
     """Return the spec of a fusion: the grid of the first backbone, all channels, the prompt of the one that takes one.
 
     Args:
         specs: one for each backbone, at least one.
+        weights: factor of each backbone's map.
+        normalize: whether each map is normalized over its channels.
 
     Raises:
         ConfigError: two of the backbones take a prompt.
@@ -23,10 +25,12 @@ def fused_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:
         names = " and ".join(f"[{spec.architecture}]" for spec in prompted)
         raise ConfigError(f"at most one backbone of a fusion may take a prompt, and {names} do")
     prompt = prompted[0] if prompted else specs[0]
+    options = [f"{weight} [{spec.options}]" for weight, spec in zip(weights, specs, strict=True)]
     groups = [size for spec in specs for size in (spec.groups or (spec.channels,))]
     return replace(
         specs[0], channels=sum(spec.channels for spec in specs), prompt_width=prompt.prompt_width,
         max_length=prompt.max_length, architecture=" + ".join(spec.architecture for spec in specs),
         layer="+".join(str(spec.layer) for spec in specs), groups=tuple(groups),
         dtype="+".join(spec.dtype for spec in specs),
+        options=" + ".join(options) + (", normalized" if normalize else ""),
     )  # fmt: skip

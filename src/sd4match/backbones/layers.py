@@ -61,6 +61,7 @@ def stable_diffusion_spec(
     dtype: str,
     image_size: int | None,
     cells: int | None,
+    clean: bool,
 ) -> FeatureSpec:
     """Return the spec of a Stable Diffusion's features at some layers.
 
@@ -72,6 +73,7 @@ def stable_diffusion_spec(
         dtype: of weights and arithmetic.
         image_size: side of the model's image in pixels; None: the size that the model was trained on.
         cells: side of the feature map in cells; None: that of the finest layer.
+        clean: whether the UNet takes latents without noise.
 
     Raises:
         CheckpointError: a config lacks a field, text encoder and UNet do not fit, or there is no such layer.
@@ -101,6 +103,7 @@ def stable_diffusion_spec(
                 f"text {width} x {text['num_hidden_layers']} layers, {text['vocab_size']} tokens"
             ),
             layer=layer_name(indices), frame=frame, dtype=dtype, groups=channels if len(channels) > 1 else (),
+            options="clean" if clean else "",
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{where} is not Stable Diffusion as diffusers saves it: field {error} missing") from None

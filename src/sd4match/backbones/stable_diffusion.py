@@ -193,7 +193,7 @@ def load_stable_diffusion(
     configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
     spec = stable_diffusion_spec(
         configs, where=str(folder), layers=config.layers, frame=config.frame, dtype=config.dtype,
-        image_size=config.image_size, cells=config.cells,
+        image_size=config.image_size, cells=config.cells, clean=config.is_clean,
     )  # fmt: skip
     dtype: torch.dtype = getattr(torch, config.dtype)
     try:

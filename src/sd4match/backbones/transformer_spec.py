@@ -14,6 +14,7 @@ def transformer_spec(
     *,
     where: str,
     layer: int | None,
+    facet: Literal["token", "key"],
     frame: Literal["squash", "pad"],
     dtype: str,
 ) -> FeatureSpec:
@@ -23,6 +24,7 @@ def transformer_spec(
         config: content of its config.json.
         where: name of the model in error messages.
         layer: index of the block; None: the last one.
+        facet: the block's output, or the keys of its attention.
         frame: how photos are fitted into the model's image.
         dtype: of weights and arithmetic.
 
@@ -43,5 +45,5 @@ def transformer_spec(
     return FeatureSpec(
         channels=width, stride=patch, prompt_width=None, max_length=0, layers=blocks, native_size=(native, native),
         size_multiple=patch, architecture=f"{model_type} {width} x {blocks} layers, patch {patch}", layer=chosen,
-        frame=frame, dtype=dtype,
+        frame=frame, dtype=dtype, options=facet,
     )  # fmt: skip

@@ -122,8 +122,9 @@ def load_vision_transformer(
     """
     folder = find_pretrained(config.weights, "vision_transformer")
     spec = transformer_spec(
-        read_json(folder / "config.json"), where=str(folder), layer=config.layer, frame=config.frame, dtype=config.dtype
-    )
+        read_json(folder / "config.json"), where=str(folder), layer=config.layer, facet=config.facet,
+        frame=config.frame, dtype=config.dtype,
+    )  # fmt: skip
     try:
         model: PreTrainedModel = AutoModel.from_pretrained(
             folder, dtype=getattr(torch, config.dtype), local_files_only=True

@@ -69,9 +69,8 @@ class PhotoMaps:
         self._errors: dict[Side, str] = {}
         """Photos that cannot be read, with the reason."""
         self._memory = MapMemory(budget=budget, store=store, keys=self._keys, dtype=dtype, device=backbone.device)
-        spec = backbone.spec
         weights = backbone.fingerprint if backbone.fingerprint != "unknown" else uuid.uuid4().hex
-        self._origin = ("grid 2", spec.architecture, weights, spec.layer, spec.dtype, str(dtype))
+        self._origin = ("grid 2", backbone.spec, weights, str(dtype))
         pairs = [self._sides(key) for key in dataset.keys]
         own, others = self._split(len(pairs))
         self.order: list[int] = own

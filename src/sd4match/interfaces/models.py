@@ -175,7 +175,7 @@ class Prompt(nn.Module, ABC):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return what is learned: by default all parameters at the base learning rate; [] if there are none."""
-        parameters = tuple(self.parameters())
+        parameters = tuple(parameter for parameter in self.parameters() if parameter.requires_grad)
         return [ParameterGroup("prompt", parameters)] if parameters else []
 
     def log_values(self) -> Mapping[str, float]:

@@ -34,6 +34,8 @@ class FeatureSpec:
     """Data type of weights and arithmetic."""
     groups: tuple[int, ...] = ()
     """Channels of each layer, if there are several."""
+    options: str = ""
+    """What else the features depend on, for example "clean" or "key"."""
 
 
 @dataclass(frozen=True)

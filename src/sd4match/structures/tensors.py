@@ -210,6 +210,9 @@ class Matches:
         """(B, N), in [0, 1]: the probability mass around each match."""
         return self._scores if isinstance(self._scores, Tensor) else self._scores()
 
+    def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor]]:
+        return Matches, (self.points, self.scores)
+
     def __repr__(self) -> str:
         return f"Matches(points={self.points!r})"
 
