@@ -32,12 +32,12 @@ class Zeros(Prompt):
     def forward(self, images, partners=None):
         return PromptEmbedding(torch.zeros(len(images), 16, 8))
 
-root, output, _, skip, memory = sys.argv[1:]
+root, output, _, skip, memory, batch_size = sys.argv[1:]
 data = SPairConfig(root=root, split="test").build()
 backbone = FakeBackbone()
 evaluator = Evaluator(
     backbone=backbone, protocol=EvaluationProtocol(), matchers={"it": NearestNeighbor()}, sampling=Sampling(0),
-    batch_size=2, scratch=Path(output), skip_bad=skip == "skip", memory=int(memory),
+    batch_size=int(batch_size), scratch=Path(output), skip_bad=skip == "skip", memory=int(memory),
 )
 answer = {}
 asked = []
@@ -54,10 +54,10 @@ Path(output, f"{Processes().index}.json").write_text(json.dumps(answer))
 """
 
 
-def run(count, root, output, scope="image", skip="stop", memory=1 << 30):
+def run(count, root, output, scope="image", skip="stop", memory=1 << 30, batch_size=2):
     """Return what each of `count` processes writes."""
     output.mkdir()
-    launch([sys.executable, "-c", PROGRAM, str(root), str(output), scope, skip, str(memory)], count)
+    launch([sys.executable, "-c", PROGRAM, str(root), str(output), scope, skip, str(memory), str(batch_size)], count)
     answers = [json.loads((output / f"{rank}.json").read_text()) for rank in range(count)]
     assert {file.name for file in output.iterdir()} == {f"{rank}.json" for rank in range(count)}  # no maps left
     return answers
@@ -71,6 +71,14 @@ def test_two_processes_count_what_one_counts(tmp_path, scope, memory):
     assert [answer["scores"] for answer in two] == [alone["scores"]] * 2
     assert alone["extracted"] == sum(answer["extracted"] for answer in two) == (5 if scope == "image" else 10)
     assert all(answer["extracted"] for answer in two)
+
+
+def test_a_process_without_photos_of_its_own_counts_all_the_same(tmp_path):
+    layouts.write_spair(tmp_path)
+    (alone,) = run(1, tmp_path, tmp_path / "one", batch_size=8)
+    two = run(2, tmp_path, tmp_path / "two", batch_size=8)
+    assert [answer["scores"] for answer in two] == [alone["scores"]] * 2
+    assert [answer["extracted"] for answer in two] == [5, 0]
 
 
 def test_all_processes_stop_at_the_error_of_one_and_skip_the_same_pairs(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -119,7 +120,7 @@ class PhotoMaps:
             prefetcher: Prefetcher[list[Side], list[Prepared | PhotoError]] = Prefetcher(
                 lambda batch: prepare_all(self._dataset, [photo for photo, _ in batch], self._preprocessors)
             )
-            for batch, following in zip(own, [*own[1:], None], strict=True):
+            for batch, following in zip_longest(own, own[1:]):
                 if should_stop is not None and should_stop():
                     stopped = True
                     break
