@@ -128,7 +128,7 @@ class StableDiffusionConfig(ModelConfig):
 
     @property
     def is_clean(self) -> bool:
-        """Whether the UNet takes latents without noise: `clean` if it is set, else what is known of the model."""
+        """Return whether the UNet takes latents without noise: `clean`, or what is known of the model."""
         return is_known_as_clean(self.weights) if self.clean is None else self.clean
 
     def spec(self) -> FeatureSpec:
@@ -194,12 +194,16 @@ class VisionTransformerConfig(ModelConfig):
 
 
 class FusionOptions(Config):
-    """How the maps of several backbones are combined."""
+    """Options for combining the maps of several backbones."""
 
     weights: tuple[float, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
     normalize: bool = Field(
         default=True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
     )
+
+    def factors(self, count: int) -> tuple[float, ...]:
+        """Return the factor of each of `count` maps."""
+        return (1.0,) * count if self.weights is None else self.weights
 
 
 FusedBackbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(backbones.parse)]
@@ -235,8 +239,7 @@ class FusionConfig(FusionOptions, BackboneConfig):
             if spec is None:
                 raise ConfigError(f"backbone {backbone.kind!r} does not declare its shapes, and so cannot be fused")
             specs.append(spec)
-        weights = self.weights or (1.0,) * len(specs)
-        return fused_spec(specs, weights=weights, normalize=self.normalize)
+        return fused_spec(specs, weights=self.factors(len(specs)), normalize=self.normalize)
 
     def check(self) -> None:
         """Check each backbone and that they fit together."""
@@ -323,7 +326,7 @@ class ClipConfig(ImageEncoderConfig):
 
 @register
 class BackboneEncoderConfig(ImageEncoderConfig):
-    """The backbone itself under the empty prompt, as an image encoder."""
+    """Image encoder that is the backbone itself under the empty prompt."""
 
     kind: Literal["backbone"] = "backbone"
     side: int = Field(default=8, ge=1, description="patches per side, pooled from the feature map")

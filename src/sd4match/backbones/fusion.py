@@ -54,8 +54,7 @@ class Fusion(Backbone):
     def __init__(self, config: FusionOptions | None = None, *, backbones: Sequence[Backbone]) -> None:
         super().__init__()
         self.config = config or FusionOptions()
-        weights = self.config.weights
-        self.weights = (1.0,) * len(backbones) if weights is None else weights
+        self.weights = self.config.factors(len(backbones))
         if len(backbones) < 2 or len(self.weights) != len(backbones):
             raise ConfigError(
                 f"a fusion has two backbones or more, and a weight for each, not {len(self.weights)} weights"

@@ -46,7 +46,7 @@ class PretrainedModel:
     name: str
     kind: ModelKind
     hub_ids: tuple[str, ...]
-    """In order of preference; the later ones are deleted from the hub, but may be in a local cache."""
+    """Names on the hub in order of preference; the later ones are deleted from the hub, but may be in a local cache."""
     gigabytes: float
     """Size of the download."""
     declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -107,7 +107,7 @@ class EvaluationProtocol(Config):
 
     @property
     def is_published(self) -> bool:
-        """Whether it counts exactly as the benchmark of its name does."""
+        """Return whether it counts exactly as the benchmark of its name does."""
         return self.name in PROTOCOLS
 
     def error_frame_of(self, size: Size) -> ImageFrame:

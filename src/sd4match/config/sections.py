@@ -20,7 +20,7 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 
 
 class SamplingConfig(Config):
-    """How noise is added to the latents before features are extracted."""
+    """Settings of the noise that is added to the latents before features are extracted."""
 
     timestep: int = Field(default=261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
     ensemble_size: PositiveInt = Field(default=1, description="noise samples per photo whose features are averaged")
@@ -36,7 +36,7 @@ class SamplingConfig(Config):
 
 
 class TrainingConfig(Config):
-    """How a prompt is trained; the defaults are the paper's."""
+    """Settings of the training of a prompt; the defaults are the paper's."""
 
     steps: PositiveInt = 30_000
     batch_size: PositiveInt = Field(
@@ -72,7 +72,7 @@ class TrainingConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """How matches are predicted and counted; the defaults are the paper's."""
+    """Settings of predicting and counting matches; the defaults are the paper's."""
 
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
     batch_size: PositiveInt = Field(default=8, description="photos whose features are extracted at a time")

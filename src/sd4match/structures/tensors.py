@@ -211,7 +211,7 @@ class Matches:
         return self._scores if isinstance(self._scores, Tensor) else self._scores()
 
     def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor]]:
-        return Matches, (self.points, self.scores)
+        return Matches, (self.points, self.scores)  # a function that computes scores cannot be pickled
 
     def __repr__(self) -> str:
         return f"Matches(points={self.points!r})"
