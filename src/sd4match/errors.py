@@ -10,6 +10,8 @@
     ├── PromptFileError                a prompt file that cannot be read or written
     │   └── PromptMismatchError        a prompt learned on another architecture
     ├── DatasetError                   a data set that is not what its layout promises
+    ├── NonFiniteError (ValueError)    computed values that are NaN or infinite
+    ├── ComponentError                 a component that raises, or returns what its interface does not allow
     └── TrainingError                  a training that cannot continue
 
 Each message names the input and says what would be right.
@@ -17,14 +19,17 @@ Each message names the input and says what would be right.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
     "CheckpointError",
+    "ComponentError",
     "ConfigError",
     "DatasetError",
     "InputError",
+    "NonFiniteError",
     "PhotoError",
     "PromptFileError",
     "PromptMismatchError",
@@ -75,6 +80,14 @@ class DatasetError(SD4MatchError):
     """A data set that is incomplete or malformed."""
 
 
+class NonFiniteError(SD4MatchError, ValueError):
+    """Computed values that are NaN or infinite; the message names what was computed, from what, and what helps."""
+
+
+class ComponentError(SD4MatchError):
+    """A component that raises an error of its own, or returns what its interface does not allow; it is named."""
+
+
 class TrainingError(SD4MatchError):
     """A training that cannot continue; the message says at which step and why."""
 
@@ -89,3 +102,21 @@ def choose_from(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1)
     listing = f"known: {', '.join(names) or 'none'}"
     return f"did you mean {near[0]!r}? {listing}" if near else listing
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 40
+_SHORT.maxlevel = 2
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value for a message, cut to a length that can be read.
+
+    >>> shown("sigma"), shown(list(range(1000)))
+    ("'sigma'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # of a foreign `__repr__`, or of an integer of thousands of digits
+        return f"<{type(value).__name__}>"

@@ -19,10 +19,19 @@ from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+)
 from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import CoreSchema
 
-from sd4match.errors import ConfigError, UnknownComponentError, choose_from
+from sd4match.errors import ConfigError, UnknownComponentError, choose_from, shown
 
 __all__ = [
     "AnyImageEncoder",
@@ -53,16 +62,31 @@ class PluginWarning(UserWarning):
     """An installed plugin cannot be imported or registered; everything else works without it."""
 
 
+def _with_strict_leaves(schema: Any) -> Any:
+    """Return a pydantic schema in which numbers, booleans and strings are not converted into one another."""
+    if isinstance(schema, list):
+        return [_with_strict_leaves(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: part if key == "default" else _with_strict_leaves(part) for key, part in schema.items()}
+    if strict.get("type") in ("int", "float", "bool", "str"):
+        strict["strict"] = True
+    return strict
+
+
 class Config(BaseModel):
     """Frozen group of fields that refuses unknown ones.
+
+    Numbers, booleans and strings are taken as they are: no bool for a number, no float for a whole number, no string
+    for either, and no number that is not finite.
 
     Raises:
         ConfigError: a field is unknown, of a wrong type, or does not go with another one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -70,6 +94,16 @@ class Config(BaseModel):
 
     # Nested configs are validated by pydantic itself, so that its errors keep the path to the field.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = _with_strict_leaves(handler(source))
+        return schema
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:
+            raise ConfigError(f"{type(self).__name__} is frozen: make another one with {name}={shown(value)}")
+        super().__setattr__(name, value)
 
 
 class Component(Config):

@@ -16,9 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
-
-from sd4match.errors import ConfigError, choose_from
+from sd4match.documents import parse_yaml
+from sd4match.errors import ConfigError, choose_from, shown
 
 Fields = Mapping[str, Any]
 Folder = Literal["models", "experiments", "baselines"]
@@ -95,7 +94,7 @@ def read_fields(path: str) -> Fields:
     Args:
         path: relative to the folder of presets.
     """
-    fields: Fields = yaml.safe_load(PRESETS.joinpath(path).read_text(encoding="utf-8"))
+    fields: Fields = parse_yaml(PRESETS.joinpath(path).read_text(encoding="utf-8"), what=path, error=ConfigError)
     return fields
 
 
@@ -108,10 +107,7 @@ def _split(overrides: Iterable[str]) -> tuple[dict[str, Any], list[tuple[str, An
         path = path.strip()
         if not equals or not path:
             raise ConfigError(f"an override is FIELD=VALUE, for example training.steps=100, not {override!r}")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{override!r}: the value is not YAML") from None
+        value = parse_yaml(text, what=f"the value in {shown(override)}", error=ConfigError)
         if path in COMPOSED_FIELDS:
             names[path] = value
         else:

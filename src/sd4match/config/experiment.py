@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
 from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
 from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
 from sd4match.data.config import DatasetConfig, Split
+from sd4match.documents import LARGEST_YAML, parse_yaml, to_yaml
 from sd4match.errors import ConfigError
+from sd4match.fields import Seed
 from sd4match.interfaces import LossConfig, Matcher, PairTransform
 from sd4match.matching.losses import GaussianCrossEntropyConfig
 from sd4match.matching.matchers import KernelSoftArgmax
+from sd4match.paths import as_path, read_text
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class ExperimentConfig(registry.Config):
         ConfigError: fields that are unknown, of a wrong type, or cannot work together.
     """
 
-    seed: NonNegativeInt | None = Field(
+    seed: Seed | None = Field(
         default=None, description="default of training.seed and prompt.seed, wherever these are not given"
     )
 
@@ -96,7 +98,7 @@ class ExperimentConfig(registry.Config):
 
     def to_yaml(self) -> str:
         """Return the whole config as YAML that `parse_config` reads back to an equal config."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return to_yaml(self.model_dump(mode="json"))
 
     def require_data(self) -> DatasetConfig:
         """Return the config of the data set.
@@ -212,10 +214,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentCo
         ConfigError: the file cannot be read, is not YAML, has an unknown field or a wrong type, or a combination that
             cannot work.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}") from None
+    file = as_path(path, what="the config file", error=ConfigError)
+    text = read_text(file, what="config file", error=ConfigError, largest=LARGEST_YAML)
     return parse_config(text, origin=str(path), overrides=overrides)
 
 
@@ -233,10 +233,7 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
     'cpm'
     """
-    try:
-        fields = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    fields = parse_yaml(text, what=origin, error=ConfigError) or {}
     if not isinstance(fields, dict):
         known = ", ".join([*COMPOSED_FIELDS, *ExperimentConfig.model_fields])
         raise ConfigError(f"{origin} must hold fields ({known}), not {type(fields).__name__}")

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
+from sd4match.fields import Count, PositiveNumber, Seed
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.registry import AnyMatcher, Config
 
@@ -23,7 +24,7 @@ class SamplingConfig(Config):
     """Settings of the noise that is added to the latents before features are extracted."""
 
     timestep: int = Field(default=261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
-    ensemble_size: PositiveInt = Field(default=1, description="noise samples per photo whose features are averaged")
+    ensemble_size: Count = Field(default=1, description="noise samples per photo whose features are averaged")
     posterior: Literal["image", "member", "mode"] = Field(
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
     )
@@ -38,44 +39,42 @@ class SamplingConfig(Config):
 class TrainingConfig(Config):
     """Settings of the training of a prompt; the defaults are the paper's."""
 
-    steps: PositiveInt = 30_000
-    batch_size: PositiveInt = Field(
-        default=9, description="pairs per step: devices x pairs at a time x accumulation steps"
-    )
-    per_device: PositiveInt | None = Field(
+    steps: Count = 30_000
+    batch_size: Count = Field(default=9, description="pairs per step: devices x pairs at a time x accumulation steps")
+    per_device: Count | None = Field(
         default=None,
         description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out",
     )
     mixed_precision: Literal["no", "bf16"] | None = Field(
         default=None, description="of the forward pass; None: what `accelerate launch` sets, or no"
     )
-    learning_rate: PositiveFloat = 1e-2
+    learning_rate: PositiveNumber = 1e-2
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine decays to a tenth")
     both_directions: bool = Field(default=False, description="also match from target to source")
     sampling: SamplingConfig = SamplingConfig()
-    validate_every: PositiveInt = Field(default=1000, description="steps between validations")
-    validation_pairs: PositiveInt | None = Field(default=None, description="number of validation pairs; None: all")
+    validate_every: Count = Field(default=1000, description="steps between validations")
+    validation_pairs: Count | None = Field(default=None, description="number of validation pairs; None: all")
     validation_matcher: AnyMatcher = NearestNeighbor()
-    patience: PositiveInt | None = Field(
+    patience: Count | None = Field(
         default=None, description="stop after this many validations without a better prompt; None: never"
     )
-    checkpoint_every: PositiveInt = Field(
+    checkpoint_every: Count = Field(
         default=500, description="steps between checkpoints; one is also written with each better prompt and at the end"
     )
-    keep_checkpoints: PositiveInt = Field(
+    keep_checkpoints: Count = Field(
         default=3, description="how many of the last checkpoints are kept, besides the best"
     )
     trackers: tuple[str, ...] = Field(
         default=(), description="trackers of accelerate, for example tensorboard; CSV files are always written"
     )
-    seed: NonNegativeInt = Field(default=0, description="of the order of the pairs and of the noise")
+    seed: Seed = Field(default=0, description="of the order of the pairs and of the noise")
 
 
 class EvaluationConfig(Config):
     """Settings of predicting and counting matches; the defaults are the paper's."""
 
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
-    batch_size: PositiveInt = Field(default=8, description="photos whose features are extracted at a time")
+    batch_size: Count = Field(default=8, description="photos whose features are extracted at a time")
     protocol: AnyProtocol = Field(
         default=EvaluationProtocol(), description="how matches are counted: a name, or fields"
     )
@@ -83,9 +82,7 @@ class EvaluationConfig(Config):
         default=(), description="further matchers to evaluate on the same features"
     )
     categories: tuple[str, ...] = Field(default=(), description="evaluate only pairs of these categories; (): all")
-    limit: PositiveInt | None = Field(
-        default=None, description="evaluate only this many pairs, from the first; None: all"
-    )
+    limit: Count | None = Field(default=None, description="evaluate only this many pairs, from the first; None: all")
     skip_bad: bool = Field(default=False, description="skip pairs whose annotation or photo cannot be read")
     memory: str | None = Field(
         default=None, description='budget for feature maps in memory, for example "8 GB"; None: half of the free memory'
@@ -93,8 +90,8 @@ class EvaluationConfig(Config):
     map_dtype: FloatType = Field(
         default="float32", description="precision of stored feature maps; half precision changes results slightly"
     )
-    bootstrap_samples: PositiveInt = 2000
-    seed: NonNegativeInt = Field(default=0, description="of the noise and of the bootstrap")
+    bootstrap_samples: Count = 2000
+    seed: Seed = Field(default=0, description="of the noise and of the bootstrap")
 
     @field_validator("memory", mode="before")
     @classmethod

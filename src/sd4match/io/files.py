@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sd4match.errors import SD4MatchError
+from sd4match.errors import InputError, SD4MatchError
+from sd4match.paths import exists, is_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPORARY_SUFFIX = ".part"
 """Suffix of the temporary names of files that are being written; one that remains is of a process that was killed."""
+_LONGEST_PREFIX = 100
+"""Characters of a file's name in its temporary name; a name of 255 bytes leaves room for nothing."""
 
 _DTYPES = {
     "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
@@ -42,12 +46,78 @@ def write_atomically(
         durable: flush file and name to the disk before returning, so that they survive a power cut.
 
     Raises:
-        SD4MatchError: it cannot be written; see `error`.
+        SD4MatchError: it cannot be written; see `error`. Nothing is left of it, and an old file stays as it was.
     """
-    temporary = None
+    write_together({path: content}, name=name, error=error, durable=durable)
+
+
+def write_together(
+    contents: Mapping[Path, bytes | Sequence[bytes | memoryview]],
+    *,
+    name: str | None = None,
+    error: type[SD4MatchError] = SD4MatchError,
+    durable: bool = False,
+) -> None:
+    """Write files that belong together: each is whole, and none appears before all of them are written.
+
+    Args:
+        contents: bytes of each file, or buffers to write one after the other.
+        name: how a message calls a file; its path, if not given.
+        error: class of the error that is raised if one cannot be written; its message gives the reason.
+        durable: flush files and names to the disk before returning.
+
+    Raises:
+        SD4MatchError: one cannot be written; see `error`. No file is left, and old files stay as they were.
+    """
+    temporary: dict[Path, Path] = {}
+    made: list[Path] = []
+    current = next(iter(contents))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX)
+        for current, content in contents.items():
+            made += _make_folders(current.parent)
+            if current.is_dir():
+                raise error(f"cannot write {name or current}: it is a folder")
+            temporary[current] = _write_beside(current, content, durable=durable)
+        for current, written in temporary.items():
+            written.replace(current)
+        if durable:
+            for folder in {path.parent for path in contents}:
+                _sync_folder(folder)
+    except BaseException as reason:
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        if isinstance(reason, (OSError, ValueError)) and not isinstance(reason, SD4MatchError):
+            raise error(f"cannot write {name or current}: {getattr(reason, 'strerror', None) or reason}") from None
+        raise
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Create a folder and those above it; return those that were not there, from the top."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    made = []
+    try:
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            made.append(path)
+    except OSError:
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir()
+        raise
+    return made
+
+
+def _write_beside(path: Path, content: bytes | Sequence[bytes | memoryview], *, durable: bool) -> Path:
+    """Write a temporary file in the folder of `path`, and return it; nothing is left if it cannot be written."""
+    prefix = f".{path.name[:_LONGEST_PREFIX]}."
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY_SUFFIX)
+    try:
         with os.fdopen(handle, "wb") as file:
             for buffer in [content] if isinstance(content, bytes) else content:
                 file.write(buffer)
@@ -55,15 +125,42 @@ def write_atomically(
                 file.flush()
                 os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        if durable:
-            _sync_folder(path.parent)
-    except BaseException as reason:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(reason, OSError):
-            raise error(f"cannot write {name or path}: {reason.strerror or reason}") from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
         raise
+    return Path(temporary)
+
+
+def check_output_file(
+    path: Path,
+    *,
+    option: str = "--output",
+    inputs: Iterable[Path] = (),
+    is_own: Callable[[Path], bool] | None = None,
+    what: str = "file",
+) -> Path:
+    """Check, before any work is done, that writing a file loses nothing of the user's.
+
+    Args:
+        path: file that will be written.
+        option: how messages call it.
+        inputs: files that are read; the output must be none of them.
+        is_own: whether an existing file is an earlier result of the same sort, which may be replaced; None: none is.
+        what: sort of the file, for messages.
+
+    Raises:
+        InputError: it is a folder, an input, or an existing file of another sort.
+    """
+    if not exists(path):
+        return path
+    if not is_file(path):
+        raise InputError(f"{option} {path} is not a file: give the name of a {what} to write")
+    for source in inputs:
+        if exists(source) and path.samefile(source):
+            raise InputError(f"{option} {path} is an input of this command, and would be lost: give another name")
+    if is_own is None or not is_own(path):
+        raise InputError(f"{option} {path} exists and is no {what} of sd4match: give another name, or move it away")
+    return path
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

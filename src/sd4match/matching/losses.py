@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Loss as Loss
 from sd4match.interfaces import LossConfig as LossConfig
 from sd4match.registry import register
@@ -19,11 +20,11 @@ class GaussianCrossEntropyConfig(LossConfig):
     """Cross-entropy with a Gaussian-smoothed target (Eq. 5); the defaults are the paper's."""
 
     kind: Literal["gaussian_cross_entropy"] = "gaussian_cross_entropy"
-    temperature: PositiveFloat | Literal["learned"] = Field(
+    temperature: PositiveNumber | Literal["learned"] = Field(
         default=0.04,
         description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
-    initial_temperature: PositiveFloat | None = Field(default=None, description="start of a learned one; None: 0.04")
+    initial_temperature: PositiveNumber | None = Field(default=None, description="start of a learned one; None: 0.04")
     kernel_size: int = Field(default=7, ge=3, description="side of the smoothed target in cells, odd")
 
     @field_validator("kernel_size")

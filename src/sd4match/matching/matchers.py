@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, field_validator
 
+from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Matcher as Matcher
 from sd4match.registry import register
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class CellMatcher(Matcher):
     """Base class of matchers that return cells of the target map: subclasses define `cells`."""
 
-    temperature: PositiveFloat = Field(default=0.04, description="temperature of the score")
+    temperature: PositiveNumber = Field(default=0.04, description="temperature of the score")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the matches (B, N, 2), (x, y) in target cells."""
@@ -51,7 +52,7 @@ class SoftArgmax(CellMatcher):
     """Mean cell under the match probability; two peaks are averaged."""
 
     kind: Literal["soft_argmax"] = "soft_argmax"
-    temperature: PositiveFloat = Field(default=0.04, description="the correlation is divided by it")
+    temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the soft arg-max."""
@@ -65,8 +66,8 @@ class KernelSoftArgmax(CellMatcher):
     """Soft arg-max of the correlation under a Gaussian around its peak (SD4Match's inference)."""
 
     kind: Literal["kernel_soft_argmax"] = "kernel_soft_argmax"
-    temperature: PositiveFloat = Field(default=0.04, description="the correlation is divided by it")
-    sigma: PositiveFloat = Field(default=7.0, description="standard deviation of the Gaussian, in cells")
+    temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
+    sigma: PositiveNumber = Field(default=7.0, description="standard deviation of the Gaussian, in cells")
 
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the soft arg-max under the Gaussian."""
@@ -82,7 +83,7 @@ class WindowSoftArgmax(CellMatcher):
     """Soft arg-max of the correlation set to 0 outside a square around its peak (GeoAware's inference)."""
 
     kind: Literal["window_soft_argmax"] = "window_soft_argmax"
-    temperature: PositiveFloat = Field(default=0.02, description="the correlation is divided by it")
+    temperature: PositiveNumber = Field(default=0.02, description="the correlation is divided by it")
     window: int = Field(default=15, ge=1, description="side of the square in cells, odd")
 
     @field_validator("window")
@@ -125,7 +126,7 @@ class PixelNearestNeighbor(Matcher):
     """
 
     kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"
-    temperature: PositiveFloat = Field(default=0.04, description="temperature of the score")
+    temperature: PositiveNumber = Field(default=0.04, description="temperature of the score")
 
     def __call__(self, correlation: Correlation) -> Matches:
         """Return the matches in original pixels; scores are computed when they are first read."""

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.checks import check_positive
 from sd4match.errors import InputError
 from sd4match.matching.functional.correlation import check_maps, similarities
-from sd4match.matching.functional.probability import check_positive, match_probability
+from sd4match.matching.functional.probability import match_probability
 from sd4match.matching.functional.sampling import bilinear_corners, full_precision, gather_cells
 
 

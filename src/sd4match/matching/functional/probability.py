@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.errors import InputError
+from sd4match.checks import check_positive
 from sd4match.matching.functional.sampling import full_precision
 
 
@@ -72,9 +72,3 @@ def mass_around(
     down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)
     mass: Tensor = torch.einsum("bnhw,bnw,bnh->bn", probability, across, down)
     return mass.clamp(max=1.0)
-
-
-def check_positive(name: str, value: float | Tensor) -> None:
-    """Raise InputError for a number that is not positive; tensors are learned and not checked."""
-    if not isinstance(value, Tensor) and not value > 0:
-        raise InputError(f"{name} must be positive, not {value}")

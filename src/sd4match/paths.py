@@ -1,0 +1,158 @@
+"""Paths and files as users give them: checked without surprises, read within bounds.
+
+The methods of `pathlib.Path` raise for a name that is too long or a user that does not exist, and reading a FIFO or a
+device never ends. Everything that reads a file of the user goes through this module. It loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sd4match.errors import InputError, SD4MatchError, shown
+
+__all__ = ["as_path", "exists", "is_file", "is_folder", "read_bytes", "read_text", "require_file", "require_folder"]
+
+LARGEST_DOCUMENT = 1 << 30
+"""Largest file, in bytes, that is read into memory as a whole, unless a caller says less."""
+
+
+def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
+    """Return a path, with a leading ~ expanded.
+
+    Args:
+        value: a string or a path.
+        what: how messages call it, for example "--root".
+        error: class of the error.
+
+    Raises:
+        SD4MatchError: it is empty, no path, holds a null character, or names a user that does not exist; see `error`.
+
+    >>> as_path("photos/cat.jpg", what="photo").name
+    'cat.jpg'
+    """
+    if not isinstance(value, (str, Path)):
+        raise error(f"{what} must be a path, not {shown(value)}")
+    text = str(value)
+    if not text or text.isspace():
+        raise error(f"{what} is empty: give a path")
+    if "\0" in text:
+        raise error(f"{what} is no path: {shown(text)} holds a null character")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise error(f"{what}: {text} names a user that does not exist") from None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def exists(path: Path) -> bool:
+    """Return whether something is there; False, not an error, for a name that no file can have."""
+    return _status(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is there; False for FIFOs and devices, and for a name that no file can have."""
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; False for a name that no folder can have."""
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
+    """Return the path of a regular file.
+
+    Args:
+        path: where it must be.
+        what: how messages call it, for example "prompt file".
+        error: class of the error.
+
+    Raises:
+        SD4MatchError: it is not there, or is a folder, a FIFO or a device; see `error`.
+
+    >>> require_file(Path("no-such.json"), what="report")
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.InputError: no such report: no-such.json
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"no such {what}: {path}") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
+    if stat.S_ISDIR(mode):
+        raise error(f"{path} is a folder: give a {what}")
+    if not stat.S_ISREG(mode):
+        raise error(f"{path} is not a regular file: give a {what}")
+    return path
+
+
+def require_folder(path: Path, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
+    """Return the path of a folder; arguments as for `require_file`.
+
+    Raises:
+        SD4MatchError: it is not there, or is not a folder; see `error`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"no such {what}: {path}") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
+    if not stat.S_ISDIR(mode):
+        raise error(f"{path} is not a folder: give a {what}")
+    return path
+
+
+def read_bytes(
+    path: Path, *, what: str, error: type[SD4MatchError] = InputError, largest: int = LARGEST_DOCUMENT
+) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: of the file.
+        what: how messages call it.
+        error: class of the error.
+        largest: size in bytes above which it is refused.
+
+    Raises:
+        SD4MatchError: it is not there, cannot be read, is not a regular file, or is too large; see `error`.
+    """
+    require_file(path, what=what, error=error)
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as reason:
+        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
+    if len(content) > largest:
+        raise error(f"the {what} {path} is too large: at most {largest:,} bytes are read")
+    return content
+
+
+def read_text(
+    path: Path, *, what: str, error: type[SD4MatchError] = InputError, largest: int = LARGEST_DOCUMENT
+) -> str:
+    """Return the content of a UTF-8 file, without a byte-order mark; arguments and errors as for `read_bytes`.
+
+    Raises:
+        SD4MatchError: as `read_bytes`, or it is not UTF-8; see `error`.
+    """
+    try:
+        return read_bytes(path, what=what, error=error, largest=largest).decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(f"the {what} {path} is not UTF-8 text: byte {reason.start}") from None
+
+
+def _reason(reason: Exception) -> str:
+    return str(getattr(reason, "strerror", None) or reason)
