@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow coverage lint check bench bench-full wheel clean
+.PHONY: install demo test test-slow coverage lint check robustness bench bench-full wheel clean
 
 install: $(READY)
 
@@ -29,12 +29,15 @@ test-slow: install  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --override-ini addopts="--import-mode=importlib --strict-markers --strict-config -ra"
 
 lint: install  ## style, types, layers
-	$(BIN)/ruff check src tests tools benchmarks
-	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks robustness
+	$(BIN)/ruff format --check src tests tools benchmarks robustness
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 check: lint coverage  ## style, types, layers, and the quick suite with coverage
+
+robustness: install  ## thousands of hostile inputs for every public entry and file format: 5 minutes
+	$(BIN)/python -m robustness
 
 # with threads that sleep between operations (OMP_WAIT_POLICY=passive), small ones would take five times as long
 bench: install  ## ours against reference-shaped loops, a quarter-width model: 5 to 11 minutes
