@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.documents import read_json
+from sd4match.documents import parse_json
 from sd4match.errors import DatasetError, choose_from, shown
 from sd4match.geometry import Size
 from sd4match.paths import read_text
@@ -42,7 +42,8 @@ def read_annotation(path: Path) -> Mapping[str, Any]:
     Raises:
         DatasetError: the file is missing, is not JSON, or holds no object.
     """
-    content = read_json(path, what="annotation", error=DatasetError, largest=_LARGEST_FILE)
+    text = read_text(path, what="annotation", error=DatasetError, largest=_LARGEST_FILE)
+    content = parse_json(text, what=f"not a readable annotation: {path}", error=DatasetError)
     if not isinstance(content, dict):
         raise DatasetError(f"not a readable annotation: {path} holds no JSON object")
     return content
@@ -84,16 +85,19 @@ def parse_number(text: str, where: str) -> float:
     return number
 
 
-def as_number(value: object, where: str) -> float:
-    """Return a finite number of a JSON file as a float.
+def as_numbers(values: Sequence[object], where: str) -> list[float]:
+    """Return finite numbers of a JSON file as floats.
 
     Raises:
-        DatasetError: the value is text, a boolean or anything else, or not finite.
+        DatasetError: a value is text, a boolean or anything else, or not finite.
     """
-    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number):
-        raise DatasetError(f"{where} must be a finite number, not {shown(value)}")
-    return number
+    numbers = []
+    for value in values:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+        if not math.isfinite(number):
+            raise DatasetError(f"{where} must be a finite number, not {shown(value)}")
+        numbers.append(number)
+    return numbers
 
 
 def as_whole(value: object, where: str, *, low: int, high: int | None = None) -> int:
@@ -148,6 +152,7 @@ def as_points(value: object, where: str) -> Points:
     """
     if isinstance(value, np.ndarray):
         points = value
+        value = value.tolist()
         if np.isinf(points).any():
             raise DatasetError(f"{where} has an infinite coordinate")
     else:
@@ -155,7 +160,7 @@ def as_points(value: object, where: str) -> Points:
         pairs = [row for row in rows if isinstance(row, list) and len(row) == 2]
         points = np.empty(0)
         if len(pairs) == len(rows):
-            points = np.array([[as_number(number, where) for number in row] for row in rows], dtype=np.float64)
+            points = np.array([as_numbers(row, where) for row in rows], dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise DatasetError(f"{where} must be points (x, y), at least one; it is {shown(value)}")
     return points
@@ -173,7 +178,7 @@ def as_box(value: object, where: str) -> Box:
     """
     if not isinstance(value, (list, tuple)) or len(value) != 4:
         raise DatasetError(f"{where} must be left, top, right, bottom; it is {shown(value)}")
-    left, top, right, bottom = (as_number(side, where) for side in value)
+    left, top, right, bottom = as_numbers(value, where)
     if not (right > left and bottom > top):
         raise DatasetError(f"{where} has nothing inside: left, top, right, bottom = {shown(list(value))}")
     return left, top, right, bottom

@@ -15,7 +15,7 @@ from sd4match.data.annotations import (
     Points,
     as_box,
     as_file_name,
-    as_number,
+    as_numbers,
     as_whole,
     as_word,
     field_of,
@@ -285,14 +285,14 @@ def _parse_annotation(image: Mapping[str, Any], animal: Mapping[str, Any], where
     if not isinstance(numbers, list) or len(numbers) != 3 * _POINTS:
         count = f"{len(numbers)} values" if isinstance(numbers, list) else shown(numbers)
         raise DatasetError(f"{where}: keypoints must be {_POINTS} times x, y, visibility, not {count}")
-    triples = np.array([as_number(number, f"{where}: keypoints") for number in numbers]).reshape(-1, 3)
+    triples = np.array(as_numbers(numbers, f"{where}: keypoints")).reshape(-1, 3)
     if not np.isin(triples[:, 2], (0, 1, 2)).all():
         raise DatasetError(f"{where}: keypoints: a visibility must be 0, 1 or 2")
     points = np.where(triples[:, 2:] > 0, triples[:, :2], np.nan)
     box = field_of(animal, "bbox", where)
     if not isinstance(box, list) or len(box) != 4:
         raise DatasetError(f"{where}: bbox must be left, top, width, height; it is {shown(box)}")
-    left, top, across, down = (as_number(side, f"{where}: bbox") for side in box)
+    left, top, across, down = as_numbers(box, f"{where}: bbox")
     return _Annotation((height, width), points, as_box((left, top, left + across, top + down), f"{where}: bbox"))
 
 

@@ -50,7 +50,7 @@ class FilePairs(PairDataset):
     """Base class of data sets of files below a folder.
 
     Annotations are read when a pair is asked for, photos when they are asked for: what is damaged stops nothing but the
-    pairs that need it. Visible points and boxes may reach over the border of a photo by a quarter of its longer side, as
+    pairs that need it. Points and boxes may reach over the border of a photo by a quarter of its longer side, as
     those of published data sets do. A subclass defines `read` and `photo_path`.
 
     Args:

@@ -35,8 +35,8 @@ def check_split(
         progress: called with the number of pairs and photos that are checked, and of all.
 
     Yields:
-        Missing or damaged lists, numbers of pairs that differ from the published ones, missing or damaged annotations and
-        photos, sizes that differ from the annotation's, points and boxes outside their photo, pairs that are listed
+        Missing or damaged lists, numbers of pairs that differ from the published ones, missing or damaged annotations
+        and photos, sizes that differ from the annotation's, points and boxes outside their photo, pairs that are listed
         twice, and points that are not numbers.
 
     >>> from sd4match.data import SyntheticConfig

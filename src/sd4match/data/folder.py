@@ -16,7 +16,7 @@ from sd4match.data.annotations import (
     Points,
     as_box,
     as_file_name,
-    as_number,
+    as_numbers,
     as_word,
     check_columns,
     check_keys,
@@ -285,7 +285,7 @@ def _parse_point(value: object, where: str) -> _Point:
         return None
     if not isinstance(value, list) or len(value) != 2:
         raise DatasetError(f"{where} must be x, y in pixels; it is {shown(value)}")
-    x, y = (as_number(number, f"{where}: a coordinate") for number in value)
+    x, y = as_numbers(value, f"{where}: a coordinate")
     return x, y
 
 

@@ -129,8 +129,8 @@ def _parse_name(name: str, where: Path, root: Path, categories: Sequence[str]) -
     Raises:
         DatasetError: the name has another form.
     """
-    stem, _, category = name.rpartition(":")
-    if not category:
+    stem, colon, category = name.rpartition(":")
+    if not colon:
         ends = [known for known in categories if name.endswith(f"_{known}")]
         category = max(ends, key=len, default="")
         stem = name.removesuffix(f"_{category}")

@@ -117,7 +117,8 @@ class Photo:
 def _check_size(name: str, height: int, width: int) -> None:
     if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
         raise PhotoError(
-            f"{name} is too large, {width} x {height} pixels: it may have {LARGEST_SIDE:,} a side, {MOST_PIXELS:,} all"
+            f"{name} is too large, {width} x {height} pixels: "
+            f"it may have {LARGEST_SIDE:,} a side, {MOST_PIXELS:,} in all"
         )
 
 
