@@ -239,7 +239,7 @@ import numpy as np, torch
 from pathlib import Path
 from PIL import Image
 from sd4match.data import Subset, SyntheticConfig, first, of_categories, make_images, make_pairs
-from sd4match.data.annotations import as_box
+from sd4match.data.ap10k_pairs import draw_pairs
 from sd4match.errors import SD4MatchError
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import PairRecord
@@ -263,6 +263,7 @@ calls = {
     **{f"subset {value!r}": (lambda value=value: Subset(pairs, value)) for value in ([99], ["x"], [None], [-7])},
     **{f"first {value!r}": (lambda value=value: first(pairs, value)) for value in (-1, 0, True, 2.5, "3")},
     **{f"categories {value!r}": (lambda value=value: of_categories(pairs, value)) for value in ("left", [5], ["lef"])},
+    "task": lambda: draw_pairs({}, task="all", pairs_per_group=1, seed=0),
     "no photos": lambda: make_images([], [], {}),
     "categories of other number": lambda: make_images([pairs.photo("0")], [], {}),
     "no pairs": lambda: make_pairs([], pairs, {}),
@@ -304,4 +305,4 @@ def test_values_of_wrong_types_are_refused():
     """In a process of its own, without the shape checks that the tests install."""
     done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == "64\n"
+    assert done.stdout == "65\n"

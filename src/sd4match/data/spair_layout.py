@@ -51,6 +51,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         for path in reversed(made):
             with suppress(OSError):  # gone already
                 path.rmdir()
+        if isinstance(error, DatasetError):
+            raise DatasetError(str(error).replace(str(scratch), str(folder))) from None
         if isinstance(error, (OSError, ValueError)) and not isinstance(error, SD4MatchError):
             raise DatasetError(f"cannot write the data set to {folder}: {getattr(error, 'strerror', error)}") from None
         raise
