@@ -666,6 +666,12 @@ def test_damaged_lists_of_pf_willow(tmp_path, text, message):
     check_damage(PFWillowConfig(root=tmp_path), message)
 
 
+def test_pf_willow_without_two_annotations(tmp_path):
+    (tmp_path / "car(G)").mkdir()
+    with pytest.raises(DatasetError, match="has no sub-class with two annotations"):
+        PFWillowConfig(root=tmp_path).build()
+
+
 # of several splits ----------------------------------------------------------------------------------------------------
 
 
