@@ -280,6 +280,13 @@ def test_damaged_files_of_points(folder, text, message):
     check_damage(FolderConfig(root=folder, split="test"), message)
 
 
+def test_errors_of_pairs_can_be_raised_again_with_the_name_of_the_pair(folder):
+    (folder / "points.json").write_text(json.dumps(put(POINTS, ["photos", "a.jpg", "points", "eye"], "12")))
+    with pytest.raises(DatasetError) as caught:
+        FolderConfig(root=folder, split="test").build()[0]
+    assert str(type(caught.value)("pair 0: broken")) == "pair 0: broken"
+
+
 def test_a_damaged_photo_that_is_in_no_pair_stops_nothing(folder):
     content = put(POINTS, ["pairs"], [["a.jpg", "b.jpg"]])
     (folder / "points.json").write_text(json.dumps(put(content, ["photos", "c.jpg", "points", "eye"], "12")))

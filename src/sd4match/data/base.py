@@ -30,16 +30,16 @@ Value = TypeVar("Value")
 
 
 class DamagedListError(DatasetError):
-    """A data set that cannot be opened; the message has the first of its problems.
+    """A list or an annotation with several problems; the message has the first of them.
 
     Args:
-        problems: one line each.
+        message: as of any error, so that a caller can raise the error again with the name of the pair.
+        problems: one line each; the message alone, if not given.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        more = f" (and {len(problems) - 1} more: `sd4match data check` names them)" if len(problems) > 1 else ""
-        super().__init__(problems[0] + more)
-        self.problems = tuple(problems)
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class NoSuchPairError(InputError, IndexError):
@@ -239,7 +239,8 @@ def raise_problems(problems: Sequence[str]) -> None:
         DamagedListError: there is one.
     """
     if problems:
-        raise DamagedListError(problems)
+        more = f" (and {len(problems) - 1} more: `sd4match data check` names them)" if len(problems) > 1 else ""
+        raise DamagedListError(problems[0] + more, problems)
 
 
 def read_all(read: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
