@@ -17,7 +17,7 @@ def main() -> None:
     from sd4match.cli.app import app
 
     warnings.formatwarning = _one_line
-    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|accelerate|huggingface_hub)\b")
+    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|accelerate|huggingface_hub|PIL)\b")
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except SD4MatchError as error:

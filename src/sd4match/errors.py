@@ -111,12 +111,12 @@ _SHORT.maxlevel = 2
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value for a message, cut to a length that can be read.
+    """Return the `repr` of a value for a message, cut to a length that can be read, on one line.
 
     >>> shown("sigma"), shown(list(range(1000)))
     ("'sigma'", '[0, 1, 2, 3, 4, 5, ...]')
     """
     try:
-        return _SHORT.repr(value)
+        return " ".join(_SHORT.repr(value).split())
     except Exception:  # of a foreign `__repr__`, or of an integer of thousands of digits
         return f"<{type(value).__name__}>"

@@ -84,8 +84,13 @@ def test_errors_of_ap10k_name_the_file_and_the_problem(tmp_path):
     content = json.loads(file.read_text())
     del content["annotations"][0]["keypoints"]
     file.write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="KeyError: 'keypoints'"):
-        AP10KConfig(root=tmp_path, split="test").build()
+    data = AP10KConfig(root=tmp_path, split="test").build()
+    (problem,) = data.problems
+    assert problem == f"{file}: annotation 100 has no keypoints"
+    for key in data.keys:
+        if "100" in key.pair_id.split("-"):
+            with pytest.raises(DatasetError, match="annotation 100 has no keypoints"):
+                data[data.keys.index(key)]
 
 
 @pytest.mark.realdata

@@ -47,14 +47,19 @@ def test_errors_of_a_folder_name_the_file_and_the_problem(tmp_path):
     file = tmp_path / "points.json"
     point = {"a.jpg": {"points": {"ear": [1, 2]}}}
     for content, message in (
+        ({"photo": {}}, "unknown key 'photo'; did you mean 'photos'"),
         ({}, 'has no "photos"'),
         ({"photos": {"a.jpg": {}}}, r'a\.jpg must have "points"'),
         ({"photos": {"a.jpg": {"points": {"ear": [1]}}}}, "point 'ear' must be x, y in pixels"),
-        ({"photos": {"a.jpg": {"points": {"ear": [1, float("nan")]}}}}, "point 'ear' is not finite"),
+        ({"photos": {"a.jpg": {"points": {"ear": [1, float("nan")]}}}}, "NaN is not a finite number"),
         ({"photos": {"a.jpg": {"points": {}, "box": [1, 2]}}}, "box must be left, top, right, bottom"),
         ({"photos": point, "pairs": [["a.jpg", "b.jpg"]]}, r"names 'b\.jpg', which is not among its photos"),
         ({"photos": point, "pairs": ["a.jpg"]}, "pair 0 must be two file names"),
-        ({"photos": point, "pairs": [["a.jpg", "a.jpg"]] * 2}, "pair 1 stands there twice"),
+        ({"photos": point, "pairs": [["a.jpg", "a.jpg"]]}, "pair 0 is of a.jpg with itself"),
+        (
+            {"photos": {**point, "b.jpg": point["a.jpg"]}, "pairs": [["a.jpg", "b.jpg"]] * 2},
+            "pair 1 stands there twice",
+        ),
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=message):

@@ -53,7 +53,7 @@ def test_errors_of_pf_pascal_name_the_file_and_the_problem(tmp_path):
     for text, message in (
         (good.replace(",8,0", ",0,0", 1), r"row 1: class must be 1 to 20, not '0'"),
         (good.replace(",8,1", ",8,2", 1), r"row 2: flip must be 0 or 1, not '2'"),
-        (good.replace("class", "klass"), "no column class"),
+        (good.replace("class", "klass"), "unknown column 'klass'; did you mean 'class'"),
         (good.replace(",8,0", ",8", 1), "row 1 has 3 columns; its header has 4"),
         ("source_image,target_image,class\n", "lists no pair"),
     ):

@@ -66,7 +66,7 @@ def test_errors_of_spair_name_the_file_and_the_problem(tmp_path):
         ({"src_kps": [[1, 2]]}, "1 source points and 3 target points"),
         ({"src_kps": "none"}, "src_kps must be points"),
         ({"trg_bndbox": [5, 5, 5, 9]}, "trg_bndbox has nothing inside"),
-        ({"trg_imsize": [0, 4]}, "trg_imsize must be positive"),
+        ({"trg_imsize": [0, 4]}, "trg_imsize: a side must be a whole number from 1 to 65535, not 0"),
         ({"src_imname": "other.jpg"}, "src_imname makes cat/other.jpg, but the pair's name makes"),
     ):
         file.write_text(json.dumps(layouts.spair_pair(0, "cat", 0, 1, **changes)[1]))

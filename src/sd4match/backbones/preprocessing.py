@@ -11,6 +11,9 @@ from torch import Tensor
 from sd4match.geometry import ImageFrame, Size, pad_frame, padded_size, squash_frame
 from sd4match.structures.images import Photo, View
 
+_LONGEST_RESIZED = 16_384
+"""Longest side in pixels to which a whole photo is resized before it is cropped."""
+
 
 def squash(photo: Photo, size: Size) -> View:
     """Resize a photo without regard to its aspect (antialiased bilinear) and scale it to [-1, 1].
@@ -72,9 +75,15 @@ def center_crop(
     height, width = photo.size
     scale = shorter / min(height, width)
     size = (shorter, int(scale * width)) if height < width else (int(scale * height), shorter)
-    resized = photo.to_image().resize((size[1], size[0]), Image.Resampling.BICUBIC)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    square = torch.from_numpy(np.array(resized.crop((left, top, left + side, top + side)))).permute(2, 0, 1) / 255.0
+    crop = (left, top, left + side, top + side)
+    if max(size) > _LONGEST_RESIZED:  # a strip: resizing the square alone differs by rounding, and needs no gigabytes
+        across, down = width / size[1], height / size[0]
+        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        square_image = photo.to_image().resize((side, side), Image.Resampling.BICUBIC, box=box)
+    else:
+        square_image = photo.to_image().resize((size[1], size[0]), Image.Resampling.BICUBIC).crop(crop)
+    square = torch.from_numpy(np.array(square_image)).permute(2, 0, 1) / 255.0
     pixels = (square - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     frame = squash_frame(photo.size, size)
     offset = (frame.offset[0] - left, frame.offset[1] - top)

@@ -29,20 +29,18 @@ def make_synthetic(
     """Write the synthetic data set in SPair-71k's layout; fields without an option have the data set's defaults."""
     from sd4match.cli.progress import progress_bar
     from sd4match.data.config import Split, SyntheticConfig
-    from sd4match.data.spair_layout import write_spair_layout
-    from sd4match.errors import DatasetError
+    from sd4match.data.spair_layout import new_folder, write_spair_layout
+    from sd4match.paths import as_path
 
     options = {"pairs": pairs, "photos_per_category": photos, "size": size, "seed": seed}
     given = {name: value for name, value in options.items() if value is not None}
     configs = [SyntheticConfig(split=split, **given) for split in get_args(Split)]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is not an empty folder; give one that is empty or does not exist")
     counts = []
-    with progress_bar() as bar:
+    with new_folder(as_path(folder, what="FOLDER")) as whole, progress_bar() as bar:
         for config in configs:
             dataset = config.build()
             task = bar.add_task(f"writing {config.split}", total=len(dataset))
-            count = write_spair_layout(dataset, folder, progress=partial(bar.advance, task))
+            count = write_spair_layout(dataset, whole, progress=partial(bar.advance, task))
             counts.append(f"{count} {config.split}")
     typer.echo(f"{folder}: {', '.join(counts)} pairs in SPair-71k's layout")
 
@@ -66,6 +64,12 @@ def check(
     config = read_config(preset=None, config=None, overrides=changes, default="empty")
     splits = [only] if only else list(config.require_data().splits)
     problems = 0
+
+    def report(finding: checks.Finding) -> None:
+        nonlocal problems
+        problems += finding.is_problem
+        typer.echo(" ".join((finding.text if finding.is_problem else f"note: {finding.text}").split()))
+
     with progress_bar() as bar:
         for name in splits:
             task = bar.add_task(f"checking {name}", total=None)
@@ -74,8 +78,9 @@ def check(
                 bar.update(task, completed=done, total=total)
 
             for finding in checks.check_split(partial(build_dataset, config, name), name, progress=on_progress):
-                problems += finding.is_problem
-                typer.echo(finding.text if finding.is_problem else f"note: {finding.text}")
+                report(finding)
+        for finding in checks.check_splits(partial(build_dataset, config), tuple(splits)):
+            report(finding)
     typer.echo(f"{root}: {problems or 'no'} problem{'' if problems == 1 else 's'} in {', '.join(splits)}", err=True)
     if problems:
         raise typer.Exit(1)

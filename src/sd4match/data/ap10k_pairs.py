@@ -6,9 +6,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+
+from sd4match.checks import check_choice, check_count
+from sd4match.errors import InputError
 
 Task = Literal["intra-species", "cross-species", "cross-family"]
 
@@ -42,10 +45,18 @@ def draw_pairs(animals: Mapping[int, Animal], *, task: Task, pairs_per_group: in
     Returns:
         Annotation ids (source, target), group by group.
 
+    Raises:
+        InputError: the task is unknown, a number is out of bounds, or the animals have different numbers of points.
+
     >>> dogs = {n: Animal(f"{n}.jpg", "dog", "Canidae", (True,) * 5) for n in range(3)}
     >>> len(draw_pairs(dogs, task="intra-species", pairs_per_group=4, seed=0))
     4
     """
+    check_choice("task", task, get_args(Task))
+    check_count("pairs_per_group", pairs_per_group)
+    check_count("seed", seed, 0)
+    if len({len(animal.visible) for animal in animals.values()}) > 1:
+        raise InputError("animals must have the same number of points")
     groups: dict[str, list[int]] = defaultdict(list)
     for animal_id in sorted(animals):
         animal = animals[animal_id]

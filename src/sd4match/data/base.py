@@ -1,47 +1,108 @@
-"""Base class of the data sets on disk, and the readers that they share, whose errors name the file."""
+"""Base class of the data sets on disk."""
 
 from __future__ import annotations
 
-import json
+import operator
+import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from sd4match.errors import DatasetError
+from sd4match.checks import check_choice
+from sd4match.data.config import Split
+from sd4match.errors import DatasetError, InputError, PhotoError, shown
 from sd4match.geometry import Size
 from sd4match.interfaces import PairDataset as PairDataset
+from sd4match.paths import as_path, exists, is_folder
 from sd4match.structures.images import Photo as Photo
-from sd4match.structures.pairs import Box
 from sd4match.structures.pairs import PairKey as PairKey
 from sd4match.structures.pairs import PairRecord as PairRecord
 
-Points = npt.NDArray[np.float64]
-"""(N, 2), (x, y) in pixels; NaN for points that are not annotated."""
+_MARGIN = 0.25
+"""How far points and boxes of a pair that is read may be outside their photo, as a share of its longer side."""
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+class DamagedListError(DatasetError):
+    """A list or an annotation with several problems; the message has the first of them.
+
+    Args:
+        message: as of any error, so that a caller can raise the error again with the name of the pair.
+        problems: one line each; the message alone, if not given.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+
+
+class NoSuchPairError(InputError, IndexError):
+    """An index beyond the pairs of a data set."""
 
 
 class FilePairs(PairDataset):
     """Base class of data sets of files below a folder.
 
-    Annotations are read when a pair is asked for, photos when they are asked for. A subclass defines `__getitem__` and
-    `photo_path`.
+    Annotations are read when a pair is asked for, photos when they are asked for: what is damaged stops nothing but the
+    pairs that need it. Points and boxes may reach over the border of a photo by a quarter of its longer side, as
+    those of published data sets do. A subclass defines `read` and `photo_path`.
 
     Args:
         root: folder of the data set.
         split: name of the split.
         keys: all pairs of the split.
+        problems: what is wrong with annotations, whether a pair needs them or not, one line each.
+        notes: what may not be meant, one line each.
+
+    Raises:
+        InputError: there is no such split.
     """
 
-    def __init__(self, root: Path, split: str, keys: Iterable[PairKey]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        keys: Iterable[PairKey],
+        *,
+        problems: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
         self.root = root
-        self.split = split
+        self.split = check_split_name(split)
         self.keys = tuple(keys)
+        self.problems = tuple(problems)
+        self.notes = tuple(notes)
         self.categories = tuple(sorted({category for key in self.keys for _, category in key.sides if category}))
         self.photo_size = lru_cache(maxsize=None)(self._photo_size)
+        twice = repeated_pairs(self.keys)
+        if twice and not self.repeats_are_published:
+            pair_id = self.keys[twice[0]].pair_id
+            warnings.warn(
+                f"{self.name}, {split} split: {len(twice)} pairs are listed twice and count twice, first {pair_id}",
+                stacklevel=3,
+            )
+
+    published_overlaps = False
+    """Whether the published splits share photos and pairs."""
+
+    @property
+    def repeats_are_published(self) -> bool:
+        """Whether the published list of this split has pairs twice."""
+        return False
+
+    @abstractmethod
+    def read(self, index: int) -> PairRecord:
+        """Read one pair; the index is within the data set, and what is outside the photos is not checked.
+
+        Raises:
+            DatasetError, PhotoError: as `__getitem__`.
+        """
 
     @abstractmethod
     def photo_path(self, image_id: str) -> Path:
@@ -51,16 +112,105 @@ class FilePairs(PairDataset):
         """Return the file that holds the annotation of one pair alone; None (default) if there is no such file."""
         return None
 
+    def __getitem__(self, index: int) -> PairRecord:
+        index = pair_index(index, len(self.keys))
+        key = self.keys[index]
+        if key.source_id == key.target_id:
+            raise DatasetError(f"{key.source_id} is paired with itself")
+        record = self.read(index)
+        for problem in outside_photos(record, margin=_MARGIN):
+            raise DatasetError(problem)
+        return record
+
     def photo(self, image_id: str) -> Photo:
         """Decode a photo in its stored frame, which is the one of the annotations, whatever its EXIF tag says.
 
         Raises:
             PhotoError: it cannot be read.
         """
-        return Photo.open(self.photo_path(image_id), exif=False)
+        return Photo.open(self._photo_path(image_id), exif=False)
+
+    def _photo_path(self, image_id: str) -> Path:
+        if not isinstance(image_id, str):
+            raise PhotoError(f"a photo of {self.name} is named by a text, not {shown(image_id)}")
+        return self.photo_path(image_id)
 
     def _photo_size(self, image_id: str) -> Size:
-        return Photo.size_of(self.photo_path(image_id))
+        return Photo.size_of(self._photo_path(image_id))
+
+
+def outside_photos(record: PairRecord, *, margin: float = 0.0) -> Iterator[str]:
+    """Iterate over the boxes and visible points that are outside their photo, a line each.
+
+    Args:
+        record: any pair.
+        margin: how far outside they may be, as a share of the longer side of the photo.
+    """
+    for name, (height, width), points, box in (
+        (record.source_id, record.source_size, record.source_points, record.source_box),
+        (record.target_id, record.target_size, record.target_points, record.target_box),
+    ):
+        over = margin * max(height, width)
+        where = f"is outside {name}, which is {width} x {height}"
+        if box is not None:  # its pixels may be counted from 1
+            left, top, right, bottom = box
+            if min(left, top) < -over or right > width + over or bottom > height + over:
+                yield f"the box {', '.join(f'{side:g}' for side in box)} {where}"
+        visible = points[record.visible]
+        last = np.array([width - 1, height - 1])
+        for x, y in visible[((visible < -over) | (visible > last + over)).any(axis=1)]:
+            yield f"point {x:g},{y:g} {where}"
+
+
+def check_split_name(split: object) -> Split:
+    """Return the name of a split.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    return check_choice("split", split, get_args(Split))  # type: ignore[return-value] # one of the names
+
+
+def pair_index(index: object, count: int) -> int:
+    """Return the index of a pair from 0; negative ones count from the end.
+
+    Raises:
+        NoSuchPairError: there is no such pair.
+        InputError: it is no whole number.
+    """
+    try:
+        number = operator.index(index)  # type: ignore[arg-type] # raises TypeError for what is no number
+    except TypeError:
+        raise InputError(f"a pair is read by a whole number, not {shown(index)}") from None
+    if isinstance(index, bool) or not -count <= number < count:
+        raise NoSuchPairError(f"no pair {shown(index)}: the data set has {count}")
+    return number % count
+
+
+def repeated_pairs(keys: Sequence[PairKey]) -> list[int]:
+    """Return the indices of pairs of the same photos, in this order, as an earlier pair."""
+    seen: set[tuple[str, str]] = set()
+    repeated = []
+    for index, key in enumerate(keys):
+        photos = key.source_id, key.target_id
+        if photos in seen:
+            repeated.append(index)
+        seen.add(photos)
+    return repeated
+
+
+def folder_of(root: object, name: str) -> Path:
+    """Return the folder that the user named as the root of a data set.
+
+    Raises:
+        DatasetError: there is no such folder.
+    """
+    base = as_path(root, what=f"the root of {name}", error=DatasetError)
+    if not exists(base):
+        raise DatasetError(f"no such folder: {base}; give the root of {name}")
+    if not is_folder(base):
+        raise DatasetError(f"{base} is not a folder; give the root of {name}")
+    return base
 
 
 def find_root(root: str | Path, *, subfolders: Sequence[str], entries: Sequence[str], name: str) -> Path:
@@ -75,135 +225,39 @@ def find_root(root: str | Path, *, subfolders: Sequence[str], entries: Sequence[
     Raises:
         DatasetError: no folder has any of the entries.
     """
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise DatasetError(f"no such folder: {base}; give the root of {name}")
+    base = folder_of(root, name)
     for folder in (base, *(base / subfolder for subfolder in subfolders)):
-        if any((folder / entry).exists() for entry in entries):
+        if any(exists(folder / entry) for entry in entries):
             return folder
     raise DatasetError(f"{base} is not the root of {name}: it has no {' or '.join(entries)}")
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the non-empty lines of a text file, with any line endings, without surrounding white space.
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise the problems of a list, if there are any.
 
     Raises:
-        DatasetError: the file cannot be read.
+        DamagedListError: there is one.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read the list {path}: {getattr(error, 'strerror', None) or error}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    if problems:
+        more = f" (and {len(problems) - 1} more: `sd4match data check` names them)" if len(problems) > 1 else ""
+        raise DamagedListError(problems[0] + more, problems)
 
 
-def read_annotation(path: Path) -> Mapping[str, Any]:
-    """Return the JSON object of a file.
-
-    Raises:
-        DatasetError: the file is missing, is not JSON, or holds no object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DatasetError(f"no such annotation: {path}") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"not a readable annotation: {path} ({error})") from None
-    if not isinstance(content, dict):
-        raise DatasetError(f"not a readable annotation: {path} holds no JSON object")
-    return content
-
-
-def as_points(value: object, where: str) -> Points:
-    """Convert a value of an annotation to points (N, 2); NaN stays NaN.
+def read_all(read: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
+    """Read every item of a list.
 
     Args:
-        value: what the annotation holds.
-        where: file and field, for messages.
+        read: returns the value of an item; may raise DatasetError.
+        items: of the list.
 
     Raises:
-        DatasetError: the value has another shape, or no point.
+        DamagedListError: items cannot be read; it has the problems of all of them.
     """
-    try:
-        points = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise DatasetError(f"{where} must be points (x, y), at least one; it is {str(value)[:60]}")
-    return points
-
-
-def as_box(value: object, where: str) -> Box:
-    """Convert a value of an annotation to a box (left, top, right, bottom).
-
-    Args:
-        value: what the annotation holds.
-        where: file and field, for messages.
-
-    Raises:
-        DatasetError: the value is not four numbers, or the box is empty.
-    """
-    try:
-        left, top, right, bottom = (float(side) for side in value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        raise DatasetError(f"{where} must be left, top, right, bottom; it is {str(value)[:60]}") from None
-    if not (right > left and bottom > top):
-        raise DatasetError(f"{where} has nothing inside: {value}")
-    return left, top, right, bottom
-
-
-def as_size(value: object, where: str) -> Size:
-    """Convert SPair-71k's [W, H, channels] to (H, W).
-
-    Args:
-        value: what the annotation holds.
-        where: file and field, for messages.
-
-    Raises:
-        DatasetError: the value does not start with two positive numbers.
-    """
-    try:
-        width, height = (int(side) for side in value[:2])  # type: ignore[index]
-    except (TypeError, ValueError):
-        raise DatasetError(f"{where} must be width, height; it is {str(value)[:60]}") from None
-    if width < 1 or height < 1:
-        raise DatasetError(f"{where} must be positive; it is {value}")
-    return height, width
-
-
-def visible_in_both(source: Points, target: Points, where: str) -> npt.NDArray[np.bool_]:
-    """Return the mask (N,) of points that are annotated, that is finite, in both photos.
-
-    Args:
-        source: (N, 2).
-        target: (N, 2).
-        where: file or pair, for messages.
-
-    Raises:
-        DatasetError: the photos have different numbers of points.
-    """
-    if len(source) != len(target):
-        raise DatasetError(f"{where}: {len(source)} source points and {len(target)} target points")
-    return np.asarray((np.isfinite(source) & np.isfinite(target)).all(axis=1))
-
-
-def extent(points: Points, where: str) -> Box:
-    """Return the smallest box around the finite points.
-
-    Args:
-        points: (N, 2).
-        where: photo and pair, for messages.
-
-    Raises:
-        DatasetError: no point is finite.
-    """
-    finite = points[np.isfinite(points).all(axis=1)]
-    if len(finite) == 0:
-        raise DatasetError(f"{where} has no point")
-    (left, top), (right, bottom) = finite.min(axis=0), finite.max(axis=0)
-    return float(left), float(top), float(right), float(bottom)
-
-
-def zero_invisible(points: Points, visible: npt.NDArray[np.bool_]) -> Points:
-    """Return the points (N, 2) with invisible ones moved to (0, 0), so that no NaN leaves the data set."""
-    return np.where(visible[:, None], points, 0.0)
+    values, problems = [], []
+    for item in items:
+        try:
+            values.append(read(item))
+        except DatasetError as error:
+            problems.append(str(error))
+    raise_problems(problems)
+    return values

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sd4match.data.loading import Prepared, prepare_all
-from sd4match.errors import PhotoError
+from sd4match.errors import DatasetError, InputError, PhotoError
 from sd4match.interfaces import PairDataset, Prepare
 from sd4match.structures.images import ImageBatch, Photo, Views
 from sd4match.structures.pairs import PairBatch, PairRecord
@@ -43,7 +43,13 @@ def collate(prepared: Sequence[Prepared], categories: Sequence[str | None]) -> I
     Args:
         prepared: B photos with the same views.
         categories: category of each photo, or None.
+
+    Raises:
+        InputError: there is no photo, or not one category for each.
     """
+    if not prepared or len(prepared) != len(categories):
+        raise InputError(f"a batch has photos and one category, or None, for each: {len(prepared)} photos and "
+                         f"{len(categories)} categories do not make one")  # fmt: skip
     views = {name: Views.of(photo.views[name] for photo in prepared) for name in prepared[0].views}
     return ImageBatch(views, tuple(categories), tuple(photo.photo for photo in prepared))
 
@@ -61,6 +67,8 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
 
     Raises:
         PhotoError: a photo cannot be read.
+        DatasetError: a photo is of another size than its annotation says.
+        InputError: there is no pair.
 
     >>> from sd4match.testing import FakeBackbone, FakePairs
     >>> pairs = FakePairs(pairs=4, points=5)
@@ -73,6 +81,11 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
         if isinstance(result, PhotoError):
             raise result
         prepared.append(result)
+    sizes = [size for record in records for size in (record.source_size, record.target_size)]
+    for (image_id, _), photo, (height, width) in zip(sides, prepared, sizes, strict=True):
+        if photo.photo.size != (height, width):
+            actual = f"{photo.photo.size[1]} x {photo.photo.size[0]}"
+            raise DatasetError(f"{image_id} is {actual} pixels, but its annotation says {width} x {height}")
     categories = [category for _, category in sides]
     visible = pad_points([record.visible for record in records]).bool()
     return PairBatch(
@@ -87,9 +100,14 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
     """Stack arrays of different first size, padded with zeros.
 
+    Raises:
+        InputError: there is no array, or they differ in more than the first size.
+
     >>> pad_points([np.ones((1, 2)), np.ones((2, 2))])[0].tolist()
     [[1.0, 1.0], [0.0, 0.0]]
     """
+    if len({array.shape[1:] for array in arrays}) != 1:
+        raise InputError(f"arrays to pad must differ in their first size alone, not {[a.shape for a in arrays][:4]}")
     longest = max(len(array) for array in arrays)
     padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from sd4match.data.base import FilePairs, Points, as_box, read_annotation, read_lines
-from sd4match.data.config import FolderConfig
-from sd4match.errors import DatasetError
+from sd4match.checks import check_choice
+from sd4match.data.annotations import (
+    Points,
+    as_box,
+    as_file_name,
+    as_numbers,
+    as_word,
+    check_columns,
+    check_keys,
+    parse_number,
+    read_annotation,
+)
+from sd4match.data.base import FilePairs, check_split_name, folder_of, raise_problems, read_all
+from sd4match.data.config import FolderConfig, Split
+from sd4match.data.proposal_flow import read_table
+from sd4match.errors import DatasetError, InputError, choose_from, shown
 from sd4match.geometry import Size
+from sd4match.paths import as_path, exists
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import Box, PairKey, PairRecord
+
+_COLUMNS = ("photo", "point", "x", "y", "category", "split")
+_Point = tuple[float, float] | None
 
 
 @dataclass
@@ -26,7 +43,17 @@ class _Annotation:
     category: str | None = None
     split: str | None = None
     box: Box | None = None
-    points: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    points: dict[str, _Point] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """What is wrong with it, one line each; pairs of a photo with problems cannot be read."""
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Add the DatasetError of a block to the problems."""
+        try:
+            yield
+        except DatasetError as error:
+            self.problems.append(str(error))
 
 
 class FolderPairs(FilePairs):
@@ -40,8 +67,9 @@ class FolderPairs(FilePairs):
 
     Category, box, a photo's `split` and the pairs are optional. Alternatively `points.csv` with columns `photo`,
     `point`, `x`, `y`, and optionally `category` and `split`; empty x and y mean that the point is not visible. Without
-    pairs, the pairs are all ordered pairs of two photos of a category that share a visible point. Without splits,
-    every split has all photos.
+    pairs, the pairs are all ordered pairs of two photos of a category that share a visible point; a photo whose
+    annotation is damaged is paired with all others, and its pairs cannot be read. Without splits, every split has all
+    photos; with splits, a listed pair is of the split of its photos.
 
     Convention: alpha is a fraction of the box if every photo has one, otherwise of the longer side of the photo (in the
     frame of the evaluation protocol).
@@ -56,29 +84,39 @@ class FolderPairs(FilePairs):
     name = "folder"
 
     def __init__(self, config: FolderConfig) -> None:
-        root = Path(config.root).expanduser()
-        if not root.is_dir():
-            raise DatasetError(f"no such folder: {root}")
-        files = [root / config.points] if config.points else [root / "points.json", root / "points.csv"]
-        file = next((file for file in files if file.is_file()), None)
+        split = check_split_name(config.split)
+        root = folder_of(config.root, "the folder of photos")
+        files = [root / "points.json", root / "points.csv"]
+        if config.points is not None:
+            files = [root / as_path(config.points, what="data.points", error=DatasetError)]
+        file = next((file for file in files if exists(file)), None)
         if file is None:
             raise DatasetError(f"no {' or '.join(file.name for file in files)} in {root}")
         read = _read_csv if file.suffix.lower() == ".csv" else _read_json
         self._annotations, listed = read(file)
         self._exif = config.exif
-        pairs = _all_pairs(self._annotations, config.split) if listed is None else listed
+        chosen = _of_split(self._annotations, split)
+        pairs = _all_pairs(chosen) if listed is None else [pair for pair in listed if set(pair) <= chosen.keys()]
+        problems = [problem for annotation in self._annotations.values() for problem in annotation.problems]
         if not pairs:
-            raise DatasetError(f"{file} makes no pair of the {config.split} split: no two photos share a visible point")
+            raise_problems(problems)
+            reason = _why_no_pair(self._annotations, chosen, listed=listed is not None)
+            raise DatasetError(f"{file} makes no pair of the {split} split: {reason}")
         all_boxes = all(annotation.box is not None for annotation in self._annotations.values())
         self.list_path = file
         self.reference = "box" if all_boxes else "photo"
-        super().__init__(root, config.split, (self._key(*pair) for pair in pairs))
+        ids = [f"{source}-{target}" for source, target in pairs]
+        if len(set(ids)) < len(ids):  # a-b with c, and a with b-c
+            ids = [f"{number:05d}-{pair_id}" for number, pair_id in enumerate(ids)]
+        super().__init__(
+            root, split, map(self._key, ids, pairs), problems=problems, notes=_notes(self._annotations, file)
+        )
 
-    def _key(self, source: str, target: str) -> PairKey:
-        categories = [self._annotations[name].category for name in (source, target)]
+    def _key(self, pair_id: str, pair: tuple[str, str]) -> PairKey:
+        source, target = pair
         return PairKey(
-            pair_id=f"{source}-{target}", source_id=source, target_id=target, category=categories[0],
-            target_category=categories[1],
+            pair_id=pair_id, source_id=source, target_id=target, category=self._annotations[source].category,
+            target_category=self._annotations[target].category,
         )  # fmt: skip
 
     def photo_path(self, image_id: str) -> Path:
@@ -91,14 +129,20 @@ class FolderPairs(FilePairs):
         Raises:
             PhotoError: it cannot be read.
         """
-        return Photo.open(self.photo_path(image_id), exif=self._exif)
+        return Photo.open(self._photo_path(image_id), exif=self._exif)
 
     def _photo_size(self, image_id: str) -> Size:
         return self.photo(image_id).size if self._exif else super()._photo_size(image_id)
 
-    def __getitem__(self, index: int) -> PairRecord:
+    def read(self, index: int) -> PairRecord:
+        """Return the points that both photos show.
+
+        Raises:
+            DatasetError, PhotoError: the annotation of a photo is damaged, or its header cannot be read.
+        """
         key = self.keys[index]
         source, target = self._annotations[key.source_id], self._annotations[key.target_id]
+        raise_problems([*source.problems, *target.problems])
         names = _shared_names(source, target)
         return PairRecord(
             pair_id=key.pair_id, source_id=key.source_id, target_id=key.target_id, category=key.category,
@@ -109,16 +153,51 @@ class FolderPairs(FilePairs):
         )  # fmt: skip
 
 
-def _all_pairs(annotations: Mapping[str, _Annotation], split: str) -> list[tuple[str, str]]:
-    """Return all ordered pairs of photos of one category that share a visible point."""
+def _of_split(annotations: Mapping[str, _Annotation], split: Split) -> dict[str, _Annotation]:
+    """Return the photos of a split; all, if no photo names one."""
     has_splits = any(annotation.split for annotation in annotations.values())
-    names = [name for name, annotation in annotations.items() if not has_splits or annotation.split == split]
+    return {
+        name: annotation
+        for name, annotation in annotations.items()
+        if not has_splits or annotation.split == split or annotation.problems
+    }
+
+
+def _all_pairs(annotations: Mapping[str, _Annotation]) -> list[tuple[str, str]]:
+    """Return all ordered pairs of photos of one category that share a visible point, or of which one is damaged."""
     return [
         (source, target)
-        for source, target in permutations(names, 2)
-        if annotations[source].category == annotations[target].category
-        and _shared_names(annotations[source], annotations[target])
+        for (source, first), (target, second) in permutations(annotations.items(), 2)
+        if first.problems or second.problems or (first.category == second.category and _shared_names(first, second))
     ]
+
+
+def _why_no_pair(annotations: Mapping[str, _Annotation], chosen: Mapping[str, _Annotation], *, listed: bool) -> str:
+    """Return why the photos of a split make no pair."""
+    if not chosen:
+        return f"its photos are of {', '.join(sorted({str(one.split) for one in annotations.values() if one.split}))}"
+    if listed:
+        return "no listed pair has both photos in it"
+    if len(chosen) < 2:
+        return f"it has one photo, {next(iter(chosen))}"
+    categories = [one.category for one in chosen.values()]
+    if len(set(categories)) == len(categories):
+        return f"no two photos are of one category: {shown([str(category) for category in categories])}"
+    return "no two photos of one category share a visible point"
+
+
+def _notes(annotations: Mapping[str, _Annotation], file: Path) -> list[str]:
+    """Return what may have been forgotten."""
+    notes = []
+    for what, those, effect in (
+        ("box", [name for name, one in annotations.items() if one.box is None], "alpha is a fraction of the photo"),
+        ("split", [name for name, one in annotations.items() if one.split is None], "they are in no split"),
+    ):
+        if 0 < len(those) < len(annotations):
+            notes.append(
+                f"{file}: {len(those)} of {len(annotations)} photos have no {what}, first {those[0]}: {effect}"
+            )
+    return notes
 
 
 def _shared_names(source: _Annotation, target: _Annotation) -> list[str]:
@@ -132,54 +211,131 @@ def _points(annotation: _Annotation, names: list[str]) -> Points:
 
 def _read_json(file: Path) -> tuple[dict[str, _Annotation], list[tuple[str, str]] | None]:
     content = read_annotation(file)
+    check_keys(content, ("photos", "pairs"), str(file))
     photos = content.get("photos")
     if not isinstance(photos, dict) or not photos:
         raise DatasetError(f'{file} has no "photos": a photo\'s file name with its "points"')
-    annotations = {name: _parse_photo(photo, f"{file}: {name}") for name, photo in photos.items()}
+    names = read_all(lambda name: as_file_name(name, f"{file}: a photo"), photos)
+    annotations = {name: _parse_photo(photos[name], f"{file}: {name}") for name in names}
     pairs = content.get("pairs")
-    if pairs is None:
-        return annotations, None
-    listed: list[tuple[str, str]] = []
-    for number, pair in enumerate(pairs):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise DatasetError(f"{file}: pair {number} must be two file names, not {str(pair)[:60]}")
+    return annotations, None if pairs is None else _parse_pairs(pairs, annotations, file)
+
+
+def _parse_pairs(value: object, annotations: Mapping[str, _Annotation], file: Path) -> list[tuple[str, str]]:
+    if not isinstance(value, list) or not value:
+        raise DatasetError(f"{file}: pairs must be a list of two file names each, not {shown(value)}")
+    listed: set[tuple[str, str]] = set()
+
+    def parse(item: tuple[int, Any]) -> tuple[str, str]:
+        number, pair = item
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise DatasetError(f"{file}: pair {number} must be two file names, not {shown(pair)}")
+        source, target = pair
         for name in pair:
             if name not in annotations:
-                raise DatasetError(f"{file}: pair {number} names {name!r}, which is not among its photos")
-        if tuple(pair) in listed:
-            raise DatasetError(f"{file}: pair {number} stands there twice: {pair[0]}, {pair[1]}")
-        listed.append((pair[0], pair[1]))
-    return annotations, listed
+                hint = choose_from(name[:80], annotations) if len(annotations) <= 20 else ""
+                raise DatasetError(
+                    f"{file}: pair {number} names {shown(name)}, which is not among its photos; {hint}".rstrip("; ")
+                )
+        if source == target:
+            raise DatasetError(f"{file}: pair {number} is of {source} with itself")
+        if (source, target) in listed:
+            raise DatasetError(f"{file}: pair {number} stands there twice: {source}, {target}")
+        listed.add((source, target))
+        return source, target
+
+    return read_all(parse, enumerate(value))
 
 
-def _parse_photo(value: Any, where: str) -> _Annotation:
+def _parse_photo(value: object, where: str) -> _Annotation:
+    """Return the annotation of a photo in points.json, with its problems."""
     if not isinstance(value, dict) or not isinstance(value.get("points"), dict):
-        raise DatasetError(f'{where} must have "points": names with [x, y] or null')
-    box = None if value.get("box") is None else as_box(value["box"], f"{where}: box")
-    points = {name: _parse_point(point, f"{where}: point {name!r}") for name, point in value["points"].items()}
-    return _Annotation(value.get("category"), value.get("split"), box, points)
+        return _Annotation(problems=[f'{where} must have "points": names with [x, y] or null'])
+    annotation = _Annotation()
+    with annotation.noting():
+        check_keys(value, ("category", "split", "box", "points"), where)
+    with annotation.noting():
+        annotation.category = _parse_category(value.get("category"), where)
+    with annotation.noting():
+        annotation.split = _parse_split(value.get("split"), where)
+    with annotation.noting():
+        annotation.box = None if value.get("box") is None else as_box(value["box"], f"{where}: box")
+    for name, point in value["points"].items():
+        with annotation.noting():
+            as_word(name, f"{where}: the name of a point")
+            annotation.points[name] = _parse_point(point, f"{where}: point {shown(name)}")
+    return annotation
 
 
-def _parse_point(value: Any, where: str) -> tuple[float, float] | None:
-    if value is None or value == ["", ""]:
+def _parse_category(value: object, where: str) -> str | None:
+    return None if value is None else as_word(value, f"{where}: category")
+
+
+def _parse_split(value: object, where: str) -> str | None:
+    if value is None:
         return None
     try:
-        x, y = (float(number) for number in value)
-    except (TypeError, ValueError):
-        raise DatasetError(f"{where} must be x, y in pixels; it is {str(value)[:60]}") from None
-    if not (np.isfinite(x) and np.isfinite(y)):
-        raise DatasetError(f"{where} is not finite; leave out what is not visible")
+        return check_choice("split", value, get_args(Split))
+    except InputError as error:
+        raise DatasetError(f"{where}: {error}") from None
+
+
+def _parse_point(value: object, where: str) -> _Point:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise DatasetError(f"{where} must be x, y in pixels; it is {shown(value)}")
+    x, y = as_numbers(value, f"{where}: a coordinate")
     return x, y
 
 
 def _read_csv(file: Path) -> tuple[dict[str, _Annotation], None]:
-    rows = list(csv.DictReader(read_lines(file), skipinitialspace=True))
-    missing = [name for name in ("photo", "point", "x", "y") if not rows or rows[0].get(name) is None]
-    if missing:
-        raise DatasetError(f"{file} has no column {', '.join(missing)}; columns are photo, point, x, y")
+    header, rows = read_table(file)
+    header = [name.lower() for name in header]
+    check_columns(header, _COLUMNS, _COLUMNS[:4], str(file))
+    unknown = [name for name in header if name not in _COLUMNS]
+    if unknown:
+        raise DatasetError(f"{file}: unknown column {shown(unknown[0])}; columns are {', '.join(_COLUMNS)}")
+    if not rows:
+        raise DatasetError(f"{file} has no row below its header")
     annotations: dict[str, _Annotation] = {}
-    for number, row in enumerate(rows, start=1):
-        new = _Annotation(row.get("category") or None, row.get("split") or None)
-        annotation = annotations.setdefault(row["photo"], new)
-        annotation.points[row["point"]] = _parse_point([row["x"], row["y"]], f"{file} row {number}")
+    photo_column = header.index("photo")
+
+    def photo_of(item: tuple[int, Sequence[str]]) -> str:
+        number, row = item
+        name = row[photo_column] if photo_column < len(row) else ""
+        return as_file_name(name, f"{file} row {number}: the photo")
+
+    photos = read_all(photo_of, enumerate(rows, start=1))
+    for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
+        annotation = annotations.setdefault(photo, _Annotation())
+        with annotation.noting():
+            _add_row(annotation, header, row, f"{file} row {number}")
     return annotations, None
+
+
+def _add_row(annotation: _Annotation, header: Sequence[str], row: Sequence[str], where: str) -> None:
+    """Add a row of points.csv to the annotation of its photo.
+
+    Raises:
+        DatasetError: it has another number of columns, no point, what is not a number, or contradicts an earlier row.
+    """
+    if len(row) != len(header):
+        raise DatasetError(f"{where} has {len(row)} columns; its header has {len(header)}; decimals are written 10.5")
+    cells = dict(zip(header, row, strict=True))
+    point = as_word(cells["point"], f"{where}: the point")
+    if point in annotation.points:
+        raise DatasetError(f"{where}: the point {shown(point)} of {cells['photo']} stands twice")
+    category = _parse_category(cells.get("category") or None, where)
+    split = _parse_split(cells.get("split") or None, where)
+    for name, old, new in (("category", annotation.category, category), ("split", annotation.split, split)):
+        if old and new and old != new:
+            raise DatasetError(
+                f"{where}: the {name} of {cells['photo']} is {shown(old)} in an earlier row, not {shown(new)}"
+            )
+    annotation.category, annotation.split = annotation.category or category, annotation.split or split
+    texts = cells["x"], cells["y"]
+    place = f"{where}: a coordinate"
+    annotation.points[point] = (
+        None if texts == ("", "") else (parse_number(texts[0], place), parse_number(texts[1], place))
+    )

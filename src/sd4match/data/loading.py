@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from sd4match.errors import PhotoError
+from sd4match.errors import ComponentError, PhotoError, SD4MatchError, shown
 from sd4match.interfaces import PairDataset, Prepare
 from sd4match.structures.images import Photo, View
 
@@ -46,19 +46,49 @@ def prepare_all(
 
     Returns:
         N results in the order of the ids: the prepared photo, or the error of a photo that cannot be read.
+
+    Raises:
+        ComponentError: the data set or a preprocessing function raises an error of its own, or returns something else.
     """
 
     def prepare_photo(image_id: str) -> Prepared | PhotoError:
         try:
-            photo = dataset.photo(image_id)
+            photo = _call(f"photo of the data set {dataset.name!r}", dataset.photo, image_id, image_id, Photo)
         except PhotoError as error:
             return error
-        views = {name: function(photo) for name, function in prepare.items()}
+        views = {
+            name: _call(f"preprocessing of {name!r}", function, photo, image_id, View)
+            for name, function in prepare.items()
+        }
         for view in views.values():
             view.digest  # noqa: B018 - computed on this thread, so that the main thread need not wait for it
         return Prepared(photo, views)
 
     return list(_photo_threads().map(prepare_photo, image_ids))
+
+
+def _call(what: str, function: Callable[[Key], Value], argument: Key, image_id: str, wanted: type[Value]) -> Value:
+    """Call a function that may be a user's.
+
+    Args:
+        what: how messages call the function.
+        function: any.
+        argument: its argument.
+        image_id: photo that is prepared, for messages.
+        wanted: type of what it returns.
+
+    Raises:
+        ComponentError: it raises an error that is not of this package, or returns something else.
+    """
+    try:
+        value = function(argument)
+    except SD4MatchError:
+        raise
+    except Exception as error:  # of a component of a user
+        raise ComponentError(f"{what} failed for {image_id!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(value, wanted):
+        raise ComponentError(f"{what} must return a {wanted.__name__} for {image_id!r}, not {shown(value)}")
+    return value
 
 
 class Prefetcher(Generic[Key, Value]):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from sd4match.data.base import FilePairs, Points, as_box, as_points, find_root, visible_in_both, zero_invisible
+from sd4match.data.annotations import Points, as_box, as_file_name, as_points, visible_in_both, zero_invisible
+from sd4match.data.base import FilePairs, check_split_name, find_root, read_all
 from sd4match.data.config import PFPascalConfig
 from sd4match.data.proposal_flow import parse_points, read_list, read_mat
-from sd4match.errors import DatasetError
+from sd4match.errors import DatasetError, shown
+from sd4match.paths import as_path, exists, is_folder
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import Box, PairKey, PairRecord, Reference
 
@@ -22,6 +25,8 @@ CATEGORIES = (
 _SUBFOLDERS = ("PF-dataset-PASCAL", "PF-PASCAL", "image_pairs")
 _LISTS = {"train": ("train_pairs.csv", "trn_pairs.csv"), "validation": ("val_pairs.csv",), "test": ("test_pairs.csv",)}
 _MIRRORED = "|mirrored"
+_REQUIRED = ("source_image", "target_image", "class")
+_COLUMNS = (*_REQUIRED, "flip", "XA", "YA", "XB", "YB")
 
 
 class PFPascalPairs(FilePairs):
@@ -45,35 +50,39 @@ class PFPascalPairs(FilePairs):
 
     name = "pf_pascal"
     reference: Reference = "photo"
+    published_overlaps = True
     published_pairs: Mapping[str, int] = {"train": 2_940, "validation": 308, "test": 299}
 
     def __init__(self, config: PFPascalConfig) -> None:
-        names = _LISTS[config.split]
+        names = _LISTS[check_split_name(config.split)]
         folder = find_root(
             config.root, subfolders=_SUBFOLDERS, entries=names, name=f"PF-Pascal with its {config.split} list"
         )
-        self.list_path = next(folder / name for name in names if (folder / name).exists())
-        root = Path(config.root).expanduser()
+        self.list_path = next(folder / name for name in names if exists(folder / name))
+        root = as_path(config.root, what="the root of PF-Pascal", error=DatasetError)
         folders = [root, *(root / name for name in _SUBFOLDERS)]
-        self._photos = next((folder for folder in folders if (folder / "JPEGImages").is_dir()), root)
-        header, rows = read_list(self.list_path)
+        self._photos = next((folder for folder in folders if is_folder(folder / "JPEGImages")), root)
+        header, rows = read_list(self.list_path, known=_COLUMNS, required=_REQUIRED)
+        given = [name for name in _COLUMNS[4:] if name in header]
+        if given and len(given) < 4:
+            raise DatasetError(f"{self.list_path} has the columns {', '.join(given)} alone, not XA, YA, XB, YB")
         self._rows = [dict(zip(header, row, strict=True)) for row in rows]
-        missing = {"source_image", "target_image", "class"} - set(header)
-        if missing:
-            raise DatasetError(
-                f"{self.list_path} is not a list of PF-Pascal: it has no column {', '.join(sorted(missing))}"
-            )
-        super().__init__(root, config.split, (self._key(number) for number in range(len(self._rows))))
+        super().__init__(root, config.split, read_all(self._key, range(len(rows))))
+
+    @property
+    def repeats_are_published(self) -> bool:
+        """Whether this is the published train list, which has 2,452 pairs, some of them twice."""
+        return self.split == "train" and len(self.keys) == self.published_pairs["train"]
 
     def _key(self, number: int) -> PairKey:
         row = self._rows[number]
         where = f"{self.list_path} row {number + 1}"
         category, flip = row["class"], row.get("flip", "0")
-        if not category.isdigit() or not 1 <= int(category) <= len(CATEGORIES):
-            raise DatasetError(f"{where}: class must be 1 to {len(CATEGORIES)}, not {category!r}")
+        if not re.fullmatch("[0-9]{1,2}", category) or not 1 <= int(category) <= len(CATEGORIES):
+            raise DatasetError(f"{where}: class must be 1 to {len(CATEGORIES)}, not {shown(category)}")
         if flip not in ("0", "1"):
-            raise DatasetError(f"{where}: flip must be 0 or 1, not {flip!r}")
-        source, target = (Path(row[side]).name for side in ("source_image", "target_image"))
+            raise DatasetError(f"{where}: flip must be 0 or 1, not {shown(flip)}")
+        source, target = (as_file_name(Path(row[side]).name, f"{where}: {side}") for side in _REQUIRED[:2])
         suffix = _MIRRORED if flip == "1" else ""
         return PairKey(
             pair_id=f"{number:05d}-{Path(source).stem}-{Path(target).stem}{suffix}", source_id=source + suffix,
@@ -93,7 +102,12 @@ class PFPascalPairs(FilePairs):
         photo = super().photo(image_id)
         return Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), photo.name) if _MIRRORED in image_id else photo
 
-    def __getitem__(self, index: int) -> PairRecord:
+    def read(self, index: int) -> PairRecord:
+        """Read the points of a pair from the list or from its two MATLAB files.
+
+        Raises:
+            DatasetError, PhotoError: points or the header of a photo cannot be read.
+        """
         key = self.keys[index]
         source, source_box = self._side(index, "A", key.source_id)
         target, target_box = self._side(index, "B", key.target_id)
@@ -118,7 +132,7 @@ class PFPascalPairs(FilePairs):
         file = self._photos / "Annotations" / category / f"{name}.mat"
         points = as_points(read_mat(file, "kps"), f"{file}: kps")
         try:
-            box = as_box(read_mat(file, "bbox").reshape(-1), f"{file}: bbox")
+            box = as_box(read_mat(file, "bbox").reshape(-1).tolist(), f"{file}: bbox")
         except DatasetError:  # PF-Pascal's PCK does not depend on the box
             box = None
         return points, box

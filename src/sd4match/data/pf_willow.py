@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
-from sd4match.data.base import FilePairs, Points, extent, find_root, visible_in_both, zero_invisible
+from sd4match.data.annotations import Points, as_file_name, as_points, extent, visible_in_both, zero_invisible
+from sd4match.data.base import FilePairs, check_split_name, find_root, folder_of, read_all
 from sd4match.data.config import PFWillowConfig
 from sd4match.data.proposal_flow import mask_padding, parse_points, read_list, read_mat
-from sd4match.errors import DatasetError
+from sd4match.errors import DatasetError, shown
+from sd4match.paths import exists, is_file
 from sd4match.structures.pairs import PairKey, PairRecord
 
 SUBCLASSES = (
@@ -41,36 +43,50 @@ class PFWillowPairs(FilePairs):
     published_pairs: Mapping[str, int] = {"test": 900}
 
     def __init__(self, config: PFWillowConfig) -> None:
-        if config.split != "test":
+        if check_split_name(config.split) != "test":
             raise DatasetError(f"PF-Willow has a test split only, no {config.split} split")
-        outer = Path(config.root).expanduser()
+        outer = folder_of(config.root, "PF-Willow")
         root = find_root(outer, subfolders=_SUBFOLDERS, entries=SUBCLASSES, name="PF-Willow")
         folders = (outer, root) if root == outer else (outer, root.parent, root)
-        self.list_path = next((folder / _LIST for folder in folders if (folder / _LIST).is_file()), None)
+        self.list_path = next((folder / _LIST for folder in folders if exists(folder / _LIST)), None)
         if self.list_path is None:
             self._rows: list[list[str]] | None = None
             ids = [pair for name in SUBCLASSES for pair in permutations(_photo_ids(root, name), 2)]
         else:
-            _, self._rows = read_list(self.list_path)
+            header, self._rows = read_list(self.list_path, known=())
+            if len(header) % 4 != 2:
+                raise DatasetError(
+                    f"{self.list_path} has {len(header)} columns; it must have two photos, and four a point or in all"
+                )
             ids = [(_photo_id(row[0]), _photo_id(row[1])) for row in self._rows]
         if not ids:
             raise DatasetError(f"{root} has no sub-class with two annotations (PHOTO.mat)")
-        super().__init__(root, config.split, (self._key(number, *pair) for number, pair in enumerate(ids)))
+        super().__init__(root, config.split, read_all(lambda row: self._key(*row), [*enumerate(ids)]))
 
-    def _key(self, number: int, source: str, target: str) -> PairKey:
-        subclass = source.partition("/")[0]
-        if subclass not in SUBCLASSES:
-            raise DatasetError(f"{self.list_path} row {number + 1}: {source!r} is not in a sub-class of PF-Willow")
+    def _key(self, number: int, photos: tuple[str, str]) -> PairKey:
+        source, target = photos
+        for name in photos:
+            where = f"{self.list_path} row {number + 1}"
+            if as_file_name(name, f"{where}: a photo").partition("/")[0] not in SUBCLASSES:
+                raise DatasetError(f"{where}: {shown(name)} is not in a sub-class of PF-Willow")
+        subclass, category = source.partition("/")[0], source.partition("(")[0]
+        if target.partition("(")[0] != category:
+            raise DatasetError(f"{where}: {source} and {target} are not of one category")
         return PairKey(
             pair_id=f"{number:03d}-{Path(source).stem}-{Path(target).stem}:{subclass}", source_id=source,
-            target_id=target, category=subclass.partition("(")[0],
+            target_id=target, category=category,
         )  # fmt: skip
 
     def photo_path(self, image_id: str) -> Path:
         """Return the file SUBCLASS/FILE of a photo."""
         return self.root / image_id
 
-    def __getitem__(self, index: int) -> PairRecord:
+    def read(self, index: int) -> PairRecord:
+        """Read the points of a pair from the list or from its two MATLAB files.
+
+        Raises:
+            DatasetError, PhotoError: points or the header of a photo cannot be read.
+        """
         key = self.keys[index]
         source, target = self._points(index, "A", key.source_id), self._points(index, "B", key.target_id)
         visible = visible_in_both(source, target, key.pair_id)
@@ -93,7 +109,7 @@ class PFWillowPairs(FilePairs):
         coordinates = read_mat(file, "pts_coord")
         if coordinates.ndim != 2 or coordinates.shape[0] != 2:
             raise DatasetError(f"{file}: pts_coord must be 2 x N, not {' x '.join(map(str, coordinates.shape))}")
-        return mask_padding(coordinates.T)
+        return mask_padding(as_points(coordinates.T, f"{file}: pts_coord"))
 
 
 def _photo_id(path: str) -> str:
@@ -105,6 +121,6 @@ def _photo_ids(root: Path, subclass: str) -> list[str]:
     """Return the ids of all annotated photos of a subclass."""
     ids = []
     for stem in sorted(file.stem for file in (root / subclass).glob("*.mat")):
-        suffixes = [suffix for suffix in (".png", ".jpg", ".jpeg") if (root / subclass / f"{stem}{suffix}").is_file()]
+        suffixes = [suffix for suffix in (".png", ".jpg", ".jpeg") if is_file(root / subclass / f"{stem}{suffix}")]
         ids.append(f"{subclass}/{stem}{(suffixes or ['.png'])[0]}")
     return ids

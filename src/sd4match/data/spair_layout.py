@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
@@ -11,8 +14,48 @@ from PIL import Image
 from sd4match.data.spair import FOLDERS
 from sd4match.data.synthetic.anatomy import point_names
 from sd4match.data.synthetic.dataset import SyntheticPairs
-from sd4match.errors import DatasetError
+from sd4match.errors import DatasetError, SD4MatchError
+from sd4match.io.files import TEMPORARY_SUFFIX
+from sd4match.paths import exists, is_folder
 from sd4match.structures.pairs import PairRecord
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Let a block write into a folder whose content reaches the final one when the block ends without an error.
+
+    Args:
+        folder: must be empty or not exist.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        DatasetError: the folder is not empty, or cannot be written; nothing is left in it.
+    """
+    scratch = folder / f".{os.getpid()}{TEMPORARY_SUFFIX}"
+    made: list[Path] = []
+    try:
+        if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
+            raise DatasetError(f"{folder} is not an empty folder; give one that is empty or does not exist")
+        for path in [*reversed(scratch.parents), scratch]:
+            if not exists(path):
+                path.mkdir()
+                made.append(path)
+        yield scratch
+        for path in sorted(scratch.iterdir()):
+            path.replace(folder / path.name)
+        scratch.rmdir()
+    except BaseException as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for path in reversed(made):
+            with suppress(OSError):  # gone already
+                path.rmdir()
+        if isinstance(error, DatasetError):
+            raise DatasetError(str(error).replace(str(scratch), str(folder))) from None
+        if isinstance(error, (OSError, ValueError)) and not isinstance(error, SD4MatchError):
+            raise DatasetError(f"cannot write the data set to {folder}: {getattr(error, 'strerror', error)}") from None
+        raise
 
 
 def write_spair_layout(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sd4match.errors import InputError, choose_from
+from sd4match.checks import check_count
+from sd4match.data.base import pair_index
+from sd4match.errors import InputError, choose_from, shown
 from sd4match.interfaces import PairDataset
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import PairRecord
@@ -17,6 +19,9 @@ class Subset(PairDataset):
         dataset: the data set to choose from.
         indices: indices of its pairs.
 
+    Raises:
+        InputError: an index is no whole number, or beyond the data set.
+
     >>> from sd4match.testing import FakePairs
     >>> [key.pair_id for key in Subset(FakePairs(pairs=5), [3, 1]).keys]
     ['pair-3', 'pair-1']
@@ -24,7 +29,7 @@ class Subset(PairDataset):
 
     def __init__(self, dataset: PairDataset, indices: Sequence[int]) -> None:
         self.dataset = dataset
-        self.indices = tuple(indices)
+        self.indices = tuple(pair_index(index, len(dataset)) for index in indices)
         self.name = dataset.name
         self.split = dataset.split
         self.reference = dataset.reference
@@ -34,7 +39,7 @@ class Subset(PairDataset):
         self.categories = tuple(name for name in dataset.categories if name in present)
 
     def __getitem__(self, index: int) -> PairRecord:
-        return self.dataset[self.indices[index]]
+        return self.dataset[self.indices[pair_index(index, len(self.indices))]]
 
     def photo(self, image_id: str) -> Photo:
         """Decode a photo of the whole data set.
@@ -55,11 +60,13 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
     >>> of_categories(FakePairs(), ["left"]).categories
     ('left',)
     """
+    if isinstance(names, str):
+        raise InputError(f"categories must be a list of names, not {shown(names)}")
     for name in names:
-        if name not in dataset.categories:
+        if not isinstance(name, str) or name not in dataset.categories:
             raise InputError(
-                f"no category {name!r} in {dataset.name}, {dataset.split} split; "
-                f"{choose_from(name, dataset.categories)}"
+                f"no category {shown(name)} in {dataset.name}, {dataset.split} split; "
+                f"{choose_from(str(name)[:80], dataset.categories)}"
             )
     if not names:
         return dataset
@@ -69,8 +76,13 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
 def first(dataset: PairDataset, limit: int | None) -> PairDataset:
     """Return the first `limit` pairs; the data set itself if it has no more, or if `limit` is None.
 
+    Raises:
+        InputError: the limit is no whole number of at least 1.
+
     >>> from sd4match.testing import FakePairs
     >>> len(first(FakePairs(pairs=5), 2))
     2
     """
-    return dataset if limit is None or limit >= len(dataset) else Subset(dataset, range(limit))
+    if limit is None or check_count("limit", limit) >= len(dataset):
+        return dataset
+    return Subset(dataset, range(limit))

@@ -13,25 +13,47 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from sd4match.errors import PhotoError
+from sd4match.errors import PhotoError, SD4MatchError, shown
 from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
+from sd4match.paths import as_path, require_file
+
+LARGEST_SIDE = 65_535
+"""Longest side of a photo in pixels."""
+MOST_PIXELS = 100_000_000
+"""Largest number of pixels of a photo."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What undoes each value of the EXIF orientation but 1, which needs nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels."""
+    """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels.
+
+    Raises:
+        PhotoError: the pixels are no such array, or more than are read: 65,535 a side, 100,000,000 in all.
+    """
 
     pixels: npt.NDArray[np.uint8]
     name: str = "photo"
 
     def __post_init__(self) -> None:
+        wanted = f"{self.name}: a photo is (H, W, 3) uint8 RGB"
+        if not isinstance(self.pixels, np.ndarray):
+            raise PhotoError(f"{wanted}, not {shown(self.pixels)}")
         shape = self.pixels.shape
         if len(shape) != 3 or shape[2] != 3 or self.pixels.dtype != np.uint8 or 0 in shape:
-            raise PhotoError(f"{self.name}: a photo is (H, W, 3) uint8 RGB, not {shape} {self.pixels.dtype}")
+            raise PhotoError(f"{wanted}, not {shape} {self.pixels.dtype}")
+        _check_size(self.name, *self.size)
 
     @classmethod
     def open(cls, path: str | Path, *, exif: bool = True) -> Photo:
@@ -43,33 +65,38 @@ class Photo:
                 of a data set's annotations.
 
         Raises:
-            PhotoError: there is no such file, or it is not an image.
+            PhotoError: there is no such file, it is not an image, it is too large, or its values have no known range.
         """
-        with _opened(path) as image:
-            return cls.from_image(image, exif=exif, name=Path(path).name)
+        with _opened(path) as (file, image):
+            return cls(_decode(image, exif=exif, name=str(file)), file.name)
 
     @staticmethod
     def size_of(path: str | Path) -> Size:
         """Return (H, W) of a file in its stored frame, from its header.
 
         Raises:
-            PhotoError: there is no such file, or it is not an image.
+            PhotoError: there is no such file, it is not an image, or it is too large.
         """
-        with _opened(path) as image:
+        with _opened(path) as (_, image):
             return image.height, image.width
 
     @classmethod
     def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
         """Convert a pillow image of any mode; transparency is laid on white.
 
+        Convention: 16 bits are scaled to 8, floats from [0, 1]. Whole numbers of 32 bits are taken for those of 16, or
+        of 8 if the whole image has no larger one.
+
+        Raises:
+            PhotoError: it is no pillow image, is closed, damaged or too large, or its values have no known range.
+
         >>> Photo.from_image(Image.new("L", (4, 2))).size
         (2, 4)
         """
-        turned = ImageOps.exif_transpose(image) if exif else image
-        if turned.has_transparency_data:
-            layer = turned.convert("RGBA")
-            turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        return cls(np.array(turned.convert("RGB")), name)
+        if not isinstance(image, Image.Image):
+            raise PhotoError(f"{name}: not a pillow image but {shown(image)}")
+        with _naming(name):
+            return cls(_decode(image, exif=exif, name=name), name)
 
     @property
     def size(self) -> Size:
@@ -87,17 +114,81 @@ class Photo:
         return Image.fromarray(self.pixels)
 
 
+def _check_size(name: str, height: int, width: int) -> None:
+    if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
+        raise PhotoError(
+            f"{name} is too large, {width} x {height} pixels: "
+            f"it may have {LARGEST_SIDE:,} a side, {MOST_PIXELS:,} in all"
+        )
+
+
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path) -> Iterator[tuple[Path, Image.Image]]:
+    file = require_file(as_path(path, what="photo", error=PhotoError), what="photo", error=PhotoError)
+    with _naming(str(file)), Image.open(file) as image:
+        _check_size(str(file), image.height, image.width)
+        yield file, image
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Raise PhotoError for whatever pillow raises, whose decoders have errors of many classes."""
     try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise PhotoError(f"no such photo: {path}") from None
-    except PhotoError:
+        yield
+    except SD4MatchError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"not a readable image: {path} ({error})") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PhotoError(f"not a readable image: {name} ({reason})") from None
+
+
+def _decode(image: Image.Image, *, exif: bool, name: str) -> npt.NDArray[np.uint8]:
+    """Return the pixels (H, W, 3) of a pillow image."""
+    _check_size(name, image.height, image.width)
+    image.load()  # for TIFF pillow turns the photo here, and removes the tag
+    turn = _TURNS.get(_orientation(image)) if exif else None
+    if image.mode.startswith(("I", "F")):
+        image = _as_bytes(image, name)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.has_transparency_data:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.array(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if there is none that can be read. Other tags may be damaged."""
+    try:
+        value = int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # of pillow, for damaged EXIF of many sorts
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _as_bytes(image: Image.Image, name: str) -> Image.Image:
+    """Return an image of one channel of 16 or 32 bits with 8 bits.
+
+    Raises:
+        PhotoError: a value is beyond the range that is known for the mode.
+    """
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise PhotoError(f"{name} (pillow mode {image.mode}) has pixels that are not finite")
+    is_float = image.mode.startswith("F")
+    low, high, white = float(values.min()), float(values.max()), 1 if is_float else 65_535
+    if low < 0 or high > white:
+        raise PhotoError(
+            f"{name} (pillow mode {image.mode}) has pixels from {low:g} to {high:g}; values from 0 to {white} can be "
+            "read: convert it to 8 bits"
+        )
+    if image.mode == "I" and high <= 255:
+        white = 255
+    grey = Image.fromarray(np.round(values.astype(np.float64) * (255 / white)).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, (int, float)):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sd4match.errors import DatasetError, shown
 from sd4match.geometry import Size
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.tensors import Keypoints
@@ -40,7 +42,12 @@ class PairKey:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairRecord(PairKey):
-    """One annotated pair, without its pixels. Points and boxes are in original pixels."""
+    """One annotated pair, without its pixels. Points and boxes are in original pixels.
+
+    Raises:
+        DatasetError: a size, a box or the points are not what their types say, or not finite; the message names the
+            photo.
+    """
 
     source_size: Size
     """(H, W) of the photo in its stored frame, which is the one of the annotations."""
@@ -58,6 +65,45 @@ class PairRecord(PairKey):
     # Arrays have no truth value for `==`, so records are compared by identity, unlike their keys.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        sides = (
+            ("source", self.source_id, self.source_size, self.source_points, self.source_box),
+            ("target", self.target_id, self.target_size, self.target_points, self.target_box),
+        )
+        visible = self.visible
+        if not isinstance(visible, np.ndarray) or visible.dtype != np.bool_ or visible.ndim != 1:
+            raise DatasetError(f"visible must be an array (N,) of booleans, not {_described(visible)}")
+        for side, name, size, points, box in sides:
+            _check_size(size, name)
+            shape = (len(visible), 2)
+            if not isinstance(points, np.ndarray) or points.dtype.kind not in "fiu" or points.shape != shape:
+                raise DatasetError(f"{side}_points must be an array {shape} of numbers, not {_described(points)}")
+            if not np.isfinite(points[visible]).all():
+                raise DatasetError(f"{name}: a visible point is not finite")
+            if box is not None:
+                _check_box(box, name)
+
+
+def _described(value: object) -> str:
+    return f"{value.shape} {value.dtype}" if isinstance(value, np.ndarray) else shown(value)
+
+
+def _check_size(size: Size, name: str) -> None:
+    """Check that a size is (H, W)."""
+    whole = isinstance(size, tuple) and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in size)
+    if not whole or len(size) != 2 or min(size) < 1:
+        raise DatasetError(f"{name}: its size must be two positive whole numbers (height, width), not {shown(size)}")
+
+
+def _check_box(box: Box, name: str) -> None:
+    """Check a box; the extent of points may have no width or no height, but not neither."""
+    numbers = isinstance(box, tuple) and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in box)
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise DatasetError(f"{name}: its box must be four finite numbers, not {shown(box)}")
+    left, top, right, bottom = box
+    if right < left or bottom < top or (right == left and bottom == top):
+        raise DatasetError(f"{name}: its box has nothing inside: left, top, right, bottom = {shown(box)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property, lru_cache
 
 import numpy as np
 
+from sd4match.data.base import check_split_name, pair_index
 from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.anatomy import ANATOMIES
 from sd4match.data.synthetic.scene import Scene, render
-from sd4match.errors import DatasetError
+from sd4match.errors import DatasetError, shown
 from sd4match.interfaces import PairDataset
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import PairKey, PairRecord
@@ -19,6 +21,8 @@ _NUM_PAIRS: dict[str, int] = {"train": 2_000, "validation": 160, "test": 480}
 _NUM_PHOTOS: dict[str, int] = {"train": 120, "validation": 24, "test": 50}
 _MIN_POINTS = 3
 _STREAMS_PER_SEED = 10
+_CACHED_BYTES = 1 << 28
+"""Memory that rendered photos of a data set may take."""
 
 
 class SyntheticPairs(PairDataset):
@@ -41,17 +45,20 @@ class SyntheticPairs(PairDataset):
 
     def __init__(self, config: SyntheticConfig | None = None) -> None:
         self.config = config if config is not None else SyntheticConfig()
-        self.split = self.config.split
-        self._num_pairs = self.config.pairs or _NUM_PAIRS[self.split]
-        self._num_photos = self.config.photos_per_category or _NUM_PHOTOS[self.split]
+        self.split = check_split_name(self.config.split)
+        self._num_pairs = _NUM_PAIRS[self.split] if self.config.pairs is None else self.config.pairs
+        photos = self.config.photos_per_category
+        self._num_photos = _NUM_PHOTOS[self.split] if photos is None else photos
         self._stream = self.config.seed * _STREAMS_PER_SEED + _STREAMS[self.split]
-        self._scene = lru_cache(maxsize=4096)(self._render)
+        scene_bytes = 4 * self.config.size**2
+        self._scene = lru_cache(maxsize=min(4096, max(8, _CACHED_BYTES // scene_bytes)))(self._render)
+        self._visible = lru_cache(maxsize=None)(lambda category, number: self._scene(category, number).visible)
 
     def __len__(self) -> int:
         return self._num_pairs  # `keys` would render photos
 
     def __getitem__(self, index: int) -> PairRecord:
-        key = self.keys[index]
+        key = self.keys[pair_index(index, len(self.keys))]
         source, target = self.scene(key.source_id), self.scene(key.target_id)
         size = self.config.size
         return PairRecord(
@@ -96,9 +103,9 @@ class SyntheticPairs(PairDataset):
         Raises:
             DatasetError: the split has no such photo.
         """
-        category, _, number = image_id.partition("-")
-        if category not in ANATOMIES or not number.isdigit() or int(number) >= self._num_photos:
-            raise DatasetError(f"no photo {image_id!r} in the synthetic {self.split} split")
+        category, _, number = image_id.partition("-") if isinstance(image_id, str) else ("", "", "")
+        if category not in ANATOMIES or not re.fullmatch("[0-9]{1,9}", number) or int(number) >= self._num_photos:
+            raise DatasetError(f"no photo {shown(image_id)} in the synthetic {self.split} split")
         return self._scene(category, int(number))
 
     def _render(self, category: str, number: int) -> Scene:
@@ -114,7 +121,7 @@ class SyntheticPairs(PairDataset):
         while len(pairs) < self._num_pairs:
             category = self.categories[len(pairs) % len(self.categories)]
             source, target = (int(n) for n in rng.choice(self._num_photos, size=2, replace=False))
-            visible = self._scene(category, source).visible & self._scene(category, target).visible
+            visible = self._visible(category, source) & self._visible(category, target)
             if visible.sum() >= _MIN_POINTS:
                 pairs.append((category, source, target))
             attempts += 1
