@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sd4match.errors import SD4MatchError
-from sd4match.hashing import digest
+from sd4match.hashing import arithmetic_settings, digest
 from sd4match.interfaces import Backbone as Backbone
 from sd4match.interfaces import ImageEncoder as ImageEncoder
 from sd4match.io.cache import Cache
@@ -24,7 +24,7 @@ from sd4match.structures.tensors import ImageFeatures as ImageFeatures
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.structures.tensors import Sampling as Sampling
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the entries on disk; entries of other versions are not read."""
 
 Tensors = Mapping[str, Tensor]
@@ -70,7 +70,7 @@ class _EncodedPhotos:
     def _from_disk(self, name: str, view: Views, compute: Callable[[Views], Tensors]) -> Tensors:
         """Read the tensors of one photo from disk, or compute and write them."""
         cache, origin = self.cache, self._origin
-        key = f"{self.folder}/{digest(origin, name)}"
+        key = f"{self.folder}/{digest(origin, arithmetic_settings(self._device_type), name)}"
         entry = cache.get(key) if cache is not None and origin is not None else None
         if entry is not None:
             return entry[0]
@@ -87,15 +87,18 @@ class _EncodedPhotos:
 
     @cached_property
     def _origin(self) -> str | None:
-        """Digest of what the numbers depend on besides the view; None if it is not known, so that nothing is written.
+        """Digest of the weights, and of how entries are stored; None if it is not known, so that nothing is written.
 
         It is computed when it is first read, after the encoder was moved to its device.
         """
         weights = self.encoder.weights_digest() if self.cache is not None else None
         if self.cache is None or weights is None:
             return None
-        devices = {tensor.device.type for tensor in (*self.encoder.parameters(), *self.encoder.buffers())}
-        return digest(_FORMAT, weights, sorted(devices), str(torch.__version__), self.cache.dtype)
+        return digest(_FORMAT, weights, self.cache.dtype)
+
+    @cached_property
+    def _device_type(self) -> str:
+        return self.encoder.device.type
 
     def _remember(self, name: str, entry: Tensors) -> None:
         """Store an entry in memory, and drop the least recently used ones beyond `max_bytes`."""
@@ -137,7 +140,7 @@ class CachedBackbone(Backbone):
     def encode(self, views: Views) -> Encoded:
         """Encode the photos that are not cached, and read the others from memory or disk."""
         tensors = self._photos.tensors(views, lambda missing: self.backbone.encode(missing).tensors)
-        return Encoded(tensors, views.frames, views.keys)
+        return Encoded(tensors, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Compute the feature maps with the inner backbone."""
