@@ -115,6 +115,18 @@ class Fusion(Backbone):
         check_each_finite("the fused features", encoded.names or encoded.keys, "", fused, fused.dtype)
         return FeatureMap(fused, maps[0].grid, tuple(groups))
 
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """Shape of each encoded tensor of one photo; None if a backbone does not tell those of its own."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, backbone in enumerate(self._all()):
+            own = getattr(backbone, "encoded_shapes", None)
+            if own is None:
+                return None
+            shapes |= {f"{index}.{name}": shape for name, shape in own.items()}
+            shapes |= {f"frame.{index}": (8,)} if index else {}
+        return shapes
+
     def weights_digest(self) -> str | None:
         """Return a digest of those of all backbones; None if one of them is not known."""
         digests = [backbone.weights_digest() for backbone in self._all()]

@@ -31,7 +31,7 @@ _IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP: tuple[Colors, Colors] = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 _DINOV2_FAMILIES = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
-_DINOV2_UNUSED, _DINOV2_HEAD = (r"(^|\.)mask_token$",), (r"^classifier\.",)
+_DINOV2_UNUSED, _DINOV2_HEAD = (r"(^|\.)mask_token$",), (r"^classifier\.", r"(^|\.)pooler\.")
 _CLIP_OTHER_TOWER = (r"^text_model\.", r"^text_projection\.", r"^logit_scale$", r"^classifier\.")
 """Tensors besides those of the image tower."""
 

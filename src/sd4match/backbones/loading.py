@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sd4match.backbones.model_files import refuse_pointer, refuse_pointers, weight_files
+from sd4match.backbones.model_files import refuse_pointer, weight_files
 from sd4match.errors import CheckpointError, shown
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -47,7 +47,6 @@ def load_whole(
     Raises:
         CheckpointError: weights are missing, damaged, of integers, of other names or shapes, or not finite.
     """
-    refuse_pointers(folder)
     files = weight_files(folder, stem, variant)
     if not files:
         wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"

@@ -41,6 +41,7 @@ _HUB_PATTERNS = {
 }  # fmt: skip
 """Files downloaded from the hub: one precision, no pickles, no safety checker."""
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+_HUB_OTHER_WEIGHTS = ["model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
 _HUB_CONFIG_PATTERNS = ["*.json", "*/config.json", "*/tokenizer_config.json", "*/scheduler_config.json"]
 
 
@@ -131,6 +132,9 @@ def find_pretrained(weights: str, kind: ModelKind = "stable_diffusion") -> Path:
             break
         folder = _from_hub(hub_id, _HUB_PATTERNS[kind], tried)
         missing = [] if folder is None else _missing_files(folder, kind)
+        if missing and kind == "vision_transformer":  # shards, or a pickle, in place of one file
+            folder = _from_hub(hub_id, [*_HUB_PATTERNS[kind], *_HUB_OTHER_WEIGHTS], tried)
+            missing = [] if folder is None else _missing_files(folder, kind)
         if missing:
             tried.append(f"hub {hub_id} ({_listed(missing)} missing in {folder})")
             folder = None
@@ -250,11 +254,13 @@ def likely_kinds(weights: str) -> tuple[ModelKind, ...]:
 
 
 def whereabouts(weights: str) -> Path | None:
-    """Return the folder of a model on this machine; None if it, or its overlay, would have to be downloaded."""
+    """Return the folder of a model on this machine; None if a part of it would have to be downloaded."""
     known = PRETRAINED.get(weights)
     kind: ModelKind = known.kind if known else "stable_diffusion"
     folder = _on_this_machine(weights, known, kind, [])
-    if folder is None or known is None or known.overlay is None:
+    if folder is None or _missing_files(folder, kind):
+        return None
+    if known is None or known.overlay is None:
         return folder
     from huggingface_hub import try_to_load_from_cache
 

@@ -154,6 +154,13 @@ class StableDiffusionBackbone(Backbone):
         assert totals is not None
         return self._map([total / size for total in totals], encoded)
 
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each encoded tensor of one photo."""
+        down = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        shape = (self.vae.config.latent_channels, *(side // down for side in self.image_size))
+        return {"mean": shape, "log_variance": shape}
+
     def weights_digest(self) -> str:
         """Return a digest of the VAE's encoder and of its memory format, on which the order of sums depends."""
         contiguous = self.vae.encoder.conv_in.weight.is_contiguous()

@@ -43,8 +43,6 @@ def load_tokenizer(folder: Path, *, vocabulary: int) -> CLIPTokenizer:
     for name in ("bos_token", "eos_token", "pad_token"):
         if getattr(tokenizer, f"{name}_id") not in tokens.values():
             raise CheckpointError(f"the tokenizer in {folder} has no {name} in its vocabulary")
-    if ids[0] != tokenizer.bos_token_id or ids[-1] != tokenizer.eos_token_id or len(ids) < 3:
-        raise CheckpointError(f"the tokenizer in {folder} does not put its bos_token and eos_token around a text")
     if vocabulary == _CLIP_VOCABULARY and ids != _IDS:
         raise CheckpointError(f"the tokenizer in {folder} is not CLIP's: {_SENTENCE!r} must be {_IDS}, not {ids[:12]}")
     return tokenizer
@@ -62,8 +60,6 @@ def _check_vocabulary(tokens: Mapping[str, int], vocabulary: int, folder: Path) 
 
 def _check_merges(model: Mapping[str, object], words: set[str], folder: Path) -> None:
     """Check that tokens of several letters can be reached, which they are only by merges."""
-    if model.get("type") != "BPE":
-        raise CheckpointError(f"the tokenizer in {folder} is not CLIP's: it must be of type BPE")
     merges = model.get("merges")
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in (merges or ()))  # type: ignore[attr-defined]
     reached = {"".join(pair) for pair in pairs}

@@ -32,8 +32,9 @@ _IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _UNUSED = (r"(^|\.)pooler\.", r"(^|\.)mask_token$")
 """Tensors on which no block depends; the checkpoints of DINO have no pooler."""
-_HEADS = (r"^classifier\.", r"^cls_classifier\.", r"^distillation_classifier\.", r"^visual_projection\.")
-"""Tensors that follow the transformer."""
+_HEADS = (r"^classifier\.", r"^cls_classifier\.", r"^distillation_classifier\.", r"^visual_projection\.",
+          r"^text_model\.", r"^text_projection\.", r"^logit_(scale|bias)$")  # fmt: skip
+"""Tensors that follow the transformer, and those of a text tower beside it."""
 
 
 class VisionTransformerBackbone(Backbone):
@@ -127,6 +128,12 @@ class VisionTransformerBackbone(Backbone):
         features = encoded.tensors["features"].to(self.model.device)
         height, width = features.shape[-2:]
         return FeatureMap(features, Grid(encoded.frames, (height, width), "centers"))
+
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each encoded tensor of one photo."""
+        height, width = (side // self.spec.stride for side in self.image_size)
+        return {"features": (self.spec.channels, height, width)}
 
     def weights_digest(self) -> str:
         """Return a digest of the model, the layer and the facet."""
