@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Disk cache of encoded photos and image features.", no_args_is_help=True, rich_markup_mode=None)
 
 Folder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(help="Folder of the cache; default: SD4MATCH_CACHE, or sd4match in the user's cache folder."),
 ]
 
@@ -38,7 +38,7 @@ def clear(folder: Folder = None) -> None:
     typer.echo(f"Removed {removed.entries} entries, {format_size(removed.bytes)}, from {cache.folder}")
 
 
-def _open(folder: Path | None) -> Cache:
+def _open(folder: str | None) -> Cache:
     """Return the cache in a folder, which need not exist yet.
 
     Raises:
