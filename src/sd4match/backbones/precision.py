@@ -48,7 +48,7 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
 def range_hint(dtype: torch.dtype) -> str:
     """Return what helps against values that are not finite in a dtype."""
     if dtype == torch.float16:
-        return "float16 may not have the range: bfloat16 and float32 have it (backbone.dtype)"
+        return "float16 may not have the range: bfloat16 and float32 have it"
     return "the weights or the inputs of the model are too large, or not finite themselves; look at `models check`"
 
 

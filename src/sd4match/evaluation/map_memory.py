@@ -124,7 +124,9 @@ class MapMemory:
 
     def bytes_of_stored_map(self) -> int:
         """Return the bytes of a map of the store; 1 if there is none."""
-        features = next((found for side in self.stored if (found := self._read(side)) is not None), None)
+        features = next(
+            (found for side in sorted(self.stored, key=str) if (found := self._read(side)) is not None), None
+        )
         return 1 if features is None else features.values.nbytes
 
     def _insert(self, side: Side, features: FeatureMap) -> None:
@@ -179,7 +181,6 @@ class MapMemory:
             return self._believed(*entry)
         except (SD4MatchError, KeyError) as error:
             self._store.discard(self._keys[side], f"no map of this evaluation: {error}")
-            self.stored.discard(side)
             return None
 
     def _believed(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FeatureMap:
