@@ -1,8 +1,9 @@
-"""Digests of content."""
+"""Digests of content, and of what else decides the bits of a result."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +48,42 @@ def sampled_weights(module: nn.Module, count: int = 24) -> str:
     chosen = [tensors[index * len(tensors) // count] for index in range(count)]
     values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
     return " ".join(f"{value:.4g}" for value in values)
+
+
+_SETTINGS = (
+    "backends.fp32_precision", "backends.cudnn.enabled", "backends.cudnn.benchmark", "backends.cudnn.deterministic",
+    "backends.cudnn.allow_tf32", "backends.cudnn.fp32_precision", "backends.cudnn.conv.fp32_precision",
+    "backends.cuda.matmul.allow_tf32", "backends.cuda.matmul.fp32_precision",
+    "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
+    "backends.cuda.matmul.allow_bf16_reduced_precision_reduction", "backends.cuda.matmul.allow_fp16_accumulation",
+    "backends.cuda.flash_sdp_enabled", "backends.cuda.mem_efficient_sdp_enabled", "backends.cuda.math_sdp_enabled",
+    "backends.cuda.cudnn_sdp_enabled", "backends.cuda.fp16_bf16_reduction_math_sdp_allowed",
+    "backends.mkldnn.enabled", "backends.mkldnn.allow_tf32", "backends.mkldnn.fp32_precision",
+    "backends.mkldnn.matmul.fp32_precision", "backends.mkldnn.conv.fp32_precision", "get_float32_matmul_precision",
+    "are_deterministic_algorithms_enabled",
+)  # fmt: skip
+"""Attributes and functions of torch; which of them there are depends on its release."""
+
+
+def arithmetic_settings(device_type: str) -> tuple[str, ...]:
+    """Return what decides the bits of a result on a type of device besides weights and inputs, as text.
+
+    >>> before = arithmetic_settings("cpu")
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     arithmetic_settings("cpu") == before
+    False
+    """
+    in_autocast = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    autocast = str(torch.get_autocast_dtype(device_type)) if in_autocast else "no autocast"
+    processor = torch.cuda.get_device_name() if device_type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    settings = (f"{name} {_setting(name)}" for name in _SETTINGS)
+    return device_type, processor, str(torch.__version__), autocast, *settings
+
+
+def _setting(name: str) -> str:
+    """Return a setting of torch; torch raises for some that were set by another of its interfaces."""
+    try:
+        value = reduce(getattr, name.split("."), torch)
+        return str(value() if callable(value) else value)
+    except (AttributeError, RuntimeError):
+        return "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from helpers.model_folders import write_random_transformer
 from sd4match.backbones.cached import CachedBackbone, CachedImageEncoder, CacheWarning
@@ -23,9 +25,10 @@ from sd4match.backbones.fusion import Fusion
 from sd4match.backbones.image_encoders import BackboneEncoder
 from sd4match.config.sections import CacheConfig
 from sd4match.data.collate import make_images
-from sd4match.errors import SD4MatchError
+from sd4match.errors import InputError, SD4MatchError
+from sd4match.hashing import arithmetic_settings
 from sd4match.interfaces import Backbone
-from sd4match.io.cache import Cache, DamagedEntryWarning
+from sd4match.io.cache import Cache, DamagedEntryWarning, Store, cache_folder
 from sd4match.structures.images import Photo
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
 
@@ -289,3 +292,133 @@ def test_a_cache_that_cannot_be_cleared_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.unlink", refuse)
     with pytest.raises(SD4MatchError, match=r"cannot remove .*: Permission denied"):
         store.clear()
+
+
+def test_a_training_in_another_precision_leaves_the_entries_of_float32(tmp_path, counting):
+    """Written in a bfloat16 autocast and read without one: the numbers of no cache."""
+    views = views_of(counting, 0, 1)
+    plain = counting.encode(views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        CachedBackbone(counting, cache=cache(tmp_path)).encode(views)
+    counting.encoded = 0
+    assert equal(CachedBackbone(counting, cache=cache(tmp_path)).encode(views), plain)
+    assert counting.encoded == 0
+
+
+def test_what_decides_bits_is_in_the_key(tmp_path, counting, monkeypatch):
+    views = views_of(counting, 0)
+    CachedBackbone(counting, cache=cache(tmp_path)).encode(views)
+    seen = set()
+    for number, change in enumerate((
+        lambda patch: patch.setattr(torch.backends.cudnn, "benchmark", True),
+        lambda patch: patch.setattr(torch.backends.mkldnn, "enabled", False, raising=False),
+        lambda patch: patch.setattr(torch, "__version__", "0.0"),
+        lambda patch: patch.setattr(torch, "get_float32_matmul_precision", lambda: "medium"),
+        lambda patch: patch.setattr(torch.backends.cuda, "flash_sdp_enabled", lambda: "other"),
+    )):  # fmt: skip
+        with monkeypatch.context() as patch:
+            change(patch)
+            seen.add(arithmetic_settings("cpu"))
+            counting.encoded = 0
+            CachedBackbone(counting, cache=cache(tmp_path)).encode(views)
+            assert counting.encoded == 1, number
+    assert len(seen) == 5
+    assert arithmetic_settings("cpu") not in seen
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"mean": torch.zeros(3, 12, 12), "log_variance": torch.zeros(3, 12, 12)},
+        {"mean": torch.zeros(12, 24, 24)},
+        {"mean": torch.full((12, 24, 24), torch.nan), "log_variance": torch.zeros(12, 24, 24)},
+        {},
+    ],
+)
+def test_an_entry_of_other_shapes_or_values_is_not_believed(tmp_path, counting, tensors):
+    """Its checksum is right."""
+    views = views_of(counting.backbone, 0)
+    plain = counting.encode(views)
+    CachedBackbone(counting.backbone, cache=cache(tmp_path)).encode(views)
+    (file,) = tmp_path.rglob("*.safetensors")
+    cache(tmp_path).put(f"encoded/{file.stem}", tensors)
+    with pytest.warns(DamagedEntryWarning, match=r"its shapes are|its values are not finite"):
+        assert equal(CachedBackbone(counting.backbone, cache=cache(tmp_path)).encode(views), plain)
+
+
+def test_features_of_an_image_encoder_have_the_shapes_of_its_spec(tmp_path, mini):
+    encoder = BackboneEncoder(BackboneEncoderConfig(side=4), backbone=mini)
+    views = make_images([random_photo()], [None], {"it": encoder.prepare}).views["it"]
+    CachedImageEncoder(encoder, cache=cache(tmp_path)).encode(views)
+    (file,) = tmp_path.rglob("*.safetensors")
+    cache(tmp_path).put(f"image-features/{file.stem}", {"local": torch.zeros(3, 3), "pooled": torch.zeros(3)})
+    with pytest.warns(DamagedEntryWarning, match="its shapes are"):
+        CachedImageEncoder(encoder, cache=cache(tmp_path)).encode(views)
+
+
+FOREIGN = {
+    "sub/ab/mine.safetensors", "models/v1/unet.safetensors", "encoded/ab/abcdef0123.safetensors",
+    "encoded/cd/abcdef0123.safetensors", "encoded/ab/.mine.part", "runs/v2/prompt.safetensors",
+    "encoded/ab/notes.txt", "encoded/ab/ab12.safetensors",
+}  # fmt: skip
+
+
+def put_foreign_files(folder):
+    for name in sorted(FOREIGN):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("ab12.safetensors"):
+            (folder / name).write_bytes(b"\xff" * 20)
+        elif name.endswith(".safetensors"):
+            save_file({"x": torch.zeros(400)}, folder / name, metadata={"format": "pt"})
+        else:
+            (folder / name).write_text("mine")
+
+
+def files_of(folder):
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_files_of_the_user_are_never_counted_evicted_or_cleared(tmp_path):
+    put_foreign_files(tmp_path)
+    store = cache(tmp_path, limit=1_300)
+    for number in range(6):
+        store.put(f"encoded/ab{number:038x}", {"x": torch.zeros(100)})
+        assert 0 < store.total() <= 1_300
+    assert set(store.usage()) == {"encoded"}
+    assert files_of(tmp_path) > FOREIGN
+    assert cache(tmp_path).clear().entries == 2
+    assert files_of(tmp_path) == FOREIGN
+
+
+def test_a_link_to_an_entry_is_not_removed(tmp_path):
+    store = cache(tmp_path / "one")
+    store.put("encoded/ab12", {"x": torch.zeros(10)})
+    (tmp_path / "two/encoded/ab").mkdir(parents=True)
+    (tmp_path / "two/encoded/ab/ab12.safetensors").symlink_to(store.path("encoded/ab12"))
+    assert cache(tmp_path / "two").clear().entries == 0
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    import os
+
+    store = cache(tmp_path, limit=600)
+    store.put("encoded/ab12", {"x": torch.zeros(10)})
+    left = tmp_path / "encoded/ab/.ab34.safetensors.abcd1234.part"
+    left.write_bytes(bytes(10))
+    os.utime(left, (1, 1))
+    cache(tmp_path, limit=600).put("encoded/ab56", {"x": torch.zeros(80)})
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["../ab", "a/../ab", "encoded/../../ab", "/etc/ab", "a/b/ab", "", "a", "ab.", "x" * 300, "ab\0", 5, None]
+)
+def test_a_key_that_leaves_the_folder_is_refused(tmp_path, key):
+    with pytest.raises(InputError, match="a key is a digest"):
+        inspect.unwrap(Store.path)(cache(tmp_path), key)
+
+
+def test_the_default_folder_must_be_a_path(monkeypatch):
+    monkeypatch.setenv("SD4MATCH_CACHE", "~nobody-here/cache")
+    with pytest.raises(InputError, match=r"SD4MATCH_CACHE: .* a user that does not exist"):
+        cache_folder()

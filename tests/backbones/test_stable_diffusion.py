@@ -87,7 +87,7 @@ def test_features_are_those_of_the_whole_unet(name, layers, request):
     assert len(backbone.unet.up_blocks) == max(index.block for index in indices) + 1
     assert backbone.unet.conv_out is None
     assert backbone.vae.decoder is None
-    assert backbone.fingerprint == sampled_weights(unet)
+    assert backbone.fingerprint.startswith(sampled_weights(unet))
     with torch.no_grad():
         made = backbone.extract(encoded_of(backbone, 0), empty(backbone), Sampling(40))
     spec, side = backbone.spec, backbone.image_size[0]

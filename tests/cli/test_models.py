@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from huggingface_hub import constants
 
-from helpers.model_folders import write_random_transformer
+from helpers.model_folders import change_weights, copy_of, write_random_transformer
+from sd4match.backbones.pretrained import MINI_FOLDER
 from sd4match.io.features import read_features
 
 
@@ -76,3 +78,69 @@ def test_extract_writes_a_map_a_photo_with_frame_and_provenance(run, photos, tmp
         assert (code, error.count("\n")) == (2, 1), error
         assert message in error
         assert not (tmp_path / "g").exists()
+
+
+def test_features_that_are_not_finite_are_an_error(run, tmp_path):
+    folder = copy_of(MINI_FOLDER, tmp_path / "m")
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    change_weights(file, lambda name, value: (name, value * 1e5 if name == "conv_in.weight" else value))
+    code, screen, error = run("models", "check", folder, "--dtype", "float16")
+    assert (code, error.count("\n"), "finite" in screen) == (2, 1, False)
+    assert "the features of noise at layer 1 in float16 are not finite" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("image_size=[", "is not valid YAML"),
+        ("image_size=96000", "image_size"),
+        ("image_size=90", "must be a multiple of 16"),
+        ("image_size=010.5", "image_size"),
+        ("cells=36", "must divide"),
+        ("layers=true", "layers"),
+        ("weights=x", "--set weights is not possible here"),
+        ("kind=fusion", "--set kind is not possible here"),
+        ("passes_at_once=2024-13-45", "passes_at_once"),
+    ],
+)
+def test_a_field_that_cannot_be_set_is_one_line(run, change, message):
+    code, _, error = run("models", "check", "mini", "--set", change)
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 300, "", "a\0b"])
+def test_a_model_that_no_folder_can_be_is_one_line(run, name):
+    code, _, error = run("models", "check", name)
+    assert (code, error.count("\n")) == (2, 1)
+
+
+def test_markup_in_the_name_of_a_folder_is_text(run, tmp_path, monkeypatch):
+    root = tmp_path / "[" / "x]"
+    write_random_transformer(root / "dinov2-small")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SD4MATCH_MODELS", "[/x]")
+    code, screen, _ = run("models", "list")
+    assert code == 0
+    assert "[/x]/dinov2-small" in screen
+    (root / "dinov2-small" / "model.safetensors").unlink()
+    assert "[/x]" not in run("models", "list")[1]  # a half is not here
+
+
+@pytest.mark.parametrize("command", ["info", "clear"])
+def test_a_cache_is_a_folder(run, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in ("file", "pipe", "loop", "file/below", "x" * 300):
+        code, _, error = run("cache", command, "--folder", tmp_path / folder)
+        assert (code, error.count("\n")) == (2, 1), folder
+        assert "cache folder" in error
+    for folder in ("~nobody-here/x", ""):
+        code, _, error = run("cache", command, "--folder", folder)
+        assert (code, error.count("\n")) == (2, 1), folder
+    assert run("cache", command, "--folder", tmp_path / "none")[0] == 0
+    (tmp_path / "sub/ab").mkdir(parents=True)
+    (tmp_path / "sub/ab/abcd.safetensors").write_text("mine")
+    assert run("cache", command, "--folder", tmp_path)[0] == 0
+    assert (tmp_path / "sub/ab/abcd.safetensors").exists()

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     Dinov2Config,
     Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
+    ViTMAEConfig,
+    ViTMAEModel,
     ViTModel,
 )
 
@@ -75,11 +89,48 @@ def write_random_model(folder: Path, *, width: int = 32, seed: int = 0, like: st
 
 
 def write_random_transformer(folder: Path, *, kind: str = "dinov2", seed: int = 0) -> Path:
-    """DINOv2 or DINO as transformers saves them: four blocks, positions for another size than is asked for."""
+    """A vision transformer as transformers saves it: four blocks, positions for another size than is asked for.
+
+    Kinds: "dinov2", "dinov2_with_registers" (4 of them), "dinov3" (4 registers), "dino", "clip" (the image tower),
+    "siglip" (likewise), "vit_mae".
+    """
     torch.manual_seed(seed)
     shape = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 48}
-    if kind == "dinov2":
-        Dinov2Model(Dinov2Config(image_size=70, patch_size=14, mlp_ratio=2, **shape)).save_pretrained(folder)
-    else:
-        ViTModel(ViTConfig(image_size=64, patch_size=8, **shape)).save_pretrained(folder)
+    large, small = {"image_size": 70, "patch_size": 14, **shape}, {"image_size": 64, "patch_size": 8, **shape}
+    model = {
+        "dinov2": lambda: Dinov2Model(Dinov2Config(mlp_ratio=2, **large)),
+        "dinov2_with_registers": lambda: Dinov2WithRegistersModel(
+            Dinov2WithRegistersConfig(mlp_ratio=2, num_register_tokens=4, **large)
+        ),
+        "dinov3": lambda: DINOv3ViTModel(
+            DINOv3ViTConfig(num_register_tokens=4, **{**small, "patch_size": 16, "num_attention_heads": 2})
+        ),
+        "dino": lambda: ViTModel(ViTConfig(**small)),
+        "clip": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=12, **small)),
+        "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**small)),
+        "vit_mae": lambda: ViTMAEModel(ViTMAEConfig(**small)),
+    }[kind]()
+    model.save_pretrained(folder)
     return folder
+
+
+def copy_of(source: Path, folder: Path) -> Path:
+    """Copy a model folder, to change the copy."""
+    return Path(shutil.copytree(source, folder))
+
+
+def change_json(file: Path, *without: str, **fields: object) -> None:
+    """Set fields of a JSON file, and leave some out."""
+    content = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({name: value for name, value in content.items() if name not in without}))
+
+
+def change_weights(file: Path, change: Callable[[str, Tensor], tuple[str, Tensor] | None]) -> None:
+    """Change name and value of every tensor of a safetensors file; None leaves one out."""
+    pairs = (change(name, value) for name, value in sorted(load_file(file).items()))
+    save_file({pair[0]: pair[1].contiguous() for pair in pairs if pair is not None}, file, metadata={"format": "pt"})
+
+
+def write_pointer(file: Path) -> None:
+    """Replace a file by what Git stores in its place when LFS has not fetched it."""
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n")

@@ -10,8 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sd4match.backbones.precision import full_precision
 from sd4match.errors import SD4MatchError
-from sd4match.hashing import digest
+from sd4match.hashing import arithmetic_settings, digest
 from sd4match.interfaces import Backbone as Backbone
 from sd4match.interfaces import ImageEncoder as ImageEncoder
 from sd4match.io.cache import Cache
@@ -24,7 +25,7 @@ from sd4match.structures.tensors import ImageFeatures as ImageFeatures
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.structures.tensors import Sampling as Sampling
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the entries on disk; entries of other versions are not read."""
 
 Tensors = Mapping[str, Tensor]
@@ -37,13 +38,24 @@ class CacheWarning(UserWarning):
 class _EncodedPhotos:
     """Tensors computed for each photo: in memory up to `max_bytes`, and on disk if there is a cache.
 
-    A photo is identified by the digest of its view. Each photo is encoded in a batch of its own, so that its tensors
-    depend neither on the rest of the batch nor on what is cached already.
+    A photo is identified by the digest of its view. Each photo is encoded in a batch of its own and outside of any
+    autocast, so that its tensors depend neither on the rest of the batch, nor on the precision of a training, nor on
+    what is cached already.
     """
 
-    def __init__(self, folder: str, encoder: Backbone | ImageEncoder, *, max_bytes: int, cache: Cache | None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        encoder: Backbone | ImageEncoder,
+        *,
+        shapes: Mapping[str, tuple[int, ...]] | None,
+        max_bytes: int,
+        cache: Cache | None,
+    ) -> None:
         self.folder = folder
         self.encoder = encoder
+        self.shapes = shapes
+        """Shape of each tensor of a photo, which entries on disk must have; None if they are not known."""
         self.max_bytes = max_bytes
         self.cache = cache
         self._may_write = True
@@ -59,21 +71,25 @@ class _EncodedPhotos:
         """
         digests = [view.digest for view in views.views]
         entries: dict[str, Tensors] = {}
-        for row, name in enumerate(digests):
-            if name not in entries:
-                entry = self._entries.get(name)
-                entries[name] = self._from_disk(name, views[[row]], compute) if entry is None else entry
-                self._remember(name, entries[name])
+        with full_precision(self.encoder.device):
+            for row, name in enumerate(digests):
+                if name not in entries:
+                    entry = self._entries.get(name)
+                    entries[name] = self._from_disk(name, views[[row]], compute) if entry is None else entry
+                    self._remember(name, entries[name])
         rows = [entries[name] for name in digests]
         return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
     def _from_disk(self, name: str, view: Views, compute: Callable[[Views], Tensors]) -> Tensors:
         """Read the tensors of one photo from disk, or compute and write them."""
         cache, origin = self.cache, self._origin
-        key = f"{self.folder}/{digest(origin, name)}"
+        key = f"{self.folder}/{digest(origin, arithmetic_settings(self._device_type), name)}"
         entry = cache.get(key) if cache is not None and origin is not None else None
-        if entry is not None:
-            return entry[0]
+        if cache is not None and entry is not None:
+            problem = self._problem(entry[0])
+            if problem is None:
+                return entry[0]
+            cache.discard(key, problem)
         computed = {name: tensor[0].cpu() for name, tensor in compute(view).items()}
         if cache is None:
             return computed
@@ -85,17 +101,28 @@ class _EncodedPhotos:
             self._may_write = False
         return {name: cache.rounded(tensor) for name, tensor in computed.items()}
 
+    def _problem(self, tensors: Tensors) -> str | None:
+        """Return why the tensors of a file cannot be those of a photo; None if they can."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if self.shapes is not None and shapes != self.shapes:
+            return f"its shapes are {shapes}, not {dict(self.shapes)}"
+        finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+        return None if finite else "its values are not finite"
+
     @cached_property
     def _origin(self) -> str | None:
-        """Digest of what the numbers depend on besides the view; None if it is not known, so that nothing is written.
+        """Digest of the weights, and of how entries are stored; None if it is not known, so that nothing is written.
 
         It is computed when it is first read, after the encoder was moved to its device.
         """
         weights = self.encoder.weights_digest() if self.cache is not None else None
         if self.cache is None or weights is None:
             return None
-        devices = {tensor.device.type for tensor in (*self.encoder.parameters(), *self.encoder.buffers())}
-        return digest(_FORMAT, weights, sorted(devices), str(torch.__version__), self.cache.dtype)
+        return digest(_FORMAT, weights, self.cache.dtype)
+
+    @cached_property
+    def _device_type(self) -> str:
+        return self.encoder.device.type
 
     def _remember(self, name: str, entry: Tensors) -> None:
         """Store an entry in memory, and drop the least recently used ones beyond `max_bytes`."""
@@ -128,7 +155,8 @@ class CachedBackbone(Backbone):
         self.text_encoder = backbone.text_encoder
         self.fingerprint = backbone.fingerprint
         self.cache = cache
-        self._photos = _EncodedPhotos("encoded", backbone, max_bytes=max_bytes, cache=cache)
+        shapes = getattr(backbone, "encoded_shapes", None)
+        self._photos = _EncodedPhotos("encoded", backbone, shapes=shapes, max_bytes=max_bytes, cache=cache)
 
     def prepare(self, photo: Photo) -> View:
         """Preprocess a photo for the inner backbone."""
@@ -137,7 +165,7 @@ class CachedBackbone(Backbone):
     def encode(self, views: Views) -> Encoded:
         """Encode the photos that are not cached, and read the others from memory or disk."""
         tensors = self._photos.tensors(views, lambda missing: self.backbone.encode(missing).tensors)
-        return Encoded(tensors, views.frames, views.keys)
+        return Encoded(tensors, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Compute the feature maps with the inner backbone."""
@@ -166,7 +194,9 @@ class CachedImageEncoder(ImageEncoder):
         super().__init__()
         self.encoder = encoder
         self.spec = encoder.spec
-        self._photos = _EncodedPhotos("image-features", encoder, max_bytes=max_bytes, cache=cache)
+        spec = encoder.spec
+        shapes = {"local": (spec.patches, spec.local), "pooled": (spec.pooled,)}
+        self._photos = _EncodedPhotos("image-features", encoder, shapes=shapes, max_bytes=max_bytes, cache=cache)
 
     def prepare(self, photo: Photo) -> View:
         """Preprocess a photo for the inner encoder."""

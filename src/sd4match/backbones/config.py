@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sd4match.backbones.fusion_spec import fused_spec
 from sd4match.backbones.layers import Layers, stable_diffusion_spec
+from sd4match.backbones.model_files import LARGEST_SIDE
 from sd4match.backbones.pretrained import declared_configs, declared_transformer, is_known_as_clean
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import ConfigError
@@ -56,12 +57,19 @@ class BackboneConfig(Component):
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
 
+Weights = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Name, folder or hub id of a model."""
+
+
 class ModelConfig(BackboneConfig):
     """Base class of configs of backbones that are one pretrained model."""
 
-    weights: str
+    weights: Weights
     image_size: int | None = Field(
-        default=None, ge=1, description="side of the model's image in pixels; None: what the model was trained on"
+        default=None,
+        ge=1,
+        le=LARGEST_SIDE,
+        description="side of the model's image in pixels; None: what the model was trained on",
     )
     frame: Literal["squash", "pad"] = Field(
         default="squash", description="squash photos to the model's square, or scale the longer side and pad with black"
@@ -99,15 +107,20 @@ class StableDiffusionConfig(ModelConfig):
     """Features of a frozen Stable Diffusion, or of any model of the same diffusers classes."""
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
-    weights: str = Field(
+    weights: Weights = Field(
         default="mini", description="a known name, a diffusers folder, or a hub id; see `sd4match models list`"
     )
     layers: Layers = Field(
         default=1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
     )
-    cells: int | None = Field(default=None, ge=1, description="side of the feature map; None: that of the finest layer")
+    cells: int | None = Field(
+        default=None, ge=1,
+        description="side of the feature map, which divides that of the image; None: that of the finest layer",
+    )  # fmt: skip
     variant: str | None = Field(
-        default=None, description='of the weight files, for example "fp16"; None: the one that exists'
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
+        description='of the weight files, for example "fp16"; None: the one that exists',
     )
     clean: bool | None = Field(
         default=None,
@@ -116,6 +129,7 @@ class StableDiffusionConfig(ModelConfig):
     passes_at_once: int = Field(
         default=8,
         ge=1,
+        le=1024,
         description="images x ensemble members per pass of the UNet; larger values are faster and take memory",
     )
     channels_last: bool = Field(
@@ -162,7 +176,7 @@ class VisionTransformerConfig(ModelConfig):
     """Patch features of DINO or DINOv2; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
-    weights: str = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
+    weights: Weights = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
     layer: int | None = Field(default=None, ge=0, description="block; None: the last")
     facet: Literal["token", "key"] = Field(
         default="token", description="the block's output, or the keys of its attention"
@@ -283,7 +297,9 @@ class Dinov2Config(ImageEncoderConfig):
     """DINOv2, the image encoder of CPM."""
 
     kind: Literal["dinov2"] = "dinov2"
-    weights: str = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
+    weights: Weights = Field(
+        default="facebook/dinov2-base", description="a transformers folder, or its name on the hub"
+    )
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load DINOv2.
@@ -305,7 +321,7 @@ class ClipConfig(ImageEncoderConfig):
     """Image tower of CLIP, the image encoder of the implicit captioner."""
 
     kind: Literal["clip"] = "clip"
-    weights: str = Field(
+    weights: Weights = Field(
         default="openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub"
     )
 
@@ -329,7 +345,7 @@ class BackboneEncoderConfig(ImageEncoderConfig):
     """Image encoder that is the backbone itself under the empty prompt."""
 
     kind: Literal["backbone"] = "backbone"
-    side: int = Field(default=8, ge=1, description="patches per side, pooled from the feature map")
+    side: int = Field(default=8, ge=1, le=128, description="patches per side, pooled from the feature map")
     timestep: int = Field(default=50, ge=0, lt=1000, description="timestep of the extraction")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:

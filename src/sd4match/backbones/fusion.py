@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sd4match.backbones.config import FusionOptions
 from sd4match.backbones.fusion_spec import fused_spec
+from sd4match.backbones.precision import check_each_finite
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import ImageFrame
 from sd4match.hashing import digest
@@ -70,7 +71,7 @@ class Fusion(Backbone):
     def prepare(self, photo: Photo) -> View:
         """Preprocess a photo for every backbone; the frame is that of the first one."""
         views = tuple(backbone.prepare(photo) for backbone in self._all())
-        return _FusedView(views[0].pixels, views[0].frame, views[0].key, views)
+        return _FusedView(views[0].pixels, views[0].frame, views[0].key, views[0].name, views)
 
     def encode(self, views: Views) -> Encoded:
         """Encode the photos with every backbone.
@@ -87,7 +88,7 @@ class Fusion(Backbone):
             tensors |= {f"{index}.{name}": tensor for name, tensor in encoded.tensors.items()}
             if index > 0:
                 tensors[f"frame.{index}"] = _pack_frames(encoded.frames)
-        return Encoded(tensors, views.frames, views.keys)
+        return Encoded(tensors, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Compute the maps of every backbone and fuse them on the grid of the first one.
@@ -96,6 +97,9 @@ class Fusion(Backbone):
             encoded: B photos.
             prompt: for the backbone that takes one.
             sampling: for every backbone.
+
+        Raises:
+            NonFiniteError: the fused features are not finite.
         """
         maps = []
         for index, backbone in enumerate(self._all()):
@@ -107,7 +111,21 @@ class Fusion(Backbone):
             values = [F.normalize(features, dim=1) for features in values]
         weighted = [weight * features for weight, features in zip(self.weights, values, strict=True)]
         groups = [size for features in maps for size in (features.groups or (features.values.shape[1],))]
-        return FeatureMap(torch.cat(weighted, dim=1), maps[0].grid, tuple(groups))
+        fused = torch.cat(weighted, dim=1)
+        check_each_finite("the fused features", encoded.names or encoded.keys, "", fused, fused.dtype)
+        return FeatureMap(fused, maps[0].grid, tuple(groups))
+
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """Shape of each encoded tensor of one photo; None if a backbone does not tell those of its own."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, backbone in enumerate(self._all()):
+            own = getattr(backbone, "encoded_shapes", None)
+            if own is None:
+                return None
+            shapes |= {f"{index}.{name}": shape for name, shape in own.items()}
+            shapes |= {f"frame.{index}": (8,)} if index else {}
+        return shapes
 
     def weights_digest(self) -> str | None:
         """Return a digest of those of all backbones; None if one of them is not known."""
@@ -130,7 +148,7 @@ def _encoded_of(index: int, encoded: Encoded) -> Encoded:
     prefix = f"{index}."
     tensors = {name.removeprefix(prefix): tensor for name, tensor in encoded.tensors.items() if name.startswith(prefix)}
     frames = encoded.frames if index == 0 else _unpack_frames(encoded.tensors[f"frame.{index}"])
-    return Encoded(tensors, frames, encoded.keys)
+    return Encoded(tensors, frames, encoded.keys, encoded.names)
 
 
 def _pack_frames(frames: Sequence[ImageFrame]) -> Int[Tensor, "batch 8"]:

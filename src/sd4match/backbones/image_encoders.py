@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedModel
+from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithRegistersModel, PreTrainedModel
 
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
+from sd4match.backbones.loading import load_whole
+from sd4match.backbones.model_files import LARGEST_SIDE, Fields, find_variant, read_json
+from sd4match.backbones.precision import check_each_finite, full_precision
 from sd4match.backbones.preprocessing import center_crop
-from sd4match.errors import CheckpointError, InputError
+from sd4match.backbones.pretrained import find_pretrained
+from sd4match.backbones.transformer_spec import check_family
+from sd4match.backbones.vision_transformer import Colors, read_normalization
+from sd4match.errors import CheckpointError, InputError, shown
 from sd4match.hashing import digest, weights_digest
 from sd4match.interfaces import Backbone, ImageEncoder
 from sd4match.structures.images import Photo, View, Views
@@ -20,32 +27,47 @@ from sd4match.structures.specs import ImageFeatureSpec as ImageFeatureSpec
 from sd4match.structures.tensors import ImageFeatures, PromptEmbedding, Sampling
 
 _DINOV2_SIDE = 224
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP: tuple[Colors, Colors] = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+_DINOV2_FAMILIES = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
+_DINOV2_UNUSED, _DINOV2_HEAD = (r"(^|\.)mask_token$",), (r"^classifier\.", r"(^|\.)pooler\.")
+_CLIP_OTHER_TOWER = (r"^text_model\.", r"^text_projection\.", r"^logit_scale$", r"^classifier\.")
+"""Tensors besides those of the image tower."""
 
 
 class Dinov2Encoder(ImageEncoder):
-    """DINOv2 on a 224 x 224 center crop: patch vectors without CLS, and the pooled output (CLS).
+    """DINOv2 on a 224 x 224 center crop: patch vectors without CLS and registers, and the pooled output (CLS).
 
     Args:
         model: loaded; it is frozen.
+        normalization: mean and standard deviation of the colors; ImageNet's if not given.
     """
 
-    def __init__(self, model: Dinov2Model) -> None:
+    def __init__(
+        self,
+        model: Dinov2Model | Dinov2WithRegistersModel,
+        *,
+        normalization: tuple[Colors, Colors] = _IMAGENET,
+    ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
+        self.mean, self.std = normalization
         width: int = model.config.hidden_size
         self.spec = ImageFeatureSpec((_DINOV2_SIDE // model.config.patch_size) ** 2, width, width)
 
     def prepare(self, photo: Photo) -> View:
-        """Resize the shorter side to 256, crop 224 x 224, normalize as ImageNet, as DINOv2's processor does."""
-        return center_crop(photo, shorter=256, side=_DINOV2_SIDE, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+        """Resize the shorter side to 256, crop 224 x 224, normalize, as DINOv2's processor does."""
+        return center_crop(photo, shorter=256, side=_DINOV2_SIDE, mean=self.mean, std=self.std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, P, d) and (B, d) features."""
-        outputs = [self.model(pixel_values=pixels) for pixels in _pixels(views, self.model)]
-        return _concatenate([(output.last_hidden_state[:, 1:], output.pooler_output) for output in outputs])
+        outputs = _outputs(views, self.model)
+        patches = self.spec.patches
+        return _concatenate(
+            [(output.last_hidden_state[:, -patches:], output.pooler_output) for output in outputs], views, self.model
+        )
 
     def weights_digest(self) -> str:
         """Return the digest of the model."""
@@ -57,24 +79,28 @@ class ClipEncoder(ImageEncoder):
 
     Args:
         model: loaded; it is frozen.
+        normalization: mean and standard deviation of the colors; CLIP's if not given.
     """
 
-    def __init__(self, model: CLIPVisionModelWithProjection) -> None:
+    def __init__(self, model: CLIPVisionModelWithProjection, *, normalization: tuple[Colors, Colors] = _CLIP) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
+        self.mean, self.std = normalization
         config = model.config
         self.side: int = config.image_size
         self.spec = ImageFeatureSpec((self.side // config.patch_size) ** 2, config.hidden_size, config.projection_dim)
 
     def prepare(self, photo: Photo) -> View:
         """Resize the shorter side to the model's, crop the center, normalize, as CLIP's processor does."""
-        return center_crop(photo, shorter=self.side, side=self.side, mean=_CLIP_MEAN, std=_CLIP_STD)
+        return center_crop(photo, shorter=self.side, side=self.side, mean=self.mean, std=self.std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, P, d) and (B, e) features."""
-        outputs = [self.model(pixel_values=pixels) for pixels in _pixels(views, self.model)]
-        return _concatenate([(output.last_hidden_state[:, 1:], output.image_embeds) for output in outputs])
+        outputs = _outputs(views, self.model)
+        return _concatenate(
+            [(output.last_hidden_state[:, 1:], output.image_embeds) for output in outputs], views, self.model
+        )
 
     def weights_digest(self) -> str:
         """Return the digest of the model."""
@@ -117,10 +143,11 @@ class BackboneEncoder(ImageEncoder):
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, side^2, C) and (B, C) features."""
-        maps = [
-            self.backbone.extract(self.backbone.encode(view), self._empty_prompt, self.sampling).values
-            for view in views.each()
-        ]
+        with full_precision(self.backbone.device):
+            maps = [
+                self.backbone.extract(self.backbone.encode(view), self._empty_prompt, self.sampling).values
+                for view in views.each()
+            ]
         local = F.adaptive_avg_pool2d(torch.cat(maps), self.config.side).flatten(2).transpose(1, 2)
         local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
         return ImageFeatures(local, local.mean(dim=1))
@@ -134,40 +161,69 @@ class BackboneEncoder(ImageEncoder):
         return digest(own, weights_digest(self.backbone), values, self.backbone.spec, self.spec, self.sampling)
 
 
-def _pixels(views: Views, model: PreTrainedModel) -> Iterator[Tensor]:
-    """Iterate over the photos in batches of one, so that no feature depends on the rest of the batch."""
-    return (view.pixels.to(model.device, model.dtype) for view in views.each())
+def _outputs(views: Views, model: PreTrainedModel) -> list[Any]:
+    """Return the output for each photo, computed in batches of one, so that none depends on the rest of the batch.
+
+    The model runs in its own dtype, also inside an autocast.
+    """
+    with full_precision(model.device):
+        return [model(pixel_values=view.pixels.to(model.device, model.dtype)) for view in views.each()]
 
 
-def _concatenate(features: Sequence[tuple[Tensor, Tensor]]) -> ImageFeatures:
+def _concatenate(features: Sequence[tuple[Tensor, Tensor]], views: Views, model: PreTrainedModel) -> ImageFeatures:
+    """Return the features of all photos, which must be finite.
+
+    Raises:
+        NonFiniteError: they are not; the message names photo and dtype.
+    """
     local, pooled = (torch.cat(tensors).float() for tensors in zip(*features, strict=True))
+    for values in (local, pooled):
+        check_each_finite("the image features", views.names, "", values, model.dtype)
     return ImageFeatures(local, pooled)
 
 
 def load_dinov2(config: Dinov2Config, *, device: str | torch.device = "cpu") -> Dinov2Encoder:
-    """Load DINOv2 from a transformers folder or from the hub.
+    """Load DINOv2, with registers or without, from a transformers folder or from the hub.
 
     Raises:
-        CheckpointError: the model is not found, or is not a DINOv2.
+        CheckpointError: the model is not found, damaged, or not a DINOv2.
     """
-    return Dinov2Encoder(_load(Dinov2Model, config.weights).to(device))
+    folder, content = _find(config.weights, tuple(_DINOV2_FAMILIES), "DINOv2")
+    Fields(content, f"{config.weights} (config.json)").whole("patch_size", high=_DINOV2_SIDE)
+    model = _load(_DINOV2_FAMILIES[content["model_type"]], folder, unused=_DINOV2_UNUSED, others=_DINOV2_HEAD)
+    return Dinov2Encoder(model, normalization=read_normalization(folder, default=_IMAGENET)).to(device)
 
 
 def load_clip(config: ClipConfig, *, device: str | torch.device = "cpu") -> ClipEncoder:
     """Load CLIP's image tower from a transformers folder or from the hub.
 
     Raises:
-        CheckpointError: the model is not found, or is not a CLIP.
+        CheckpointError: the model is not found, damaged, or not a CLIP.
     """
-    return ClipEncoder(_load(CLIPVisionModelWithProjection, config.weights).to(device))
+    folder, content = _find(config.weights, ("clip", "clip_vision_model"), "CLIP")
+    if content["model_type"] == "clip_vision_model":
+        fields = Fields(content, f"{config.weights} (config.json)")
+        fields.whole("patch_size", high=fields.whole("image_size", high=LARGEST_SIDE))
+    model = _load(CLIPVisionModelWithProjection, folder, others=_CLIP_OTHER_TOWER)
+    return ClipEncoder(model, normalization=read_normalization(folder, default=_CLIP)).to(device)
 
 
-def _load(model_class: type[PreTrainedModel], weights: str) -> Any:
+def _find(weights: str, families: tuple[str, ...], name: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of an image encoder and its config, which must be of one of some families.
+
+    Raises:
+        CheckpointError: there is no such folder, or it is of another family.
+    """
     try:
-        return model_class.from_pretrained(weights)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        folder = find_pretrained(weights, "vision_transformer")
+        content = read_json(folder / "config.json")
+        check_family(content, families, where=str(folder))
+    except CheckpointError as error:
         raise CheckpointError(
-            f"cannot load the image encoder {weights!r}: give a transformers folder of a {model_class.__name__}, "
-            f"or a name that the hub can be asked for ({reason})"
+            f"cannot load the image encoder {shown(weights)}, which must be a {name}: {error}"
         ) from None
+    return folder, content
+
+
+def _load(model_class: type[PreTrainedModel], folder: Path, **patterns: Sequence[str]) -> Any:
+    return load_whole(model_class, folder, stem="model", variant=find_variant(folder, "model", None), **patterns)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sd4match.errors import CheckpointError, ConfigError
+from sd4match.backbones.model_files import LARGEST_SIDE, Fields
+from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str
@@ -32,13 +34,14 @@ def parse_layers(layers: Layers | Sequence[Layer]) -> tuple[LayerIndex, ...]:
     (LayerIndex(block=0, sub_block=1), LayerIndex(block=2, sub_block=None))
     """
     indices = []
-    for layer in [layers] if isinstance(layers, int | str) else layers:
-        block, dot, sub_block = str(layer).partition(".")
-        if not block.isdigit() or (dot and not sub_block.isdigit()):
-            raise ConfigError(f"a layer is an up-block (1) or a sub-block of one ('1.2'), not {layer!r}")
-        indices.append(LayerIndex(int(block), int(sub_block) if dot else None))
+    for layer in layers if isinstance(layers, list | tuple) else [layers]:
+        text = layer if isinstance(layer, str) else shown(layer)
+        found = re.fullmatch(r"([0-9]{1,3})(?:\.([0-9]{1,3}))?", text)
+        if found is None or not isinstance(layer, int | str):
+            raise ConfigError(f"a layer is an up-block (1) or a sub-block of one ('1.2'), not {shown(layer)}")
+        indices.append(LayerIndex(int(found[1]), None if found[2] is None else int(found[2])))
     if not indices or len(set(indices)) < len(indices):
-        raise ConfigError(f"layers must be at least one, each once, not {layers}")
+        raise ConfigError(f"layers must be at least one, each once, not {shown(layers)}")
     return tuple(indices)
 
 
@@ -76,37 +79,98 @@ def stable_diffusion_spec(
         clean: whether the UNet takes latents without noise.
 
     Raises:
-        CheckpointError: a config lacks a field, text encoder and UNet do not fit, or there is no such layer.
+        CheckpointError: a field is missing or has a value that cannot work, the UNet wants more than a prompt, parts of
+            the model do not fit together, or there is no such layer.
+        ConfigError: `cells` does not divide the side of the image.
     """
     indices = parse_layers(layers)
-    try:
-        unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
-        widths = unet["block_out_channels"][::-1]
-        blocks, sub_blocks = len(widths), unet.get("layers_per_block", 2) + 1
-        down = 2 ** (len(vae["block_out_channels"]) - 1)
-        native = unet["sample_size"] * down
-        heads, width = unet["attention_head_dim"], unet["cross_attention_dim"]
-        _check_exist(indices, blocks, sub_blocks, where)
-        channels = tuple(widths[index.block] for index in indices)
-        strides = [_stride(index, blocks, down) for index in indices]
-        size = image_size or native
-        stride = min(strides) if cells is None else size // cells
-        if text.get("hidden_size", width) != width:
-            raise CheckpointError(
-                f"{where}: the text encoder gives vectors of width {text['hidden_size']}, and the UNet reads {width}"
-            )
-        return FeatureSpec(
-            channels=sum(channels), stride=stride, prompt_width=width, max_length=text["max_position_embeddings"],
-            layers=blocks, native_size=(native, native), size_multiple=down * 2 ** (blocks - 1),
-            architecture=(
-                f"UNet {'-'.join(map(str, widths[::-1]))}, heads {heads}, latents {unet['in_channels']}, "
-                f"text {width} x {text['num_hidden_layers']} layers, {text['vocab_size']} tokens"
-            ),
-            layer=layer_name(indices), frame=frame, dtype=dtype, groups=channels if len(channels) > 1 else (),
-            options="clean" if clean else "",
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is not Stable Diffusion as diffusers saves it: field {error} missing") from None
+    unet, vae, text = (
+        Fields(configs[name], f"{where} ({name}/config.json)") for name in ("unet", "vae", "text_encoder")
+    )
+    widths = unet.whole_list("block_out_channels")[::-1]
+    blocks, sub_blocks = len(widths), unet.whole("layers_per_block", high=64, default=2) + 1
+    down = 2 ** (len(vae.whole_list("block_out_channels")) - 1)
+    native = unet.whole("sample_size", high=LARGEST_SIDE // down) * down
+    width, heads = unet.whole("cross_attention_dim"), _heads(unet, blocks)
+    latents = _check_parts(unet, vae, text, blocks=blocks, width=width)
+    _check_exist(indices, blocks, sub_blocks, where)
+    channels = tuple(widths[index.block] for index in indices)
+    strides = [_stride(index, blocks, down) for index in indices]
+    return FeatureSpec(
+        channels=sum(channels), stride=_stride_of(cells, image_size or native, min(strides)), prompt_width=width,
+        max_length=text.whole("max_position_embeddings", low=3, high=4096), layers=blocks,
+        native_size=(native, native), size_multiple=down * 2 ** (blocks - 1),
+        architecture=(
+            f"UNet {'-'.join(map(str, widths[::-1]))}, heads {heads}, latents {latents}, "
+            f"text {width} x {text.whole('num_hidden_layers', high=512)} layers, {text.whole('vocab_size')} tokens"
+        ),
+        layer=layer_name(indices), frame=frame, dtype=dtype, groups=channels if len(channels) > 1 else (),
+        options="clean" if clean else "",
+    )  # fmt: skip
+
+
+def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width: int) -> int:
+    """Check that UNet, VAE and text encoder are those of a Stable Diffusion; return the number of latent channels."""
+    for fields, field, known in (
+        (unet, "_class_name", "UNet2DConditionModel"), (vae, "_class_name", "AutoencoderKL"),
+        (text, "model_type", "clip_text_model"),
+    ):  # fmt: skip
+        fields.choice(field, (known,), default=known)
+    for fields, sides in ((unet, ("down", "up")), (vae, ("down",))):
+        count = blocks if fields is unet else len(vae.content["block_out_channels"])
+        for side in sides:
+            if f"{side}_block_types" in fields.content:
+                fields.text_list(f"{side}_block_types", length=count)
+    for field in _CONDITIONS:
+        unet.absent(field, "asks for more than a prompt, and a model like that is not supported")
+    for field in _ARITHMETIC:
+        unet.absent(field, "is not supported")
+    unet.absent("attention_type", "asks for more than a prompt, and a model like that is not supported",
+                allowed=(None, "default"))  # fmt: skip
+    if "mid_block_type" in unet.content:
+        unet.choice("mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn"))
+    for field in ("shift_factor", "latents_mean", "latents_std"):
+        vae.absent(field, "is not supported", allowed=(None, 0, 0.0))
+    vae.number("scaling_factor", low=1e-6, high=1e6, default=0.18215)
+    if vae.whole("in_channels", default=3) != 3:
+        raise vae.refuse(f"in_channels must be 3, for RGB photos, not {vae.content['in_channels']}")
+    latents, given = unet.whole("in_channels", high=1024), vae.whole("latent_channels", high=1024, default=4)
+    if latents != given:
+        raise unet.refuse(
+            f"in_channels = {latents} asks for more than the latents of a photo, of which the VAE gives {given}: "
+            "models for inpainting, depth or upscaling are not supported"
+        )
+    if text.whole("hidden_size", default=width) != width:
+        raise CheckpointError(
+            f"{text.where}: the text encoder gives vectors of width {text.content['hidden_size']}, and the UNet reads "
+            f"{width}"
+        )
+    return latents
+
+
+_CONDITIONS = (
+    "class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type",
+    "time_cond_proj_dim", "dual_cross_attention",
+)  # fmt: skip
+"""Fields of a UNet's config that ask for another input besides latents, timestep and prompt."""
+_ARITHMETIC = ("center_input_sample", "time_embedding_act_fn")
+"""Fields of a UNet's config that change what it computes, in ways that `features_at` does not know."""
+
+
+def _heads(unet: Fields, blocks: int) -> int | list[int]:
+    """Return the number of attention heads, of all blocks or of each."""
+    if isinstance(unet.content.get("attention_head_dim"), list | tuple):
+        return unet.whole_list("attention_head_dim", length=blocks)
+    return unet.whole("attention_head_dim", default=8)
+
+
+def _stride_of(cells: int | None, side: int, finest: int) -> int:
+    """Return the image pixels per cell of a map of `cells` per side; None: those of the finest layer."""
+    if cells is None:
+        return finest
+    if not 1 <= cells <= side or side % cells:
+        raise ConfigError(f"backbone.cells = {cells} must divide the side of the model's image, which is {side} pixels")
+    return side // cells
 
 
 def _check_exist(indices: Sequence[LayerIndex], blocks: int, sub_blocks: int, where: str) -> None:

@@ -29,7 +29,7 @@ def squash(photo: Photo, size: Size) -> View:
     image = photo.to_image()
     if photo.size != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return View(_to_signed(image), squash_frame(photo.size, size), photo.key)
+    return View(_to_signed(image), squash_frame(photo.size, size), photo.key, photo.name)
 
 
 def pad(photo: Photo, side: int) -> View:
@@ -47,7 +47,7 @@ def pad(photo: Photo, side: int) -> View:
     square = Image.new("RGB", (side, side))
     scaled = photo.to_image().resize((width, height), Image.Resampling.LANCZOS)
     square.paste(scaled, ((side - width) // 2, (side - height) // 2))
-    return View(_to_signed(square), pad_frame(photo.size, side), photo.key)
+    return View(_to_signed(square), pad_frame(photo.size, side), photo.key, photo.name)
 
 
 def _to_signed(image: Image.Image) -> Float[Tensor, "3 height width"]:
@@ -87,4 +87,4 @@ def center_crop(
     pixels = (square - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     frame = squash_frame(photo.size, size)
     offset = (frame.offset[0] - left, frame.offset[1] - top)
-    return View(pixels, ImageFrame(photo.size, (side, side), frame.scale, offset), photo.key)
+    return View(pixels, ImageFrame(photo.size, (side, side), frame.scale, offset), photo.key, photo.name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sd4match.errors import CheckpointError, choose_from
+from sd4match.backbones.model_files import find_variant, read_json, refuse_pointer, weight_files
+from sd4match.errors import CheckpointError, SD4MatchError, choose_from, shown
+from sd4match.paths import as_path, is_file, is_folder
 
 MINI_FOLDER = Path(__file__).parent / "mini_weights"
 """Diffusers folder of mini, which comes with the package."""
@@ -26,6 +28,8 @@ SUBFOLDERS = {
     "scheduler": "scheduler_config.json",
 }
 """Subfolders of a Stable Diffusion in diffusers' layout, and the file that each must have."""
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""Subfolders that hold weights, and the stem of their files."""
 
 _HUB_PATTERNS = {
     "stable_diffusion": [
@@ -36,6 +40,8 @@ _HUB_PATTERNS = {
     "vision_transformer": ["config.json", "preprocessor_config.json", "model.safetensors"],
 }  # fmt: skip
 """Files downloaded from the hub: one precision, no pickles, no safety checker."""
+_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+_HUB_OTHER_WEIGHTS = ["model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
 _HUB_CONFIG_PATTERNS = ["*.json", "*/config.json", "*/tokenizer_config.json", "*/scheduler_config.json"]
 
 
@@ -125,12 +131,19 @@ def find_pretrained(weights: str, kind: ModelKind = "stable_diffusion") -> Path:
         if folder is not None:
             break
         folder = _from_hub(hub_id, _HUB_PATTERNS[kind], tried)
+        missing = [] if folder is None else _missing_files(folder, kind)
+        if missing and kind == "vision_transformer":  # shards, or a pickle, in place of one file
+            folder = _from_hub(hub_id, [*_HUB_PATTERNS[kind], *_HUB_OTHER_WEIGHTS], tried)
+            missing = [] if folder is None else _missing_files(folder, kind)
+        if missing:
+            tried.append(f"hub {hub_id} ({_listed(missing)} missing in {folder})")
+            folder = None
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
     if kind == "stable_diffusion":
-        check_subfolders(folder, weights)
-    elif not (folder / "config.json").is_file():
-        raise CheckpointError(f"{weights!r} is not a transformers folder: config.json missing")
+        check_subfolders(folder)
+    elif not is_file(folder / "config.json"):
+        raise CheckpointError(f"{shown(weights)} is not a transformers folder: config.json missing")
     return folder
 
 
@@ -148,8 +161,8 @@ def find_overlay(weights: str) -> Path | None:
     repository, name = known.overlay
     tried: list[str] = []
     for file in _overlay_files(weights, name):
-        if file.is_file():
-            return file
+        if is_file(file):
+            return refuse_pointer(file)
         tried.append(f"{file} (no such file)")
     from huggingface_hub import hf_hub_download
 
@@ -175,10 +188,10 @@ def is_known_as_clean(weights: str) -> bool:
     (True, False)
     """
     known = PRETRAINED.get(weights)
-    root = os.environ.get(MODELS_VARIABLE)
+    root = _models_folder()
     if known is None and root is not None:
-        folder = Path(weights).expanduser().absolute()
-        if folder.is_dir() and folder.parent.resolve() == Path(root).expanduser().resolve():
+        folder = as_path(weights, what="the model", error=CheckpointError).absolute()
+        if is_folder(folder) and folder.parent.resolve() == root.resolve():
             known = PRETRAINED.get(folder.name)
     return known is not None and known.clean
 
@@ -201,7 +214,7 @@ def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str
         folder = _from_hub(hub_id, _HUB_CONFIG_PATTERNS, tried)
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
-    check_subfolders(folder, weights)
+    check_subfolders(folder)
     return {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}, str(folder)
 
 
@@ -220,27 +233,52 @@ def declared_transformer(weights: str) -> Mapping[str, Any]:
         folder = _from_hub(hub_id, _HUB_CONFIG_PATTERNS, tried)
     if folder is None:
         raise CheckpointError(_not_found(weights, known, tried))
+    if not is_file(folder / "config.json"):
+        raise CheckpointError(f"{shown(weights)} is not a transformers folder: config.json missing")
     return read_json(folder / "config.json")
 
 
+def likely_kinds(weights: str) -> tuple[ModelKind, ...]:
+    """Return the kinds of which a model may be, the likely one first: by its name, or by what its folder holds.
+
+    >>> likely_kinds("dinov2-base")
+    ('vision_transformer',)
+    """
+    known = PRETRAINED.get(weights)
+    if known is not None:
+        return (known.kind,)
+    folder = as_path(weights, what="the model", error=CheckpointError)
+    if is_folder(folder):
+        return ("vision_transformer",) if is_file(folder / "config.json") else ("stable_diffusion",)
+    return ("stable_diffusion", "vision_transformer")
+
+
 def whereabouts(weights: str) -> Path | None:
-    """Return the folder of a model on this machine; None if it, or its overlay, would have to be downloaded."""
+    """Return the folder of a model on this machine; None if a part of it would have to be downloaded."""
     known = PRETRAINED.get(weights)
     kind: ModelKind = known.kind if known else "stable_diffusion"
     folder = _on_this_machine(weights, known, kind, [])
-    if folder is None or known is None or known.overlay is None:
+    if folder is None or _missing_files(folder, kind):
+        return None
+    if known is None or known.overlay is None:
         return folder
     from huggingface_hub import try_to_load_from_cache
 
     repository, name = known.overlay
-    local = any(file.is_file() for file in _overlay_files(weights, name))
+    local = any(is_file(file) for file in _overlay_files(weights, name))
     return folder if local or isinstance(try_to_load_from_cache(repository, name), str) else None
 
 
 def _overlay_files(weights: str, name: str) -> list[Path]:
     """Return the paths at which an overlay is searched on this machine."""
+    root = _models_folder()
+    return [] if root is None else [root / name, root / weights / name]
+
+
+def _models_folder() -> Path | None:
+    """Return the folder that `SD4MATCH_MODELS` names; None if it is not set."""
     root = os.environ.get(MODELS_VARIABLE)
-    return [Path(root) / name, Path(root) / weights / name] if root else []
+    return as_path(root, what=MODELS_VARIABLE, error=CheckpointError) if root else None
 
 
 def _known(weights: str, kind: ModelKind) -> PretrainedModel | None:
@@ -255,40 +293,59 @@ def _known(weights: str, kind: ModelKind) -> PretrainedModel | None:
 def _hub_ids(weights: str, known: PretrainedModel | None) -> tuple[str, ...]:
     if known is not None:
         return known.hub_ids
-    owner, slash, name = weights.partition("/")
-    return (weights,) if slash and owner not in ("", ".", "..", "~") and name and "/" not in name else ()
+    return (weights,) if _HUB_ID.fullmatch(weights) else ()
 
 
 def _on_this_machine(weights: str, known: PretrainedModel | None, kind: ModelKind, tried: list[str]) -> Path | None:
     """Return a given folder, one in SD4MATCH_MODELS, or one in the hub's cache; None if there is none."""
     if weights == "mini":
         return MINI_FOLDER
-    path = Path(weights).expanduser()
-    if path.is_dir():
+    path = as_path(weights, what="the model", error=CheckpointError)
+    if is_folder(path):
         return path
-    tried.append(f"{weights} (no such folder)")
-    root = os.environ.get(MODELS_VARIABLE)
+    tried.append(f"{_shortened(weights)} (no such folder)")
+    root = _models_folder()
     names = [weights, *([known.overlay_of] if known and known.overlay_of else []), *_hub_ids(weights, known)]
     if root is None:
         tried.append(f"{MODELS_VARIABLE} (not set)")
     else:
         for name in (*names, *(name.rpartition("/")[2] for name in names if "/" in name)):
-            if (Path(root) / name).is_dir():
-                return Path(root) / name
-        tried.append(f"{MODELS_VARIABLE} ({', '.join(names)} not in {root})")
+            if name and is_folder(root / name):
+                return root / name
+        tried.append(f"{MODELS_VARIABLE} ({', '.join(map(_shortened, names))} not in {root})")
     snapshots = (_snapshot(hub_id, kind) for hub_id in _hub_ids(weights, known))
     return next((folder for folder in snapshots if folder is not None), None)
 
 
 def _snapshot(hub_id: str, kind: ModelKind) -> Path | None:
-    """Return the complete snapshot of a model in the hub's cache; None if there is none."""
+    """Return the snapshot of a model in the hub's cache; None if there is none, or if only a part of it is there."""
     from huggingface_hub import try_to_load_from_cache
 
-    marker = "unet/diffusion_pytorch_model.safetensors" if kind == "stable_diffusion" else "model.safetensors"
-    file = try_to_load_from_cache(hub_id, marker)
+    marker = Path("unet/config.json" if kind == "stable_diffusion" else "config.json")
+    try:
+        file = try_to_load_from_cache(hub_id, marker.as_posix())
+    except Exception:  # of the hub client, for a name that it does not take
+        return None
     if not isinstance(file, str):
         return None
-    return Path(file).parents[1] if kind == "stable_diffusion" else Path(file).parent
+    folder = Path(file).parents[len(marker.parts) - 1]
+    return None if _missing_files(folder, kind) else folder
+
+
+def _missing_files(folder: Path, kind: ModelKind) -> list[str]:
+    """Return the files that a folder lacks to be the whole of a model."""
+    if kind == "vision_transformer":
+        missing = [] if is_file(folder / "config.json") else ["config.json"]
+        return missing if _has_weights(folder, "model") else [*missing, "model.safetensors"]
+    weights = [f"{part}/{stem}.safetensors" for part, stem in WEIGHTS.items() if not _has_weights(folder / part, stem)]
+    return missing_in_subfolders(folder) + weights
+
+
+def _has_weights(folder: Path, stem: str) -> bool:
+    try:
+        return bool(weight_files(folder, stem, find_variant(folder, stem, None)))
+    except SD4MatchError:  # not all shards are here
+        return False
 
 
 def _from_hub(hub_id: str, patterns: list[str], tried: list[str]) -> Path | None:
@@ -310,42 +367,40 @@ def _short(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:100]}..."
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
 def _not_found(weights: str, known: PretrainedModel | None, tried: list[str]) -> str:
     """Return the message that says where a model was searched and how to get it."""
     ids = _hub_ids(weights, known)
-    text = f"no model {weights!r}: tried {'; '.join(tried)}."
+    text = f"no model {shown(weights)}: tried {'; '.join(tried)}."
     if ids:
         return (
             f"{text} Get it with `hf download {ids[0]} --local-dir FOLDER/{weights.rpartition('/')[2]}` "
             f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder"
         )
-    hint = choose_from(weights, PRETRAINED)
+    hint = choose_from(weights[:80], PRETRAINED)
     return f"{text} Give the path of a folder, an id of the hub (owner/name), or a name; {hint}"
 
 
-def check_subfolders(folder: Path, weights: str) -> None:
+def check_subfolders(folder: Path) -> None:
     """Check that a folder is a Stable Diffusion in diffusers' layout.
 
     Raises:
         CheckpointError: files are missing; the message names them.
     """
-    missing = [f"{name}/{file}" for name, file in SUBFOLDERS.items() if not (folder / name / file).is_file()]
+    missing = missing_in_subfolders(folder)
     if missing:
-        raise CheckpointError(
-            f"{weights!r} is not a diffusers folder of Stable Diffusion: {', '.join(missing)} missing"
-        )
+        raise CheckpointError(f"{folder} is not a diffusers folder of Stable Diffusion: {', '.join(missing)} missing")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds no object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return content
+def missing_in_subfolders(folder: Path) -> list[str]:
+    """Return the JSON files, and the files of the vocabulary, that a Stable Diffusion folder lacks."""
+    words = () if is_file(folder / "tokenizer/tokenizer.json") else ("tokenizer/vocab.json", "tokenizer/merges.txt")
+    wanted = (*words, *(f"{name}/{file}" for name, file in SUBFOLDERS.items()))
+    return [file for file in wanted if not is_file(folder / file)]

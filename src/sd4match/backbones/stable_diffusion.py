@@ -7,21 +7,24 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from sd4match.backbones.config import StableDiffusionConfig
-from sd4match.backbones.layers import parse_layers, stable_diffusion_spec
+from sd4match.backbones.layers import layer_name, parse_layers, stable_diffusion_spec
+from sd4match.backbones.loading import check_values, load_whole, read_weights
+from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.noise import noisy_latents
+from sd4match.backbones.precision import check_each_finite, dtype_name, full_precision, range_hint, working_dtype
 from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.pretrained import find_overlay, find_pretrained, read_json
+from sd4match.backbones.pretrained import WEIGHTS, find_overlay, find_pretrained
 from sd4match.backbones.text_encoder import ClipTextEncoder
+from sd4match.backbones.tokenizer import load_tokenizer
 from sd4match.backbones.unet import features_at, prune
+from sd4match.checks import check_finite
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.geometry import Grid, ImageFrame
+from sd4match.geometry import Grid
 from sd4match.hashing import digest, sampled_weights, weights_digest
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
@@ -52,7 +55,7 @@ class StableDiffusionBackbone(Backbone):
         text_encoder: of the same model.
         alphas_cumprod: abar_t for every timestep t.
         spec: shapes of the features; see `stable_diffusion_spec`.
-        fingerprint: of the whole UNet, if it is pruned; None: computed from `unet`.
+        fingerprint: of the networks, if the UNet is pruned; None: computed from them.
 
     Raises:
         InputError: the image size does not fit the model.
@@ -84,7 +87,7 @@ class StableDiffusionBackbone(Backbone):
         self.image_size = (side, side) if side else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {side}")
-        self.fingerprint = fingerprint or sampled_weights(unet)
+        self.fingerprint = fingerprint or fingerprint_of(unet, text_encoder, vae)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
@@ -95,21 +98,27 @@ class StableDiffusionBackbone(Backbone):
     def encode(self, views: Views) -> Encoded:
         """Compute the VAE's posterior, in batches of one photo, which is as fast as larger ones.
 
+        The VAE runs in its own dtype, also inside an autocast, so that latents have the same bits everywhere.
+
         Returns:
             Tensors "mean" and "log_variance", (B, C, h, w), float32.
 
         Raises:
             ShapeError: the views have another size than the model's image.
+            NonFiniteError: the dtype of the VAE does not have the range.
         """
         expected = (3, *self.image_size)
         for view in views.views:  # the batch is never stacked
             if tuple(view.pixels.shape) != expected:
                 raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
         where = {"device": self.alphas_cumprod.device, "dtype": self.vae.dtype}
-        posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
+        with full_precision(self.device):
+            posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
         mean = torch.cat([posterior.mean for posterior in posteriors]).float()
         log_variance = torch.cat([posterior.logvar for posterior in posteriors]).float()
-        return Encoded({"mean": mean, "log_variance": log_variance}, views.frames, views.keys)
+        for values in (mean, log_variance):
+            check_each_finite("the latents", views.names, "", values, self.vae.dtype)
+        return Encoded({"mean": mean, "log_variance": log_variance}, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Compute features under a prompt (Eq. 2).
@@ -122,13 +131,14 @@ class StableDiffusionBackbone(Backbone):
         Raises:
             InputError: there is no prompt, or the model does not have that timestep.
             ShapeError: the prompt has another width or batch.
+            NonFiniteError: the prompt or the features are not finite; the message names photo, layer and dtype.
         """
         context = self._context(prompt, len(encoded))
         if not 0 <= sampling.timestep < len(self.alphas_cumprod):
             raise InputError(f"timestep must be in [0, {len(self.alphas_cumprod)}), not {sampling.timestep}")
         if self.clean:
             mean = encoded.tensors["mean"].to(self.alphas_cumprod.device) * self.vae.config.scaling_factor
-            return self._map(self._features(mean, _CLEAN_TIMESTEP, context), encoded.frames)
+            return self._map(self._features(mean, _CLEAN_TIMESTEP, context), encoded)
         batch, size = len(encoded), sampling.ensemble_size
         at_once = max(1, self.passes_at_once // batch)
         totals: list[Tensor] | None = None
@@ -142,7 +152,14 @@ class StableDiffusionBackbone(Backbone):
             sums = [layer.unflatten(0, (len(members), batch)).sum(dim=0) for layer in features]
             totals = sums if totals is None else [total + more for total, more in zip(totals, sums, strict=True)]
         assert totals is not None
-        return self._map([total / size for total in totals], encoded.frames)
+        return self._map([total / size for total in totals], encoded)
+
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each encoded tensor of one photo."""
+        down = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        shape = (self.vae.config.latent_channels, *(side // down for side in self.image_size))
+        return {"mean": shape, "log_variance": shape}
 
     def weights_digest(self) -> str:
         """Return a digest of the VAE's encoder and of its memory format, on which the order of sums depends."""
@@ -154,8 +171,12 @@ class StableDiffusionBackbone(Backbone):
         outputs = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.layers)
         return [output.float() for output in outputs]
 
-    def _map(self, features: list[Tensor], frames: tuple[ImageFrame, ...]) -> FeatureMap:
-        """Resize and concatenate the features of all layers."""
+    def _map(self, features: list[Tensor], encoded: Encoded) -> FeatureMap:
+        """Check, resize and concatenate the features of all layers."""
+        dtype = working_dtype(self.unet.dtype, self.device)
+        for layer, values in zip(self.layers, features, strict=True):
+            names = encoded.names or encoded.keys
+            check_each_finite("the features", names, f"at layer {layer_name([layer])}", values, dtype)
         side = self.image_size[0] // self.spec.stride
         resized = [
             layer if layer.shape[-1] == side else F.interpolate(layer, size=(side, side), mode="bilinear")
@@ -163,16 +184,22 @@ class StableDiffusionBackbone(Backbone):
         ]
         values = torch.cat(resized, dim=1)
         height, width = values.shape[-2:]
-        return FeatureMap(values, Grid(frames, (height, width), "corners"), self.spec.groups)
+        return FeatureMap(values, Grid(encoded.frames, (height, width), "corners"), self.spec.groups)
 
     def _context(self, prompt: PromptEmbedding | None, batch: int) -> Tensor:
         """Return the prompt embedding of each image, on the device and in the dtype of the UNet."""
         if prompt is None:
             raise InputError("Stable Diffusion needs a prompt; the empty one is EmptyPrompt")
         values = prompt.values
-        if values.shape[-1] != self.spec.prompt_width or values.shape[0] not in (1, batch):
+        if values.ndim != 3 or values.shape[::2] not in ((1, self.spec.prompt_width), (batch, self.spec.prompt_width)):
             raise ShapeError(f"expected a prompt ({batch}, L, {self.spec.prompt_width}), got {tuple(values.shape)}")
-        return values.expand(batch, -1, -1).to(self.alphas_cumprod.device, self.unet.dtype)
+        if not values.is_floating_point() or values.shape[1] == 0:
+            raise InputError(f"a prompt is a floating-point tensor of one token or more, not {values.shape[1]} tokens "
+                             f"of {dtype_name(values.dtype)}")  # fmt: skip
+        context = values.to(self.alphas_cumprod.device, self.unet.dtype)
+        name = f"the values of the prompt embedding in {dtype_name(context.dtype)}"
+        check_finite(name, context.detach(), range_hint(context.dtype))
+        return context.expand(batch, -1, -1)
 
 
 def load_stable_diffusion(
@@ -190,35 +217,30 @@ def load_stable_diffusion(
         CheckpointError: the model is not found, incomplete or damaged.
     """
     folder, overlay = find_pretrained(config.weights), find_overlay(config.weights)
-    configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    configs = {name: read_json(folder / name / "config.json") for name in WEIGHTS}
     spec = stable_diffusion_spec(
         configs, where=str(folder), layers=config.layers, frame=config.frame, dtype=config.dtype,
         image_size=config.image_size, cells=config.cells, clean=config.is_clean,
     )  # fmt: skip
+    vocabulary: int = configs["text_encoder"]["vocab_size"]
+    tokenizer = load_tokenizer(folder / "tokenizer", vocabulary=vocabulary)
+    alphas_cumprod = _read_schedule(folder / "scheduler" / "scheduler_config.json")
+    variants = {name: find_variant(folder / name, stem, config.variant) for name, stem in WEIGHTS.items()}
     dtype: torch.dtype = getattr(torch, config.dtype)
-    try:
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=dtype, local_files_only=True,
-            variant=_variant(folder / "unet", "diffusion_pytorch_model", config.variant),
-        )  # fmt: skip
-        if overlay is not None:
-            unet.load_state_dict(load_file(overlay), strict=True)
-        # half-precision convolutions are up to 200 times slower on CPUs without kernels for them
-        vae_dtype = torch.float32 if torch.device(device).type == "cpu" else dtype
-        vae = AutoencoderKL.from_pretrained(
-            folder, subfolder="vae", torch_dtype=vae_dtype, local_files_only=True,
-            variant=_variant(folder / "vae", "diffusion_pytorch_model", config.variant),
-        )  # fmt: skip
-        text_model = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", dtype=dtype, local_files_only=True,
-            variant=_variant(folder / "text_encoder", "model", config.variant),
-        )  # fmt: skip
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-        scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
-    fingerprint = sampled_weights(unet)  # before pruning, so that it does not depend on the layers
+    unet = load_whole(
+        UNet2DConditionModel, folder / "unet", stem=WEIGHTS["unet"], variant=variants["unet"], torch_dtype=dtype
+    )
+    if overlay is not None:
+        _replace_weights(unet, overlay)
+    # half-precision convolutions are up to 200 times slower on CPUs without kernels for them
+    vae_dtype = torch.float32 if torch.device(device).type == "cpu" else dtype
+    vae = load_whole(AutoencoderKL, folder / "vae", stem=WEIGHTS["vae"], variant=variants["vae"], torch_dtype=vae_dtype)
+    text_model = load_whole(
+        CLIPTextModel, folder / "text_encoder", stem=WEIGHTS["text_encoder"], variant=variants["text_encoder"],
+        dtype=dtype, others=_OTHER_TOWER,
+    )  # fmt: skip
+    text_encoder = ClipTextEncoder(text_model, tokenizer)
+    fingerprint = fingerprint_of(unet, text_encoder, vae)  # before pruning, so that it does not depend on the layers
     prune(unet, parse_layers(config.layers))
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -229,20 +251,48 @@ def load_stable_diffusion(
         config,
         unet=unet,
         vae=vae,
-        text_encoder=ClipTextEncoder(text_model, tokenizer),
-        alphas_cumprod=scheduler.alphas_cumprod,
+        text_encoder=text_encoder,
+        alphas_cumprod=alphas_cumprod,
         spec=spec,
         fingerprint=fingerprint,
     )
     return backbone.to(device)
 
 
-def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
-    """Return the variant of the weight files in a subfolder: the wanted one, or the only one that exists."""
-    if wanted is not None or any((folder / f"{stem}.{end}").is_file() for end in ("safetensors", "bin")):
-        return wanted
-    if (folder / f"{stem}.safetensors.index.json").is_file():
-        return None
-    names = sorted(file.name.split(".")[1] for file in folder.glob(f"{stem}.*.safetensors"))
-    names += sorted(file.name.split(".")[-2] for file in folder.glob(f"{stem}.safetensors.index.*.json"))
-    return names[0] if names else None
+def fingerprint_of(unet: nn.Module, text_encoder: ClipTextEncoder, vae: AutoencoderKL) -> str:
+    """Return weights of all networks that features depend on, as numbers separated by spaces."""
+    return " ".join(sampled_weights(network) for network in (unet, text_encoder.model, vae.encoder))
+
+
+def _read_schedule(file: Path) -> Float[Tensor, " timesteps"]:
+    """Return abar_t for every timestep of a scheduler.
+
+    Raises:
+        CheckpointError: a field has a value that cannot work.
+    """
+    content = read_json(file)
+    fields = Fields(content, str(file))
+    fields.whole("num_train_timesteps", high=100_000, default=1000)
+    for name, default in (("beta_start", 0.0001), ("beta_end", 0.02)):
+        fields.number(name, low=0.0, high=1.0, default=default)
+    try:
+        alphas_cumprod: Tensor = DDIMScheduler.from_config(content).alphas_cumprod
+    except Exception as error:  # diffusers raises many types of errors
+        raise fields.refuse(" ".join(str(error).split())[:200]) from None
+    if not bool(((alphas_cumprod >= 0) & (alphas_cumprod <= 1)).all()):  # False for NaN
+        raise fields.refuse("its noise schedule must be finite, with cumulative products of alphas from 0 to 1")
+    return alphas_cumprod
+
+
+def _replace_weights(unet: UNet2DConditionModel, file: Path) -> None:
+    """Lay the UNet of a file over another one."""
+    try:
+        unet.load_state_dict(read_weights(file), strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot load the model in {file}: {reason}") from None
+    check_values(unet, file)
+
+
+_OTHER_TOWER = (r"^vision_model\.", r"^visual_projection\.", r"^text_projection\.", r"^logit_scale$")
+"""Tensors of a whole CLIP besides its text transformer."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sd4match.errors import CheckpointError
+from sd4match.backbones.model_files import LARGEST_SIDE, Fields
+from sd4match.errors import CheckpointError, shown
 from sd4match.structures.specs import FeatureSpec
+
+FAMILIES = (
+    "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model", "siglip_vision_model",
+)  # fmt: skip
+"""Model types of transformers whose blocks see every patch of the photo, with the patches last among their tokens."""
 
 
 def transformer_spec(
@@ -29,15 +35,16 @@ def transformer_spec(
         dtype: of weights and arithmetic.
 
     Raises:
-        CheckpointError: a field is missing, or there is no such block.
+        CheckpointError: the model is of another family, a field is missing or has a value that cannot work, or there
+            is no such block.
     """
-    try:
-        width, blocks, patch = config["hidden_size"], config["num_hidden_layers"], config["patch_size"]
-        side, model_type = config["image_size"], config["model_type"]
-    except KeyError as error:
-        raise CheckpointError(
-            f"{where} is not a vision transformer as transformers saves it: field {error} missing"
-        ) from None
+    model_type = check_family(config, FAMILIES, where=where)
+    fields = Fields(config, f"{where} (config.json)")
+    width, blocks = fields.whole("hidden_size"), fields.whole("num_hidden_layers", high=512)
+    side = fields.whole("image_size", high=LARGEST_SIDE)
+    patch = fields.whole("patch_size", high=side)
+    if fields.whole("num_channels", default=3) != 3:
+        raise fields.refuse(f"num_channels must be 3, for RGB photos, not {config['num_channels']}")
     chosen = blocks - 1 if layer is None else layer
     if not 0 <= chosen < blocks:
         raise CheckpointError(f"layer {layer} does not exist in {where}: its blocks are 0 to {blocks - 1}")
@@ -47,3 +54,17 @@ def transformer_spec(
         size_multiple=patch, architecture=f"{model_type} {width} x {blocks} layers, patch {patch}", layer=chosen,
         frame=frame, dtype=dtype, options=facet,
     )  # fmt: skip
+
+
+def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where: str) -> str:
+    """Return the model type of a transformers config, which must be one of some.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in families:
+        raise CheckpointError(
+            f"{where} is a model of type {shown(model_type)}, and one of these is wanted: {', '.join(families)}"
+        )
+    return model_type

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,19 +11,30 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from sd4match.backbones.config import VisionTransformerConfig
+from sd4match.backbones.loading import load_whole
+from sd4match.backbones.model_files import Fields, find_variant, read_json
+from sd4match.backbones.precision import check_each_finite, full_precision
 from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.pretrained import find_pretrained, read_json
+from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.geometry import Grid
 from sd4match.hashing import digest, sampled_weights, weights_digest
 from sd4match.interfaces import Backbone
+from sd4match.paths import exists
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+Colors = tuple[float, float, float]
+"""One number for red, green and blue."""
+_IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_UNUSED = (r"(^|\.)pooler\.", r"(^|\.)mask_token$")
+"""Tensors on which no block depends; the checkpoints of DINO have no pooler."""
+_HEADS = (r"^classifier\.", r"^cls_classifier\.", r"^distillation_classifier\.", r"^visual_projection\.",
+          r"^text_model\.", r"^text_projection\.", r"^logit_(scale|bias)$")  # fmt: skip
+"""Tensors that follow the transformer, and those of a text tower beside it."""
 
 
 class VisionTransformerBackbone(Backbone):
@@ -38,12 +51,20 @@ class VisionTransformerBackbone(Backbone):
         config: facet and image size.
         model: loaded; it is frozen, and its blocks after `spec.layer` are removed.
         spec: shapes of the model's features; see `transformer_spec`.
+        normalization: mean and standard deviation of the colors; ImageNet's if not given.
 
     Raises:
         InputError: the image size is not a multiple of the patch, or there is no such block.
     """
 
-    def __init__(self, config: VisionTransformerConfig, *, model: PreTrainedModel, spec: FeatureSpec) -> None:
+    def __init__(
+        self,
+        config: VisionTransformerConfig,
+        *,
+        model: PreTrainedModel,
+        spec: FeatureSpec,
+        normalization: tuple[Colors, Colors] = _IMAGENET,
+    ) -> None:
         super().__init__()
         self.config = config
         self.model = model.requires_grad_(False).eval()
@@ -58,23 +79,25 @@ class VisionTransformerBackbone(Backbone):
             raise InputError(f"layer must be a block, 0 to {len(blocks) - 1}, not {layer}")
         del blocks[layer + 1 :]
         self._forward_options: dict[str, Any] = {}
-        if not model.config.model_type.startswith("dinov2"):  # DINOv2 always interpolates positions
+        self._mean, self._std = (torch.tensor(colors)[:, None, None] for colors in normalization)
+        if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:  # DINOv2 and 3 always do
             self._forward_options["interpolate_pos_encoding"] = True
 
     def prepare(self, photo: Photo) -> View:
-        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize it as ImageNet."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors."""
         view = pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
-        return View((view.pixels / 2 + 0.5 - _MEAN) / _STD, view.frame, view.key)
+        return View((view.pixels / 2 + 0.5 - self._mean) / self._std, view.frame, view.key, view.name)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
-        """Compute the features, in batches of one photo.
+        """Compute the features, in batches of one photo and in the model's own dtype, also inside an autocast.
 
         Returns:
             Tensor "features", (B, C, h, w), float32.
 
         Raises:
             ShapeError: the views have another size than the model's image.
+            NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
         expected = (3, *self.image_size)
         if tuple(views.pixels.shape[1:]) != expected:
@@ -88,20 +111,29 @@ class VisionTransformerBackbone(Backbone):
 
         hook = module.register_forward_hook(record)
         try:
-            for view in views.each():
-                self.model(pixel_values=view.pixels.to(self.model.device, self.model.dtype), **self._forward_options)
+            with full_precision(self.model.device):
+                for view in views.each():
+                    pixels = view.pixels.to(self.model.device, self.model.dtype)
+                    self.model(pixel_values=pixels, **self._forward_options)
         finally:
             hook.remove()
         height, width = (side // self.spec.stride for side in self.image_size)
         patches = torch.cat(outputs)[:, -height * width :].float()
+        check_each_finite("the features", views.names, f"at layer {self.spec.layer}", patches, self.model.dtype)
         features = patches.transpose(1, 2).unflatten(2, (height, width))
-        return Encoded({"features": features}, views.frames, views.keys)
+        return Encoded({"features": features}, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Return the encoded features; neither the prompt nor the sampling changes them."""
         features = encoded.tensors["features"].to(self.model.device)
         height, width = features.shape[-2:]
         return FeatureMap(features, Grid(encoded.frames, (height, width), "centers"))
+
+    @property
+    def encoded_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each encoded tensor of one photo."""
+        height, width = (side // self.spec.stride for side in self.image_size)
+        return {"features": (self.spec.channels, height, width)}
 
     def weights_digest(self) -> str:
         """Return a digest of the model, the layer and the facet."""
@@ -125,23 +157,42 @@ def load_vision_transformer(
         read_json(folder / "config.json"), where=str(folder), layer=config.layer, facet=config.facet,
         frame=config.frame, dtype=config.dtype,
     )  # fmt: skip
-    try:
-        model: PreTrainedModel = AutoModel.from_pretrained(
-            folder, dtype=getattr(torch, config.dtype), local_files_only=True
-        )
-    except Exception as error:  # transformers raises many types of errors
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"cannot load the model in {folder}: {reason}") from None
-    return VisionTransformerBackbone(config, model=model, spec=spec).to(device)
+    model: PreTrainedModel = load_whole(
+        AutoModel, folder, stem="model", variant=find_variant(folder, "model", None), unused=_UNUSED, others=_HEADS,
+        dtype=getattr(torch, config.dtype),
+    )  # fmt: skip
+    normalization = read_normalization(folder, default=_IMAGENET)
+    return VisionTransformerBackbone(config, model=model, spec=spec, normalization=normalization).to(device)
+
+
+def read_normalization(folder: Path, *, default: tuple[Colors, Colors]) -> tuple[Colors, Colors]:
+    """Return mean and standard deviation of the colors, as the preprocessor_config.json of a model gives them.
+
+    Args:
+        folder: of the model.
+        default: for a model without that file, and for a field that the file does not have.
+
+    Raises:
+        CheckpointError: the file is damaged, or a field is not three numbers.
+    """
+    file = folder / "preprocessor_config.json"
+    if not exists(file):
+        return default
+    fields = Fields(read_json(file), str(file))
+    if fields.content.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean = fields.colors("image_mean", low=-10.0, default=default[0])
+    return mean, fields.colors("image_std", low=1e-3, default=default[1])
 
 
 def _blocks(model: PreTrainedModel) -> nn.ModuleList:
     """Return the blocks of the transformer, whose name depends on the release of transformers."""
-    inner = getattr(model, "encoder", model)
-    blocks = getattr(inner, "layer", None) or getattr(inner, "layers", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise CheckpointError(f"{type(model).__name__} is not a vision transformer with blocks that can be read")
-    return blocks
+    for inner in (getattr(model, "encoder", None), getattr(model, "model", None), model):
+        for name in ("layer", "layers"):
+            blocks = getattr(inner, name, None)
+            if isinstance(blocks, nn.ModuleList):
+                return blocks
+    raise CheckpointError(f"{type(model).__name__} is not a vision transformer with blocks that can be read")
 
 
 def _key_projection(block: nn.Module) -> nn.Module:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sd4match.io.cache import Cache
 
 app = typer.Typer(help="Disk cache of encoded photos and image features.", no_args_is_help=True, rich_markup_mode=None)
 
 Folder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(help="Folder of the cache; default: SD4MATCH_CACHE, or sd4match in the user's cache folder."),
 ]
 
@@ -18,9 +21,7 @@ Folder = Annotated[
 @app.command("info")
 def info(folder: Folder = None) -> None:
     """Print where the cache is and what it contains."""
-    from sd4match.io.cache import Cache, cache_folder
-
-    cache = Cache(folder or cache_folder(), limit=0)
+    cache = _open(folder)
     usage = cache.usage()
     typer.echo(f"{cache.folder}")
     for name, used in usage.items():
@@ -31,12 +32,36 @@ def info(folder: Folder = None) -> None:
 
 @app.command("clear")
 def clear(folder: Folder = None) -> None:
-    """Remove everything from the cache; it is computed again when needed."""
-    from sd4match.io.cache import Cache, cache_folder
-
-    cache = Cache(folder or cache_folder(), limit=0)
+    """Remove everything from the cache, and no other file; it is computed again when needed."""
+    cache = _open(folder)
     removed = cache.clear()
     typer.echo(f"Removed {removed.entries} entries, {format_size(removed.bytes)}, from {cache.folder}")
+
+
+def _open(folder: str | None) -> Cache:
+    """Return the cache in a folder, which need not exist yet.
+
+    Raises:
+        InputError: there is something else, or no folder can be there.
+    """
+    from sd4match.io.cache import Cache, cache_folder
+    from sd4match.paths import as_path, require_folder
+
+    path = cache_folder() if folder is None else as_path(folder, what="--folder")
+    if _may_exist(path):
+        require_folder(path, what="cache folder")
+    return Cache(path, limit=0)
+
+
+def _may_exist(path: Path) -> bool:
+    """Return False if nothing is there yet, but something could be."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def format_size(count: int) -> str:

@@ -38,7 +38,7 @@ def list_models() -> None:
         overlay = [f"{model.overlay[0]}: {model.overlay[1]}"] if model.overlay else []
         hub = ", ".join([*model.hub_ids[:1], *overlay])
         table.add_row(model.name, model.kind, hub, f"{model.gigabytes:g}", str(folder) if folder else "no")
-    Console(highlight=False, width=160).print(table)
+    Console(highlight=False, markup=False, width=160).print(table)
     typer.echo("Any diffusers or transformers folder and any hub id (owner/name) can be used as well.")
 
 
@@ -53,12 +53,12 @@ def check(
     import time
 
     from sd4match.backbones.config import BackboneConfig
-    from sd4match.backbones.pretrained import PRETRAINED
+    from sd4match.backbones.pretrained import likely_kinds
     from sd4match.cli.common import prepare_device
     from sd4match.errors import CheckpointError
     from sd4match.registry import backbones
 
-    kinds = [PRETRAINED[name].kind] if name in PRETRAINED else ["stable_diffusion", "vision_transformer"]
+    kinds = likely_kinds(name)
     fields = _parse_fields(dtype, overrides)
     device = prepare_device(device)
     errors: list[CheckpointError] = []
@@ -67,6 +67,7 @@ def check(
         try:
             config = backbones.parse({"kind": kind, "weights": name, **fields})
             assert isinstance(config, BackboneConfig)
+            config.check()
             backbone = config.build(device=device)
         except CheckpointError as error:
             errors.append(error)
@@ -78,26 +79,32 @@ def check(
 
 def _parse_fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]:
     """Return the fields of the backbone that --dtype and --set FIELD=VALUE give."""
-    import yaml
-
-    from sd4match.errors import ConfigError
+    from sd4match.documents import parse_yaml
+    from sd4match.errors import ConfigError, shown
 
     fields: dict[str, object] = {} if dtype is None else {"dtype": dtype}
     for change in overrides or ():
         name, equals, value = change.removeprefix("backbone.").partition("=")
         if not equals:
-            raise ConfigError(f"--set is FIELD=VALUE of the backbone, for example image_size=512, not {change!r}")
-        fields[name] = yaml.safe_load(value)
+            raise ConfigError(f"--set is FIELD=VALUE of the backbone, for example image_size=512, not {shown(change)}")
+        if name in ("kind", "weights"):
+            raise ConfigError(f"--set {name} is not possible here: give the model as the argument")
+        fields[name] = parse_yaml(value, what=f"--set {shown(change)}", error=ConfigError)
     return fields
 
 
 def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
-    """Extract features of a photo of noise under the empty prompt, and print shapes, memory and time."""
+    """Extract features of a photo of noise under the empty prompt, and print shapes, memory and time.
+
+    Raises:
+        NonFiniteError: the features are not finite.
+    """
     import time
 
     import numpy as np
     import torch
 
+    from sd4match.checks import check_finite
     from sd4match.data.collate import make_images
     from sd4match.prompting.text import EmptyPrompt, NoPrompt
     from sd4match.structures.images import Photo
@@ -114,6 +121,7 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
         encoded_at = time.perf_counter()
         features = backbone.extract(encoded, embedding, Sampling(50))
         done = time.perf_counter()
+    check_finite("the features of a photo of noise", features.values)
     weights = list(backbone.parameters())
     count, size = sum(w.numel() for w in weights), sum(w.numel() * w.element_size() for w in weights)
     shapes = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in encoded.tensors.items())
@@ -125,7 +133,7 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
         "image": f"{tuple(images.views['backbone'].pixels.shape[1:])}, {spec.frame}",
         "prompt": f"{tuple(embedding.values.shape[1:])}" if backbone.text_encoder else "none",
         "encoded": shapes,
-        "features": f"{tuple(features.values.shape[1:])}, finite: {bool(features.values.isfinite().all())}",
+        "features": f"{tuple(features.values.shape[1:])}, finite: True",
         "time": times,
         "peak memory": f"{_peak_memory():.0f} MiB of this process{_device_memory()}",
     }
@@ -159,6 +167,7 @@ def doctor() -> None:
     from huggingface_hub import constants
 
     from sd4match.backbones.pretrained import MODELS_VARIABLE, PRETRAINED, whereabouts
+    from sd4match.paths import is_folder
     from sd4match.version import __version__
 
     _print_line("sd4match", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -169,7 +178,7 @@ def doctor() -> None:
     devices += ["mps"] if torch.backends.mps.is_available() else []
     _print_line("devices", ", ".join(devices))
     models = os.environ.get(MODELS_VARIABLE)
-    state = "" if models is None or Path(models).is_dir() else " (no such folder)"
+    state = "" if models is None or is_folder(Path(models)) else " (no such folder)"
     _print_line(MODELS_VARIABLE, f"{models or 'not set'}{state}")
     _print_line("hub cache", f"{constants.HF_HUB_CACHE}{', offline' if constants.HF_HUB_OFFLINE else ''}")
     found = [name for name in PRETRAINED if whereabouts(name)]

@@ -10,7 +10,9 @@ import psutil
 import torch
 from torch import Tensor
 
+from sd4match.checks import check_finite, check_shape
 from sd4match.data.loading import Prefetcher
+from sd4match.errors import InputError, SD4MatchError
 from sd4match.io.cache import Store
 from sd4match.io.features import grid_metadata, map_of_metadata
 from sd4match.structures.tensors import FeatureMap
@@ -44,18 +46,27 @@ class MapMemory:
         budget: bytes of maps, the one being read included.
         store: where maps are written that do not fit.
         keys: name of each map in the store.
+        channels: of every map; a stored one of others is not believed.
         dtype: precision in which maps are stored, in memory and on disk.
         device: where the maps are.
     """
 
     def __init__(
-        self, *, budget: int, store: Store, keys: Mapping[Side, str], dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        budget: int,
+        store: Store,
+        keys: Mapping[Side, str],
+        channels: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.stored: set[Side] = set()
         """Maps that are in the store."""
         self._budget = budget
         self._store = store
         self._keys = keys
+        self._channels = channels
         self._dtype = dtype
         self._device = device
         self._maps: dict[Side, FeatureMap] = {}
@@ -113,7 +124,9 @@ class MapMemory:
 
     def bytes_of_stored_map(self) -> int:
         """Return the bytes of a map of the store; 1 if there is none."""
-        features = next((found for side in self.stored if (found := self._read(side)) is not None), None)
+        features = next(
+            (found for side in sorted(self.stored, key=str) if (found := self._read(side)) is not None), None
+        )
         return 1 if features is None else features.values.nbytes
 
     def _insert(self, side: Side, features: FeatureMap) -> None:
@@ -164,8 +177,25 @@ class MapMemory:
         entry = self._store.get(self._keys[side])
         if entry is None:
             return None
-        tensors, metadata = entry
-        return map_of_metadata(tensors["values"][None].to(self._device), metadata)
+        try:
+            return self._believed(*entry)
+        except (SD4MatchError, KeyError) as error:
+            self._store.discard(self._keys[side], f"no map of this evaluation: {error}")
+            return None
+
+    def _believed(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FeatureMap:
+        """Rebuild a stored map, which must be one that this evaluation could have written.
+
+        Raises:
+            SD4MatchError: it has another dtype or shape, is not finite, or its metadata are damaged.
+            KeyError: it has no values.
+        """
+        values = tensors["values"][None]
+        check_shape("values", values, "1 C h w", C=self._channels)
+        if values.dtype != self._dtype:
+            raise InputError(f"values must be {self._dtype}, not {values.dtype}")
+        check_finite("the values", values)
+        return map_of_metadata(values.to(self._device), metadata)
 
 
 def _is_part(values: Tensor) -> bool:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
+from sd4match.backbones.precision import check_each_finite
 from sd4match.data.collate import collate
 from sd4match.data.loading import Prefetcher, Prepared, prepare_all
 from sd4match.distributed import Processes
@@ -16,7 +17,7 @@ from sd4match.errors import PhotoError, SD4MatchError
 from sd4match.evaluation.counting import Progress, ShouldStop
 from sd4match.evaluation.map_memory import MapMemory, Side
 from sd4match.evaluation.visiting import visiting_order
-from sd4match.hashing import digest
+from sd4match.hashing import arithmetic_settings, digest, weights_digest
 from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
 from sd4match.prompting.pairing import preprocessors
@@ -69,9 +70,12 @@ class PhotoMaps:
         self._keys: dict[Side, str] = {}
         self._errors: dict[Side, str] = {}
         """Photos that cannot be read, with the reason."""
-        self._memory = MapMemory(budget=budget, store=store, keys=self._keys, dtype=dtype, device=backbone.device)
-        weights = backbone.fingerprint if backbone.fingerprint != "unknown" else uuid.uuid4().hex
-        self._origin = ("grid 2", backbone.spec, weights, str(dtype))
+        self._memory = MapMemory(
+            budget=budget, store=store, keys=self._keys, channels=backbone.spec.channels, dtype=dtype,
+            device=backbone.device,
+        )  # fmt: skip
+        self._dtype = dtype
+        self._origin = ("grid 3", backbone.spec, _weights_of(backbone, keep=keep), str(dtype))
         pairs = [self._sides(key) for key in dataset.keys]
         own, others = self._split(len(pairs))
         self.order: list[int] = own
@@ -164,8 +168,9 @@ class PhotoMaps:
         images = collate(list(readable.values()), [batch[side][1] for side in readable])
         prompts = self._prompt(images).values.expand(len(readable), -1, -1)
         views = images.views["backbone"].views
+        origin = (*self._origin, *arithmetic_settings(self._backbone.device.type))
         for side, view, prompt in zip(readable, views, prompts, strict=True):
-            self._keys[side] = digest(*self._origin, self._sampling, view.digest, prompt)
+            self._keys[side] = digest(*origin, self._sampling, view.digest, prompt)
         if self._keep and all(self._keys[side] in self._store for side in readable):
             self._memory.stored.update(readable)
             return
@@ -179,8 +184,12 @@ class PhotoMaps:
             self._memory.add(side, features)
 
     def _extract(self, images: ImageBatch, prompts: Tensor) -> FeatureMap:
-        encoded = self._backbone.encode(images.views["backbone"])
-        return self._backbone.extract(encoded, PromptEmbedding(prompts), self._sampling)
+        views = images.views["backbone"]
+        maps = self._backbone.extract(self._backbone.encode(views), PromptEmbedding(prompts), self._sampling)
+        check_each_finite("the features", views.names, "", maps.values, maps.values.dtype)
+        if self._dtype != maps.values.dtype:
+            check_each_finite("the stored features", views.names, "", maps.values.to(self._dtype), self._dtype)
+        return maps
 
     def _choose_order(self, map_bytes: int) -> None:
         """Choose the order in which the pairs of this process are visited, once the size of a map is known."""
@@ -211,3 +220,14 @@ class PhotoMaps:
             features = self._memory.get(side)
             assert features is not None
         return features
+
+
+def _weights_of(backbone: Backbone, *, keep: bool) -> str:
+    """Return what tells the weights of a backbone from others.
+
+    That is a digest of all weights where maps are kept for later runs, the fingerprint where they last as long as this
+    evaluation, and a name that is never found again where the weights are not known.
+    """
+    if backbone.fingerprint == "unknown":
+        return uuid.uuid4().hex
+    return digest(backbone.fingerprint, weights_digest(backbone)) if keep else backbone.fingerprint

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 import warnings
 import zlib
@@ -14,11 +16,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sd4match.errors import SD4MatchError
+from sd4match.errors import InputError, SD4MatchError, shown
 from sd4match.hashing import bytes_of
 from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, safetensors_buffers, write_atomically
+from sd4match.paths import as_path, is_file
 
 _SUFFIX = ".safetensors"
+_FORMAT = "sd4match-cache"
+"""Value of `format` in the metadata of every entry."""
+_KEY = re.compile(r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_-]{2,200}")
+_ENTRY = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]*{re.escape(_SUFFIX)}")
+_BEING_WRITTEN = re.compile(
+    rf"\.([0-9a-f]{{2}})[0-9a-f]*{re.escape(_SUFFIX)}\.[a-z0-9_]{{8}}{re.escape(TEMPORARY_SUFFIX)}"
+)
+"""Names of entries, and of entries that are being written, below a folder of their first two letters."""
+_LONGEST_HEADER = 1 << 20
 _ABANDONED_SECONDS = 3600
 _WRITERS = 8
 """Number of processes among which the free bytes of a cache are divided.
@@ -47,12 +59,18 @@ class Store:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Return the file of an entry, whether it exists or not."""
+        """Return the file of an entry, whether it exists or not.
+
+        Raises:
+            InputError: the key is no digest after at most one name of a subfolder.
+        """
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise InputError(f"a key is a digest, or a name, '/' and a digest, not {shown(key)}")
         kind, _, name = key.rpartition("/")
         return self.folder / kind / name[:2] / f"{name}{_SUFFIX}"
 
     def __contains__(self, key: str) -> bool:
-        return self.path(key).is_file()
+        return is_file(self.path(key))
 
     def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
         """Write an entry, whole or not at all.
@@ -60,7 +78,8 @@ class Store:
         Raises:
             SD4MatchError: it cannot be written.
         """
-        self._write(key, safetensors_buffers(tensors, {**(metadata or {}), "crc32": _checksum(tensors)}))
+        proof = {"format": _FORMAT, "crc32": _checksum(tensors)}
+        self._write(key, safetensors_buffers(tensors, {**(metadata or {}), **proof}))
 
     def _write(self, key: str, content: Sequence[bytes | memoryview]) -> None:
         write_atomically(self.path(key), content)
@@ -73,18 +92,30 @@ class Store:
         """
         file = self.path(key)
         try:
-            if not file.is_file():
+            if not is_file(file):
                 return None
             tensors, metadata = read_safetensors(file)
-            if metadata.pop("crc32", None) != _checksum(tensors):
+            if metadata.pop("crc32", None) != _checksum(tensors) or metadata.pop("format", None) != _FORMAT:
                 raise ValueError("its bytes have changed")
         except (OSError, ValueError) as error:
-            if not os.path.lexists(file):  # removed by another process in the meantime
-                return None
-            warnings.warn(f"{file} is damaged ({error}); it is computed again", DamagedEntryWarning, stacklevel=2)
-            _try_to_remove(file)
+            self.discard(key, str(error))
             return None
         return tensors, metadata
+
+    def discard(self, key: str, reason: str) -> None:
+        """Remove an entry that cannot be believed, so that it is computed again.
+
+        Args:
+            key: of the entry.
+            reason: for the warning.
+
+        Warns:
+            DamagedEntryWarning: with the reason; unless another process has removed the entry.
+        """
+        file = self.path(key)
+        if os.path.lexists(file):
+            warnings.warn(f"{file} is damaged ({reason}); it is computed again", DamagedEntryWarning, stacklevel=3)
+            _try_to_remove(file)
 
 
 @dataclass(frozen=True)
@@ -105,6 +136,9 @@ class CacheUsage:
 class Cache(Store):
     """Store that does not grow beyond a limit: the least recently used entries are removed first.
 
+    It counts and removes only files that it can prove its own: named by a digest, in a folder of its first two letters,
+    with the metadata of an entry. Whatever else lies in the folder stays.
+
     Args:
         folder: may be shared by all processes that compute the same.
         limit: bytes. A single writer never exceeds it; several writers may for a moment, until one measures again.
@@ -124,6 +158,8 @@ class Cache(Store):
         self.dtype = dtype
         self._free = 0
         """Bytes that this process may write before it measures the folder again."""
+        self._proven: set[Path] = set()
+        """Files that were found to be entries, so that each is opened once."""
 
     def rounded(self, value: Tensor) -> Tensor:
         """Return a tensor as this cache would return it, so that results do not depend on what was cached."""
@@ -176,17 +212,31 @@ class Cache(Store):
             abandoned = being_written and now - file.last_used > _ABANDONED_SECONDS
             if abandoned or (total + wanted > self.limit and not being_written):
                 _try_to_remove(file.path)
+                self._proven.discard(file.path)
                 total -= file.bytes
         self._free = max(wanted, (self.limit - total) // _WRITERS)
 
     def _files(self) -> Iterator[_CacheFile]:
-        """Iterate over the files that a cache writes; other files in the folder are ignored."""
+        """Iterate over the files that a cache has written; other files in the folder are ignored."""
         for path in (*self.folder.glob(f"*/??/*{_SUFFIX}"), *self.folder.glob(f"*/??/.*{TEMPORARY_SUFFIX}")):
             try:
-                status = path.stat()
+                if self._is_own(path):
+                    status = path.stat()
+                    yield _CacheFile(path, status.st_size, status.st_mtime)
             except OSError:  # removed by another process
                 continue
-            yield _CacheFile(path, status.st_size, status.st_mtime)
+
+    def _is_own(self, path: Path) -> bool:
+        """Return whether a file is an entry of a cache, or one that is being written."""
+        if path in self._proven:
+            return True
+        name = _BEING_WRITTEN.fullmatch(path.name) or _ENTRY.fullmatch(path.name)
+        if name is None or name[1] != path.parent.name or path.is_symlink() or not is_file(path):
+            return False
+        is_own = path.name.endswith(TEMPORARY_SUFFIX) or _metadata(path).get("format") == _FORMAT
+        if is_own and not path.name.endswith(TEMPORARY_SUFFIX):
+            self._proven.add(path)
+        return is_own
 
     def total(self) -> int:
         """Return the bytes on disk."""
@@ -214,12 +264,29 @@ class Cache(Store):
 
 
 def cache_folder() -> Path:
-    """Return the default folder of caches: `SD4MATCH_CACHE`, or `sd4match` in the user's cache folder."""
+    """Return the default folder of caches: `SD4MATCH_CACHE`, or `sd4match` in the user's cache folder.
+
+    Raises:
+        InputError: `SD4MATCH_CACHE` is no path.
+    """
     own = os.environ.get("SD4MATCH_CACHE")
     if own:
-        return Path(own).expanduser()
+        return as_path(own, what="SD4MATCH_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sd4match"
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file; {} if it is not one."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _LONGEST_HEADER else b""
+    try:
+        content = json.loads(header)
+    except (ValueError, RecursionError):
+        return {}
+    metadata = content.get("__metadata__") if isinstance(content, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -198,6 +198,8 @@ class View:
     pixels: Float[Tensor, "3 height width"]
     frame: ImageFrame
     key: str
+    name: str = ""
+    """Of the photo, for messages."""
 
     @cached_property
     def digest(self) -> str:
@@ -233,6 +235,11 @@ class Views:
     def keys(self) -> tuple[str, ...]:
         """Key of each photo."""
         return tuple(view.key for view in self.views)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each photo for messages; its key if it has none."""
+        return tuple(view.name or view.key for view in self.views)
 
     def __getitem__(self, rows: Sequence[int]) -> Views:
         """Return the views of some of the photos."""

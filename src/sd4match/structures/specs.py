@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sd4match.checks import check_count
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Shapes of what a backbone takes and returns."""
+    """Shapes of what a backbone takes and returns.
+
+    Raises:
+        InputError: a size is not a whole number, or not positive.
+    """
 
     channels: int
     """Channels C of its feature map at the chosen layer."""
@@ -37,10 +43,23 @@ class FeatureSpec:
     options: str = ""
     """What else the features depend on, for example "clean" or "key"."""
 
+    def __post_init__(self) -> None:
+        for name in ("channels", "stride", "size_multiple"):
+            check_count(f"{name} of a FeatureSpec", getattr(self, name))
+        if self.prompt_width is not None:
+            check_count("prompt_width of a FeatureSpec", self.prompt_width)
+        check_count("max_length of a FeatureSpec", self.max_length, low=0)
+        for side in self.native_size:
+            check_count("native_size of a FeatureSpec", side)
+
 
 @dataclass(frozen=True)
 class ImageFeatureSpec:
-    """Shapes of what an image encoder returns."""
+    """Shapes of what an image encoder returns.
+
+    Raises:
+        InputError: a size is not a whole number, or not positive.
+    """
 
     patches: int
     """Number P of patches."""
@@ -48,3 +67,7 @@ class ImageFeatureSpec:
     """Width d of the vector of a patch."""
     pooled: int
     """Width e of the vector of the whole photo."""
+
+    def __post_init__(self) -> None:
+        for name in ("patches", "local", "pooled"):
+            check_count(f"{name} of an ImageFeatureSpec", getattr(self, name))

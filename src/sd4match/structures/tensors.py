@@ -73,6 +73,8 @@ class Encoded:
     frames: tuple[ImageFrame, ...]
     keys: tuple[str, ...]
     """Key of each photo, from which evaluation noise follows."""
+    names: tuple[str, ...] = ()
+    """Name of each photo, for messages; () if they are not known."""
 
     def __len__(self) -> int:
         return len(self.keys)
