@@ -43,12 +43,12 @@ _ROW_DAMAGES: dict[str, Callable[[list[str]], list[str]]] = {
 
 
 def _findings(kind: str, root: Path) -> list[str]:
-    """Return the problems that the check of every split finds, without the path of the folder."""
+    """Return what the check of every split says, notes included, without the path of the folder."""
     config = datasets.parse({"kind": kind, "root": str(root)})
     problems = []
     for split in config.splits:  # type: ignore[attr-defined]
         load = datasets.parse({"kind": kind, "root": str(root), "split": split}).build
-        problems += [finding.text for finding in check_split(load, split) if finding.is_problem]
+        problems += [finding.text for finding in check_split(load, split)]
     return [problem.replace(str(root), "data") for problem in problems]
 
 

@@ -192,6 +192,11 @@ def _notes(annotations: Mapping[str, _Annotation], file: Path) -> list[str]:
     for what, those, effect in (
         ("box", [name for name, one in annotations.items() if one.box is None], "alpha is a fraction of the photo"),
         ("split", [name for name, one in annotations.items() if one.split is None], "they are in no split"),
+        (
+            "category",
+            [name for name, one in annotations.items() if one.category is None],
+            "they are paired with one another only",
+        ),
     ):
         if 0 < len(those) < len(annotations):
             notes.append(
