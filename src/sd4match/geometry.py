@@ -1,7 +1,7 @@
 """All coordinate arithmetic: photo pixels <-> model pixels <-> feature cells.
 
-Convention: points are (x, y), sizes are (height, width). Everything is differentiable and batched. Points of integers or
-of half precision are computed and returned in float32.
+Convention: points are (x, y), sizes are (height, width). Everything is differentiable and batched. Points of integers
+or of half precision are computed and returned in float32.
 """
 
 from __future__ import annotations

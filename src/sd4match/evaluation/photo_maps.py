@@ -19,7 +19,7 @@ from sd4match.evaluation.visiting import visiting_order
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
-from sd4match.prompting.pairing import preprocessors
+from sd4match.prompting.pairing import extract_maps, preprocessors, prompt_embeddings
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.pairs import PairKey
 from sd4match.structures.tensors import FeatureMap, PromptEmbedding, Sampling
@@ -162,7 +162,7 @@ class PhotoMaps:
         if not readable:
             return
         images = collate(list(readable.values()), [batch[side][1] for side in readable])
-        prompts = self._prompt(images).values.expand(len(readable), -1, -1)
+        prompts = prompt_embeddings(self._prompt, images).values
         views = images.views["backbone"].views
         for side, view, prompt in zip(readable, views, prompts, strict=True):
             self._keys[side] = digest(*self._origin, self._sampling, view.digest, prompt)
@@ -179,8 +179,7 @@ class PhotoMaps:
             self._memory.add(side, features)
 
     def _extract(self, images: ImageBatch, prompts: Tensor) -> FeatureMap:
-        encoded = self._backbone.encode(images.views["backbone"])
-        return self._backbone.extract(encoded, PromptEmbedding(prompts), self._sampling)
+        return extract_maps(self._backbone, images, PromptEmbedding(prompts), self._sampling)
 
     def _choose_order(self, map_bytes: int) -> None:
         """Choose the order in which the pairs of this process are visited, once the size of a map is known."""

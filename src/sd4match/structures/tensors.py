@@ -299,7 +299,7 @@ class Matches:
 
     Raises:
         ShapeError: there is not one score for each point; for a function, when the scores are first read.
-        InputError: a score outside [0, 1], likewise.
+        InputError: points that are no floating-point numbers; a score outside [0, 1], when they are first read.
 
     >>> matches = Matches(torch.zeros(1, 2, 2), lambda: torch.ones(1, 2))
     >>> matches.scores
@@ -314,7 +314,7 @@ class Matches:
         check_shape("the points of matches", points, "B N 2", of="floats")
         self.points = points
         if isinstance(scores, Tensor):
-            _check_scores(scores, points)
+            check_shape("the scores of matches", scores, "B N", of="floats", B=points.shape[0], N=points.shape[1])
         elif not callable(scores):
             raise InputError(f"scores must be a tensor or a function that returns one, not {shown(scores)}")
         self._scores = scores
@@ -322,10 +322,11 @@ class Matches:
     @cached_property
     def scores(self) -> Float[Tensor, "batch points"]:
         """(B, N), in [0, 1]: the probability mass around each match."""
-        if isinstance(self._scores, Tensor):
-            return self._scores
-        scores = self._scores()
-        _check_scores(scores, self.points)
+        scores = self._scores if isinstance(self._scores, Tensor) else self._scores()
+        batch, points, _ = self.points.shape
+        check_shape("the scores of matches", scores, "B N", of="floats", B=batch, N=points)
+        if bool(((scores < 0) | (scores > 1)).any()):
+            raise InputError(f"the scores of matches must be in [0, 1], not {shown(scores.flatten()[:4].tolist())}")
         return scores
 
     def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor]]:
@@ -333,13 +334,6 @@ class Matches:
 
     def __repr__(self) -> str:
         return f"Matches(points={self.points!r})"
-
-
-def _check_scores(scores: Tensor, points: Tensor) -> None:
-    """Check scores (B, N) of points (B, N, 2). NaN, the score of a point without a match, is refused with the point."""
-    check_shape("the scores of matches", scores, "B N", of="floats", B=points.shape[0], N=points.shape[1])
-    if bool(((scores < 0) | (scores > 1)).any()):
-        raise InputError(f"the scores of matches must be in [0, 1], not {shown(scores.flatten()[:4].tolist())}")
 
 
 @dataclass(frozen=True, eq=False)
