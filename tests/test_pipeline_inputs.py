@@ -41,8 +41,9 @@ def test_a_config_of_another_type_is_named(config):
         SemanticMatcher.from_config(config)
 
 
-@pytest.mark.parametrize("device", ["meta", "cuda:77", "tpu9", "", None, 5])
-def test_a_device_that_is_none_is_named(device):
+@pytest.mark.parametrize("device", ["meta", "cuda:77", "mps", "tpu9", "", None, 5])
+def test_a_device_that_is_none_is_named(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(InputError, match="device"):
         SemanticMatcher.from_preset("mini-empty", device=device)
 
