@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_choice", "check_count", "check_finite", "check_number", "check_positive", "check_shape"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_device",
+    "check_finite",
+    "check_flag",
+    "check_number",
+    "check_odd",
+    "check_positive",
+    "check_same_device",
+    "check_shape",
+    "check_text",
+]
 
 SMALLEST_POSITIVE, LARGEST_POSITIVE = 1e-12, 1e12
 """Bounds of numbers that are divided by in float32, such as temperatures."""
+LARGEST_WINDOW = 255
+"""Largest side, in cells, of a square around a cell."""
+_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
-def check_shape(name: str, value: Any, shape: str, **sizes: int) -> dict[str, int]:
-    """Check the shape of a floating-point or boolean tensor, and return the sizes of its named dimensions.
+def check_shape(
+    name: str, value: Any, shape: str, *, of: Literal["floats", "numbers", "flags"] | None = None, **sizes: int
+) -> dict[str, int]:
+    """Check the shape of a tensor, and return the sizes of its named dimensions.
 
     Args:
         name: of the argument, for the message.
         value: the argument.
         shape: names and numbers of the dimensions, for example "B N 2"; `_` is any size. No dimension but B, N, `_` and
-            those named in `sizes` may be 0.
+            those named in `sizes` may be 0. A leading "..." stands for any dimensions.
+        of: "floats" (16 to 64 bits), "numbers" (floats or integers) or "flags" (booleans); None for any data type.
         sizes: sizes that dimensions must have.
 
     Raises:
         ShapeError: the tensor has another number of dimensions, or one of another size.
-        InputError: it is no tensor.
+        InputError: it is no dense tensor, or its data type is another one.
 
     >>> import torch
     >>> sizes = check_shape("predicted", torch.zeros(2, 3, 2), "B N 2")
@@ -44,7 +63,11 @@ def check_shape(name: str, value: Any, shape: str, **sizes: int) -> dict[str, in
     names = shape.split()
     if not isinstance(value, Tensor):
         raise InputError(f"{name} must be a torch tensor ({', '.join(names)}), not {type(value).__name__}")
+    if of is not None:
+        _check_dtype(name, value, of)
     actual = tuple(value.shape)
+    if names[:1] == ["..."]:
+        names = [*("_" * (len(actual) - len(names) + 1)), *names[1:]]
     found = dict(sizes)
     fits = len(actual) == len(names)
     for dimension, size in zip(names, actual, strict=False):
@@ -58,6 +81,42 @@ def check_shape(name: str, value: Any, shape: str, **sizes: int) -> dict[str, in
         wanted = f"({', '.join(names)})" + (f" with {known}" if known else "")
         raise ShapeError(f"{name} must be {wanted}, not {actual}")
     return found
+
+
+def _check_dtype(name: str, value: Tensor, of: Literal["floats", "numbers", "flags"]) -> None:
+    dtype = str(value.dtype)
+    is_flag, is_float = dtype == "torch.bool", dtype in _FLOATS
+    is_integer = not (is_flag or value.is_floating_point() or value.is_complex() or value.is_quantized)
+    fits = {"flags": is_flag, "floats": is_float, "numbers": is_float or is_integer}[of]
+    if not fits:
+        wanted = {"flags": "booleans", "floats": "floating-point numbers of 16 to 64 bits", "numbers": "real numbers"}
+        raise InputError(f"{name} must be a tensor of {wanted[of]}, not {dtype}")
+    if value.layout != _strided():
+        raise InputError(f"{name} must be a dense tensor, not {value.layout}")
+
+
+@functools.cache
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
+
+
+def check_same_device(**tensors: Tensor) -> None:
+    """Check that tensors, named by keyword, are on one device.
+
+    Raises:
+        InputError: one is on another device than the first; the message names both.
+
+    >>> import torch
+    >>> check_same_device(points=torch.zeros(1), frames=torch.zeros(1))
+    """
+    (first, reference), *others = tensors.items()
+    for name, tensor in others:
+        if tensor.device != reference.device:
+            raise InputError(
+                f"{name} is on {tensor.device}, and {first} on {reference.device}: move them to one device"
+            )
 
 
 def check_finite(name: str, value: Tensor, hint: str = "") -> None:
@@ -159,3 +218,76 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"unknown {name} {shown(value)}; {choose_from(str(value)[:80], choices)}")
     return value
+
+
+def check_odd(name: str, value: object, low: int = 1) -> int:
+    """Return an odd whole number of cells, from `low` to 255.
+
+    Raises:
+        InputError: it is none.
+
+    >>> check_odd("window", 15)
+    15
+    """
+    number = check_count(name, value, low, LARGEST_WINDOW)
+    if number % 2 == 0:
+        raise InputError(f"{name} must be odd, not {number}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return a bool.
+
+    Raises:
+        InputError: it is none; 0, 1 and texts are refused.
+
+    >>> check_flag("mutual", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, not {shown(value)}")
+    return value
+
+
+def check_text(name: str, value: object) -> str:
+    """Return a text with at least one visible character.
+
+    Raises:
+        InputError: it is no string, empty, of spaces only, or not Unicode text.
+
+    >>> check_text("category", "cat")
+    'cat'
+    """
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a text, not {shown(value)}")
+    if not value.strip():
+        raise InputError(f"{name} is empty: {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} is not Unicode text: {shown(value)}") from None
+    return value
+
+
+def check_device(value: object) -> str:
+    """Return the name of a device that torch can compute on here.
+
+    Raises:
+        InputError: it is none, or it does not exist.
+
+    >>> check_device("cpu")
+    'cpu'
+    """
+    import torch
+
+    try:
+        device = torch.device(value) if isinstance(value, (str, torch.device)) else None
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device must be cpu, cuda, cuda:N or mps, not {shown(value)}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device}: torch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {device}: torch has no MPS here; use cpu")
+    return str(device)

@@ -1,6 +1,7 @@
 """All coordinate arithmetic: photo pixels <-> model pixels <-> feature cells.
 
-Convention: points are (x, y), sizes are (height, width). Everything is differentiable and batched.
+Convention: points are (x, y), sizes are (height, width). Everything is differentiable and batched. Points of integers
+or of half precision are computed and returned in float32.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from sd4match.errors import InputError
+from sd4match.checks import check_choice, check_count, check_number, check_positive, check_shape
+from sd4match.errors import InputError, shown
 
 __all__ = [
     "Alignment",
@@ -41,14 +43,64 @@ QueryMode = Literal["bilinear", "floor", "pixel"]
 """Rule by which a source map is read at a query point; see `Grid.query_cells`."""
 
 
+_LARGEST_SIDE = 10**7
+_LARGEST_GRID = 1000
+
+
+def check_size(name: str, size: object) -> Size:
+    """Return (height, width), both at least 1.
+
+    Raises:
+        InputError: it is no pair of whole numbers, or one is out of bounds.
+
+    >>> check_size("map_size", (48, 48))
+    (48, 48)
+    """
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise InputError(f"{name} must be (height, width), not {shown(size)}")
+    height, width = (check_count(name, side, 1, _LARGEST_SIDE) for side in size)
+    return height, width
+
+
+def _check_pair(name: str, pair: object) -> None:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise InputError(f"{name} must be (x, y), not {shown(pair)}")
+    for number in pair:
+        check_number(name, number)
+
+
 @dataclass(frozen=True)
 class ImageFrame:
-    """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y)."""
+    """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y).
+
+    Raises:
+        InputError: a size is no pair of positive whole numbers, a scale is not positive, or an offset is not finite.
+    """
 
     original_size: Size
     model_size: Size
     scale: tuple[float, float]
     offset: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        check_size("original_size", self.original_size)
+        check_size("model_size", self.model_size)
+        _check_pair("scale", self.scale)
+        _check_pair("offset", self.offset)
+        for number in self.scale:
+            check_positive("scale", number)
+
+    def holds(self, points: Float[Tensor, "... 2"]) -> Bool[Tensor, ...]:
+        """Return whether points (x, y) in model pixels lie on the photo, not on what it is padded with.
+
+        >>> pad_frame((200, 100), 96).holds(torch.tensor([[20.0, 48.0], [24.0, 95.0]]))
+        tensor([False,  True])
+        """
+        x, y = points.unbind(-1)
+        height, width = self.original_size
+        left, top = self.offset
+        right, bottom = left + width * self.scale[0], top + height * self.scale[1]
+        return (x >= left - 0.5) & (x <= right - 0.5) & (y >= top - 0.5) & (y <= bottom - 0.5)
 
 
 def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:
@@ -57,7 +109,8 @@ def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:
     >>> squash_frame((200, 100), (96, 96)).scale
     (0.96, 0.48)
     """
-    (height, width), (model_height, model_width) = original_size, model_size
+    height, width = check_size("original_size", original_size)
+    model_height, model_width = check_size("model_size", model_size)
     return ImageFrame(original_size, model_size, (model_width / width, model_height / height))
 
 
@@ -69,7 +122,7 @@ def pad_frame(original_size: Size, side: int) -> ImageFrame:
     >>> pad_frame((200, 100), 96)
     ImageFrame(original_size=(200, 100), model_size=(96, 96), scale=(0.48, 0.48), offset=(24.0, 0.0))
     """
-    scale = side / max(original_size)
+    scale = check_count("side", side, 1, _LARGEST_SIDE) / max(check_size("original_size", original_size))
     height, width = padded_size(original_size, side)
     return ImageFrame(
         original_size, (side, side), (scale, scale), (float((side - width) // 2), float((side - height) // 2))
@@ -77,7 +130,13 @@ def pad_frame(original_size: Size, side: int) -> ImageFrame:
 
 
 def padded_size(original_size: Size, side: int) -> Size:
-    """Return (H, W) of the photo inside the square of `pad_frame`."""
+    """Return (H, W) of the photo inside the square of `pad_frame`.
+
+    >>> padded_size((200, 100), 96)
+    (96, 48)
+    """
+    check_size("original_size", original_size)
+    check_count("side", side, 1, _LARGEST_SIDE)
     height, width = (max(1, round(side * length / max(original_size))) for length in original_size)
     return height, width
 
@@ -91,21 +150,42 @@ def own_frame(original_size: Size) -> ImageFrame:
     return ImageFrame(original_size, original_size, (1.0, 1.0))
 
 
-def to_model(points: Float[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
-    """Convert photo pixels to model pixels, each image by its own frame."""
+def to_model(points: Real[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
+    """Convert photo pixels to model pixels, each image by its own frame.
+
+    Raises:
+        ShapeError: there is not one frame for each image.
+    """
+    points = _checked_points("points", points, frames)
     scale, offset = _frame_tensors(points, frames)
     return points * scale + offset
 
 
-def to_photo(points: Float[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
+def to_photo(points: Real[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
     """Convert model pixels to photo pixels, each image by its own frame.
+
+    Raises:
+        ShapeError: there is not one frame for each image.
 
     >>> frame = squash_frame((200, 100), (96, 96))
     >>> to_photo(to_model(torch.tensor([[[50.0, 20.0]]]), [frame]), [frame])
     tensor([[[50., 20.]]])
     """
+    points = _checked_points("points", points, frames)
     scale, offset = _frame_tensors(points, frames)
     return (points - offset) / scale
+
+
+def _as_floats(points: Tensor) -> Tensor:
+    return points if points.dtype in (torch.float32, torch.float64) else points.float()
+
+
+def _checked_points(name: str, points: Tensor, frames: Sequence[ImageFrame]) -> Tensor:
+    """Return points (B, N, 2) of B frames as floats."""
+    if not isinstance(frames, (tuple, list)) or not all(isinstance(frame, ImageFrame) for frame in frames):
+        raise InputError(f"frames must be a sequence of ImageFrame, not {shown(frames)}")
+    check_shape(name, points, "B N 2", of="numbers", B=len(frames))
+    return _as_floats(points)
 
 
 def _frame_tensors(points: Tensor, frames: Sequence[ImageFrame]) -> tuple[Tensor, Tensor]:
@@ -118,8 +198,8 @@ def _cached_frame_tensors(
     frames: tuple[ImageFrame, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # or they could not be used in a later backward pass
-        scale = torch.tensor([frame.scale for frame in frames], dtype=dtype, device=device)[:, None]
-        offset = torch.tensor([frame.offset for frame in frames], dtype=dtype, device=device)[:, None]
+        scale = torch.tensor([frame.scale for frame in frames], dtype=dtype, device=device).reshape(-1, 1, 2)
+        offset = torch.tensor([frame.offset for frame in frames], dtype=dtype, device=device).reshape(-1, 1, 2)
     return scale, offset
 
 
@@ -132,7 +212,7 @@ def _cell_rule_tensors(grid: Grid, dtype: torch.dtype, device: torch.device) -> 
 
 
 def pixels_to_cells(
-    points: Float[Tensor, "... 2"],
+    points: Real[Tensor, "... 2"],
     image_size: Size,
     map_size: Size,
     *,
@@ -156,15 +236,21 @@ def pixels_to_cells(
     Returns:
         (..., 2), (x, y) in cells; outside [0, w - 1] for points beyond the centers of the corner cells.
 
+    Raises:
+        ShapeError: the last dimension is not (x, y).
+        InputError: a size is not positive, an unknown alignment, or an offset that is not finite.
+
     >>> pixels_to_cells(torch.tensor([767.0, 0.0]), (768, 768), (48, 48), alignment="corners")
     tensor([47.,  0.])
     """
+    check_shape("points", points, "... 2", of="numbers")
+    points = _as_floats(points)
     scale, shift = points.new_tensor(_cell_rule(image_size, map_size, alignment, offset)).unbind()
     return points * scale + shift
 
 
 def cells_to_pixels(
-    cells: Float[Tensor, "... 2"],
+    cells: Real[Tensor, "... 2"],
     image_size: Size,
     map_size: Size,
     *,
@@ -176,6 +262,8 @@ def cells_to_pixels(
     >>> cells_to_pixels(torch.tensor([1.0, 0.0]), (840, 840), (60, 60), alignment="patch", offset=6.5)
     tensor([20.5000,  6.5000])
     """
+    check_shape("cells", cells, "... 2", of="numbers")
+    cells = _as_floats(cells)
     scale, shift = cells.new_tensor(_cell_rule(image_size, map_size, alignment, offset)).unbind()
     return (cells - shift) / scale
 
@@ -193,6 +281,9 @@ class Grid:
         alignment: "corners", "centers" or "patch"; see `pixels_to_cells`.
         offset: pixel of the model's image at which the center of cell 0 lies; for "patch" only.
 
+    Raises:
+        InputError: no frames, a size that is not positive, an unknown alignment, or an offset that is not finite.
+
     >>> grid = Grid((squash_frame((100, 100), (96, 96)),), (24, 24), "patch", 0.0)
     >>> grid.to_cells(torch.tensor([[[50.0, 25.0]]]))
     tensor([[[12.,  6.]]])
@@ -203,6 +294,13 @@ class Grid:
     alignment: Alignment = "corners"
     offset: float | None = None
 
+    def __post_init__(self) -> None:
+        frames = self.frames
+        if not isinstance(frames, tuple) or not frames or not all(isinstance(frame, ImageFrame) for frame in frames):
+            raise InputError(f"frames must be a tuple of one ImageFrame or more, not {shown(frames)}")
+        check_size("size", self.size)
+        _check_alignment(self.alignment, self.offset)
+
     def __len__(self) -> int:
         return len(self.frames)
 
@@ -211,7 +309,7 @@ class Grid:
         frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[row] for row in rows)
         return replace(self, frames=frames)
 
-    def to_cells(self, points: Float[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
+    def to_cells(self, points: Real[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
         """Convert photo pixels to (fractional) cells, each photo by its own frame.
 
         Args:
@@ -220,16 +318,18 @@ class Grid:
         Returns:
             (B, N, 2), (x, y) in cells; outside [0, w - 1] x [0, h - 1] for points beyond the outermost cell centers.
         """
+        points = _checked_points("points", points, self.frames)
         scale, shift = self._cell_rules(points)
         return to_model(points, self.frames) * scale + shift
 
-    def to_pixels(self, cells: Float[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
+    def to_pixels(self, cells: Real[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
         """Convert cells to photo pixels; inverse of `to_cells`."""
+        cells = _checked_points("cells", cells, self.frames)
         scale, shift = self._cell_rules(cells)
         return to_photo((cells - shift) / scale, self.frames)
 
     def query_cells(
-        self, points: Float[Tensor, "batch points 2"], mode: QueryMode = "bilinear"
+        self, points: Real[Tensor, "batch points 2"], mode: QueryMode = "bilinear"
     ) -> Float[Tensor, "batch points 2"]:
         """Return the cells at which a map is read for query points in photo pixels.
 
@@ -238,7 +338,12 @@ class Grid:
             mode: "bilinear" reads between cells at the point itself (SD4Match), "floor" reads the cell whose area
                 holds the point (SD+DINO, GeoAware), "pixel" reads between cells at the point rounded down to a whole
                 pixel of the model's image (DIFT).
+
+        Raises:
+            ShapeError: the points are of another number of photos.
+            InputError: an unknown mode.
         """
+        check_choice("query_mode", mode, get_args(QueryMode))
         if mode == "floor":
             return replace(self, alignment="patch", offset=0.0).to_cells(points).floor()
         if mode == "pixel":
@@ -249,12 +354,19 @@ class Grid:
         return _cell_rule_tensors(self, like.dtype, like.device)
 
 
+def _check_alignment(alignment: object, offset: object) -> None:
+    check_choice("alignment", alignment, get_args(Alignment))
+    if offset is not None:
+        check_number("offset", offset)
+
+
 def _cell_rule(
     image_size: Size, map_size: Size, alignment: Alignment, offset: float | None
 ) -> tuple[list[float], list[float]]:
     """Return scale and shift of `cells = pixels * scale + shift`, x first."""
-    if min(*image_size, *map_size) < 1:
-        raise InputError(f"sizes must be positive, not image {image_size} and map {map_size}")
+    check_size("image_size", image_size)
+    check_size("map_size", map_size)
+    _check_alignment(alignment, offset)
     pixels = (image_size[1], image_size[0])
     cells = (map_size[1], map_size[0])
     if alignment == "corners":
@@ -264,16 +376,21 @@ def _cell_rule(
     elif alignment == "centers":
         scale = [c / p for p, c in zip(pixels, cells, strict=True)]
         shift = [(s - 1.0) / 2.0 for s in scale]
-    elif alignment == "patch":
+    else:
         scale = [c / p for p, c in zip(pixels, cells, strict=True)]
         shift = [-0.5 if offset is None else -offset * s for s in scale]
-    else:
-        raise InputError(f"alignment must be corners, centers or patch, not {alignment!r}")
     return scale, shift
 
 
 def grid_points(size: Size, *, side: int) -> Float[Tensor, "points 2"]:
     """Return a regular grid of `side` x `side` points inside a photo, row by row, away from its border.
+
+    Args:
+        size: (H, W) of the photo.
+        side: points per side, at most 1000; more of them than pixels share the pixels at the border.
+
+    Raises:
+        InputError: a size or a side that is out of bounds.
 
     >>> grid_points((100, 200), side=2)
     tensor([[ 49.5000,  24.5000],
@@ -281,6 +398,9 @@ def grid_points(size: Size, *, side: int) -> Float[Tensor, "points 2"]:
             [ 49.5000,  74.5000],
             [149.5000,  74.5000]])
     """
+    height, width = check_size("size", size)
+    check_count("side", side, 1, _LARGEST_GRID)
     steps = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(steps * size[0] - 0.5, steps * size[1] - 0.5, indexing="ij")
+    down, across = ((steps * length - 0.5).clamp(0, length - 1) for length in (height, width))
+    y, x = torch.meshgrid(down, across, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=-1)

@@ -11,17 +11,19 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from sd4match.checks import check_count, check_device, check_flag, check_positive
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import make_images
-from sd4match.errors import ConfigError, InputError
-from sd4match.geometry import grid_points
+from sd4match.errors import ConfigError, InputError, PhotoError, shown
+from sd4match.geometry import grid_points, to_model
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
+from sd4match.matching.checked import check_correlation, checked_matches, checked_pair
 from sd4match.matching.correlation import correlate_maps
-from sd4match.prompting.pairing import pair_maps, preprocessors
+from sd4match.prompting.pairing import extract_maps, pair_maps, preprocessors, prompt_embeddings
 from sd4match.structures.images import Photo
 from sd4match.structures.results import Candidates, DenseMatch, MatchResult
 from sd4match.structures.tensors import Correlation, FeatureMap, MatchFunction, PairFunction, Sampling
@@ -29,7 +31,9 @@ from sd4match.structures.tensors import Correlation, FeatureMap, MatchFunction, 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
 
-_QUERIES_AT_ONCE = 256
+_QUERIES_AT_ONCE = 4096
+_LARGEST_GRID = 1000
+_LARGEST_POINTS = 1_000_000
 RETURN_CELLS = 1.5
 """Largest distance in cells, in x and in y, between a point and its match matched back, for mutual matches."""
 
@@ -67,6 +71,9 @@ class SemanticMatcher:
         protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
             that name would count; as the backbone says, if not given.
 
+    Raises:
+        InputError: a component is of another type; the message names it.
+
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
     >>> result = matcher.match(photo, photo, points=[(40.0, 30.0)])
@@ -84,6 +91,15 @@ class SemanticMatcher:
         pair_transform: PairFunction | None = None,
         protocol: EvaluationProtocol | None = None,
     ) -> None:
+        _check_component("backbone", backbone, Backbone)
+        _check_component("prompt", prompt, Prompt)
+        _check_function("matcher", matcher)
+        if sampling is not None:
+            _check_component("sampling", sampling, Sampling)
+        if pair_transform is not None:
+            _check_function("pair_transform", pair_transform)
+        if protocol is not None:
+            _check_component("protocol", protocol, EvaluationProtocol)
         self.backbone = backbone
         self.prompt = prompt
         self.matcher = matcher
@@ -118,7 +134,10 @@ class SemanticMatcher:
 
         Raises:
             ConfigError: the prompt must be learned first, and no file is given.
+            InputError: it is no config, or the device does not exist.
         """
+        _check_component("config", config, ExperimentConfig)
+        device = check_device(device)
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
@@ -147,9 +166,9 @@ class SemanticMatcher:
             source: a path, a pillow image, an (H, W, 3) uint8 array or a `Photo`.
             target: likewise, of any size.
             points: (N, 2), (x, y) in pixels of the source; a regular grid, if not given.
-            category: what is in the photos; text prompts need it.
+            category: what is in both photos; text prompts need it.
             mutual: keep only points whose match, matched back, comes within `RETURN_CELLS` cells of them.
-            grid: points a side of the regular grid.
+            grid: points a side of the regular grid, at most 1000.
 
         Returns:
             N matches; fewer with `mutual`.
@@ -157,19 +176,23 @@ class SemanticMatcher:
         Raises:
             PhotoError: a photo cannot be read.
             InputError: a point outside the source, or a text prompt without a category.
+            NonFiniteError: features are NaN or infinite; the message says what helps.
+            ComponentError: a component of another author fails, or returns what its interface does not allow.
         """
+        check_flag("mutual", mutual)
+        side = check_count("grid", grid, 1, _LARGEST_GRID)
         photos = [as_photo(source), as_photo(target)]
-        wanted = grid_points(photos[0].size, side=grid) if points is None else check_points(points, photos[0])
+        wanted = grid_points(photos[0].size, side=side) if points is None else check_points(points, photos[0])
         maps = self._maps(photos, category)
         queries = wanted[None].to(maps[0].values)
-        matches = self.matcher(self._correlate(maps[0], maps[1], queries))
-        kept = self._comes_back(maps, queries, matches.points) if mutual else torch.ones(len(wanted), dtype=torch.bool)
+        found, scores = self._match_all(maps[0], maps[1], queries)
+        kept = self._comes_back(maps, queries, found) if mutual else torch.ones(len(wanted), dtype=torch.bool)
         return MatchResult(
             source=photos[0],
             target=photos[1],
             source_points=wanted[kept].double().numpy(),
-            target_points=_inside(matches.points[0].cpu(), photos[1])[kept].double().numpy(),
-            scores=matches.scores[0].cpu()[kept].double().numpy(),
+            target_points=_inside(found[0].cpu(), photos[1])[kept].double().numpy(),
+            scores=scores[0].cpu()[kept].double().numpy(),
         )
 
     @torch.no_grad()
@@ -196,13 +219,16 @@ class SemanticMatcher:
         Raises:
             InputError: as `match`, or the map has fewer cells than candidates.
         """
+        check_count("count", count)
+        check_positive("temperature", temperature)
         photos = [as_photo(source), as_photo(target)]
         wanted = check_points(points, photos[0])
         maps = self._maps(photos, category)
         correlation = self._correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
-        cells, values = functional.best_cells(correlation.values, count=count)
-        if not values.isfinite().all():
-            height, width = maps[1].size
+        check_correlation(correlation)
+        height, width = maps[1].size
+        cells, values = functional.best_cells(correlation.values, count=min(count, height * width))
+        if count > height * width or not values.isfinite().all():
             raise InputError(f"{count} candidates do not fit into a map of {height} x {width} cells")
         scores = torch.stack(
             [
@@ -232,17 +258,14 @@ class SemanticMatcher:
         height, width = maps[0].size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
         cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        queries = (self.protocol.aligned(maps[0]) if self.protocol else maps[0]).grid.to_pixels(cells)
-        chunks = queries.split(_QUERIES_AT_ONCE, dim=1)
-        found = [self.matcher(self._correlate(maps[0], maps[1], chunk)) for chunk in chunks]
-        points = torch.cat([matches.points[0] for matches in found]).cpu()
-        scores = torch.cat([matches.scores[0] for matches in found]).cpu()
-        starts = queries[0].cpu()
-        edge = torch.tensor([photos[0].size[1] - 0.5, photos[0].size[0] - 0.5])
-        inside = ((starts >= -0.5) & (starts <= edge)).all(dim=-1)
+        grid = (self.protocol.aligned(maps[0]) if self.protocol else maps[0]).grid
+        queries = grid.to_pixels(cells)
+        found, scores = self._match_all(maps[0], maps[1], queries)
+        inside = grid.frames[0].holds(to_model(queries, grid.frames)[0]).cpu()
         shape = (height, width)
+        points = _inside(found[0].cpu(), photos[1])
         start, end, score = (
-            values.unflatten(0, shape).double().numpy() for values in (starts, _inside(points, photos[1]), scores)
+            values.unflatten(0, shape).double().numpy() for values in (queries[0].cpu(), points, scores[0].cpu())
         )
         return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
 
@@ -256,8 +279,18 @@ class SemanticMatcher:
         if self.prompt.scope == "pair":
             raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
         images = make_images([as_photo(photo)], [category], preprocessors(self.backbone, self.prompt))
-        encoded = self.backbone.encode(images.views["backbone"])
-        return self.backbone.extract(encoded, self.prompt(images), self.sampling)
+        return extract_maps(self.backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
+
+    def _match_all(
+        self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return points (1, N, 2) and scores (1, N) of all queries, so many at once as memory allows."""
+        found = [
+            checked_matches(self.matcher, self._correlate(source, target, some))
+            for some in queries.split(_QUERIES_AT_ONCE, dim=1)
+        ]
+        points = torch.cat([matches.points for matches in found], dim=1)
+        return points, torch.cat([matches.scores for matches in found], dim=1)
 
     def _correlate(self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor) -> Correlation:
         if self.protocol is None:
@@ -269,10 +302,10 @@ class SemanticMatcher:
         views = preprocessors(self.backbone, self.prompt)
         source_image, target_image = (make_images([photo], [category], views) for photo in photos)
         source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
-        return list(self.pair_transform(source, target)) if self.pair_transform else [source, target]
+        return list(checked_pair(self.pair_transform, source, target)) if self.pair_transform else [source, target]
 
     def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        back = self.matcher(self._correlate(maps[1], maps[0], found)).points
+        back, _ = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
 
@@ -284,28 +317,55 @@ def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
 
 
 def as_photo(photo: PhotoLike) -> Photo:
-    """Return a `Photo` from a path, a pillow image, an array or a `Photo`."""
+    """Return a `Photo` from a path, a pillow image, an array or a `Photo`.
+
+    Raises:
+        PhotoError: it is none of these, or cannot be read.
+    """
     if isinstance(photo, Photo):
         return photo
     if isinstance(photo, Image.Image):
         return Photo.from_image(photo)
     if isinstance(photo, np.ndarray):
         return Photo(photo)
-    return Photo.open(photo)
+    if isinstance(photo, (str, Path)):
+        return Photo.open(photo)
+    raise PhotoError(
+        f"a photo is a path, a pillow image, an (H, W, 3) uint8 array or a Photo, not {type(photo).__name__}: "
+        f"{shown(photo)}"
+    )
+
+
+def _check_component(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be an instance of {kind.__name__}, not {shown(value)}")
+
+
+def _check_function(name: str, value: object) -> None:
+    """Check a component that may be any function; a class is one whose parentheses were forgotten."""
+    if isinstance(value, type):
+        raise InputError(f"{name} must be an instance, not a class: give {value.__name__}()")
+    if not callable(value):
+        raise InputError(f"{name} must be a function or a component, not {shown(value)}")
 
 
 def check_points(points: Points, photo: Photo) -> torch.Tensor:
     """Return points as (N, 2) in float32, each inside the photo.
 
     Raises:
-        InputError: another shape, no point, or a point outside the photo; the message names it.
+        InputError: another shape, no point, more than a million, or a point outside the photo; the message names it.
     """
     try:
-        array = np.asarray(points, dtype=np.float64)
-    except (ValueError, TypeError):
-        raise InputError(f"points must be (x, y) pairs of numbers, not {points!r}") from None
+        array = np.asarray(points)
+    except Exception:  # of NumPy, or of a foreign `__array__`
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"points must be (x, y) pairs of numbers, not {shown(points)}")
     if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
         raise InputError(f"points must be (N, 2), at least one, not {array.shape}")
+    if len(array) > _LARGEST_POINTS:
+        raise InputError(f"at most {_LARGEST_POINTS:,} points are matched at once, not {len(array):,}")
+    array = array.astype(np.float64)
     height, width = photo.size
     outside = ~((array >= 0) & (array <= [width - 1, height - 1])).all(axis=1)
     if outside.any():

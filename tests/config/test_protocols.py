@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from jaxtyping import config
 
 from helpers import references
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import PROTOCOLS, EvaluationProtocol, get_protocol, parse_protocol
-from sd4match.errors import ConfigError, DatasetError
+from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError
 from sd4match.geometry import Grid, pad_frame, squash_frame, to_model, to_photo
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
@@ -270,3 +273,33 @@ def test_query_modes_read_where_they_say():
     blended = BilinearNearestNeighbor()(correlate_maps(features, features, points, query_mode="floor"))
     plain = NearestNeighbor()(correlate_maps(features, features, points, query_mode="floor"))
     torch.testing.assert_close(blended.points, plain.points)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"photo_sizes": [(40, 40), (40, 40)]}, ShapeError, "got 2 sizes and 1 boxes"),
+        ({"boxes": [None, None]}, ShapeError, "got 1 sizes and 2 boxes"),
+        ({"boxes": []}, ShapeError, "got 1 sizes and 0 boxes"),
+        ({"boxes": [None]}, DatasetError, "needs the box"),
+        ({"boxes": [(0.0, 0.0, math.inf, 9.0)]}, DatasetError, "box .* must be finite"),
+        ({"boxes": [(9.0, 0.0, 1.0, 9.0)]}, DatasetError, "inside out"),
+        ({"boxes": [(9.0, 0.0, 1.0)]}, DatasetError, "a box is"),
+        ({"reference": "side"}, InputError, "reference"),
+        ({"visible": torch.ones(1, 2, dtype=torch.long)}, InputError, "visible"),
+        ({"target": torch.zeros(1, 1, 2)}, ShapeError, "target"),
+        ({"predicted": torch.zeros(2, 2)}, ShapeError, "predicted"),
+    ],
+)
+def test_what_does_not_belong_to_the_pairs_is_refused(changes, error, message):
+    arguments = {
+        "predicted": torch.zeros(1, 2, 2), "target": torch.zeros(1, 2, 2),
+        "visible": torch.ones(1, 2, dtype=torch.bool), "photo_sizes": [(40, 40)],
+        "boxes": [(0.0, 0.0, 9.0, 9.0)], "reference": "box",
+    }  # fmt: skip
+    config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(error, match=message):
+            get_protocol("sd4match").correct(**{**arguments, **changes})
+    finally:
+        config.update("jaxtyping_disable", False)

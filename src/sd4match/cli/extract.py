@@ -22,20 +22,28 @@ def command(
     options: ExperimentOptions,
 ) -> None:
     """Write the feature map of each photo, with the frame of its cells and its provenance."""
+    from sd4match.checks import check_text
+
+    if category is not None:
+        check_text("--category", category)
     config = options.read("text" if category else "empty")
 
     from sd4match.cli.common import check_output, prepare_device
     from sd4match.cli.progress import progress_bar
     from sd4match.evaluation.report import backbone_entry
     from sd4match.io.features import write_features
+    from sd4match.io.files import check_output_file
     from sd4match.pipeline import SemanticMatcher, build_for_matching
     from sd4match.structures.images import Photo
     from sd4match.version import __version__
 
     names = _file_names(photos)
-    for path in photos:
-        Photo.size_of(path)
+    for path in photos:  # before the work, so that a bad photo among many does not end it in the middle
+        Photo.open(path)
     check_output(output)
+    inputs = [*photos, *(path for path in (prompt, options.config) if path is not None)]
+    for name in names:
+        check_output_file(output / name, inputs=inputs, is_own=_is_feature_file, what="file of features")
     components = build_for_matching(config, prompt=prompt, device=prepare_device(device))
     matcher = SemanticMatcher.from_components(components, config)
     provenance = {
@@ -53,6 +61,17 @@ def command(
             write_features(features, output / name, provenance={**provenance, "photo": path.name, "key": photo.key})
     shape = " x ".join(map(str, features.values.shape[1:]))
     typer.echo(f"{len(photos)} maps of {shape} in {output}")
+
+
+def _is_feature_file(path: Path) -> bool:
+    """Return whether a file holds features that an earlier `extract` wrote."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == "sd4match-features"
+    except Exception:  # of safetensors, or of torch where it cannot open the file
+        return False
 
 
 def _file_names(photos: Sequence[Path]) -> list[str]:

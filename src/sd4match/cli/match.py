@@ -12,6 +12,10 @@ from sd4match.cli.common import Category, Device, ExperimentOptions, Fallback, o
 if TYPE_CHECKING:
     from sd4match.structures.results import MatchResult
 
+_FORMAT = "sd4match-matches"
+"""Name of the format in `matches.json`, by which an earlier result is known."""
+_SOFTWARE = "sd4match"
+"""Start of the text "Software" in `matches.png`, likewise."""
 _ROWS_SHOWN = 20
 
 MINI_REMARK = (
@@ -38,12 +42,17 @@ def command(
     options: ExperimentOptions,
 ) -> None:
     """Find points of one photo in another."""
+    from sd4match.checks import check_text
+
+    if category is not None:
+        check_text("--category", category)
     is_named = prompt in ("empty", "text")
     config = options.read("text" if category else "empty", [f"prompt={prompt}"] if is_named else [])
     file = None if is_named else prompt
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
     from sd4match.errors import InputError
+    from sd4match.io.files import check_output_file
     from sd4match.pipeline import SemanticMatcher, as_photo, build_for_matching, check_points
 
     photos = as_photo(source), as_photo(target)
@@ -53,6 +62,9 @@ def command(
     if file is None and category is None and config.prompt.needs_category:
         raise InputError("a text prompt needs to know what is in the photos: give --category NAME, or --prompt empty")
     check_output(output)
+    inputs = [source, target, *(Path(path) for path in (file, options.config) if path is not None)]
+    check_output_file(output / "matches.json", inputs=inputs, is_own=_is_own_json, what="result of match")
+    check_output_file(output / "matches.png", inputs=inputs, is_own=_is_own_picture, what="result of match")
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
     components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
@@ -75,20 +87,52 @@ def command(
 
 
 def _parse_point(text: str) -> tuple[float, float]:
-    from sd4match.errors import InputError
+    import math
+
+    from sd4match.errors import InputError, shown
 
     try:
         x, y = (float(coordinate) for coordinate in text.split(","))
     except ValueError:
-        raise InputError(f"--point is X,Y in pixels, for example 120,80; not {text!r}") from None
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise InputError(f"--point is X,Y in pixels, for example 120,80; not {shown(text)}")
     return x, y
 
 
+def _is_own_json(path: Path) -> bool:
+    """Return whether a file is the `matches.json` of an earlier match."""
+    from sd4match.documents import read_json
+    from sd4match.errors import SD4MatchError
+
+    try:
+        content = read_json(path, what="earlier result")
+    except SD4MatchError:
+        return False
+    return isinstance(content, dict) and content.get("format") == _FORMAT
+
+
+def _is_own_picture(path: Path) -> bool:
+    """Return whether a file is the `matches.png` of an earlier match."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Software", "")).startswith(_SOFTWARE)
+    except Exception:  # of pillow, which raises many sorts for files that are no images
+        return False
+
+
 def _write(result: MatchResult, output: Path, details: dict[str, Any]) -> None:
-    """Write `matches.json` and `matches.png`."""
+    """Write `matches.json` and `matches.png`, both or none."""
+    import io
     import json
 
+    from PIL.PngImagePlugin import PngInfo
+
     from sd4match.errors import InputError
+    from sd4match.io.files import write_together
+    from sd4match.version import __version__
     from sd4match.viz.matches import draw_matches
 
     rows = zip(result.source_points.tolist(), result.target_points.tolist(), result.scores.tolist(), strict=True)
@@ -99,13 +143,13 @@ def _write(result: MatchResult, output: Path, details: dict[str, Any]) -> None:
     picture = draw_matches(
         result.source, result.target, result.source_points, result.target_points, scores=result.scores.tolist()
     )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**details, "matches": matches}, indent=2)
-        (output / "matches.json").write_text(text + "\n", encoding="utf-8")
-        picture.save(output / "matches.png")
-    except OSError as error:
-        raise InputError(f"cannot write to {output}: {error.strerror or error}") from None
+    text = json.dumps({"format": _FORMAT, **details, "matches": matches}, indent=2, allow_nan=False)
+    software = PngInfo()
+    software.add_text("Software", f"{_SOFTWARE} {__version__}")
+    image = io.BytesIO()
+    picture.save(image, format="png", pnginfo=software)
+    contents = {output / "matches.json": f"{text}\n".encode(), output / "matches.png": image.getvalue()}
+    write_together(contents, error=InputError)
 
 
 def _print(result: MatchResult, output: Path) -> None:

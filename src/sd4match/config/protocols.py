@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from sd4match.errors import ConfigError, DatasetError, choose_from
+from sd4match.checks import check_choice, check_number, check_shape
+from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError, choose_from, shown
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor, PixelNearestNeighbor, WindowSoftArgmax
 from sd4match.registry import AnyMatcher, Config, describe
 
@@ -177,36 +178,64 @@ class EvaluationProtocol(Config):
             reference: what the data set's benchmark takes alpha of, if this protocol follows it.
 
         Raises:
-            DatasetError: a target has no box, and its length is wanted.
+            DatasetError: a target has no box or one without extent, and its length is wanted.
+            ShapeError: there is not one photo size and one box for each pair.
         """
         from sd4match.geometry import to_model
         from sd4match.matching.pck import correct_points
 
+        check_choice("reference", reference, ("box", "photo"))
+        sizes = check_shape("predicted", predicted, "B N 2", of="numbers")
+        check_shape("target", target, "B N 2", of="numbers", **sizes)
+        check_shape("visible", visible, "B N", of="flags", **sizes)
+        if not len(predicted) == len(photo_sizes) == len(boxes):
+            raise ShapeError(
+                f"expected a photo size and a box for each of {len(predicted)} pairs, got {len(photo_sizes)} sizes "
+                f"and {len(boxes)} boxes"
+            )
         frames = [self.error_frame_of(size) for size in photo_sizes]
-        truth = to_model(target, frames)
+        truth = to_model(target.double(), frames)
         if self.clamp_truth:
             edges = truth.new_tensor([[frame.model_size[1] - 1, frame.model_size[0] - 1] for frame in frames])
             truth = truth.clamp(min=0).minimum(edges[:, None])
-        length = self._lengths(predicted, frames, boxes, reference if self.reference == "data" else self.reference)
+        length = self._lengths(visible, frames, boxes, reference if self.reference == "data" else self.reference)
         return correct_points(
-            to_model(predicted, frames), truth, visible, length, alphas=self.alphas, inclusive=self.inclusive
+            to_model(predicted.double(), frames), truth, visible, length, alphas=self.alphas, inclusive=self.inclusive
         )
 
     def _lengths(
-        self, like: Tensor, frames: Sequence[ImageFrame], boxes: Sequence[Box | None], reference: Reference
+        self, visible: Tensor, frames: Sequence[ImageFrame], boxes: Sequence[Box | None], reference: Reference
     ) -> Tensor:
-        """Return (B,), what alpha is a fraction of, in pixels of the frames."""
+        """Return (B,), what alpha is a fraction of, in pixels of the frames and in float64."""
+        import torch
+
         from sd4match.geometry import to_model
 
+        def tensor(values: object) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=visible.device)
+
         if reference == "photo":
-            return like.new_tensor([max(frame.model_size) for frame in frames])
+            return tensor([max(frame.model_size) for frame in frames])
         if any(box is None for box in boxes):
             raise DatasetError(
                 f"protocol {self.name!r} needs the box of every target object; without boxes, derive it with "
                 "reference: photo"
             )
-        corners = to_model(like.new_tensor([box for box in boxes if box is not None]).unflatten(1, (2, 2)), frames)
+        for box in boxes:
+            _check_box(box)
+        corners = to_model(tensor([box for box in boxes if box is not None]).reshape(-1, 2, 2), frames)
         return (corners[:, 1] - corners[:, 0]).amax(dim=-1)
+
+
+def _check_box(box: object) -> None:
+    if not isinstance(box, (tuple, list)) or len(box) != 4:
+        raise DatasetError(f"a box is (left, top, right, bottom), not {shown(box)}")
+    try:
+        left, top, right, bottom = (check_number("box", number) for number in box)
+    except InputError as reason:
+        raise DatasetError(f"the box {shown(box)} of a target object: {reason}") from None
+    if right < left or bottom < top:
+        raise DatasetError(f"the box {shown(box)} of a target object is inside out: left, top, right, bottom")
 
 
 _PADDED: dict[str, Any] = {

@@ -28,6 +28,7 @@ from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
+from sd4match.matching.checked import checked_matches, checked_pair
 from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.pairs import PairRecord
 from sd4match.structures.tensors import FeatureMap, MatchFunction, PairFunction, Sampling
@@ -186,10 +187,10 @@ class Evaluator:
         """Return the points that every matcher predicts from one correlation."""
         _check_sizes(record, source, target)
         if self.pair_transform is not None:
-            source, target = self.pair_transform(source, target)
+            source, target = checked_pair(self.pair_transform, source, target)
         query_points = torch.from_numpy(record.source_points)[None].to(source.values)
         correlation = self.protocol.correlate(source, target, query_points)
-        return {name: matcher(correlation).points[0] for name, matcher in self.matchers.items()}
+        return {name: checked_matches(matcher, correlation).points[0] for name, matcher in self.matchers.items()}
 
     def _extract_pairs(self, dataset: PairDataset, prompt: Prompt) -> _MapsOfPairs:
         """Return a function that extracts the maps of some pairs under a prompt that depends on both photos."""

@@ -20,7 +20,7 @@ from sd4match.evaluation.visiting import visiting_order
 from sd4match.hashing import arithmetic_settings, digest, weights_digest
 from sd4match.interfaces import Backbone, PairDataset, Prompt
 from sd4match.io.cache import Store
-from sd4match.prompting.pairing import preprocessors
+from sd4match.prompting.pairing import extract_maps, preprocessors, prompt_embeddings
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.pairs import PairKey
 from sd4match.structures.tensors import FeatureMap, PromptEmbedding, Sampling
@@ -166,7 +166,7 @@ class PhotoMaps:
         if not readable:
             return
         images = collate(list(readable.values()), [batch[side][1] for side in readable])
-        prompts = self._prompt(images).values.expand(len(readable), -1, -1)
+        prompts = prompt_embeddings(self._prompt, images).values
         views = images.views["backbone"].views
         origin = (*self._origin, *arithmetic_settings(self._backbone.device.type))
         for side, view, prompt in zip(readable, views, prompts, strict=True):
@@ -184,11 +184,10 @@ class PhotoMaps:
             self._memory.add(side, features)
 
     def _extract(self, images: ImageBatch, prompts: Tensor) -> FeatureMap:
-        views = images.views["backbone"]
-        maps = self._backbone.extract(self._backbone.encode(views), PromptEmbedding(prompts), self._sampling)
-        check_each_finite("the features", views.names, "", maps.values, maps.values.dtype)
+        maps = extract_maps(self._backbone, images, PromptEmbedding(prompts), self._sampling)
         if self._dtype != maps.values.dtype:
-            check_each_finite("the stored features", views.names, "", maps.values.to(self._dtype), self._dtype)
+            names = images.views["backbone"].names
+            check_each_finite("the stored features", names, "", maps.values.to(self._dtype), self._dtype)
         return maps
 
     def _choose_order(self, map_bytes: int) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
+from sd4match.errors import InputError, shown
 from sd4match.geometry import QueryMode, Size, pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.structures.tensors import Correlation as Correlation
-from sd4match.structures.tensors import FeatureMap
+from sd4match.structures.tensors import FeatureMap, query_cells
 from sd4match.structures.tensors import Matches as Matches
 
 
 def correlate_maps(
     source: FeatureMap,
     target: FeatureMap,
-    query_points: Float[Tensor, "batch points 2"],
+    query_points: Real[Tensor, "batch points 2"],
     *,
     query_mode: QueryMode = "bilinear",
     normalize: bool = True,
@@ -35,8 +36,12 @@ def correlate_maps(
 
     Raises:
         ShapeError: the two maps differ in B or C, or the queries in B.
+        InputError: one is of another type, or an unknown query mode.
     """
-    cells = source.grid.query_cells(query_points.to(source.values), query_mode)
+    for name, features in (("source", source), ("target", target)):
+        if not isinstance(features, FeatureMap):
+            raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
+    cells = query_cells(source, query_points, query_mode)
     norms = target.norms if normalize else None
     values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)
     return Correlation(values, query_points, source, target, query_mode)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sd4match.checks import LARGEST_WINDOW
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Loss as Loss
 from sd4match.interfaces import LossConfig as LossConfig
@@ -25,7 +26,9 @@ class GaussianCrossEntropyConfig(LossConfig):
         description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
     initial_temperature: PositiveNumber | None = Field(default=None, description="start of a learned one; None: 0.04")
-    kernel_size: int = Field(default=7, ge=3, description="side of the smoothed target in cells, odd")
+    kernel_size: int = Field(
+        default=7, ge=3, le=LARGEST_WINDOW, description="side of the smoothed target in cells, odd"
+    )
 
     @field_validator("kernel_size")
     @classmethod

@@ -1,17 +1,68 @@
-"""Prompts and feature maps of pairs."""
+"""Prompts and feature maps of pairs, and the checks of what prompts and backbones return."""
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+from typing import get_args
 
-from sd4match.interfaces import Backbone, Prepare, Prompt
+import torch
+from torch import Tensor
+
+from sd4match.checks import check_choice, check_finite, check_text
+from sd4match.errors import ComponentError, InputError
+from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
+from sd4match.interfaces.calls import call_component, check_answer, describe_component
 from sd4match.structures.images import ImageBatch as ImageBatch
-from sd4match.structures.tensors import FeatureMap, Sampling
+from sd4match.structures.images import Photo, View
+from sd4match.structures.tensors import Encoded, FeatureMap, Sampling
 from sd4match.structures.tensors import PromptEmbedding as PromptEmbedding
 
 
+def prompt_embeddings(prompt: Prompt, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
+    """Return the prompt embeddings of photos, (B, L, D), with the checks that all prompts share.
+
+    Args:
+        prompt: prompt of any scope.
+        images: B photos with the views of the prompt.
+        partners: the other photo of each pair, for prompts of scope "pair".
+
+    Raises:
+        InputError: a category is missing where the prompt depends on it, or is no text; or an unknown scope.
+        ComponentError: the prompt raises an error of its own, or returns what is no embedding of these photos.
+        NonFiniteError: the embedding holds NaN or infinite values.
+    """
+    name = describe_component("prompt", prompt)
+    scope = check_choice(f"scope of {name}", prompt.scope, get_args(Scope))
+    for batch in (images, partners):
+        if batch is not None:
+            _check_categories(name, batch, needed=scope == "category")
+    arguments = (images,) if partners is None else (images, partners)
+    made = check_answer("prompt", prompt, call_component("prompt", prompt, prompt, *arguments), PromptEmbedding)
+    if len(made.values) not in (1, len(images)):
+        raise ComponentError(f"{name} must return 1 or {len(images)} embeddings, not {len(made.values)}")
+    check_finite(f"the embeddings of {name}", made.values, "its learned tensors or its file are damaged")
+    return PromptEmbedding(made.values.expand(len(images), -1, -1))
+
+
+def _check_categories(name: str, images: ImageBatch, *, needed: bool) -> None:
+    """Check the categories of photos; the message names the photo."""
+    if len(images) == 0:
+        raise InputError("a batch holds one photo or more")
+    for row, category in enumerate(images.categories):
+        photo = photo_name(images, row)
+        if category is not None:
+            check_text(f"the category of {photo}", category)
+        elif needed:
+            raise InputError(f"{name} needs a category, and {photo} has none: say what it shows")
+
+
+def photo_name(images: ImageBatch, row: int) -> str:
+    """Return the name of a photo of a batch, for messages."""
+    return images.photos[row].name if row < len(images.photos) else f"photo {row + 1}"
+
+
 def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tuple[PromptEmbedding, PromptEmbedding]:
-    """Return the prompt embeddings of the sources and of the targets of B pairs.
+    """Return the prompt embeddings of the sources and of the targets of B pairs, (B, L, D) each.
 
     A prompt of scope "pair" is called once, with (source, target), and its embedding is that of both photos. A prompt
     of scope "image" is called for each side. Any other is called once for both sides, so that what photos share, a
@@ -22,6 +73,9 @@ def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tupl
         source: B photos with the views of the prompt.
         target: the other photo of each pair.
 
+    Raises:
+        InputError, ComponentError, NonFiniteError: as `prompt_embeddings`.
+
     >>> from sd4match.prompting import EmptyPrompt
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
     >>> prompt = EmptyPrompt(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
@@ -29,12 +83,14 @@ def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tupl
     >>> source.values.shape
     torch.Size([1, 16, 8])
     """
+    if len(source) != len(target):
+        raise InputError(f"a pair has a source and a target: not {len(source)} sources and {len(target)} targets")
     if prompt.scope == "pair":
-        shared = prompt(source, target)
+        shared = prompt_embeddings(prompt, source, target)
         return shared, shared
     if prompt.scope == "image":
-        return prompt(source), prompt(target)
-    values = prompt(source + target).values.expand(len(source) + len(target), -1, -1)
+        return prompt_embeddings(prompt, source), prompt_embeddings(prompt, target)
+    values = prompt_embeddings(prompt, source + target).values
     return PromptEmbedding(values[: len(source)]), PromptEmbedding(values[len(source) :])
 
 
@@ -50,7 +106,60 @@ def preprocessors(backbone: Backbone, prompt: Prompt) -> dict[str, Prepare]:
     >>> list(preprocessors(FakeBackbone(), NoPrompt()))
     ['backbone']
     """
-    return {"backbone": backbone.prepare, **prompt.views}
+    functions: dict[str, tuple[str, object, Prepare]] = {"backbone": ("backbone", backbone, backbone.prepare)}
+    functions |= {name: ("prompt", prompt, function) for name, function in prompt.views.items()}
+    return {name: partial(_prepare, *function) for name, function in functions.items()}
+
+
+def _prepare(role: str, component: object, function: Prepare, photo: Photo) -> View:
+    view = check_answer(role, component, call_component(role, component, function, photo), View)
+    if view.frame.original_size != photo.size:
+        raise ComponentError(
+            f"{describe_component(role, component)} must prepare {photo.name} with a frame of its size {photo.size}, "
+            f"not {view.frame.original_size}"
+        )
+    return view
+
+
+def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbedding, sampling: Sampling) -> FeatureMap:
+    """Return the feature maps of photos, with the checks that all backbones share.
+
+    Args:
+        backbone: backbone.
+        images: B photos with the views of the backbone.
+        prompts: (B, L, D), or (1, L, D) for all.
+        sampling: timestep, ensemble, noise.
+
+    Raises:
+        ComponentError: the backbone raises an error of its own, or returns what are no maps of these photos.
+        NonFiniteError: a feature is NaN or infinite; the message names the photo, the layer and what helps.
+    """
+    name = describe_component("backbone", backbone)
+    encoded = call_component("backbone", backbone, backbone.encode, images.views["backbone"])
+    check_answer("backbone", backbone, encoded, Encoded)
+    answer = call_component("backbone", backbone, backbone.extract, encoded, prompts, sampling)
+    maps = check_answer("backbone", backbone, answer, FeatureMap)
+    if maps.grid.frames != images.views["backbone"].frames:
+        raise ComponentError(f"{name} must return one map for each of {len(images)} photos, with the photo's frame")
+    if maps.values.shape[1] != backbone.spec.channels:
+        raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")
+    _check_features(backbone, images, maps.values.detach())
+    return maps
+
+
+def _check_features(backbone: Backbone, images: ImageBatch, values: Tensor) -> None:
+    """Check that features are finite, and name the first photo whose features are not."""
+    if bool(values.isfinite().all()):
+        return
+    row = next(row for row, features in enumerate(values) if not bool(features.isfinite().all()))
+    spec = backbone.spec
+    layer = "" if spec.layer is None else f" at layer {spec.layer}"
+    hint = (
+        "bfloat16 or float32 has the range: backbone.dtype=bfloat16"
+        if spec.dtype == "float16"
+        else "its weights or the prompt are damaged, or do not fit"
+    )
+    check_finite(f"the features of {photo_name(images, row)}{layer} in {spec.dtype}", values[row], hint)
 
 
 def pair_maps(
@@ -65,6 +174,9 @@ def pair_maps(
         target: the other photo of each pair.
         sampling: noise of the 2 B photos, sources first.
 
+    Raises:
+        InputError, ComponentError, NonFiniteError: as `prompt_embeddings` and `extract_maps`.
+
     >>> from sd4match.prompting import EmptyPrompt
     >>> from sd4match.structures.images import Views
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
@@ -74,7 +186,6 @@ def pair_maps(
     >>> source.values.shape
     torch.Size([1, 48, 8, 8])
     """
-    encoded = backbone.encode(source.views["backbone"] + target.views["backbone"])
-    embeddings = [side.values.expand(len(source), -1, -1) for side in pair_prompts(prompt, source, target)]
-    maps = backbone.extract(encoded, PromptEmbedding(torch.cat(embeddings)), sampling)
+    embeddings = torch.cat([side.values for side in pair_prompts(prompt, source, target)])
+    maps = extract_maps(backbone, source + target, PromptEmbedding(embeddings), sampling)
     return maps[: len(source)], maps[len(source) :]

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sd4match.errors import PhotoError, SD4MatchError, shown
+from sd4match.checks import check_shape
+from sd4match.errors import InputError, PhotoError, SD4MatchError, ShapeError, shown
 from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
 from sd4match.paths import as_path, require_file
@@ -193,13 +194,23 @@ def _as_bytes(image: Image.Image, name: str) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One photo, preprocessed for one model."""
+    """One photo, preprocessed for one model.
+
+    Raises:
+        ShapeError: the pixels are not (3, H, W).
+        InputError: a field is of another type.
+    """
 
     pixels: Float[Tensor, "3 height width"]
     frame: ImageFrame
     key: str
     name: str = ""
     """Of the photo, for messages."""
+
+    def __post_init__(self) -> None:
+        check_shape("the pixels of a view", self.pixels, "3 height width", of="floats")
+        if not isinstance(self.frame, ImageFrame) or not isinstance(self.key, str):
+            raise InputError(f"a view has an ImageFrame and a text key, not {shown((self.frame, self.key))}")
 
     @cached_property
     def digest(self) -> str:
@@ -209,9 +220,18 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Batch of views of one size. Pixels are stacked when they are first read; cached photos need none."""
+    """Batch of views of one size. Pixels are stacked when they are first read; cached photos need none.
+
+    Raises:
+        InputError: it holds something else than views.
+        ShapeError: the views are of several sizes, when their pixels are first read.
+    """
 
     views: tuple[View, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.views, tuple) or not all(isinstance(view, View) for view in self.views):
+            raise InputError(f"views must be a tuple of View, not {shown(self.views)}")
 
     @classmethod
     def of(cls, views: Iterable[View]) -> Views:
@@ -224,6 +244,9 @@ class Views:
     @cached_property
     def pixels(self) -> Float[Tensor, "batch 3 height width"]:
         """Pixels of all photos."""
+        sizes = {tuple(view.pixels.shape) for view in self.views}
+        if len(sizes) != 1:
+            raise ShapeError(f"expected views of one size, got {sorted(sizes) or 'none'}")
         return torch.stack([view.pixels for view in self.views])
 
     @property

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sd4match.errors import NonFiniteError, ShapeError
 from sd4match.structures.images import Photo
+
+
+def _check(name: str, values: npt.NDArray[np.generic], shape: tuple[int, ...]) -> None:
+    """Check an array of a result.
+
+    Raises:
+        ShapeError: it is of another shape.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    if values.shape != shape:
+        raise ShapeError(f"{name} must be {shape}, not {values.shape}")
+    if not np.isfinite(values).all():
+        raise NonFiniteError(f"{name} must be finite, and hold NaN or infinite values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +36,12 @@ class MatchResult:
     """(N, 2), (x, y)."""
     scores: npt.NDArray[np.float64]
     """(N,), in [0, 1]: the probability mass around the match."""
+
+    def __post_init__(self) -> None:
+        count = len(self.source_points)
+        _check("source_points", self.source_points, (count, 2))
+        _check("target_points", self.target_points, (count, 2))
+        _check("scores", self.scores, (count,))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -38,6 +58,11 @@ class Candidates:
     scores: npt.NDArray[np.float64]
     """(N, K), in [0, 1]: the probability mass around each candidate."""
 
+    def __post_init__(self) -> None:
+        _check("source_points", self.source_points, (len(self.source_points), 2))
+        _check("scores", self.scores, (len(self.source_points), *self.scores.shape[1:2]))
+        _check("target_points", self.target_points, (*self.scores.shape, 2))
+
 
 @dataclass(frozen=True, eq=False)
 class DenseMatch:
@@ -51,3 +76,9 @@ class DenseMatch:
     """(h, w), in [0, 1]."""
     inside: npt.NDArray[np.bool_]
     """(h, w), whether a cell lies in the source photo, not in its padding."""
+
+    def __post_init__(self) -> None:
+        cells = (*self.inside.shape, 2)
+        _check("source_points", self.source_points, cells)
+        _check("target_points", self.target_points, cells)
+        _check("scores", self.scores, self.inside.shape)

@@ -11,23 +11,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from sd4match.errors import ShapeError
+from sd4match.checks import check_choice, check_count, check_positive, check_same_device, check_shape, check_text
+from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
+
+_LARGEST_SEED = 2**63 - 1
+_LARGEST_ENSEMBLE = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """Points of a batch and their visibility. Coordinates of points that are not visible have no meaning."""
+    """Points of a batch and their visibility. Coordinates of points that are not visible have no meaning.
 
-    points: Float[Tensor, "batch points 2"]
+    Raises:
+        ShapeError: there is not one flag for each point.
+        InputError: flags that are not booleans.
+    """
+
+    points: Real[Tensor, "batch points 2"]
     visible: Bool[Tensor, "batch points"]
+
+    def __post_init__(self) -> None:
+        sizes = check_shape("points", self.points, "B N 2", of="numbers")
+        check_shape("visible", self.visible, "B N", of="flags", B=sizes["B"], N=sizes["N"])
+        check_same_device(points=self.points, visible=self.visible)
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,9 @@ class EvaluationNoise:
     """Noise that depends on (seed, photo, ensemble member) only, not on the batch order or on the processes."""
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, 0, _LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -46,18 +63,41 @@ class TrainingNoise:
     indices: tuple[int, ...] = ()
     """Index of each image in the global batch; () for 0, 1, 2, ..."""
 
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_count("step", self.step, 0)
+        if not isinstance(self.indices, tuple):
+            raise InputError(f"indices must be a tuple of whole numbers, not {shown(self.indices)}")
+        for index in self.indices:
+            check_count("indices", index, 0)
+
+
+Posterior = Literal["image", "member", "mode"]
+"""When z0 is sampled: once per image (SD4Match), once per ensemble member (DIFT), or never: the posterior's mode."""
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clean latents become noisy ones. Training and evaluation differ here and only here."""
+    """How clean latents become noisy ones. Training and evaluation differ here and only here.
+
+    Raises:
+        InputError: a field is out of bounds.
+    """
 
     timestep: int
     """t of Eq. 1, in [0, 1000)."""
     ensemble_size: int = 1
-    """Number of noise samples over which features are averaged."""
+    """Number of noise samples over which features are averaged, from 1 to 1000."""
     noise: EvaluationNoise | TrainingNoise = EvaluationNoise()
-    posterior: Literal["image", "member", "mode"] = "image"
+    posterior: Posterior = "image"
     """z0 is sampled once per image (SD4Match), once per ensemble member (DIFT), or is the posterior's mode."""
+
+    def __post_init__(self) -> None:
+        check_count("timestep", self.timestep, 0, 999)
+        check_count("ensemble_size", self.ensemble_size, 1, _LARGEST_ENSEMBLE)
+        check_choice("posterior", self.posterior, get_args(Posterior))
+        if not isinstance(self.noise, (EvaluationNoise, TrainingNoise)):
+            raise InputError(f"noise must be EvaluationNoise or TrainingNoise, not {shown(self.noise)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +106,10 @@ class Encoded:
 
     The tensors are opaque to everyone but the backbone that made them, and may be cached as they are: the posterior's
     mean and log-variance for Stable Diffusion, features for a vision transformer.
+
+    Raises:
+        ShapeError: tensors, frames and keys are of different numbers of photos.
+        InputError: one is of another type.
     """
 
     tensors: Mapping[str, Tensor]
@@ -76,23 +120,54 @@ class Encoded:
     names: tuple[str, ...] = ()
     """Name of each photo, for messages; () if they are not known."""
 
+    def __post_init__(self) -> None:
+        _check_tuple("frames", self.frames, ImageFrame)
+        _check_tuple("keys", self.keys, str)
+        if len(self.frames) != len(self.keys):
+            raise ShapeError(f"expected a frame for each of {len(self.keys)} photos, got {len(self.frames)}")
+        if not isinstance(self.tensors, Mapping):
+            raise InputError(f"tensors must be a mapping from names to tensors, not {shown(self.tensors)}")
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(self.keys):
+                raise ShapeError(
+                    f"expected tensors whose first dimension is of {len(self.keys)} photos, not {shown(name)}: "
+                    f"{tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__}"
+                )
+
     def __len__(self) -> int:
         return len(self.keys)
 
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedding:
-    """What a backbone is conditioned on: the output of the text encoder, or a learned tensor in its place."""
+    """What a backbone is conditioned on: the output of the text encoder, or a learned tensor in its place.
+
+    Raises:
+        ShapeError: the values are not (B, L, D).
+        InputError: they are not floating-point numbers.
+    """
 
     values: Float[Tensor, "batch tokens width"]
+
+    def __post_init__(self) -> None:
+        check_shape("the values of a prompt", self.values, "B _ D", of="floats")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """Image features that conditional prompts are computed from."""
+    """Image features that conditional prompts are computed from.
+
+    Raises:
+        ShapeError: the features are not (B, P, d) and (B, e).
+        InputError: they are not floating-point numbers.
+    """
 
     local: Float[Tensor, "batch patches features"]
     pooled: Float[Tensor, "batch pooled_features"]
+
+    def __post_init__(self) -> None:
+        sizes = check_shape("local", self.local, "B patches d", of="floats")
+        check_shape("pooled", self.pooled, "B e", of="floats", B=sizes["B"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +180,8 @@ class FeatureMap:
         groups: number of channels of each layer, in order; () if there is one group.
 
     Raises:
-        ShapeError: the grid is of another batch or map size than the values.
+        ShapeError: the grid is of another batch or map size than the values, or the groups are of other channels.
+        InputError: values that are not floating-point numbers.
     """
 
     values: Float[Tensor, "batch channels h w"]
@@ -114,12 +190,18 @@ class FeatureMap:
     _same_values: FeatureMap | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        channels = check_shape("the values of a feature map", self.values, "B C h w", of="floats")["C"]
+        if not isinstance(self.grid, Grid):
+            raise InputError(f"grid must be a Grid, not {shown(self.grid)}")
         batch, _, *size = self.values.shape
         if (batch, tuple(size)) != (len(self.grid), self.grid.size):
             raise ShapeError(
                 f"expected a grid of {batch} images and {tuple(size)} cells, "
                 f"got {len(self.grid)} images and {self.grid.size} cells"
             )
+        _check_tuple("groups", self.groups, int)
+        if self.groups and sum(check_count("groups", count) for count in self.groups) != channels:
+            raise ShapeError(f"expected groups that sum to {channels} channels, got {self.groups}")
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -161,6 +243,10 @@ class Correlation:
         source: B maps.
         target: B maps, on the grid in which matches are answered.
         query_mode: how the source maps were read; see `Grid.query_cells`.
+
+    Raises:
+        ShapeError: values, points and maps are of different batches, points or cells.
+        InputError: one is of another type, or an unknown query mode.
     """
 
     values: Float[Tensor, "batch points h w"]
@@ -170,10 +256,22 @@ class Correlation:
     query_mode: QueryMode = "bilinear"
     _probabilities: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        sizes = check_shape("the values of a correlation", self.values, "B N h w", of="floats")
+        check_shape("query_points", self.query_points, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
+        for name, features in (("source", self.source), ("target", self.target)):
+            if not isinstance(features, FeatureMap):
+                raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
+            if len(features) != sizes["B"]:
+                raise ShapeError(f"expected a {name} of {sizes['B']} maps, got {len(features)}")
+        if self.target.size != (sizes["h"], sizes["w"]):
+            raise ShapeError(f"expected values of {self.target.size} cells, got {(sizes['h'], sizes['w'])}")
+        check_choice("query_mode", self.query_mode, get_args(QueryMode))
+
     @cached_property
     def query_cells(self) -> Float[Tensor, "batch points 2"]:
         """Cells at which the source maps were read."""
-        return self.source.grid.query_cells(self.query_points.to(self.source.values), self.query_mode)
+        return query_cells(self.source, self.query_points, self.query_mode)
 
     @cached_property
     def peak(self) -> Float[Tensor, "batch points 2"]:
@@ -187,12 +285,23 @@ class Correlation:
         return self._probabilities[temperature]
 
 
+def query_cells(source: FeatureMap, query_points: Tensor, query_mode: QueryMode) -> Tensor:
+    """Return the cells, in float32 or float64, at which a map is read for points in original pixels."""
+    check_shape("query_points", query_points, "B N 2", of="numbers", B=len(source))
+    dtype = torch.promote_types(source.values.dtype, torch.float32)
+    return source.grid.query_cells(query_points.to(source.values.device, dtype), query_mode)
+
+
 class Matches:
     """Locations of the query points in the target photos.
 
     Args:
         points: (B, N, 2), (x, y) in original pixels of the target photos.
         scores: (B, N), in [0, 1], or a function that computes them when they are first read.
+
+    Raises:
+        ShapeError: there is not one score for each point; for a function, when the scores are first read.
+        InputError: points that are no floating-point numbers; a score outside [0, 1], when they are first read.
 
     >>> matches = Matches(torch.zeros(1, 2, 2), lambda: torch.ones(1, 2))
     >>> matches.scores
@@ -204,13 +313,23 @@ class Matches:
         points: Float[Tensor, "batch points 2"],
         scores: Float[Tensor, "batch points"] | Callable[[], Float[Tensor, "batch points"]],
     ) -> None:
+        check_shape("the points of matches", points, "B N 2", of="floats")
         self.points = points
+        if isinstance(scores, Tensor):
+            check_shape("the scores of matches", scores, "B N", of="floats", B=points.shape[0], N=points.shape[1])
+        elif not callable(scores):
+            raise InputError(f"scores must be a tensor or a function that returns one, not {shown(scores)}")
         self._scores = scores
 
     @cached_property
     def scores(self) -> Float[Tensor, "batch points"]:
         """(B, N), in [0, 1]: the probability mass around each match."""
-        return self._scores if isinstance(self._scores, Tensor) else self._scores()
+        scores = self._scores if isinstance(self._scores, Tensor) else self._scores()
+        batch, points, _ = self.points.shape
+        check_shape("the scores of matches", scores, "B N", of="floats", B=batch, N=points)
+        if bool(((scores < 0) | (scores > 1)).any()):
+            raise InputError(f"the scores of matches must be in [0, 1], not {shown(scores.flatten()[:4].tolist())}")
+        return scores
 
     def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor]]:
         return Matches, (self.points, self.scores)  # a function that computes scores cannot be pickled
@@ -221,19 +340,43 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class LossValue:
-    """Loss of a batch, with a bound below which it cannot fall for this batch."""
+    """Loss of a batch, with a bound below which it cannot fall for this batch.
+
+    Raises:
+        ShapeError: one is no scalar.
+        InputError: one is no tensor of floating-point numbers.
+    """
 
     value: Float[Tensor, ""]
     lower_bound: Float[Tensor, ""] | None = None
 
+    def __post_init__(self) -> None:
+        check_shape("the value of a loss", self.value, "", of="floats")
+        if self.lower_bound is not None:
+            check_shape("the lower bound of a loss", self.lower_bound, "", of="floats")
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterGroup:
-    """Parameters that are learned at `scale` times the base learning rate."""
+    """Parameters that are learned at `scale` times the base learning rate.
+
+    Raises:
+        InputError: no name, no tuple of parameters, or a scale that is not positive.
+    """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+        _check_tuple("parameters", self.parameters, nn.Parameter)
+        check_positive("scale", self.scale)
+
+
+def _check_tuple(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+        raise InputError(f"{name} must be a tuple of {kind.__name__}, not {shown(value)}")
 
 
 MatchFunction = Callable[[Correlation], Matches]

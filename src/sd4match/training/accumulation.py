@@ -14,10 +14,11 @@ from sd4match.backbones.cached import CachedBackbone
 from sd4match.config.sections import TrainingConfig
 from sd4match.errors import TrainingError
 from sd4match.interfaces import MatchingLoss, Prompt
+from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
 from sd4match.structures.pairs import PairBatch
-from sd4match.structures.tensors import FeatureMap, Keypoints, LossValue, Sampling, TrainingNoise
+from sd4match.structures.tensors import FeatureMap, Keypoints, Sampling, TrainingNoise
 from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 
@@ -145,7 +146,5 @@ class GradientAccumulator:
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints
     ) -> tuple[Tensor, float]:
         """Return the loss of matching `queries` from one side to the other, and its lower bound (0 if it has none)."""
-        answer = self.loss(correlate_maps(source, target, queries.points), truth)
-        if not isinstance(answer, LossValue):
-            return answer, 0.0
+        answer = checked_loss(self.loss, correlate_maps(source, target, queries.points), truth)
         return answer.value, 0.0 if answer.lower_bound is None else answer.lower_bound.item()

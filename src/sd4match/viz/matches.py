@@ -9,12 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from sd4match.checks import check_count
+from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
 
 HIT = (40, 190, 90)
 MISS = (230, 60, 50)
 _GAP = 12
 _INK = (30, 30, 30)
+_LARGEST_HEIGHT = 4000
+_WIDEST = 8
+"""Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
 
 PointArray = npt.NDArray[np.float64]
 
@@ -33,6 +38,8 @@ def draw_matches(
 ) -> Image.Image:
     """Draw both photos at one height with a line for each match.
 
+    A photo whose width would be more than eight times that height is drawn as large as fits into it.
+
     Args:
         source: photo on the left.
         target: photo on the right.
@@ -42,13 +49,25 @@ def draw_matches(
         scores: draw matches of lower score thinner.
         truth: (N, 2), true points in the target, drawn as crosses.
         title: text above the photos.
-        height: height of both photos in the picture, in pixels.
+        height: height of both photos in the picture, in pixels, at most 4000.
+
+    Raises:
+        InputError: points that are not (N, 2), not finite or far outside their photo, or another number of targets,
+            hits or scores than sources.
 
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
     >>> points = np.array([[10.0, 10.0]])
     >>> draw_matches(photo, photo, points, points, height=80).size
     (252, 80)
     """
+    check_count("height", height, 1, _LARGEST_HEIGHT)
+    source_points = _checked("source_points", source_points, source)
+    target_points = _checked("target_points", target_points, target)
+    for name, values in (("target_points", target_points), ("hits", hits), ("scores", scores)):
+        if values is not None and len(values) != len(source_points):
+            raise InputError(f"expected {name} for {len(source_points)} source_points, got {len(values)}")
+    if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
+        raise InputError("scores must be finite")
     left, right = (_at_height(photo, height) for photo in (source, target))
     top = 30 if title else 0
     canvas = Image.new("RGB", (left.width + _GAP + right.width, height + top), "white")
@@ -67,14 +86,20 @@ def draw_matches(
         _dot(draw, start, color)
         _dot(draw, end, color)
     if truth is not None:
-        for x, y in _scaled(truth, target, height) + shift:
+        for x, y in _scaled(_checked("truth", truth, target), target, height) + shift:
             draw.line([x - 6, y - 6, x + 6, y + 6], fill="white", width=2)
             draw.line([x - 6, y + 6, x + 6, y - 6], fill="white", width=2)
     return canvas
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Stack pictures below each other."""
+    """Stack pictures below each other.
+
+    Raises:
+        InputError: there is no picture.
+    """
+    if not pictures:
+        raise InputError("there is no picture to stack")
     canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
     top = 0
     for picture in pictures:
@@ -84,12 +109,32 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def _at_height(photo: Photo, height: int) -> Image.Image:
-    width = max(1, round(photo.size[1] * height / photo.size[0]))
-    return photo.to_image().resize((width, height), Image.Resampling.BICUBIC)
+    scale = _scale(photo, height)
+    size = max(1, round(photo.size[1] * scale)), max(1, round(photo.size[0] * scale))
+    return photo.to_image().resize(size, Image.Resampling.BICUBIC)
+
+
+def _scale(photo: Photo, height: int) -> float:
+    """Return the pixels of the picture per pixel of the photo."""
+    return min(height / photo.size[0], _WIDEST * height / photo.size[1])
 
 
 def _scaled(points: PointArray, photo: Photo, height: int) -> PointArray:
-    return (points + 0.5) * (height / photo.size[0])
+    return (points + 0.5) * _scale(photo, height)
+
+
+def _checked(name: str, points: object, photo: Photo) -> PointArray:
+    """Return points as an array; lines that end far away would take pillow without end."""
+    try:
+        array = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise InputError(f"{name} must be (N, 2) numbers, not {shown(points)}")
+    size = np.array([photo.size[1], photo.size[0]])
+    if not ((array >= -size) & (array <= 2 * size)).all():
+        raise InputError(f"{name} must be finite and not farther from {photo.name} than its size")
+    return array
 
 
 def _color(index: int, count: int) -> tuple[int, int, int]:

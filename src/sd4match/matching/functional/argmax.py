@@ -2,17 +2,28 @@
 
 Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
 numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
+
+A cell whose correlation is -inf is impossible: it is never the match, and has no part in a mean. A point all of whose
+cells are impossible, or one of whose correlations is NaN, has no match: the answer is (NaN, NaN).
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
-from sd4match.checks import check_positive
-from sd4match.errors import InputError
-from sd4match.matching.functional.correlation import check_maps, similarities
+from sd4match.checks import (
+    LARGEST_POSITIVE,
+    SMALLEST_POSITIVE,
+    check_count,
+    check_flag,
+    check_number,
+    check_odd,
+    check_same_device,
+    check_shape,
+)
+from sd4match.matching.functional.correlation import checked_maps, similarities
 from sd4match.matching.functional.probability import match_probability
 from sd4match.matching.functional.sampling import bilinear_corners, full_precision, gather_cells
 
@@ -26,14 +37,22 @@ def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Te
     Returns:
         (B, N, 2), (x, y) in cells.
 
+    Raises:
+        ShapeError: it has another number of dimensions, or no cells.
 
     >>> nearest_neighbor(torch.tensor([[[[0.0, 3.0], [1.0, 2.0]]]]))
     tensor([[[1., 0.]]])
     """
-    width = correlation.shape[-1]
-    best = correlation.flatten(2).max(dim=-1).indices
-    cells = torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1)
-    return cells.to(full_precision(correlation[:0]).dtype)
+    check_shape("correlation", correlation, "B N h w", of="floats")
+    values, best = correlation.detach().flatten(2).max(dim=-1)  # of which a NaN is the largest
+    return cells_of_index(values, best, correlation.shape[-1])
+
+
+def cells_of_index(values: Tensor, index: Tensor, width: int) -> Tensor:
+    """Return the cells (..., 2) of flat indices in rows of `width`; NaN where the value is NaN or -inf."""
+    cells = torch.stack([index % width, index.div(width, rounding_mode="floor")], dim=-1)
+    cells = cells.to(full_precision(values).dtype)
+    return torch.where((values > -torch.inf)[..., None], cells, torch.nan)
 
 
 def soft_argmax(
@@ -60,6 +79,8 @@ def mean_cell(probability: Float[Tensor, "batch points h w"]) -> Float[Tensor, "
     >>> mean_cell(torch.tensor([[[[0.5, 0.0], [0.0, 0.5]]]]))
     tensor([[[0.5000, 0.5000]]])
     """
+    check_shape("probability", probability, "B N h w", of="floats")
+    probability = full_precision(probability)
     y, x = (torch.arange(n, dtype=probability.dtype, device=probability.device) for n in probability.shape[-2:])
     return torch.stack([probability.sum(dim=-2) @ x, probability.sum(dim=-1) @ y], dim=-1)
 
@@ -89,9 +110,10 @@ def kernel_soft_argmax(
     >>> kernel_soft_argmax(peak, temperature=0.01, sigma=7.0).round()
     tensor([[[3., 1.]]])
     """
-    check_positive("sigma", sigma)
+    sigma = check_number("sigma (positive)", sigma, SMALLEST_POSITIVE, LARGEST_POSITIVE)
     across, down = (torch.exp(-away.square() / (2 * sigma**2)) for away in _distance_to_peak(correlation, peak))
-    return soft_argmax(correlation * across * down, temperature=temperature)
+    damped = correlation * across * down
+    return soft_argmax(damped.masked_fill(correlation == -torch.inf, -torch.inf), temperature=temperature)
 
 
 def window_soft_argmax(
@@ -118,15 +140,18 @@ def window_soft_argmax(
     >>> window_soft_argmax(peak, temperature=0.01, window=3).round()
     tensor([[[3., 1.]]])
     """
-    if window < 1 or window % 2 == 0:
-        raise InputError(f"window must be odd and positive, not {window}")
+    window = check_odd("window", window)
     across, down = _distance_to_peak(correlation, peak)
-    inside = (across.abs() <= window // 2) & (down.abs() <= window // 2)
-    return soft_argmax(torch.where(inside, correlation, 0.0), temperature=temperature)
+    outside = (across.abs() > window // 2) | (down.abs() > window // 2)  # nowhere, if there is no peak
+    return soft_argmax(correlation.masked_fill(outside & (correlation > -torch.inf), 0.0), temperature=temperature)
 
 
 def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the distance of each cell to the arg-max: across (B, N, 1, w) and down (B, N, h, 1)."""
+    sizes = check_shape("correlation", correlation, "B N h w", of="floats")
+    if peak is not None:
+        check_shape("peak", peak, "B N 2", of="floats", B=sizes["B"], N=sizes["N"])
+        check_same_device(correlation=correlation, peak=peak)
     peak = nearest_neighbor(correlation) if peak is None else peak
     y, x = (torch.arange(n, dtype=peak.dtype, device=peak.device) for n in correlation.shape[-2:])
     return x - peak[..., 0, None, None], y[:, None] - peak[..., 1, None, None]
@@ -135,7 +160,7 @@ def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor,
 def bilinear_nearest_neighbor(
     source_features: Float[Tensor, "batch channels h w"],
     target_features: Float[Tensor, "batch channels h2 w2"],
-    query_cells: Float[Tensor, "batch points 2"],
+    query_cells: Real[Tensor, "batch points 2"],
     *,
     normalize: bool = True,
     target_norms: Float[Tensor, "batch h2 w2"] | None = None,
@@ -151,8 +176,8 @@ def bilinear_nearest_neighbor(
     >>> bilinear_nearest_neighbor(features, features, torch.tensor([[[0.25, 1.0]]]))
     tensor([[[0.2500, 1.0000]]])
     """
-    source_features, target_features = full_precision(source_features), full_precision(target_features)
-    check_maps(source_features, target_features, query_cells)
+    check_flag("normalize", normalize)
+    source_features, target_features = checked_maps(source_features, target_features, query_cells, target_norms)
     index, weight = bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
     cells = gather_cells(source_features, index.flatten(1))
     products = similarities(cells, target_features, normalize=normalize, target_norms=target_norms)
@@ -168,15 +193,21 @@ def best_cells(
 
     Args:
         correlation: (B, N, h, w).
-        count: K, the number of cells.
+        count: K, the number of cells; at most all of the map.
         radius: smallest distance between two of them, in cells.
 
     Returns:
-        (B, N, K, 2), (x, y), best first, and their values (B, N, K); -inf where there are no more cells.
+        (B, N, K, 2), (x, y), best first, and their values (B, N, K); NaN and -inf where there are no more cells.
+
+    Raises:
+        InputError: more cells than the map has, or a radius that is negative or not finite.
 
     >>> best_cells(torch.tensor([[[[0.0, 3.0, 2.9, 0.0, 1.0]]]]), count=2)[0].tolist()
     [[[[1.0, 0.0], [4.0, 0.0]]]]
     """
+    sizes = check_shape("correlation", correlation, "B N h w", of="floats")
+    check_count("count", count, 1, sizes["h"] * sizes["w"])
+    check_number("radius", radius, low=0.0)
     left = full_precision(correlation).clone()
     y, x = (torch.arange(n, dtype=left.dtype, device=left.device) for n in left.shape[-2:])
     cells, values = [], []
@@ -184,6 +215,11 @@ def best_cells(
         best = nearest_neighbor(left)
         values.append(left.flatten(2).amax(dim=-1))
         cells.append(best)
+        if bool((values[-1] == -torch.inf).all()):  # the map is used up
+            missing = count - len(cells)
+            cells += [best] * missing
+            values += [values[-1]] * missing
+            break
         near = (x - best[..., 0, None, None]).abs() <= radius
         near = near & ((y[:, None] - best[..., 1, None, None]).abs() <= radius)
         left = left.masked_fill(near, -torch.inf)

@@ -7,10 +7,11 @@ numbers. Half-precision input is computed and returned in float32. Equations are
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.checks import check_flag, check_same_device, check_shape
 from sd4match.errors import ShapeError
 from sd4match.matching.functional.sampling import full_precision, sample_bilinear
 
@@ -21,7 +22,7 @@ _SMALLEST_NORM = 1e-12
 def correlate(
     source_features: Float[Tensor, "batch channels h w"],
     target_features: Float[Tensor, "batch channels h2 w2"],
-    query_cells: Float[Tensor, "batch points 2"],
+    query_cells: Real[Tensor, "batch points 2"],
     *,
     normalize: bool = True,
     target_norms: Float[Tensor, "batch h2 w2"] | None = None,
@@ -34,23 +35,24 @@ def correlate(
     Args:
         source_features: (B, C, h, w).
         target_features: (B, C, h', w').
-        query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. Not finite means cell (0, 0): such a point
-            is padding, and must not spoil the gradient of the others.
+        query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. A query of which a coordinate is not
+            finite means cell (0, 0): such a point is padding, and must not spoil the gradient of the others.
         normalize: divide both sides by their L2 norm.
         target_norms: (B, h', w'), L2 norms of the target's cells, if they are known.
 
     Returns:
-        (B, N, h', w').
+        (B, N, h', w'), in the higher precision of the two maps, float32 or float64.
 
     Raises:
-        ShapeError: the two maps differ in B or C, or the queries in B.
+        ShapeError: the two maps differ in B or C, the queries in B, or the norms are not those of the target's cells.
+        InputError: maps of integers or booleans, or tensors on several devices.
 
     >>> features = torch.eye(4).reshape(1, 4, 2, 2)
     >>> correlate(features, features, torch.tensor([[[1.0, 0.0]]])).flatten().tolist()
     [0.0, 1.0, 0.0, 0.0]
     """
-    source_features, target_features = full_precision(source_features), full_precision(target_features)
-    check_maps(source_features, target_features, query_cells)
+    check_flag("normalize", normalize)
+    source_features, target_features = checked_maps(source_features, target_features, query_cells, target_norms)
     queries = sample_bilinear(source_features, query_cells)
     if normalize:
         queries = F.normalize(queries, dim=-1)
@@ -66,10 +68,29 @@ def similarities(cells: Tensor, target_features: Tensor, *, normalize: bool, tar
     return values
 
 
-def check_maps(source_features: Tensor, target_features: Tensor, query_cells: Tensor) -> None:
-    """Raise ShapeError unless maps and queries have the same batch, and the maps the same channels."""
-    if source_features.shape[:2] != target_features.shape[:2] or query_cells.shape[0] != source_features.shape[0]:
+def checked_maps(
+    source_features: Tensor, target_features: Tensor, query_cells: Tensor, target_norms: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return both maps in the higher precision of the two, float32 or float64.
+
+    Raises:
+        ShapeError: maps, queries and norms do not go together.
+        InputError: one is of another data type or on another device.
+    """
+    source = check_shape("source_features", source_features, "B C h w", of="floats")
+    target = check_shape("target_features", target_features, "B C h w", of="floats")
+    if source["B"] != target["B"] or source["C"] != target["C"]:
         raise ShapeError(
-            "expected source (B, C, h, w), target (B, C, h', w') and queries (B, N, 2), got "
-            f"{tuple(source_features.shape)}, {tuple(target_features.shape)} and {tuple(query_cells.shape)}"
+            "expected source_features (B, C, h, w) and target_features (B, C, h', w') of the same B and C, got "
+            f"{tuple(source_features.shape)} and {tuple(target_features.shape)}"
         )
+    check_shape("query_cells", query_cells, "B N 2", of="numbers", B=source["B"])
+    tensors = {"source_features": source_features, "target_features": target_features, "query_cells": query_cells}
+    if target_norms is not None:
+        check_shape("target_norms", target_norms, "B h w", of="floats", B=target["B"], h=target["h"], w=target["w"])
+        tensors["target_norms"] = target_norms
+    check_same_device(**tensors)
+    source_features, target_features = full_precision(source_features), full_precision(target_features)
+    if source_features.dtype != target_features.dtype:
+        return source_features.double(), target_features.double()
+    return source_features, target_features

@@ -6,20 +6,21 @@ numbers. Half-precision input is computed and returned in float32. Equations are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from sd4match.errors import InputError
+from sd4match.checks import check_count, check_odd, check_same_device, check_shape
+from sd4match.errors import InputError, shown
 from sd4match.matching.functional.probability import log_match_probability
-from sd4match.matching.functional.sampling import bilinear_corners, full_precision
+from sd4match.matching.functional.sampling import as_floats, bilinear_corners, full_precision
 
 
 def gaussian_cross_entropy(
     correlation: Float[Tensor, "batch points h w"],
-    target_cells: Float[Tensor, "batch points 2"],
+    target_cells: Real[Tensor, "batch points 2"],
     visible: Bool[Tensor, "batch points"],
     *,
     temperature: float | Tensor,
@@ -32,7 +33,8 @@ def gaussian_cross_entropy(
     Computed in log space: log p(c + d) is a log-sum-exp over the four cells around it, finite at any temperature.
 
     Convention: locations outside the open interval (0, w - 1) x (0, h - 1) are left out, and the weights are not
-    renormalized (at k = 7 they sum to 0.965).
+    renormalized (at k = 7 they sum to 0.965). A cell whose correlation is -inf is impossible: its probability is 0, and
+    a location that reads impossible cells alone is left out, too.
 
     Args:
         correlation: (B, N, h, w).
@@ -45,7 +47,9 @@ def gaussian_cross_entropy(
         A scalar: the mean over visible points, then over the pairs that have one; 0 if none has.
 
     Raises:
-        InputError: an even kernel or a temperature that is not positive.
+        ShapeError: there is not one true location and one flag for each point.
+        InputError: an even kernel, a temperature that is not positive, flags that are not booleans, or a visible point
+            whose true location is not finite.
 
     >>> gaussian_cross_entropy(
     ...     torch.zeros(1, 1, 9, 9), torch.full((1, 1, 2), 4.0), torch.ones(1, 1, dtype=torch.bool), temperature=0.04
@@ -60,7 +64,7 @@ def gaussian_cross_entropy(
 
 def gaussian_cross_entropy_with_bound(
     correlation: Float[Tensor, "batch points h w"],
-    target_cells: Float[Tensor, "batch points 2"],
+    target_cells: Real[Tensor, "batch points 2"],
     visible: Bool[Tensor, "batch points"],
     *,
     temperature: float | Tensor,
@@ -83,18 +87,28 @@ def gaussian_cross_entropy_with_bound(
     >>> loss, bound
     (tensor(4.2425), tensor(3.3742))
     """
-    height, width = correlation.shape[-2:]
-    correlation = torch.where(visible[..., None, None], full_precision(correlation), 0.0)
+    sizes = check_shape("correlation", correlation, "B N h w", of="floats")
+    height, width = sizes["h"], sizes["w"]
+    check_shape("target_cells", target_cells, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
+    check_shape("visible", visible, "B N", of="flags", B=sizes["B"], N=sizes["N"])
+    check_same_device(correlation=correlation, target_cells=target_cells, visible=visible)
+    has_match = correlation.detach().flatten(2).amax(dim=-1) != -torch.inf
+    counted_points = visible & has_match
+    correlation = torch.where(counted_points[..., None, None], full_precision(correlation), 0.0)
     cells = torch.where(visible[..., None], target_cells.to(correlation.dtype), 0.0).detach()
+    if not bool(cells.isfinite().all()):
+        raise InputError("target_cells of visible points must be finite")
     target = smoothed_target(cells, map_size=(height, width), kernel_size=kernel_size)
 
     index, blend = bilinear_corners(target.cells, height, width)
     log_probability = log_match_probability(correlation, temperature=temperature).flatten(2)
     corners = log_probability.gather(2, index.flatten(2)).unflatten(2, index.shape[2:])
-    log_sampled = torch.logsumexp(corners + blend.log(), dim=-1)
+    terms = corners + blend.log()
+    impossible = terms.detach().amax(dim=-1) == -torch.inf
+    log_sampled = torch.logsumexp(terms.masked_fill(impossible[..., None], 0.0), dim=-1)
 
-    counted = target.inside & visible[..., None]
-    per_point = -(torch.where(counted, log_sampled, 0.0) * target.weights).sum(-1)
+    target = replace(target, inside=target.inside & ~impossible & counted_points[..., None])
+    per_point = -(torch.where(target.inside, log_sampled, 0.0) * target.weights).sum(-1)
     return mean_over_pairs(per_point, visible), mean_over_pairs(target.entropy(), visible)
 
 
@@ -119,7 +133,7 @@ class SmoothedTarget:
 
 
 def smoothed_target(
-    target_cells: Float[Tensor, "batch points 2"], *, map_size: tuple[int, int], kernel_size: int = 7
+    target_cells: Real[Tensor, "batch points 2"], *, map_size: tuple[int, int], kernel_size: int = 7
 ) -> SmoothedTarget:
     """Return the offset cells around each true location, their weights, and which of them lie inside the map.
 
@@ -129,11 +143,18 @@ def smoothed_target(
         kernel_size: k, odd, at least 3.
 
     Raises:
-        InputError: an even kernel.
+        ShapeError: the cells are not (B, N, 2).
+        InputError: an even kernel, or a map without cells.
+
+    >>> smoothed_target(torch.full((1, 1, 2), 2.0), map_size=(5, 5), kernel_size=3).inside.sum()
+    tensor(9)
     """
-    if kernel_size < 3 or kernel_size % 2 == 0:
-        raise InputError(f"kernel_size must be odd and at least 3, not {kernel_size}")
-    height, width = map_size
+    check_shape("target_cells", target_cells, "B N 2", of="numbers")
+    kernel_size = check_odd("kernel_size", kernel_size, 3)
+    if not isinstance(map_size, (tuple, list)) or len(map_size) != 2:
+        raise InputError(f"map_size must be (h, w), not {shown(map_size)}")
+    height, width = (check_count("map_size", side) for side in map_size)
+    target_cells = as_floats(target_cells)
     reach = kernel_size // 2
     steps = torch.arange(-reach, reach + 1, dtype=target_cells.dtype, device=target_cells.device)
     offsets = torch.cartesian_prod(steps, steps)

@@ -2,22 +2,30 @@
 
 Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
 numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
+
+A cell whose correlation is -inf is impossible: its probability is 0. A point all of whose cells are impossible, or one
+of whose correlations is NaN, has no match: its probabilities and its cell are NaN.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
-from sd4match.checks import check_positive
+from sd4match.checks import check_number, check_positive, check_same_device, check_shape
+from sd4match.errors import ShapeError
 from sd4match.matching.functional.sampling import full_precision
 
 
 def match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
-    """Compute softmax(correlation / temperature) over all cells (Eq. 4)."""
+    """Compute softmax(correlation / temperature) over all cells (Eq. 4).
+
+    >>> match_probability(torch.tensor([[[[0.5, 0.5, -torch.inf]]]]), temperature=0.04).tolist()
+    [[[[0.5, 0.5, 0.0]]]]
+    """
     scores = _scores(correlation, temperature)
     return scores.flatten(2).softmax(dim=-1).view_as(scores)
 
@@ -31,13 +39,23 @@ def log_match_probability(
 
 
 def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
+    check_shape("correlation", correlation, "B N h w", of="floats")
     check_positive("temperature", temperature)
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1 or temperature.dim() > 1:
+            raise ShapeError(
+                f"temperature must be a number or a tensor of one, not of shape {tuple(temperature.shape)}"
+            )
+        if temperature.requires_grad:  # whose gradient would be 0 * -inf = NaN at impossible cells
+            impossible = correlation == -torch.inf
+            scores = full_precision(correlation).masked_fill(impossible, 0.0) / temperature
+            return scores.masked_fill(impossible, -torch.inf)
     return full_precision(correlation) / temperature
 
 
 def probability_mass(
     correlation: Float[Tensor, "batch points h w"],
-    cells: Float[Tensor, "batch points 2"],
+    cells: Real[Tensor, "batch points 2"],
     *,
     temperature: float | Tensor,
     radius: float = 1.5,
@@ -53,6 +71,10 @@ def probability_mass(
     Returns:
         (B, N), in [0, 1]; 1 if all probability is there, about (2 radius)^2 / (h w) where the map is flat.
 
+    Raises:
+        ShapeError: there are not as many cells as points.
+        InputError: a temperature that is not positive, or a radius that is negative or not finite.
+
     >>> probability_mass(torch.zeros(1, 1, 3, 3), torch.tensor([[[1.0, 1.0]]]), temperature=1.0).round(decimals=3)
     tensor([[1.]])
     """
@@ -60,13 +82,18 @@ def probability_mass(
 
 
 def mass_around(
-    cells: Float[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
+    cells: Real[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
 ) -> Float[Tensor, "batch points"]:
     """Sum a probability map around cells; see `probability_mass`.
 
     >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
     tensor([[0.3750]])
     """
+    sizes = check_shape("probability", probability, "B N h w", of="floats")
+    check_shape("cells", cells, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
+    check_number("radius", radius, low=0.0)
+    check_same_device(probability=probability, cells=cells)
+    probability, cells = full_precision(probability), full_precision(cells)
     y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
     across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
     down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.checks import check_count, check_finite, check_number, check_same_device, check_shape
+from sd4match.errors import InputError
+
 
 def co_pca(
     source: Float[Tensor, "batch channels h w"], target: Float[Tensor, "batch channels h2 w2"], components: int
@@ -26,15 +29,25 @@ def co_pca(
     Returns:
         Both maps with `components` channels.
 
+    Raises:
+        ShapeError: the maps differ in B or C.
+        InputError: maps of integers or booleans, or a negative number of components.
+        NonFiniteError: a feature is NaN or infinite.
+
     >>> source, target = co_pca(torch.randn(1, 6, 3, 3), torch.randn(1, 6, 4, 4), 2)
     >>> source.shape, target.shape
     (torch.Size([1, 2, 3, 3]), torch.Size([1, 2, 4, 4]))
     """
+    sizes = check_shape("source", source, "B C h w", of="floats")
+    check_shape("target", target, "B C h2 w2", of="floats", B=sizes["B"], C=sizes["C"])
+    check_same_device(source=source, target=target)
+    components = check_count("components", components, 0)
     if components == 0 or components >= source.shape[1]:
         return source, target
     cells = torch.cat([source.flatten(2), target.flatten(2)], dim=2).double()
     center = cells.mean(dim=2, keepdim=True)
     covariance = (cells - center) @ (cells - center).transpose(1, 2)
+    check_finite("the covariances of the features", covariance)
     directions = torch.linalg.eigh(covariance).eigenvectors[..., -components:].flip(-1).transpose(1, 2)
 
     def project(values: Tensor) -> Tensor:
@@ -55,9 +68,24 @@ def weighted_concatenation(
         blocks: numbers of consecutive maps in each block; they sum to the number of maps.
         weights: weight of each block.
 
+    Raises:
+        ShapeError: the maps differ in B, h or w.
+        InputError: the blocks are not of all maps, there is not one weight for each, or one is not finite.
+
     >>> weighted_concatenation([torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)], [1, 1], [0.5, 2.0]).flatten()
     tensor([0.5000, 2.0000])
     """
+    count = sum(check_count("blocks", size) for size in blocks)
+    if count != len(values) or count == 0 or len(blocks) != len(weights):
+        raise InputError(
+            f"blocks must sum to the number of maps and have a weight each: not blocks of {count} maps and "
+            f"{len(weights)} weights for {len(values)} maps"
+        )
+    weights = [check_number("weights", weight) for weight in weights]
+    sizes: dict[str, int] = {}
+    for number, one in enumerate(values):
+        found = check_shape(f"values[{number}]", one, "B channels h w", of="floats", **sizes)
+        sizes = {name: found[name] for name in ("B", "h", "w")}
     pieces = iter(values)
     joined = [torch.cat([next(pieces) for _ in range(count)], dim=1) for count in blocks]
     scaled = [weight * F.normalize(block, dim=1) for block, weight in zip(joined, weights, strict=True)]

@@ -13,6 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.checks import check_same_device, check_shape
+from sd4match.errors import InputError
+from sd4match.matching.functional.argmax import cells_of_index
 from sd4match.matching.functional.sampling import full_precision
 
 _POINTS_AT_ONCE = 8
@@ -33,12 +36,20 @@ def upsampled_nearest_neighbor(
         rows: (H,), likewise of a column.
 
     Returns:
-        (N, 2), (x, y), whole pixels; of equal ones, the first in reading order.
+        (N, 2), (x, y), whole pixels; of equal ones, the first in reading order. NaN where a cosine is NaN.
+
+    Raises:
+        ShapeError: queries and features differ in C, or there is no pixel.
+        InputError: a column or a row is not finite.
 
     >>> features = torch.eye(4).reshape(4, 2, 2)
     >>> upsampled_nearest_neighbor(torch.eye(4)[1:2], features, torch.linspace(0, 1, 7), torch.linspace(0, 1, 5))
     tensor([[6., 0.]])
     """
+    sizes = check_shape("target_features", target_features, "C h w", of="floats")
+    check_shape("queries", queries, "N C", of="floats", C=sizes["C"])
+    _check_pixels(target_features, columns, rows)
+    check_same_device(target_features=target_features, queries=queries)
     features = full_precision(target_features)
     queries = F.normalize(queries.to(features), dim=-1)
     scale = interpolated_norm(features, columns, rows).clamp(min=1e-12)
@@ -46,8 +57,8 @@ def upsampled_nearest_neighbor(
     width = len(columns)
     found = []
     for some in correlation.split(_POINTS_AT_ONCE):
-        best = (_interpolate(some, columns, rows) / scale).flatten(1).argmax(dim=-1)
-        found.append(torch.stack([best % width, best.div(width, rounding_mode="floor")], dim=-1))
+        cosines, best = (_interpolate(some, columns, rows) / scale).flatten(1).max(dim=-1)
+        found.append(cells_of_index(cosines, best, width))
     return torch.cat(found).to(features.dtype)
 
 
@@ -60,6 +71,8 @@ def interpolated_norm(
     >>> interpolated_norm(features, torch.tensor([0.0, 0.5, 1.0]), torch.zeros(1))
     tensor([[3.0000, 2.5000, 4.0000]])
     """
+    check_shape("features", features, "C h w", of="floats")
+    _check_pixels(features, columns, rows)
     near = features.double()
     own = near.square().sum(0)
     east = F.pad((near[:, :, :-1] * near[:, :, 1:]).sum(0), (0, 1))
@@ -75,6 +88,15 @@ def interpolated_norm(
     along = along + nw * sw * south[top, left] + ne * se * south[top, right]
     crossing = nw * se * falling[top, left] + ne * sw * rising[top, left]
     return (squares + 2 * (along + crossing)).clamp(min=0).sqrt().to(features.dtype)
+
+
+def _check_pixels(features: Tensor, columns: Tensor, rows: Tensor) -> None:
+    """Check the cells of the columns (W,) and the rows (H,) of pixels."""
+    check_shape("columns", columns, "width", of="floats")
+    check_shape("rows", rows, "height", of="floats")
+    check_same_device(features=features, columns=columns, rows=rows)
+    if not bool(columns.isfinite().all() & rows.isfinite().all()):
+        raise InputError("columns and rows must be finite: the cells in which the pixels lie")
 
 
 def _interpolate(
