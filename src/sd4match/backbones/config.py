@@ -13,7 +13,9 @@ from sd4match.backbones.fusion_spec import fused_spec
 from sd4match.backbones.layers import Layers, stable_diffusion_spec
 from sd4match.backbones.pretrained import declared_configs, declared_transformer, is_known_as_clean
 from sd4match.backbones.transformer_spec import transformer_spec
+from sd4match.devices import resolve_device
 from sd4match.errors import ConfigError
+from sd4match.fields import BatchSize, Cells, Factor, Pixels, Text
 from sd4match.registry import Component, Config, Registry, backbones, image_encoders, register
 from sd4match.structures.specs import FeatureSpec
 
@@ -59,9 +61,9 @@ class BackboneConfig(Component):
 class ModelConfig(BackboneConfig):
     """Base class of configs of backbones that are one pretrained model."""
 
-    weights: str
-    image_size: int | None = Field(
-        default=None, ge=1, description="side of the model's image in pixels; None: what the model was trained on"
+    weights: Text
+    image_size: Pixels | None = Field(
+        default=None, description="side of the model's image in pixels; None: what the model was trained on"
     )
     frame: Literal["squash", "pad"] = Field(
         default="squash", description="squash photos to the model's square, or scale the longer side and pad with black"
@@ -99,23 +101,22 @@ class StableDiffusionConfig(ModelConfig):
     """Features of a frozen Stable Diffusion, or of any model of the same diffusers classes."""
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
-    weights: str = Field(
+    weights: Text = Field(
         default="mini", description="a known name, a diffusers folder, or a hub id; see `sd4match models list`"
     )
     layers: Layers = Field(
         default=1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
     )
-    cells: int | None = Field(default=None, ge=1, description="side of the feature map; None: that of the finest layer")
-    variant: str | None = Field(
+    cells: Cells | None = Field(default=None, description="side of the feature map; None: that of the finest layer")
+    variant: Text | None = Field(
         default=None, description='of the weight files, for example "fp16"; None: the one that exists'
     )
     clean: bool | None = Field(
         default=None,
         description="no noise and no timestep (CleanDIFT); None: as is known of the model, otherwise false",
     )
-    passes_at_once: int = Field(
+    passes_at_once: BatchSize = Field(
         default=8,
-        ge=1,
         description="images x ensemble members per pass of the UNet; larger values are faster and take memory",
     )
     channels_last: bool = Field(
@@ -154,7 +155,7 @@ class StableDiffusionConfig(ModelConfig):
         """
         from sd4match.backbones.stable_diffusion import load_stable_diffusion
 
-        return load_stable_diffusion(self, device=device)
+        return load_stable_diffusion(self, device=resolve_device(device))
 
 
 @register
@@ -162,7 +163,7 @@ class VisionTransformerConfig(ModelConfig):
     """Patch features of DINO or DINOv2; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
-    weights: str = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
+    weights: Text = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
     layer: int | None = Field(default=None, ge=0, description="block; None: the last")
     facet: Literal["token", "key"] = Field(
         default="token", description="the block's output, or the keys of its attention"
@@ -190,13 +191,13 @@ class VisionTransformerConfig(ModelConfig):
         """
         from sd4match.backbones.vision_transformer import load_vision_transformer
 
-        return load_vision_transformer(self, device=device)
+        return load_vision_transformer(self, device=resolve_device(device))
 
 
 class FusionOptions(Config):
     """Options for combining the maps of several backbones."""
 
-    weights: tuple[float, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
+    weights: tuple[Factor, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
     normalize: bool = Field(
         default=True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
     )
@@ -216,7 +217,7 @@ class FusionConfig(FusionOptions, BackboneConfig):
 
     kind: Literal["fusion"] = "fusion"
     backbones: tuple[FusedBackbone, ...] = Field(
-        min_length=2, description="the feature map lies on the grid of the first one"
+        min_length=2, max_length=16, description="the feature map lies on the grid of the first one"
     )
 
     @model_validator(mode="after")
@@ -283,7 +284,7 @@ class Dinov2Config(ImageEncoderConfig):
     """DINOv2, the image encoder of CPM."""
 
     kind: Literal["dinov2"] = "dinov2"
-    weights: str = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
+    weights: Text = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load DINOv2.
@@ -305,7 +306,7 @@ class ClipConfig(ImageEncoderConfig):
     """Image tower of CLIP, the image encoder of the implicit captioner."""
 
     kind: Literal["clip"] = "clip"
-    weights: str = Field(
+    weights: Text = Field(
         default="openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub"
     )
 
@@ -329,7 +330,7 @@ class BackboneEncoderConfig(ImageEncoderConfig):
     """Image encoder that is the backbone itself under the empty prompt."""
 
     kind: Literal["backbone"] = "backbone"
-    side: int = Field(default=8, ge=1, description="patches per side, pooled from the feature map")
+    side: Cells = Field(default=8, description="patches per side, pooled from the feature map")
     timestep: int = Field(default=50, ge=0, lt=1000, description="timestep of the extraction")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:

@@ -240,35 +240,11 @@ def prepare_device(name: str) -> str:
     Raises:
         ConfigError: it does not exist.
     """
-    device = pick_device(name)
+    from sd4match.devices import resolve_device
+
+    device = resolve_device(name, what="--device")
     quiet_libraries()
     return device
-
-
-def pick_device(name: str) -> str:
-    """Return a device that exists; "auto" is CUDA if there is one.
-
-    Raises:
-        ConfigError: it does not exist.
-    """
-    import torch
-
-    from sd4match.errors import ConfigError
-
-    if name == "auto":
-        rank = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
-        return ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}") from None
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"--device {name}: torch has no MPS here; use cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
-    return name
 
 
 def quiet_libraries() -> None:

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field
 
 from sd4match.errors import ConfigError, choose_from
+from sd4match.fields import Seed, check_text
 from sd4match.registry import Component, Registry, datasets, register
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from sd4match.data.synthetic.dataset import SyntheticPairs
     from sd4match.interfaces import PairDataset
 
+MOST_PAIRS = 1_000_000
+"""Largest number of pairs or photos that are drawn."""
+
 Split = Literal["train", "validation", "test"]
 """Part of a data set."""
 
-PathText = Annotated[str | Path, AfterValidator(os.fspath)]
+PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check_text)]
 """Path that is stored as text, so that a config is the same before and after it was written to a file."""
 
 
@@ -52,17 +56,20 @@ class SyntheticConfig(DatasetConfig):
     """Config of the synthetic data set. Splits share no photo, whatever their sizes."""
 
     kind: Literal["synthetic"] = "synthetic"
-    pairs: PositiveInt | None = Field(
-        default=None, description="number of pairs; None: 2000 for training, 160 for validation, 480 for testing"
+    pairs: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_PAIRS,
+        description="number of pairs; None: 2000 for training, 160 for validation, 480 for testing",
     )
     photos_per_category: int | None = Field(
-        default=None, ge=2, description="number of photos of each category; None: 120, 24, 50"
+        default=None, ge=2, le=MOST_PAIRS, description="number of photos of each category; None: 120, 24, 50"
     )
-    size: int = Field(default=96, ge=32, description="side of a photo in pixels")
+    size: int = Field(default=96, ge=32, le=4096, description="side of a photo in pixels")
     distractors: float = Field(
         default=0.25, ge=0, le=1, description="fraction of photos with an object of another category"
     )
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def build(self) -> SyntheticPairs:
         """Return the data set."""
@@ -146,11 +153,11 @@ class AP10KConfig(RootedConfig):
     pairs: Literal["intra-species", "cross-species", "cross-family"] = Field(
         default="intra-species", description="two photos of one species, of two species of a family, or of two families"
     )
-    pairs_per_group: PositiveInt = Field(
-        default=40, description="largest number of pairs of each species, or of each family"
+    pairs_per_group: int = Field(
+        default=40, ge=1, le=MOST_PAIRS, description="largest number of pairs of each species, or of each family"
     )
     annotation_split: Literal[1, 2, 3] = Field(default=1, description="N of the files ap10k-SPLIT-splitN.json")
-    seed: int = Field(default=0, ge=0, description="seed from which the pairs are drawn")
+    seed: Seed = Field(default=0, description="seed from which the pairs are drawn")
     pair_list: PathText | None = Field(
         default=None, description="file of the drawn pairs; None: in ROOT/sd4match-pairs"
     )

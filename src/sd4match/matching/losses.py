@@ -25,7 +25,7 @@ class GaussianCrossEntropyConfig(LossConfig):
         description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
     initial_temperature: PositiveNumber | None = Field(default=None, description="start of a learned one; None: 0.04")
-    kernel_size: int = Field(default=7, ge=3, description="side of the smoothed target in cells, odd")
+    kernel_size: int = Field(default=7, ge=3, le=1023, description="side of the smoothed target in cells, odd")
 
     @field_validator("kernel_size")
     @classmethod

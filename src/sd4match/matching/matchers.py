@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from sd4match.fields import PositiveNumber
+from sd4match.fields import Cells, PositiveNumber
 from sd4match.interfaces import Matcher as Matcher
 from sd4match.registry import register
 
@@ -84,7 +84,7 @@ class WindowSoftArgmax(CellMatcher):
 
     kind: Literal["window_soft_argmax"] = "window_soft_argmax"
     temperature: PositiveNumber = Field(default=0.02, description="the correlation is divided by it")
-    window: int = Field(default=15, ge=1, description="side of the square in cells, odd")
+    window: Cells = Field(default=15, description="side of the square in cells, odd")
 
     @field_validator("window")
     @classmethod
