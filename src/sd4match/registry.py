@@ -423,7 +423,7 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
 def _kind_of(config: type[Component]) -> str | None:
     """Return the fixed kind of a config class; None if it has none."""
     kind = config.model_fields["kind"].default
-    return kind if isinstance(kind, str) else None
+    return kind if isinstance(kind, str) and kind.strip() else None
 
 
 def _field(parameter: Parameter, target: Callable[..., Any]) -> tuple[Any, Any]:

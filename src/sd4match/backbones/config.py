@@ -153,9 +153,11 @@ class StableDiffusionConfig(ModelConfig):
         Raises:
             CheckpointError: the model is not found, incomplete or damaged.
         """
+        device = resolve_device(device)
+
         from sd4match.backbones.stable_diffusion import load_stable_diffusion
 
-        return load_stable_diffusion(self, device=resolve_device(device))
+        return load_stable_diffusion(self, device=device)
 
 
 @register
@@ -189,9 +191,11 @@ class VisionTransformerConfig(ModelConfig):
         Raises:
             CheckpointError: the model is not found, damaged, or not a vision transformer.
         """
+        device = resolve_device(device)
+
         from sd4match.backbones.vision_transformer import load_vision_transformer
 
-        return load_vision_transformer(self, device=resolve_device(device))
+        return load_vision_transformer(self, device=device)
 
 
 class FusionOptions(Config):

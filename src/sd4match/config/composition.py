@@ -69,23 +69,30 @@ def compose(own: Fields, overrides: Iterable[str] = ()) -> dict[str, Any]:
     model, experiment = own.pop(_MODEL, None), own.pop(_EXPERIMENT, None)
     if experiment is not None and model is None:
         raise ConfigError(f"experiment = {shown(experiment)} needs a model: {', '.join(packaged_names('models'))}")
-    composed = _compose_on(model, experiment, own, changes)
+    composed = _compose_on(model, experiment, own, changes, data_of=model)
     actual = _model_of(composed.get("backbone"))
-    return composed if actual == model else _compose_on(actual, experiment, own, changes)
+    if actual == model:
+        return composed
+    return _compose_on(actual, experiment, own, changes, data_of=actual if model is None else model)
 
 
-def _compose_on(model: object, experiment: object, own: Fields, changes: Changes) -> dict[str, Any]:
-    """Return the fields of an experiment on a packaged model; None stands for any other model."""
+def _compose_on(model: object, experiment: object, own: Fields, changes: Changes, *, data_of: object) -> dict[str, Any]:
+    """Return the fields of an experiment with the settings of a packaged model, and with the data set of one.
+
+    None stands for any other model.
+    """
     base = dict(read_fields(_OTHER_MODEL) if model is None else read_packaged("models", model))
     prompt_defaults = base.pop(_PROMPT_DEFAULTS, {})
+    with_data = {} if data_of is None else read_packaged("models", data_of)
+    base["data"] = with_data.get("data")
     if experiment is not None:
         base = _merge(base, read_packaged("experiments", experiment))
     composed = _merge(base, own)
     for path, value in changes:
         _set(composed, path, value)
     names_data = "data" in own or any(path.split(".")[0] == "data" for path, _ in changes)
-    if not names_data and _weights(composed) != _weights(base):
-        composed.pop("data", None)  # the model's data set is for its own weights
+    if not names_data and _weights(composed) != _weights(with_data):
+        composed["data"] = None  # the model's data set is for its own weights
     prompt = _as_group(composed.get("prompt"))
     if prompt is not None:
         kind = prompt.get("kind")
@@ -104,9 +111,9 @@ def _resolve_names(own: Fields, names: Fields) -> dict[str, Any]:
         if _PRESET in given and beside:
             raise ConfigError(f"{_PRESET} stands for a model and an experiment: leave {' and '.join(beside)} out")
     below = {name: value for name, value in own.items() if name not in COMPOSED_FIELDS or _PRESET not in names}
-    preset = names.get(_PRESET, own.get(_PRESET))
     below.pop(_PRESET, None)
-    if preset is not None:
+    if _PRESET in names or _PRESET in own:
+        preset = names.get(_PRESET, own.get(_PRESET))
         fields = read_preset(preset)
         if _MODEL not in fields and not names.keys() <= {_PRESET}:
             raise ConfigError(f"{_PRESET} = {preset} is for a model of its own: {', '.join(names)} cannot be changed")

@@ -171,14 +171,15 @@ def build_components(
         ConfigError: the device does not exist, or the prompt needs the categories of a data set, and the experiment
             names none.
     """
-    from sd4match.backbones.cached import cached
-    from sd4match.prompting.serialization import load_prompt
-
     if not isinstance(config, ExperimentConfig):
         raise ConfigError(f"an experiment is an ExperimentConfig, for example load_preset('text'), not {shown(config)}")
     if prompt_file is None:
         _check_categories_known(config)
     device = resolve_device(device)
+
+    from sd4match.backbones.cached import cached
+    from sd4match.prompting.serialization import load_prompt
+
     backbone = backbone or config.backbone.build(device=device)
     if cache is not None:
         backbone = cached(backbone, cache)

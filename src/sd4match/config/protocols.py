@@ -81,7 +81,8 @@ class EvaluationProtocol(Config):
             self.error_frame == "squash" and self.frame == "pad"
         ):
             raise ValueError(f"frame = {self.frame!r} does not go with error_frame = {self.error_frame!r}")
-        if any(not 0 < alpha < 10 for alpha in self.alphas) or len(set(self.alphas)) < len(self.alphas):
+        names = {f"{alpha:g}" for alpha in self.alphas}  # as reports call them
+        if any(not 0 < alpha < 10 for alpha in self.alphas) or len(names) < len(self.alphas):
             raise ValueError(f"alphas must be positive, below 10 and different, not {shown(self.alphas)}")
         return self
 
