@@ -298,8 +298,11 @@ class Registry:
     def _check_fields(self, target: Callable[..., Any], fields: Mapping[str, Any], base: type[Component]) -> None:
         name = getattr(target, "__name__", repr(target))
         for field in fields:
-            if field == "kind" or (hasattr(base, field) and field not in base.model_fields):
-                raise ConfigError(f"{name}: a parameter of a component cannot be named {field!r}: every config has one")
+            if field == "kind" or field[0] == "_" or (hasattr(base, field) and field not in base.model_fields):
+                raise ConfigError(
+                    f"{name}: a parameter of a component cannot be named {field!r}: every config has one, or it is "
+                    "private"
+                )
         for field in self.required:
             if field not in fields:
                 raise ConfigError(f"{name}: a {self.sort} needs a parameter {field!r}")
