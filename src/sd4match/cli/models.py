@@ -78,16 +78,15 @@ def check(
 
 def _parse_fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]:
     """Return the fields of the backbone that --dtype and --set FIELD=VALUE give."""
-    import yaml
-
-    from sd4match.errors import ConfigError
+    from sd4match.documents import parse_yaml
+    from sd4match.errors import ConfigError, shown
 
     fields: dict[str, object] = {} if dtype is None else {"dtype": dtype}
     for change in overrides or ():
         name, equals, value = change.removeprefix("backbone.").partition("=")
-        if not equals:
-            raise ConfigError(f"--set is FIELD=VALUE of the backbone, for example image_size=512, not {change!r}")
-        fields[name] = yaml.safe_load(value)
+        if not equals or not name.strip():
+            raise ConfigError(f"--set is FIELD=VALUE of the backbone, for example image_size=512, not {shown(change)}")
+        fields[name] = parse_yaml(value, what=f"the value in {shown(change)}", error=ConfigError)
     return fields
 
 

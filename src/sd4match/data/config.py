@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from sd4match.errors import ConfigError, choose_from
+from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.fields import Seed, check_text
 from sd4match.registry import Component, Registry, datasets, register
 
@@ -212,7 +212,7 @@ def dataset_kind(text: str) -> str:
     kinds = {_normalize(kind): kind for kind in datasets.kinds()}
     name = _normalize(text).removesuffix("71k")
     if name not in kinds:
-        raise ConfigError(f"unknown data set {text!r}; {choose_from(text, datasets.kinds())}")
+        raise ConfigError(f"unknown data set {shown(text)}; {choose_from(text[:80], datasets.kinds())}")
     return kinds[name]
 
 
