@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import ClassVar, Literal
 
@@ -10,10 +11,10 @@ import pytest
 from sd4match.backbones.pretrained import MINI_FOLDER
 from sd4match.config import ExperimentConfig, TrainingConfig, load_config, load_preset, parse_config
 from sd4match.config.composition import compose, preset_names, read_fields, read_packaged
+from sd4match.data.config import DatasetConfig
 from sd4match.errors import CheckpointError, ConfigError
 from sd4match.prompting.config import PromptConfig, SinglePromptConfig
-from sd4match.registry import Component, matchers, prompts
-from sd4match.training.run import check_trainable
+from sd4match.registry import Component, datasets, matchers, prompts
 
 GROUPS = ("matcher", "loss", "training", "evaluation")
 
@@ -109,10 +110,12 @@ def test_what_the_user_set_stays():
     assert (config.evaluation.sampling.timestep, config.evaluation.sampling.ensemble_size) == (33, 8)
 
 
-def test_a_folder_has_the_settings_of_its_architecture(tmp_path, other_model):
-    folder = tmp_path / "copy"
-    shutil.copytree(MINI_FOLDER, folder)
-    copy, other = (f"backbone.weights={path}" for path in (folder, other_model))
+def test_a_folder_has_the_settings_of_its_architecture(tmp_path):
+    for name in ("copy", "other"):
+        shutil.copytree(MINI_FOLDER, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
+    declared = tmp_path / "other" / "unet" / "config.json"
+    declared.write_text(json.dumps({**json.loads(declared.read_text()), "attention_head_dim": 2}))
+    copy, other = (f"backbone.weights={tmp_path / name}" for name in ("copy", "other"))
     assert settings(load_preset("single", [copy])) == settings(MINI)
     assert load_preset("cpm", [copy]).prompt == load_preset("cpm").prompt
     assert settings(load_preset("sd2-1-single", [copy])) == settings(MINI)
@@ -220,7 +223,29 @@ def test_the_seed_reaches_every_part_of_a_prompt(joined):
         ExperimentConfig(seed=3, prompt="sinlge")
 
 
+def test_a_prompt_that_needs_categories_is_refused_for_data_without(joined):
+    class Bare(DatasetConfig):
+        kind: Literal["test_bare"] = "test_bare"
+        has_categories: ClassVar[bool] = False
+
+    with datasets.temporarily():
+        datasets.register(Bare)
+        with pytest.raises(
+            ConfigError, match=r"prompt.kind = 'text' needs categories, and data.kind = 'test_bare' has"
+        ):
+            ExperimentConfig(prompt="text", data="test_bare")
+        with pytest.raises(NotImplementedError, match="Bare does not define build"):
+            Bare().build()
+    for config in (PartConfig(), PromptConfig(kind="x")):
+        with pytest.raises(NotImplementedError, match="does not define build"):
+            config.build(backbone=None)
+    with pytest.raises(ConfigError, match=r"set backbone\.frame=pad"):
+        read("{evaluation: {protocol: geoaware}}")
+
+
 def test_a_training_whose_best_prompt_cannot_be_selected_is_refused_before_it_starts():
+    from sd4match.training.run import check_trainable
+
     check_trainable(MINI)
     config = load_preset("single", ["evaluation.protocol.alphas=[0.01, 0.05]"])  # an evaluation may have these
     with pytest.raises(ConfigError, match=r"alphas = \[0.01, 0.05\] cannot select the best prompt .*: 0.1 must be one"):

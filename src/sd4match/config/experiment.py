@@ -261,7 +261,9 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     """
     if not isinstance(text, str):
         raise ConfigError(f"{origin} must be YAML text, not {shown(text)}")
-    fields = parse_yaml(text, what=origin, error=ConfigError) or {}
+    fields = parse_yaml(text, what=origin, error=ConfigError)
+    if fields is None:
+        fields = {}  # an empty file
     if not isinstance(fields, dict):
         known = ", ".join([*COMPOSED_FIELDS, *ExperimentConfig.model_fields])
         raise ConfigError(f"{origin} must hold fields ({known}), not {type(fields).__name__}")
