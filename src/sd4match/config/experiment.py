@@ -46,8 +46,9 @@ _Dataset = Annotated[SerializeAsAny[DatasetConfig], BeforeValidator(registry.dat
 class ExperimentConfig(registry.Config):
     """Everything that the numbers of an experiment depend on.
 
-    The defaults are the packaged mini model with the paper's parameters, and no data set: only a file that says
-    `data` (or `model: mini`, which does) names one.
+    The defaults are the packaged mini model with the paper's parameters, and no data set. What is read from a file, a
+    preset or text has the settings of its model instead, and the data set of `mini` if that is the model; see
+    `sd4match.config.composition`.
 
     Raises:
         ConfigError: fields that are unknown, of a wrong type, or cannot work together.
