@@ -177,6 +177,98 @@ def test_a_broken_plugin_is_a_warning_and_breaks_nothing_else(value, monkeypatch
         assert "nearest_neighbor" in registry.matchers.kinds()
 
 
+BROKEN = {
+    "import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "attribute": ("", "AttributeError: module .* has no attribute 'Thing'"),
+    "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "base": ("class Odd(BaseException): ...\nraise Odd('own')", "Odd: own"),
+    "recursion": ("def f(): f()\nf()", "RecursionError"),
+    "syntax": ("def", "SyntaxError"),
+    "long": ("raise ValueError('x' * 10_000)", "ValueError: x{200}$"),
+    "silent": (
+        "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
+        "left out of the matcher kinds: Odd$",
+    ),
+    "number": ("Thing = 5", "5 is no matcher: it is not registered"),
+    "function": ("def Thing(): ...", "is no matcher: it is not registered"),
+    "class": ("class Thing: ...", "is no matcher: it is not registered"),
+    "foreign": (
+        "from sd4match.matching.losses import GaussianCrossEntropyConfig as Thing",
+        "GaussianCrossEntropyConfig is no matcher: derive it from sd4match.interfaces.Matcher",
+    ),
+    "kindless": ("from sd4match.matching import Matcher\nclass Thing(Matcher): ...", "Thing needs a fixed kind"),
+    "taken": (
+        "from sd4match.registry import register_matcher\n@register_matcher('nearest_neighbor')\nclass Thing: ...",
+        "the matcher kind 'nearest_neighbor' is taken by NearestNeighbor",
+    ),
+}  # fmt: skip
+
+
+def load_with(monkeypatch, *points):
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry.matchers, "_is_loaded", False)
+    monkeypatch.setattr(registry.matchers, "_left_out", [])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_with_a_plugin_is_said_once_and_when_its_kind_is_asked_for(name, monkeypatch, tmp_path):
+    code, reason = BROKEN[name]
+    (tmp_path / f"broken_{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    load_with(monkeypatch, Point("mine", f"broken_{name}:Thing", registry.matchers.group))
+    with pytest.warns(registry.PluginWarning, match=reason) as caught:
+        assert "nearest_neighbor" in registry.matchers.kinds()
+    assert len(caught) == 1
+    assert registry.matchers.parse("nearest_neighbor") == NearestNeighbor()
+    with pytest.raises(UnknownComponentError, match=f"unknown matcher kind 'mine'.*plugin 'mine' .*{reason}") as error:
+        registry.matchers.parse("mine")
+    assert len(str(error.value)) < 800
+
+
+def test_plugins_that_register_themselves_are_right(monkeypatch, tmp_path, recwarn):
+    (tmp_path / "good_matcher.py").write_text(
+        "from sd4match.registry import register_matcher\n@register_matcher('good')\nclass Thing: ...\nother = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    group = registry.matchers.group
+    load_with(monkeypatch, Point("good", "good_matcher:Thing", group), Point("good", "good_matcher", group))
+    assert "good" in registry.matchers.kinds()
+    assert not recwarn.list
+
+
+def test_an_interrupt_during_the_import_of_a_plugin_goes_through(monkeypatch, tmp_path):
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_with(monkeypatch, Point("mine", "interrupted:Thing", registry.matchers.group))
+    with pytest.raises(KeyboardInterrupt):
+        registry.matchers.kinds()
+
+
+@pytest.mark.parametrize("scope", ["categroy", None, 5, "", ("image",)])
+def test_a_prompt_of_an_unknown_scope_is_refused_when_it_is_registered(scope):
+    from sd4match.prompting import Prompt
+
+    wrong = type("Wrong", (Prompt,), {"scope": scope, "__init__": lambda self, *, backbone: None})
+    with pytest.raises(ConfigError, match="Wrong: scope must be one of dataset, category, image, pair, not"):
+        registry.register_prompt("wrong")(wrong)
+
+
+@pytest.mark.parametrize("target", [5, None, "text", [], lambda x, /: x])
+def test_what_has_no_signature_is_refused(target):
+    with pytest.raises(ConfigError, match=r"signature that can be read|a config cannot be made of parameter"):
+        registry.register_matcher("wrong")(target)
+
+
+def test_annotations_that_mean_nothing_are_refused():
+    def unknown(x: NoSuchName): ...
+
+    def private(_x: int = 1): ...
+
+    for target in (unknown, private):
+        with pytest.raises(ConfigError, match=r"signature that can be read|cannot be named '_x'"):
+            registry.register_matcher("wrong")(target)
+
+
 @pytest.mark.parametrize("order", [("nn", "soft", "mine"), ("mine", "nn", "soft"), ("nn", "mine", "soft")])
 def test_a_composed_matcher_counts_as_it_does_alone(order):
     """Matchers that change the correlation or a map share nothing with those that do not."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 from sd4match.errors import InputError, SD4MatchError, shown
 from sd4match.paths import LARGEST_DOCUMENT, read_text
 
-__all__ = ["parse_json", "parse_yaml", "read_json", "to_yaml"]
+__all__ = ["check_extent", "parse_json", "parse_yaml", "read_json", "to_yaml"]
 
 DEEPEST = 64
 """Largest number of lists and mappings inside one another."""
@@ -156,6 +156,41 @@ def to_yaml(value: object) -> str:
     steps: 5
     """
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def check_extent(value: object, *, what: str, error: type[SD4MatchError] = InputError) -> None:
+    """Check that nested lists and mappings hold neither themselves nor more than a document may.
+
+    Args:
+        value: of any type; what is no list, tuple or mapping has no extent.
+        what: how messages call it.
+        error: class of the error.
+
+    Raises:
+        SD4MatchError: a value holds itself, they nest more than 64 deep, or there are more than 100,000; see `error`.
+
+    >>> fields = {"kind": "fusion"}
+    >>> fields["backbones"] = [fields, fields]
+    >>> check_extent(fields, what="the config")
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.InputError: the config holds itself, or nests more than 64 deep
+    """
+    counts: dict[int, int] = {}
+
+    def count(outer: object, depth: int) -> int:
+        if not isinstance(outer, (Mapping, list, tuple)):
+            return 1
+        if depth > DEEPEST:
+            raise error(f"{what} holds itself, or nests more than {DEEPEST} deep")
+        if id(outer) not in counts:
+            inner = outer.values() if isinstance(outer, Mapping) else outer
+            counts[id(outer)] = 1 + sum(count(each, depth + 1) for each in inner)
+        if counts[id(outer)] > MOST_VALUES:
+            raise error(f"{what} stands for more than {MOST_VALUES:,} values")
+        return counts[id(outer)]
+
+    count(value, 1)
 
 
 _CORE_SCHEMA = {

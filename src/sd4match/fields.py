@@ -1,18 +1,55 @@
-"""Types of config fields with their bounds. Importing this module loads no torch."""
+"""Types of config fields with their bounds. Importing this module loads no torch.
+
+A bound is there so that no number can take memory or time without end; each is far above what anybody needs.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sd4match.checks import LARGEST_POSITIVE, SMALLEST_POSITIVE
 
-__all__ = ["Count", "PositiveNumber", "Seed"]
+__all__ = ["BatchSize", "Cells", "Count", "Factor", "Pixels", "PositiveNumber", "Seed", "Text"]
+
+LARGEST_SIDE = 4096
+"""Largest side of a model's image, in pixels."""
+LONGEST_TEXT = 4096
+"""Largest number of characters of a name, a path or a text in a config."""
+
+
+def check_text(text: str) -> str:
+    """Return a text that says something.
+
+    Raises:
+        ValueError: it is empty, longer than 4096 characters, or no text that can be written to a file.
+
+    >>> check_text("fish")
+    'fish'
+    """
+    if not text.strip():
+        raise ValueError("is empty")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"has {len(text):,} characters; at most {LONGEST_TEXT:,} are allowed")
+    if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+        raise ValueError("holds a null character, or bytes that are not UTF-8")
+    return text
+
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Seed of random numbers; what torch and NumPy take."""
 Count = Annotated[int, Field(ge=1, le=10**9)]
 """Number of things of which there is at least one."""
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+"""Number of photos or pairs that are processed together."""
+Pixels = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+"""Side of a model's image."""
+Cells = Annotated[int, Field(ge=1, le=1024)]
+"""Side of a square of cells of a feature map."""
 PositiveNumber = Annotated[float, Field(ge=SMALLEST_POSITIVE, le=LARGEST_POSITIVE)]
 """Number that values are divided by in float32: a temperature, a standard deviation, a learning rate."""
+Factor = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Number that values are multiplied by, or moved by, in float32."""
+Text = Annotated[str, AfterValidator(check_text)]
+"""Name, path or text that says something."""

@@ -12,12 +12,13 @@ Importing this module loads no torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -28,9 +29,11 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic.errors import PydanticSchemaGenerationError
-from pydantic_core import CoreSchema
+from pydantic.errors import PydanticUserError
+from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core.core_schema import no_info_before_validator_function
 
+from sd4match.documents import check_extent
 from sd4match.errors import ConfigError, UnknownComponentError, choose_from, shown
 
 __all__ = [
@@ -71,7 +74,16 @@ def _with_strict_leaves(schema: Any) -> Any:
     strict = {key: part if key == "default" else _with_strict_leaves(part) for key, part in schema.items()}
     if strict.get("type") in ("int", "float", "bool", "str"):
         strict["strict"] = True
+    if strict.get("type") == "literal" and any(isinstance(one, int) for one in strict["expected"]):
+        return no_info_before_validator_function(_refuse_equal_numbers, strict)
     return strict
+
+
+def _refuse_equal_numbers(value: object) -> object:
+    """Return a value that may be compared with whole numbers: True and 1.0 equal 1, and are none."""
+    if isinstance(value, (bool, float)):
+        raise ValueError(f"must be a whole number, not {shown(value)}")
+    return value
 
 
 class Config(BaseModel):
@@ -87,6 +99,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, /, **fields: Any) -> None:
+        check_extent(fields, what=type(self).__name__, error=ConfigError)
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -96,14 +109,55 @@ class Config(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
+    def model_validate(cls, obj: Any, *args: Any, **options: Any) -> Self:
+        """Return a config from a mapping, or the config that is given.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        check_extent(obj, what=cls.__name__, error=ConfigError)
+        try:
+            return super().model_validate(obj, *args, **options)
+        except ValidationError as error:
+            raise ConfigError(describe(error, cls)) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, *args: Any, **options: Any) -> Self:
+        """Return a config from JSON.
+
+        Raises:
+            ConfigError: as the constructor, or it is no JSON.
+        """
+        try:
+            return super().model_validate_json(json_data, *args, **options)
+        except ValidationError as error:
+            raise ConfigError(describe(error, cls)) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other fields, which are checked as those of a new config are.
+
+        Args:
+            update: the fields that differ.
+            deep: whether the values of the others are copied too.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        copy = super().model_copy(deep=deep)
+        return type(self).model_validate({**dict(copy), **update}) if update else copy
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema: CoreSchema = _with_strict_leaves(handler(source))
         return schema
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in type(self).model_fields:
+        if not name.startswith("_"):
             raise ConfigError(f"{type(self).__name__} is frozen: make another one with {name}={shown(value)}")
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise ConfigError(f"{type(self).__name__} is frozen: {shown(name)} cannot be deleted")
 
 
 class Component(Config):
@@ -120,6 +174,14 @@ class Component(Config):
     def build(self, *args: Any, **context: Any) -> Any:
         """Return the component."""
         raise NotImplementedError(f"{type(self).__name__} does not define build")
+
+    @classmethod
+    def check_target(cls, target: Callable[..., Any]) -> None:
+        """Check a class that is registered by its signature; any is right by default.
+
+        Raises:
+            ConfigError: it is not what the interface of this sort asks for.
+        """
 
     def attach(self, built: Any, **context: Any) -> Any:
         """Complete a component that `build` has made, also one made from a signature.
@@ -169,6 +231,7 @@ class Registry:
         self.context = context
         self.required = required
         self._classes: dict[str, type[Component]] = {}
+        self._left_out: list[str] = []
         self._is_loaded = False
 
     def register(self, config: ComponentClass) -> ComponentClass:
@@ -178,13 +241,14 @@ class Registry:
             ConfigError: it is no config class of this sort, has no fixed kind, or its kind is taken.
         """
         if not (isinstance(config, type) and issubclass(config, Component)):
-            raise ConfigError(f"only Component classes can be registered as {self.sort}, not {config!r}")
+            raise ConfigError(f"only Component classes can be registered as {self.sort}, not {shown(config)}")
         if getattr(config, "registry", None) is not self:
             module, _, name = self.base.partition(":")
             raise ConfigError(f"{config.__name__} is no {self.sort}: derive it from {module}.{name}")
         kind = _kind_of(config)
         if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
+        self._load_builtins()  # a kind of this package is taken, whatever is imported first
         if self._classes.setdefault(kind, config) is not config:
             raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {self._classes[kind].__name__}")
         return config
@@ -195,19 +259,22 @@ class Registry:
         Every parameter but those of the context becomes a field, checked by its annotation.
 
         Raises:
-            ConfigError: a parameter has no annotation, is `*args` or `**kwargs`, or has a name of every config; a
-                required one is missing; or the kind is taken.
+            ConfigError: the kind is no name; a parameter has no annotation, is `*args` or `**kwargs`, or has a name of
+                every config; a required one is missing; the class is not what its sort asks for; or the kind is taken.
         """
+        if not isinstance(kind, str) or not kind.strip():
+            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
 
         def decorate(target: Target) -> Target:
             self._load_builtins()
             module, _, base_name = self.base.partition(":")
-            parameters = signature(target, eval_str=True).parameters
+            parameters = _parameters(target)
             fields: dict[str, Any] = {
                 field: _field(parameter, target) for field, parameter in parameters.items() if field not in self.context
             }
             base: type[Component] = getattr(import_module(module), base_name)
             self._check_fields(target, fields, base)
+            base.check_target(target)
 
             def build(self: Component, **context: Any) -> Any:
                 own = {field: getattr(self, field) for field in fields}
@@ -218,7 +285,7 @@ class Registry:
             name = f"{getattr(target, '__name__', kind)}Config"
             try:
                 config = create(name, __base__=base, __doc__=target.__doc__, kind=(Literal[kind], kind), **fields)
-            except PydanticSchemaGenerationError as error:
+            except (PydanticUserError, NameError, TypeError) as error:  # of an annotation, or of a field's name
                 raise ConfigError(
                     f"{name}: a parameter cannot be read from YAML: {str(error).splitlines()[0]}"
                 ) from None
@@ -231,8 +298,11 @@ class Registry:
     def _check_fields(self, target: Callable[..., Any], fields: Mapping[str, Any], base: type[Component]) -> None:
         name = getattr(target, "__name__", repr(target))
         for field in fields:
-            if field == "kind" or (hasattr(base, field) and field not in base.model_fields):
-                raise ConfigError(f"{name}: a parameter of a component cannot be named {field!r}: every config has one")
+            if field == "kind" or field[0] == "_" or (hasattr(base, field) and field not in base.model_fields):
+                raise ConfigError(
+                    f"{name}: a parameter of a component cannot be named {field!r}: every config has one, or it is "
+                    "private"
+                )
         for field in self.required:
             if field not in fields:
                 raise ConfigError(f"{name}: a {self.sort} needs a parameter {field!r}")
@@ -250,11 +320,11 @@ class Registry:
     def temporarily(self) -> Iterator[None]:
         """Forget at the end whatever was registered inside the block, for tests."""
         self._load_all()
-        before = dict(self._classes)
+        before, left_out = dict(self._classes), list(self._left_out)
         try:
             yield
         finally:
-            self._classes = before
+            self._classes, self._left_out = before, left_out
 
     def _load_builtins(self) -> None:
         import_module(self.builtins)
@@ -272,15 +342,23 @@ class Registry:
         try:
             loaded = point.load()
             if isinstance(loaded, type) and issubclass(loaded, Component):
-                self.register(loaded)  # a decorated class has registered itself on import
-        except (Exception, SystemExit) as error:  # of whatever a foreign package does on import
+                self.register(loaded)
+            elif not self._is_registered(loaded):
+                raise ConfigError(f"{shown(loaded)} is no {self.sort}: it is not registered")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a foreign package does on import, sys.exit included
             package = f" of package {point.dist.name}" if point.dist is not None else ""
-            warnings.warn(
-                f"plugin {point.name!r} ({point.value}){package} is left out of the {self.sort} kinds: "
-                f"{type(error).__name__}: {error}",
-                PluginWarning,
-                stacklevel=3,
-            )
+            reason = f"plugin {point.name!r} ({point.value}){package} is left out of the {self.sort} kinds: "
+            self._left_out.append(reason + _shown_error(error))
+            warnings.warn(self._left_out[-1], PluginWarning, stacklevel=3)
+
+    def _is_registered(self, loaded: object) -> bool:
+        """Return whether importing what an entry point names has registered it, or something of a module."""
+        if isinstance(loaded, ModuleType):
+            sources = {getattr(one.target or one, "__module__", None) for one in self._classes.values()}
+            return loaded.__name__ in sources
+        return any(config.target is loaded for config in self._classes.values())
 
     def kinds(self) -> tuple[str, ...]:
         """Return all kinds in alphabetical order, those of installed packages included."""
@@ -301,9 +379,10 @@ class Registry:
         if isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-            raise ConfigError(f"a {self.sort} needs a kind; known: {', '.join(self.kinds())}")
+            raise ConfigError(f"a {self.sort} needs a kind, not {shown(value)}; known: {', '.join(self.kinds())}")
         if not all(isinstance(name, str) for name in value):
-            raise ConfigError(f"the fields of a {self.sort} must be names, not {list(value)}")
+            raise ConfigError(f"the fields of a {self.sort} must be names, not {shown(list(value))}")
+        check_extent(value, what=f"the {self.sort}", error=ConfigError)
         return self._find(value["kind"])(**value)
 
     def config_class(self, kind: str) -> type[Component]:
@@ -319,15 +398,35 @@ class Registry:
         return isinstance(kind, str) and kind in self.kinds() and field in self._classes[kind].model_fields
 
     def _find(self, kind: str) -> type[Component]:
+        if not isinstance(kind, str):
+            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
         if kind not in self._classes and kind not in self.kinds():
-            raise UnknownComponentError(f"unknown {self.sort} kind {kind!r}; {choose_from(kind, self._classes)}")
+            reasons = "".join(f"; {reason}" for reason in self._left_out)
+            known = choose_from(_short_name(kind), self._classes)
+            raise UnknownComponentError(f"unknown {self.sort} kind {shown(kind)}; {known}{reasons}")
         return self._classes[kind]
+
+
+def _shown_error(error: BaseException) -> str:
+    """Return type and message of a foreign error in one line of bounded length."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of a foreign `__str__`
+        text = ""
+    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
+    try:
+        return signature(target, eval_str=True).parameters
+    except Exception as error:  # no class or function, or an annotation that cannot be evaluated
+        raise ConfigError(f"{shown(target)} has no signature that can be read: {_shown_error(error)}") from None
 
 
 def _kind_of(config: type[Component]) -> str | None:
     """Return the fixed kind of a config class; None if it has none."""
     kind = config.model_fields["kind"].default
-    return kind if isinstance(kind, str) else None
+    return kind if isinstance(kind, str) and kind.strip() else None
 
 
 def _field(parameter: Parameter, target: Callable[..., Any]) -> tuple[Any, Any]:
@@ -340,29 +439,84 @@ def _field(parameter: Parameter, target: Callable[..., Any]) -> tuple[Any, Any]:
     return parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default
 
 
+MOST_PROBLEMS = 3
+"""Number of problems of a config that one message names."""
+_LONGEST_NAME = 80
+
+
 def describe(error: ValidationError, config: type[BaseModel]) -> str:
-    """Return one line for pydantic's many: each field and what is wrong with it."""
-    lines = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            owner = _owner(config, problem["loc"][:-1])
-            hint = choose_from(str(problem["loc"][-1]), owner.model_fields) if owner else ""
-            lines.append(f"unknown field {field!r}; {hint}".rstrip("; "))
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{field}: {message}" if field else message)
+    """Return one line for pydantic's many: each field, what it must be, and what it is."""
+    problems: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for problem in error.errors(include_url=False):
+        problems.setdefault(_field_path(config, problem["loc"]), []).append(problem)
+    # What is wrong inside a value is all that is wrong with it: other members of a union, or its length, do not matter.
+    deepest = [path for path in problems if not any(path == other[: len(path)] != other for other in problems)]
+    lines = [_problem_line(config, path, problems[path]) for path in deepest[:MOST_PROBLEMS]]
+    if len(deepest) > MOST_PROBLEMS:
+        lines.append(f"and {len(deepest) - MOST_PROBLEMS} more problems")
     return "; ".join(lines)
 
 
-def _owner(config: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """Return the config class that a field's path lies in."""
-    for part in path:
-        annotation = config.model_fields[str(part)].annotation if str(part) in config.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        config = annotation
-    return config
+def _problem_line(config: type[BaseModel], path: tuple[int | str, ...], problems: Sequence[ErrorDetails]) -> str:
+    field, last = ".".join(_short_name(part) for part in path), problems[0]
+    if last["type"] == "extra_forbidden":
+        owner = _inside(config, path[:-1])
+        known = owner.model_fields if isinstance(owner, type) and issubclass(owner, BaseModel) else None
+        hint = choose_from(_short_name(path[-1]), known) if known else ""
+        return f"unknown field {field!r}; {hint}".rstrip("; ")
+    own = [_message(problem) for problem in problems if problem["type"] in ("value_error", "missing")]
+    wanted = [text.removeprefix("Input should be ") for text in map(_message, problems)]
+    if own:
+        message = own[0]
+    elif last["type"] == "invalid_key":
+        return f"the names of fields must be text, not {shown(path[-1])}"
+    elif all(text != _message(problem) for text, problem in zip(wanted, problems, strict=True)):
+        message = f"must be {' or '.join(dict.fromkeys(wanted))}, not {shown(last['input'])}"
+    else:
+        message = wanted[0]
+    return f"{field}: {message}" if field else message
+
+
+def _message(problem: ErrorDetails) -> str:
+    """Return pydantic's message, in the words of YAML."""
+    wanted = {"tuple_type": "a list", "dict_type": "a group of fields", "model_type": "a group of fields",
+              "path_type": "a path"}.get(problem["type"])  # fmt: skip
+    text = problem["msg"] if wanted is None else f"Input should be {wanted}"
+    return text.removeprefix("Value error, ")
+
+
+def _short_name(part: int | str) -> str:
+    text = str(part)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+
+
+def _field_path(config: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return where a problem is: pydantic's location without the members of unions that it tried."""
+    for length, part in enumerate(location):
+        if _inside(config, location[:length]) is Union:
+            return (*location[:length], *(index for index in location[length:] if isinstance(index, int)))
+        if part == "[key]":
+            return location[:length]
+    return location
+
+
+def _inside(annotation: Any, path: tuple[int | str, ...]) -> Any:
+    """Return the type at a path below an annotation: `Union` for one of several, None if it is not known."""
+    members = [annotation]
+    while get_origin(members[0]) in (Annotated, Union, UnionType):
+        inner = get_args(members[0])
+        members = [inner[0]] if get_origin(members[0]) is Annotated else [one for one in inner if one is not NoneType]
+        if len(members) > 1:
+            return Union
+    annotation = members[0]
+    if not path:
+        return annotation
+    part, below = path[0], path[1:]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return None if field is None else _inside(field.annotation, below)
+    arguments = get_args(annotation)
+    return _inside(arguments[-1 if get_origin(annotation) is dict else 0], below) if arguments else None
 
 
 backbones = Registry(
@@ -408,7 +562,7 @@ def register(config: ComponentClass) -> ComponentClass:
     """
     owner = getattr(config, "registry", None)
     if not isinstance(owner, Registry):
-        raise ConfigError(f"{config!r} is no component: derive it from Matcher, PromptConfig, ...")
+        raise ConfigError(f"{shown(config)} is no component: derive it from Matcher, PromptConfig, ...")
     return owner.register(config)
 
 

@@ -132,7 +132,9 @@ def test_changes_are_not_blamed_for_a_damaged_file(mini, tmp_path):
     info, tensors = read_prompt(path, changes={"seed": 4})
     assert info.config == SinglePromptConfig(num_tokens=3, seed=4)
     bad = tmp_path / "bad.safetensors"
-    write_prompt(replace(info, config=info.config.model_copy(update={"num_tokens": 0})), tensors, bad)
+    write_prompt(
+        replace(info, config=info.config.model_construct(**{**dict(info.config), "num_tokens": 0})), tensors, bad
+    )
     with pytest.raises(PromptFileError, match="damaged: num_tokens"):
         load_prompt(bad, backbone=mini, changes={"seed": 4})
 

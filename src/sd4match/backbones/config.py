@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sd4match.backbones.fusion_spec import fused_spec
 from sd4match.backbones.layers import Layers, stable_diffusion_spec
-from sd4match.backbones.model_files import LARGEST_SIDE
 from sd4match.backbones.pretrained import declared_configs, declared_transformer, is_known_as_clean
 from sd4match.backbones.transformer_spec import transformer_spec
+from sd4match.devices import resolve_device
 from sd4match.errors import ConfigError
+from sd4match.fields import BatchSize, Cells, Factor, Pixels, Text
 from sd4match.registry import Component, Config, Registry, backbones, image_encoders, register
 from sd4match.structures.specs import FeatureSpec
 
@@ -57,19 +58,12 @@ class BackboneConfig(Component):
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
 
-Weights = Annotated[str, Field(min_length=1, max_length=4096)]
-"""Name, folder or hub id of a model."""
-
-
 class ModelConfig(BackboneConfig):
     """Base class of configs of backbones that are one pretrained model."""
 
-    weights: Weights
-    image_size: int | None = Field(
-        default=None,
-        ge=1,
-        le=LARGEST_SIDE,
-        description="side of the model's image in pixels; None: what the model was trained on",
+    weights: Text
+    image_size: Pixels | None = Field(
+        default=None, description="side of the model's image in pixels; None: what the model was trained on"
     )
     frame: Literal["squash", "pad"] = Field(
         default="squash", description="squash photos to the model's square, or scale the longer side and pad with black"
@@ -107,16 +101,16 @@ class StableDiffusionConfig(ModelConfig):
     """Features of a frozen Stable Diffusion, or of any model of the same diffusers classes."""
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
-    weights: Weights = Field(
+    weights: Text = Field(
         default="mini", description="a known name, a diffusers folder, or a hub id; see `sd4match models list`"
     )
     layers: Layers = Field(
         default=1, description='UNet up-blocks (1) or sub-blocks of them ("1.2") whose outputs make the feature map'
     )
-    cells: int | None = Field(
-        default=None, ge=1,
+    cells: Cells | None = Field(
+        default=None,
         description="side of the feature map, which divides that of the image; None: that of the finest layer",
-    )  # fmt: skip
+    )
     variant: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
@@ -126,10 +120,8 @@ class StableDiffusionConfig(ModelConfig):
         default=None,
         description="no noise and no timestep (CleanDIFT); None: as is known of the model, otherwise false",
     )
-    passes_at_once: int = Field(
+    passes_at_once: BatchSize = Field(
         default=8,
-        ge=1,
-        le=1024,
         description="images x ensemble members per pass of the UNet; larger values are faster and take memory",
     )
     channels_last: bool = Field(
@@ -166,6 +158,8 @@ class StableDiffusionConfig(ModelConfig):
         Raises:
             CheckpointError: the model is not found, incomplete or damaged.
         """
+        device = resolve_device(device)
+
         from sd4match.backbones.stable_diffusion import load_stable_diffusion
 
         return load_stable_diffusion(self, device=device)
@@ -176,7 +170,7 @@ class VisionTransformerConfig(ModelConfig):
     """Patch features of DINO or DINOv2; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
-    weights: Weights = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
+    weights: Text = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
     layer: int | None = Field(default=None, ge=0, description="block; None: the last")
     facet: Literal["token", "key"] = Field(
         default="token", description="the block's output, or the keys of its attention"
@@ -202,6 +196,8 @@ class VisionTransformerConfig(ModelConfig):
         Raises:
             CheckpointError: the model is not found, damaged, or not a vision transformer.
         """
+        device = resolve_device(device)
+
         from sd4match.backbones.vision_transformer import load_vision_transformer
 
         return load_vision_transformer(self, device=device)
@@ -210,7 +206,7 @@ class VisionTransformerConfig(ModelConfig):
 class FusionOptions(Config):
     """Options for combining the maps of several backbones."""
 
-    weights: tuple[float, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
+    weights: tuple[Factor, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
     normalize: bool = Field(
         default=True, description="normalize each backbone's map over its channels; False leaves it to a pair transform"
     )
@@ -230,7 +226,7 @@ class FusionConfig(FusionOptions, BackboneConfig):
 
     kind: Literal["fusion"] = "fusion"
     backbones: tuple[FusedBackbone, ...] = Field(
-        min_length=2, description="the feature map lies on the grid of the first one"
+        min_length=2, max_length=16, description="the feature map lies on the grid of the first one"
     )
 
     @model_validator(mode="after")
@@ -297,9 +293,7 @@ class Dinov2Config(ImageEncoderConfig):
     """DINOv2, the image encoder of CPM."""
 
     kind: Literal["dinov2"] = "dinov2"
-    weights: Weights = Field(
-        default="facebook/dinov2-base", description="a transformers folder, or its name on the hub"
-    )
+    weights: Text = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load DINOv2.
@@ -321,7 +315,7 @@ class ClipConfig(ImageEncoderConfig):
     """Image tower of CLIP, the image encoder of the implicit captioner."""
 
     kind: Literal["clip"] = "clip"
-    weights: Weights = Field(
+    weights: Text = Field(
         default="openai/clip-vit-large-patch14", description="a transformers folder, or its name on the hub"
     )
 

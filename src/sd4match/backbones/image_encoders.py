@@ -13,13 +13,14 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithR
 
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
-from sd4match.backbones.model_files import LARGEST_SIDE, Fields, find_variant, read_json
+from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.precision import check_each_finite, full_precision
 from sd4match.backbones.preprocessing import center_crop
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import check_family
 from sd4match.backbones.vision_transformer import Colors, read_normalization
 from sd4match.errors import CheckpointError, InputError, shown
+from sd4match.fields import LARGEST_SIDE
 from sd4match.hashing import digest, weights_digest
 from sd4match.interfaces import Backbone, ImageEncoder
 from sd4match.structures.images import Photo, View, Views

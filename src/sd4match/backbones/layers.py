@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sd4match.backbones.model_files import LARGEST_SIDE, Fields
+from sd4match.backbones.model_files import Fields
 from sd4match.errors import CheckpointError, ConfigError, shown
+from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str

@@ -11,8 +11,6 @@ from sd4match.documents import parse_json
 from sd4match.errors import CheckpointError, InputError, shown
 from sd4match.paths import is_file, read_text
 
-LARGEST_SIDE = 4096
-"""Largest side in pixels of a model's image."""
 _LARGEST_JSON = 1 << 26
 _POINTER = b"version https://git-lfs"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sd4match.backbones.model_files import LARGEST_SIDE, Fields
+from sd4match.backbones.model_files import Fields
 from sd4match.errors import CheckpointError, shown
+from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
 
 FAMILIES = (

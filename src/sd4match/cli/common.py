@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
+
+from sd4match.errors import shown
 
 if TYPE_CHECKING:
     from sd4match.config.experiment import ExperimentConfig
@@ -192,7 +195,7 @@ def check_split(name: str) -> Split:
     from sd4match.errors import ConfigError
 
     if name not in get_args(Split):
-        raise ConfigError(f"--split must be train, validation or test, not {name!r}")
+        raise ConfigError(f"--split must be train, validation or test, not {shown(name)}")
     return cast("Split", name)
 
 
@@ -206,11 +209,19 @@ def check_output(output: Path) -> Path:
         InputError: it is a file or lies below one, or it cannot be written.
     """
     from sd4match.errors import InputError
+    from sd4match.paths import exists, is_folder
 
-    if output.exists() and not output.is_dir():
+    try:
+        is_other = not stat.S_ISDIR(output.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_other = False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--output {shown(str(output))} cannot be made: {reason}") from None
+    if is_other:
         raise InputError(f"--output {output} is a file; give a folder")
-    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if exists(folder))
+    if not is_folder(existing) or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--output {output} cannot be made: {existing} is not a folder that can be written")
     return existing
 
@@ -240,35 +251,11 @@ def prepare_device(name: str) -> str:
     Raises:
         ConfigError: it does not exist.
     """
-    device = pick_device(name)
+    from sd4match.devices import resolve_device
+
+    device = resolve_device(name, what="--device")
     quiet_libraries()
     return device
-
-
-def pick_device(name: str) -> str:
-    """Return a device that exists; "auto" is CUDA if there is one.
-
-    Raises:
-        ConfigError: it does not exist.
-    """
-    import torch
-
-    from sd4match.errors import ConfigError
-
-    if name == "auto":
-        rank = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
-        return ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}") from None
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"--device {name}: torch has no MPS here; use cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
-    return name
 
 
 def quiet_libraries() -> None:

@@ -51,7 +51,7 @@ def prompts(
 
     checked_split = check_split(split)
     check_output(output)
-    names = tuple(only or PROMPTS)
+    names = tuple(dict.fromkeys(only or PROMPTS))
     changes = [*data.changes(), *(overrides or []), *changed("training.steps", steps)]
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=changes) for name in names}
     for config in configs.values():

@@ -72,12 +72,11 @@ def _train(
     from sd4match.cli.common import prepare_device
     from sd4match.cli.progress import training_progress
     from sd4match.config.experiment import build_components
-    from sd4match.training.metric_logger import check_trackers
-    from sd4match.training.run import check_resumable, train
+    from sd4match.training.run import check_resumable, check_trainable, train
     from sd4match.training.trainer import check_learns
 
     device = prepare_device(device)
-    check_trackers(config.training.trackers)
+    check_trainable(config)
     if resume:
         check_resumable(config, output)
     components = build_components(config, device=device, cache=config.cache.open())

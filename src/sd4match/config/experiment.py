@@ -6,19 +6,21 @@ Combinations that cannot work are refused here, before any weights load. Importi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
 from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
 from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
 from sd4match.data.config import DatasetConfig, Split
+from sd4match.devices import resolve_device
 from sd4match.documents import LARGEST_YAML, parse_yaml, to_yaml
-from sd4match.errors import ConfigError
+from sd4match.errors import ConfigError, shown
 from sd4match.fields import Seed
 from sd4match.interfaces import LossConfig, Matcher, PairTransform
 from sd4match.matching.losses import GaussianCrossEntropyConfig
@@ -27,6 +29,8 @@ from sd4match.paths import as_path, read_text
 from sd4match.prompting.config import EmptyPromptConfig, PromptConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
     from sd4match.io.cache import Cache
 
@@ -42,15 +46,18 @@ _Dataset = Annotated[SerializeAsAny[DatasetConfig], BeforeValidator(registry.dat
 class ExperimentConfig(registry.Config):
     """Everything that the numbers of an experiment depend on.
 
-    The defaults are the packaged mini model with the paper's parameters, and no data set: only a file that says
-    `data` (or `model: mini`, which does) names one.
+    The defaults are the packaged mini model with the paper's parameters, and no data set. What is read from a file, a
+    preset or text has the settings of its model instead, and the data set of `mini` if that is the model; see
+    `sd4match.config.composition`.
 
     Raises:
         ConfigError: fields that are unknown, of a wrong type, or cannot work together.
     """
 
     seed: Seed | None = Field(
-        default=None, description="default of training.seed and prompt.seed, wherever these are not given"
+        default=None,
+        description="default of training.seed and of every seed of the prompt and of the components in it, wherever "
+        "these are not given",
     )
 
     backbone: _Backbone = StableDiffusionConfig()
@@ -68,15 +75,16 @@ class ExperimentConfig(registry.Config):
     @model_validator(mode="before")
     @classmethod
     def _distribute_seed(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("seed") is None:
+        seed = fields.get("seed") if isinstance(fields, dict) else None
+        if not isinstance(seed, int) or isinstance(seed, bool):
             return fields
-        groups = {"training": fields.get("training", {}), "prompt": fields.get("prompt", {"kind": "empty"})}
-        if isinstance(groups["prompt"], str):
-            groups["prompt"] = {"kind": groups["prompt"]}
-        if isinstance(groups["prompt"], dict) and not registry.prompts.has_field(groups["prompt"].get("kind"), "seed"):
-            del groups["prompt"]
-        seeded = {name: {"seed": fields["seed"], **group} for name, group in groups.items() if isinstance(group, dict)}
-        return {**fields, **seeded}
+        training, prompt = fields.get("training", {}), fields.get("prompt")
+        if isinstance(training, dict):
+            training = {"seed": seed, **training}
+        with suppress(ConfigError):  # the field is refused later, with its name
+            prompt = None if prompt is None else registry.prompts.parse(prompt)
+        seeded = {"training": _with_seed(training, seed), "prompt": _with_seed(prompt, seed)}
+        return {**fields, **{name: value for name, value in seeded.items() if value is not None}}
 
     @model_validator(mode="after")
     def _check_combination(self) -> ExperimentConfig:
@@ -117,6 +125,19 @@ class ExperimentConfig(registry.Config):
         return self.data
 
 
+def _with_seed(value: Any, seed: int) -> Any:
+    """Return a config, or a list of configs, in which every `seed` that is not given is this one."""
+    if isinstance(value, (tuple, list)):
+        return type(value)([_with_seed(each, seed) for each in value]) if type(value) in (tuple, list) else value
+    if not isinstance(value, registry.Config):
+        return value
+    changes = {name: _with_seed(below, seed) for name, below in value}
+    changes = {name: below for name, below in changes.items() if below != getattr(value, name)}
+    if "seed" in type(value).model_fields and "seed" not in value.model_fields_set:
+        changes["seed"] = seed
+    return value.model_copy(update=changes)
+
+
 @dataclass(frozen=True)
 class Components:
     """Built components of an experiment."""
@@ -134,7 +155,7 @@ def build_components(
     backbone: Backbone | None = None,
     prompt_file: str | Path | None = None,
     prompt_changes: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
     """Load the backbone and build the other components.
@@ -144,17 +165,22 @@ def build_components(
         backbone: a backbone that is already loaded, instead of the config's.
         prompt_file: file of a learned prompt, instead of the config's prompt.
         prompt_changes: changes to the config in that file; see `load_prompt`.
-        device: device of the backbone and of everything learned, for example "cpu" or "cuda".
+        device: device of the backbone and of everything learned: "auto", "cpu", "cuda", "cuda:N" or "mps".
         cache: cache of encoded photos and image features, for example `config.cache.open()`.
 
     Raises:
-        ConfigError: the prompt needs the categories of a data set, and the experiment names none.
+        ConfigError: the device does not exist, or the prompt needs the categories of a data set, and the experiment
+            names none.
     """
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(f"an experiment is an ExperimentConfig, for example load_preset('text'), not {shown(config)}")
+    if prompt_file is None:
+        _check_categories_known(config)
+    device = resolve_device(device)
+
     from sd4match.backbones.cached import cached
     from sd4match.prompting.serialization import load_prompt
 
-    if prompt_file is None:
-        _check_categories_known(config)
     backbone = backbone or config.backbone.build(device=device)
     if cache is not None:
         backbone = cached(backbone, cache)
@@ -206,8 +232,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentCo
     """Read an experiment from a YAML file.
 
     Args:
-        path: of a file with the fields of an `ExperimentConfig`; `model: NAME` and `experiment: NAME` at its top take
-            all other fields from packaged files, see `sd4match.config.composition`.
+        path: of a file with the fields of an `ExperimentConfig`; `preset: NAME`, or `model: NAME` and
+            `experiment: NAME`, at its top take all other fields from packaged files, see
+            `sd4match.config.composition`.
         overrides: changes `a.b=c`, for example `training.steps=100`.
 
     Raises:
@@ -233,7 +260,11 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
     'cpm'
     """
-    fields = parse_yaml(text, what=origin, error=ConfigError) or {}
+    if not isinstance(text, str):
+        raise ConfigError(f"{origin} must be YAML text, not {shown(text)}")
+    fields = parse_yaml(text, what=origin, error=ConfigError)
+    if fields is None:
+        fields = {}  # an empty file
     if not isinstance(fields, dict):
         known = ", ".join([*COMPOSED_FIELDS, *ExperimentConfig.model_fields])
         raise ConfigError(f"{origin} must hold fields ({known}), not {type(fields).__name__}")
@@ -245,5 +276,5 @@ def make_config(fields: Fields, *, origin: str, overrides: Iterable[str]) -> Exp
     composed = compose(fields, overrides)
     try:
         return ExperimentConfig.model_validate(composed)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {registry.describe(error, ExperimentConfig)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None

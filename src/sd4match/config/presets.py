@@ -8,18 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sd4match.config.composition import packaged_names, read_fields, read_packaged
+from sd4match.config.composition import preset_names as preset_names
 from sd4match.config.experiment import ExperimentConfig, make_config
-from sd4match.errors import ConfigError, choose_from
-
-
-def preset_names() -> tuple[str, ...]:
-    """Return the names of all presets, in alphabetical order.
-
-    >>> {"cpm", "mini-cpm", "sd1-5-cpm", "sd2-1-cpm", "dift"} <= set(preset_names())
-    True
-    """
-    return tuple(sorted({*read_fields("index.yaml"), *packaged_names("baselines")}))
+from sd4match.errors import shown
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -35,14 +26,7 @@ def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     >>> load_preset("single", ["training.steps=5"]).training.steps
     5
     """
-    index = read_fields("index.yaml")
-    if name in index:
-        fields = index[name]
-    elif name in packaged_names("baselines"):
-        fields = read_packaged("baselines", name)
-    else:
-        raise ConfigError(f"unknown preset {name!r}; {choose_from(name, preset_names())}")
-    return make_config(fields, origin=f"preset {name}", overrides=overrides)
+    return make_config({"preset": name}, origin=f"preset {shown(name)}", overrides=overrides)
 
 
 def load_experiment(experiment: str, *, model: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -60,4 +44,4 @@ def load_experiment(experiment: str, *, model: str, overrides: Iterable[str] = (
     True
     """
     fields = {"model": model, "experiment": experiment}
-    return make_config(fields, origin=f"experiment {experiment} on {model}", overrides=overrides)
+    return make_config(fields, origin=f"experiment {shown(experiment)} on {shown(model)}", overrides=overrides)

@@ -23,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sd4match.checks import check_choice, check_number, check_shape
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError, choose_from, shown
+from sd4match.fields import Factor, Text
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor, PixelNearestNeighbor, WindowSoftArgmax
-from sd4match.registry import AnyMatcher, Config, describe
+from sd4match.registry import AnyMatcher, Config
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -44,15 +45,15 @@ _DERIVED = "*"
 class EvaluationProtocol(Config):
     """One way to count correct keypoints. Frozen; `derive` makes another one. The defaults are SD4Match's."""
 
-    name: str = "sd4match"
+    name: Text = "sd4match"
     frame: Literal["squash", "pad"] = Field(default="squash", description="how photos are put into the model's image")
     error_frame: Literal["squash", "pad", "photo"] = Field(
         default="squash", description="the frame in which errors are measured"
     )
     side: int | None = Field(
-        default=768, ge=2, description="side of that square frame in pixels; None: the photo's own size"
+        default=768, ge=2, le=16_384, description="side of that square frame in pixels; None: the photo's own size"
     )
-    alphas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.15), min_length=1)
+    alphas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.15), min_length=1, max_length=100)
     inclusive: bool = Field(default=True, description="compare with <=, not <")
     clamp_truth: bool = Field(default=True, description="move true points outside the frame to its border")
     reference: Literal["data", "box", "photo"] = Field(
@@ -62,7 +63,7 @@ class EvaluationProtocol(Config):
     alignment: Literal["corners", "centers", "patch"] = Field(
         default="corners", description="how cells lie on photos; see `aligned`"
     )
-    cell_shift: float = Field(default=0.0, description='for "patch": pixels from the center of a cell to its match')
+    cell_shift: Factor = Field(default=0.0, description='for "patch": pixels from the center of a cell to its match')
     query_mode: Literal["bilinear", "floor", "pixel"] = Field(
         default="bilinear", description="how source points are read"
     )
@@ -81,11 +82,12 @@ class EvaluationProtocol(Config):
             self.error_frame == "squash" and self.frame == "pad"
         ):
             raise ValueError(f"frame = {self.frame!r} does not go with error_frame = {self.error_frame!r}")
-        if any(not 0 < alpha < 10 for alpha in self.alphas) or len(set(self.alphas)) < len(self.alphas):
-            raise ValueError(f"alphas must be positive and different, not {self.alphas}")
+        names = {f"{alpha:g}" for alpha in self.alphas}  # as reports call them
+        if any(not 0 < alpha < 10 for alpha in self.alphas) or len(names) < len(self.alphas):
+            raise ValueError(f"alphas must be positive, below 10 and different, not {shown(self.alphas)}")
         return self
 
-    def derive(self, **changes: object) -> EvaluationProtocol:
+    def derive(self, /, **changes: object) -> EvaluationProtocol:
         """Return this protocol with other fields. Unless only alphas differ, its name gets a star.
 
         Raises:
@@ -94,10 +96,7 @@ class EvaluationProtocol(Config):
         >>> get_protocol("dift").derive(inclusive=False).name, get_protocol("dift").derive(alphas=(0.2,)).name
         ('dift*', 'dift')
         """
-        try:
-            changed = EvaluationProtocol.model_validate({**self.model_dump(), **changes})
-        except ValidationError as error:
-            raise ConfigError(f"protocol: {describe(error, EvaluationProtocol)}") from None
+        changed = self.model_copy(update=changes)
         if "name" in changes and changes["name"] != self.name:
             if changes["name"] in PROTOCOLS:
                 raise ConfigError(f"{changes['name']!r} is another protocol; give yours a name of its own")
@@ -270,13 +269,18 @@ def get_protocol(name: str) -> EvaluationProtocol:
     >>> get_protocol("sd-dino").side
     840
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of a protocol must be text, not {shown(name)}; known: {', '.join(PROTOCOLS)}")
     if name not in PROTOCOLS:
-        raise ConfigError(f"unknown protocol {name!r}; {choose_from(name, PROTOCOLS)}")
+        raise ConfigError(f"unknown protocol {shown(name)}; {choose_from(name[:80], PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def parse_protocol(value: object) -> EvaluationProtocol:
     """Return a protocol from its name, from a mapping (`name` says which one it is derived from), or from itself.
+
+    Raises:
+        ConfigError: an unknown name or field, or a value that does not fit.
 
     >>> parse_protocol({"name": "dift", "alphas": [0.2]}).alphas
     (0.2,)
@@ -285,12 +289,13 @@ def parse_protocol(value: object) -> EvaluationProtocol:
         return value
     if isinstance(value, str):
         return get_protocol(value)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"a protocol is a name or its fields, not {value!r}; known: {', '.join(PROTOCOLS)}")
+    if not isinstance(value, Mapping) or not all(isinstance(field, str) for field in value):
+        raise ConfigError(f"a protocol is a name or its fields, not {shown(value)}; known: {', '.join(PROTOCOLS)}")
     fields = dict(value)
-    name = str(fields.pop("name", fields.pop("kind", "sd4match")))
-    base = name.rstrip(_DERIVED)
-    if base not in PROTOCOLS and set(fields) | {"name"} >= set(EvaluationProtocol.model_fields):
+    name = fields.pop("kind", "sd4match")
+    name = fields.pop("name", name)
+    base = name.rstrip(_DERIVED) if isinstance(name, str) else name
+    if isinstance(base, str) and base not in PROTOCOLS and {*fields, "name"} >= set(EvaluationProtocol.model_fields):
         return PROTOCOLS["sd4match"].derive(name=name, **fields)
     return get_protocol(base).derive(**fields)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
 from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
-from sd4match.fields import Count, PositiveNumber, Seed
+from sd4match.errors import ConfigError, shown
+from sd4match.fields import BatchSize, Count, PositiveNumber, Seed, Text
 from sd4match.matching.matchers import NearestNeighbor
+from sd4match.paths import as_path
 from sd4match.registry import AnyMatcher, Config
 
 if TYPE_CHECKING:
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from sd4match.structures.tensors import Sampling
 
 FloatType = Literal["float32", "float16", "bfloat16"]
+LARGEST_SIZE = 10**18
+"""Largest number of bytes of a limit: a million terabytes."""
 
 
 class SamplingConfig(Config):
     """Settings of the noise that is added to the latents before features are extracted."""
 
     timestep: int = Field(default=261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
-    ensemble_size: Count = Field(default=1, description="noise samples per photo whose features are averaged")
+    ensemble_size: int = Field(
+        default=1, ge=1, le=1024, description="noise samples per photo whose features are averaged"
+    )
     posterior: Literal["image", "member", "mode"] = Field(
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
     )
@@ -39,9 +44,11 @@ class SamplingConfig(Config):
 class TrainingConfig(Config):
     """Settings of the training of a prompt; the defaults are the paper's."""
 
-    steps: Count = 30_000
-    batch_size: Count = Field(default=9, description="pairs per step: devices x pairs at a time x accumulation steps")
-    per_device: Count | None = Field(
+    steps: int = Field(default=30_000, ge=1, le=10**8)
+    batch_size: BatchSize = Field(
+        default=9, description="pairs per step: devices x pairs at a time x accumulation steps"
+    )
+    per_device: BatchSize | None = Field(
         default=None,
         description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out",
     )
@@ -64,7 +71,7 @@ class TrainingConfig(Config):
     keep_checkpoints: Count = Field(
         default=3, description="how many of the last checkpoints are kept, besides the best"
     )
-    trackers: tuple[str, ...] = Field(
+    trackers: tuple[Text, ...] = Field(
         default=(), description="trackers of accelerate, for example tensorboard; CSV files are always written"
     )
     seed: Seed = Field(default=0, description="of the order of the pairs and of the noise")
@@ -74,14 +81,14 @@ class EvaluationConfig(Config):
     """Settings of predicting and counting matches; the defaults are the paper's."""
 
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
-    batch_size: Count = Field(default=8, description="photos whose features are extracted at a time")
+    batch_size: BatchSize = Field(default=8, description="photos whose features are extracted at a time")
     protocol: AnyProtocol = Field(
         default=EvaluationProtocol(), description="how matches are counted: a name, or fields"
     )
     matchers: tuple[AnyMatcher, ...] = Field(
-        default=(), description="further matchers to evaluate on the same features"
+        default=(), max_length=100, description="further matchers to evaluate on the same features"
     )
-    categories: tuple[str, ...] = Field(default=(), description="evaluate only pairs of these categories; (): all")
+    categories: tuple[Text, ...] = Field(default=(), description="evaluate only pairs of these categories; (): all")
     limit: Count | None = Field(default=None, description="evaluate only this many pairs, from the first; None: all")
     skip_bad: bool = Field(default=False, description="skip pairs whose annotation or photo cannot be read")
     memory: str | None = Field(
@@ -90,7 +97,7 @@ class EvaluationConfig(Config):
     map_dtype: FloatType = Field(
         default="float32", description="precision of stored feature maps; half precision changes results slightly"
     )
-    bootstrap_samples: Count = 2000
+    bootstrap_samples: int = Field(default=2000, ge=1, le=100_000)
     seed: Seed = Field(default=0, description="of the noise and of the bootstrap")
 
     @field_validator("memory", mode="before")
@@ -102,11 +109,23 @@ class EvaluationConfig(Config):
 class CacheConfig(Config):
     """Disk cache of encoded photos and image features, shared by all runs."""
 
-    folder: str | None = Field(default=None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder")
-    limit: str = Field(default="10 GB", description='maximal size, for example "500 MB"; "0" turns the cache off')
+    folder: Text | None = Field(
+        default=None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder"
+    )
+    limit: str = Field(
+        default="10 GB",
+        description='maximal size, for example "500 MB", at most 1000000 TB; "0" turns the cache off',
+    )
     dtype: FloatType = Field(
         default="float32", description="half precision takes half the space and changes results slightly"
     )
+
+    @field_validator("folder")
+    @classmethod
+    def _check_folder(cls, folder: str | None) -> str | None:
+        if folder is not None:
+            as_path(folder, what="folder", error=ConfigError)
+        return folder
 
     @field_validator("limit", mode="before")
     @classmethod
@@ -122,7 +141,7 @@ class CacheConfig(Config):
         rounded_to = None if self.dtype == "float32" else getattr(torch, self.dtype)
         if parse_size(self.limit) == 0 and rounded_to is None:
             return None  # in half precision even an empty cache rounds: results must not depend on the limit
-        folder = Path(self.folder).expanduser() if self.folder else cache_folder()
+        folder = cache_folder() if self.folder is None else as_path(self.folder, what="cache.folder", error=ConfigError)
         return Cache(folder, limit=parse_size(self.limit), dtype=rounded_to)
 
 
@@ -133,17 +152,25 @@ def parse_size(text: str) -> int:
         text: a number with an optional unit B, KB, MB, GB or TB; units are powers of 1000.
 
     Raises:
-        ValueError: it is not written like that.
+        ValueError: it is not written like that, or is more than 1000000 TB.
 
     >>> parse_size("500 MB"), parse_size("1.5GB"), parse_size("0")
     (500000000, 1500000000, 0)
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", text.strip().upper())
     if found is None:
-        raise ValueError(f'a size is written as "10 GB", "500 MB" or "0", not {text!r}')
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))
+        raise ValueError(f'a size is written as "10 GB", "500 MB" or "0", not {shown(text)}')
+    size = float(found[1]) * 1000 ** " KMGT".index(found[2] or " ")
+    if size > LARGEST_SIZE:
+        raise ValueError(f"a size is at most {LARGEST_SIZE // 1000**4} TB, not {shown(text)}")
+    return int(size)
 
 
 def _checked_size(size: object) -> str:
-    parse_size(str(size))
-    return str(size)
+    """Return a size as text; a whole number is one of bytes."""
+    if isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= LARGEST_SIZE:
+        size = str(size)
+    if not isinstance(size, str):
+        raise ValueError(f'a size is written as "10 GB", "500 MB" or "0", not {shown(size)}')
+    parse_size(size)
+    return size

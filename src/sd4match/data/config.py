@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from sd4match.errors import ConfigError, choose_from, shown
-from sd4match.fields import Count, Seed
+from sd4match.fields import Seed, check_text
 from sd4match.registry import Component, Registry, datasets, register
 
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from sd4match.data.synthetic.dataset import SyntheticPairs
     from sd4match.interfaces import PairDataset
 
+MOST_PAIRS = 1_000_000
+"""Largest number of pairs or photos that are drawn."""
+
 Split = Literal["train", "validation", "test"]
 """Part of a data set."""
 
-PathText = Annotated[str | Path, AfterValidator(os.fspath)]
+PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check_text)]
 """Path that is stored as text, so that a config is the same before and after it was written to a file."""
 
 
@@ -150,7 +153,9 @@ class AP10KConfig(RootedConfig):
     pairs: Literal["intra-species", "cross-species", "cross-family"] = Field(
         default="intra-species", description="two photos of one species, of two species of a family, or of two families"
     )
-    pairs_per_group: Count = Field(default=40, description="largest number of pairs of each species, or of each family")
+    pairs_per_group: int = Field(
+        default=40, ge=1, le=MOST_PAIRS, description="largest number of pairs of each species, or of each family"
+    )
     annotation_split: Literal[1, 2, 3] = Field(default=1, description="N of the files ap10k-SPLIT-splitN.json")
     seed: Seed = Field(default=0, description="seed from which the pairs are drawn")
     pair_list: PathText | None = Field(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sd4match.errors import InputError
+from sd4match.fields import Factor
 from sd4match.interfaces import PairTransform as PairTransform
 from sd4match.registry import register
 
@@ -31,7 +32,7 @@ class CoPCA(PairTransform):
     blocks: tuple[PositiveInt, ...] | None = Field(
         default=None, description="numbers of consecutive groups that are normalized together; None: all groups"
     )
-    weights: tuple[float, ...] | None = Field(default=None, description="weight of each block; None: all 1")
+    weights: tuple[Factor, ...] | None = Field(default=None, description="weight of each block; None: all 1")
 
     def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         """Return both maps with fewer channels.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sd4match.errors import ConfigError
+from sd4match.errors import ConfigError, shown
+from sd4match.fields import Seed, Text
 from sd4match.registry import AnyImageEncoder, Component, Registry, image_encoders, prompts, register
 from sd4match.structures.specs import FeatureSpec
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from sd4match.prompting.conditional import ConditionalPrompt
     from sd4match.prompting.learned import ClassPrompt, SinglePrompt
     from sd4match.prompting.text import EmptyPrompt, NoPrompt, TextPrompt
+
+
+SCOPES = ("dataset", "category", "image", "pair")
+"""What a prompt may depend on; see `Prompt.scope`."""
 
 
 class PromptConfig(Component):
@@ -37,6 +43,18 @@ class PromptConfig(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
+    @classmethod
+    def check_target(cls, target: Callable[..., Any]) -> None:
+        """Check the scope of a prompt class.
+
+        Raises:
+            ConfigError: there is no such scope.
+        """
+        scope = getattr(target, "scope", "dataset")
+        if not isinstance(scope, property) and (not isinstance(scope, str) or scope not in SCOPES):
+            name = getattr(target, "__name__", shown(target))
+            raise ConfigError(f"{name}: scope must be one of {', '.join(SCOPES)}, not {shown(scope)}")
+
     def attach(self, built: Any, **context: Any) -> Any:
         """Return a prompt that was built from a signature, with this config as its `config`."""
         built.config = self
@@ -45,7 +63,7 @@ class PromptConfig(Component):
     @property
     def needs_category(self) -> bool:
         """Whether every photo must have a category."""
-        return self.target is not None and self.target.scope == "category"
+        return getattr(self.target, "scope", None) == "category"
 
     @property
     def wants_categories(self) -> bool:
@@ -109,8 +127,8 @@ class TextPromptConfig(PromptConfig):
     """Text in which {category} is replaced by the category of the photo."""
 
     kind: Literal["text"] = "text"
-    template: str = "a photo of a {category}"
-    by_category: dict[str, str] = Field(
+    template: Text = "a photo of a {category}"
+    by_category: dict[Text, Text] = Field(
         default={}, description="templates of single categories, used instead of `template`"
     )
 
@@ -133,15 +151,17 @@ class TextPromptConfig(PromptConfig):
 
 
 def check_template(template: str) -> str:
-    """Return a text whose only replacement field is {category}.
+    """Return a text whose only braces are those of {category}.
 
     Raises:
-        ValueError: it has another replacement field.
+        ValueError: it has other braces, for example those of a format.
+
+    >>> check_template("a photo of a {category}")
+    'a photo of a {category}'
     """
-    try:
-        template.format(category="x")
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise ValueError(f"only {{category}} can be filled in, not {template!r}") from None
+    rest = template.replace("{category}", "")
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"only {{category}} can be filled in, and no other braces may stand in {shown(template)}")
     return template
 
 
@@ -152,21 +172,21 @@ def check_fixed(text: str) -> str:
         ValueError: it has one.
     """
     if "{" in text or "}" in text:
-        raise ValueError(f"this prompt is the same for all categories: nothing can be filled in, as in {text!r}")
+        raise ValueError(f"this prompt is the same for all categories: nothing can be filled in, as in {shown(text)}")
     return text
 
 
 class LearnedPromptConfig(PromptConfig):
     """Base class of the configs of learned prompts: how their vectors are initialized."""
 
-    init: str = Field(
+    init: Text = Field(
         default="random",
         description='"random" (tokens of the vocabulary; U[0, 1) in hidden space), "uniform", "empty", or a text',
     )
-    start_from: str | None = Field(
+    start_from: Text | None = Field(
         default=None, description="prompt file with the initial vectors, used instead of `init`"
     )
-    seed: int = Field(default=0, description="seed of the random initialization")
+    seed: Seed = Field(default=0, description="seed of the random initialization")
 
     def _check_num_tokens(self, fields: str, num_tokens: int, spec: FeatureSpec) -> None:
         super().check_spec(spec)
@@ -179,7 +199,7 @@ class LearnedPromptConfig(PromptConfig):
 
 class _VectorsConfig(LearnedPromptConfig):
     num_tokens: int = Field(
-        default=75, ge=1, description="learned vectors between BOS and EOS; not used in hidden space"
+        default=75, ge=1, le=10_000, description="learned vectors between BOS and EOS; not used in hidden space"
     )
     space: Literal["token", "hidden"] = Field(
         default="token", description="what is learned: the input of the text transformer, or its whole output"
@@ -214,12 +234,22 @@ class ClassPromptConfig(_VectorsConfig):
     """One learned prompt for each category (SD4Match-Class). `init` may contain {category}."""
 
     kind: Literal["class"] = "class"
-    categories: tuple[str, ...] = Field(default=(), description="categories to learn; none: those of the training data")
+    categories: tuple[Text, ...] = Field(
+        default=(), description="categories to learn; none: those of the training data"
+    )
     fallback: Literal["error", "text"] = Field(
         default="error", description="for a photo of a category without a prompt"
     )
 
     _template = field_validator("init")(check_template)
+
+    @field_validator("categories")
+    @classmethod
+    def _each_once(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name, count in Counter(categories).items() if count > 1]
+        if twice:
+            raise ValueError(f"{shown(twice[0])} stands twice")
+        return categories
 
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ClassPrompt:
         """Return the prompt."""
@@ -250,12 +280,14 @@ class ConditionalPromptConfig(LearnedPromptConfig):
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("dinov2"))
     condition_on: Literal["pair", "image"] = "pair"
     features: Literal["local", "global"] = "local"
-    num_global_tokens: int = Field(default=25, ge=0, description="learned vectors that are the same for all photos")
-    num_tokens: int = Field(default=50, ge=1, description="vectors computed from the photos")
+    num_global_tokens: int = Field(
+        default=25, ge=0, le=10_000, description="learned vectors that are the same for all photos"
+    )
+    num_tokens: int = Field(default=50, ge=1, le=10_000, description="vectors computed from the photos")
     mix_patches: bool | None = Field(
         default=None, description="whether there is a W_N; None: for local features of a pair, as in the paper"
     )
-    init: str = Field(default="uniform", description="of the global vectors; as in a single prompt")
+    init: Text = Field(default="uniform", description="of the global vectors; as in a single prompt")
 
     _fixed = field_validator("init")(check_fixed)
 
@@ -295,7 +327,7 @@ class ImplicitCaptionerConfig(PromptConfig):
 
     kind: Literal["implicit_captioner"] = "implicit_captioner"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("clip"))
-    seed: int = Field(default=0, description="seed of the random initialization")
+    seed: Seed = Field(default=0, description="seed of the random initialization")
 
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ImplicitCaptioner:
         """Return the prompt."""

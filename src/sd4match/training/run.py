@@ -70,9 +70,7 @@ def train(
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
-    if config.pair_transform is not None:
-        raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
-    check_trackers(config.training.trackers)
+    check_trainable(config)
     data, processes = build_dataset(config, "train"), Processes()
     trainer = Trainer(
         backbone=components.backbone,
@@ -115,6 +113,22 @@ def train(
 
     processes.on_main(write_results)
     return run
+
+
+def check_trainable(config: ExperimentConfig) -> None:
+    """Check what only a training needs, before any weights load.
+
+    Raises:
+        ConfigError: the best prompt could not be selected, a pair transform is given, or a tracker is not installed.
+    """
+    if SELECTION_ALPHA not in config.evaluation.protocol.alphas:
+        raise ConfigError(
+            f"evaluation.protocol.alphas = {list(config.evaluation.protocol.alphas)} cannot select the best prompt of "
+            f"a training: {SELECTION_ALPHA:g} must be one of them"
+        )
+    if config.pair_transform is not None:
+        raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
+    check_trackers(config.training.trackers)
 
 
 def _how_to_continue(checkpoints: Checkpoints, error: SD4MatchError, output: Path) -> str:

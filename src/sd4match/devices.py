@@ -1,0 +1,48 @@
+"""Devices as users name them: checked against what torch sees on this machine. Importing this module loads no torch."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sd4match.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["resolve_device"]
+
+_NAMES = "auto, cpu, cuda, cuda:N or mps"
+
+
+def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
+    """Return the name of a device that exists; "auto" is CUDA if there is one.
+
+    Args:
+        device: a name, or a device of torch.
+        what: how messages call it, for example "--device".
+
+    Raises:
+        ConfigError: there is no such device here; the message names those that are.
+
+    >>> resolve_device("cpu")
+    'cpu'
+    """
+    import torch
+
+    if not isinstance(device, (str, torch.device)):
+        raise ConfigError(f"{what} must be {_NAMES}, not {shown(device)}")
+    if device == "auto":
+        rank = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
+        device = ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"{what} must be {_NAMES}, not {shown(device)}") from None
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"{what} must be {_NAMES}, not {shown(str(found))}")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= count[found.type]:
+        here = ["cpu", *(f"cuda:{index}" for index in range(count["cuda"])), *["mps"] * count["mps"]]
+        raise ConfigError(f"{what} = {str(found)!r} is not here: torch sees {', '.join(here)}")
+    return str(found)
