@@ -329,7 +329,7 @@ class BackboneEncoderConfig(ImageEncoderConfig):
     """Image encoder that is the backbone itself under the empty prompt."""
 
     kind: Literal["backbone"] = "backbone"
-    side: int = Field(default=8, ge=1, description="patches per side, pooled from the feature map")
+    side: int = Field(default=8, ge=1, le=256, description="patches per side, pooled from the feature map")
     timestep: int = Field(default=50, ge=0, lt=1000, description="timestep of the extraction")
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:

@@ -71,7 +71,7 @@ class ImplicitCaptioner(ImageConditionedPrompt):
         """
         pooled = self.encode_images(images).pooled
         values = self._embed([""]).to(pooled) + self.condition(pooled)
-        check_finite(f"the embedding of the prompt in {values.dtype}", values)
+        check_finite(f"the values of the prompt in {values.dtype}", values)
         return PromptEmbedding(values)
 
     def condition(self, pooled: Float[Tensor, "batch features"]) -> Float[Tensor, "batch tokens width"]:

@@ -127,8 +127,8 @@ def _read_vectors(file: Path, match: re.Match[str]) -> PublishedPrompt:
     if not 1 <= num_tokens <= length - 2:
         raise PromptFileError(f"{file} has {length} text tokens, into which {num_tokens} learned ones do not fit")
     for name, value in whole.items():
-        if len(value) != length:
-            raise PromptFileError(f"{file} has prompts of {length} and of {len(value)} text tokens ({shown(name)})")
+        if len(value) != _SD2_1_SIZES["L"]:
+            raise PromptFileError(f"{file}: {shown(name)} has {len(value)} text tokens; Stable Diffusion 2.1 has 77")
     vectors = {name: value if hidden else value[1 : num_tokens + 1].clone() for name, value in whole.items()}
     space: Literal["token", "hidden"] = "hidden" if hidden else "token"
     field = "hidden_states" if hidden else "token_embeddings"
@@ -170,7 +170,7 @@ def _read_cpm(file: Path, match: re.Match[str]) -> PublishedPrompt:
         state.pop("global_embeds", None)
     if set(state) != set(ours):
         wrong = sorted(set(state) ^ set(ours))
-        raise PromptFileError(f"{file} does not hold what {match.string!r} promises: {', '.join(wrong)}")
+        raise PromptFileError(f"{file} does not hold what {match.string!r} promises: {', '.join(wrong[:5])[:300]}")
     tensors = {ours[name]: _without_batch(value, file=file, name=ours[name]) for name, value in state.items()}
     try:
         config = ConditionalPromptConfig(

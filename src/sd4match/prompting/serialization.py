@@ -138,7 +138,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         config = info.config.model_dump_json()
         parse_json(details, what="details")
     except (TypeError, ValueError, RecursionError) as error:  # pydantic's and JSON's, for what is not UTF-8 or no JSON
-        raise InputError(f"config and details of {path} must be JSON: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"config and details of {path} must be JSON: {_one_line(error)}") from None
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -217,7 +217,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise PromptFileError(f"{path} is a safetensors file, but not a prompt of sd4match")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PromptFileError(
-            f"{path} has format version {str(metadata.get('format_version'))[:20]}; this is sd4match {__version__}, "
+            f"{path} has format version {_one_line(metadata.get('format_version'))}; this is sd4match {__version__}, "
             f"which reads version {FORMAT_VERSION}"
         )
     return tensors, metadata
@@ -227,7 +227,11 @@ def why_unreadable(path: Path, error: Exception) -> str:
     """Return, for a message, why a reader of tensors failed on a file."""
     if is_lfs_pointer(path):
         return "it is a Git-LFS pointer: fetch the file with `git lfs pull`"
-    return " ".join(str(error).split())[:200] or f"{type(error).__name__}: it is damaged"
+    return _one_line(error) or f"{type(error).__name__}: it is damaged"
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:200]
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -249,7 +253,7 @@ def _json_object(metadata: Mapping[str, str], name: str, path: Path) -> dict[str
     return value
 
 
-def _parse_config(stored: Mapping[str, Any], changes: Mapping[str, Any] | None, path: Path) -> PromptConfig:
+def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> PromptConfig:
     """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them."""
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
@@ -283,7 +287,7 @@ def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
     _check_backbone(backbone)
     if info.architecture != backbone.spec.architecture:
         raise PromptMismatchError(
-            f"{path} was learned on another backbone: [{info.architecture[:300]}]; "
+            f"{path} was learned on another backbone: [{_one_line(info.architecture)}]; "
             f"this one is [{backbone.spec.architecture}]"
         )
     learned, own = info.details.get("layer"), backbone.spec.layer
@@ -327,9 +331,14 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
         )
     try:
         prompt = info.config.build(backbone=backbone, initialize=False)
+    except ConfigError as error:
+        if changes:
+            raise
+        raise PromptFileError(f"{path} is damaged: {error}") from None
     except (RuntimeError, MemoryError) as error:  # of the allocator
-        reason = " ".join(str(error).split())[:200]
-        raise PromptFileError(f"the prompt that the config in {path} describes cannot be built: {reason}") from None
+        raise PromptFileError(
+            f"the prompt that the config in {path} describes cannot be built: {_one_line(error)}"
+        ) from None
     own = prompt.state_dict()
     check_names(tensors, own, name=str(path))
     for name, value in tensors.items():

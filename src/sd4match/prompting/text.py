@@ -88,7 +88,7 @@ class TextEmbeddings:
         for text in set(texts) - self._cache.keys():
             ids = self._text_encoder.tokenize([check_utf8(text, name="the text")])
             values = self._text_encoder.encode(self._text_encoder.embed(ids))[0]
-            check_finite(f"the embedding of {shown(text)} in {values.dtype}", values, RANGE_HINT)
+            check_finite(f"the embedded tokens of {shown(text)} in {values.dtype}", values, RANGE_HINT)
             self._cache[text] = values
         return torch.stack([self._cache[text] for text in texts])
 

@@ -41,7 +41,7 @@ def encode_token_vectors(
     values = text_encoder.encode(inputs)
     if not bool(values.isfinite().all()):
         check_finite("the vectors of the prompt", vectors)
-        check_finite(f"the embedding of the prompt in {values.dtype}", values, RANGE_HINT)
+        check_finite(f"the embedded vectors of the prompt in {values.dtype}", values, RANGE_HINT)
     return values
 
 
