@@ -35,5 +35,5 @@ def test_a_captioner_that_diverged_is_refused():
     prompt = ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="fake"), backbone=fake_backbone())
     with torch.no_grad():
         prompt.alpha[0, 0] = float("nan")
-    with pytest.raises(NonFiniteError, match="the values of the prompt in torch.float32 are not finite"):
+    with pytest.raises(NonFiniteError, match=r"the values of the prompt in torch\.float32 are not finite"):
         prompt(photos_for(prompt, (0, 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from inspect import unwrap
 from itertools import combinations
 
@@ -173,6 +174,7 @@ def test_a_path_that_is_no_file_is_named_for_what_it_is(tmp_path):
             unwrap(read_prompt)(path)
 
 
+@pytest.mark.filterwarnings("ignore::sd4match.prompting.serialization.UnknownWeightsWarning")
 def test_a_wrong_change_is_an_error_about_the_change(backbone, tmp_path):
     path = tmp_path / "good.safetensors"
     written(CONFIGS["class"], backbone, path)
@@ -211,6 +213,14 @@ def test_a_prompt_that_was_learned_on_another_text_encoder_warns(tmp_path):
             load_prompt(path, backbone=other)
 
 
+def test_a_prompt_of_another_layer_is_refused(tmp_path):
+    backbone, path = fake_backbone(), tmp_path / "p.safetensors"
+    backbone.spec = replace(backbone.spec, layer=2)
+    written(CONFIGS["single"], backbone, path)  # with layer 1 in its details
+    with pytest.raises(PromptMismatchError, match=r"p\.safetensors was learned for layer 1; .* gives layer 2"):
+        load_prompt(path, backbone=backbone)
+
+
 def test_what_is_not_a_learned_prompt_is_not_saved(backbone, tmp_path):
     path = tmp_path / "p.safetensors"
     prompt = single_prompt(backbone, num_tokens=3)
@@ -218,7 +228,7 @@ def test_what_is_not_a_learned_prompt_is_not_saved(backbone, tmp_path):
         unwrap(save_prompt)(5, path, backbone=backbone)
     with pytest.raises(InputError, match="backbone must be a Backbone, not None"):
         unwrap(save_prompt)(prompt, path, backbone=None)
-    for details in ({"score": float("nan")}, {"bytes": b"x"}, {"deep": deep(100)}, {"deep": deep(5000)}, 5):
+    for details in ({"score": float("nan")}, {"bytes": b"x"}, {"deep": deep(100)}, {"deep": deep(5000)}):
         with pytest.raises(InputError, match="must be JSON"):
             unwrap(save_prompt)(prompt, path, backbone=backbone, details=details)
     config = SinglePromptConfig(num_tokens=3).model_copy(update={"init": "\ud800"})

@@ -84,6 +84,7 @@ def test_vectors_that_are_none_are_refused(tmp_path, name, damage):
     assert_refused(folder(tmp_path, name, content), message)
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor:UserWarning")
 def test_quantized_vectors_are_refused(tmp_path):
     quantized = torch.quantize_per_tensor(whole(), 0.1, 0, torch.qint8)
     assert_refused(folder(tmp_path, SINGLE, {"spair": quantized}), "caption.pt")
@@ -112,28 +113,24 @@ class Evil:
 
 
 @pytest.mark.parametrize("new_format", [True, False], ids=["archive", "legacy"])
-def test_files_that_are_cut_or_changed_are_refused_or_finite(tmp_path, new_format):
+def test_files_that_are_cut_or_changed_are_refused(tmp_path, new_format):
     buffer = io.BytesIO()
-    torch.save({"spair": torch.zeros(1, 77, 1024)}, buffer, _use_new_zipfile_serialization=new_format)
+    torch.save({"spair": torch.zeros(1, 77, 4)}, buffer, _use_new_zipfile_serialization=new_format)
     content = buffer.getvalue()
     for length in (0, 1, 2, 4, 10, 100, 500, len(content) // 2, len(content) - 100, len(content) - 1):
         assert_refused(folder(tmp_path, SINGLE, content[:length]), r"caption\.pt")
     for position in [*range(0, 300, 7), *range(len(content) - 300, len(content), 7)]:
         changed = bytearray(content)
         changed[position] ^= 0x55
-        try:
-            found = read_published(folder(tmp_path, SINGLE, bytes(changed)))
-        except PromptFileError as error:
-            assert "\n" not in str(error)
-        else:
-            assert found.tensors["token_embeddings"].isfinite().all()
+        assert_refused(folder(tmp_path, SINGLE, bytes(changed)), r"caption\.pt")
 
 
 def test_files_of_other_formats_are_refused_and_nothing_is_executed(tmp_path):
     Evil.mark = str(tmp_path / "executed")
     lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     for content, message in (
-        (lfs, "Git-LFS pointer: fetch the file"), (b"hello world", r"caption\.pt"), (b"PK\x05\x06" + b"\0" * 18, "cannot"),
+        (lfs, "Git-LFS pointer: fetch the file"), (b"hello world", r"caption\.pt"),
+        (b"PK\x05\x06" + b"\0" * 18, r"caption\.pt"),
         (pickle.dumps({"spair": [1]}), r"caption\.pt"), (pickle.dumps({"spair": Evil()}), "more than tensors"),
         (b"\x08" + b"\0" * 7 + b"{}      ", r"caption\.pt"),
     ):  # fmt: skip
@@ -168,7 +165,8 @@ def test_paths_that_are_no_published_prompts_are_named_for_what_they_are(tmp_pat
 def cpm_state():
     return {
         "global_embeds": torch.randn(1, 2, 1024), "positional_embedding": torch.randn(1, 3, 1024),
-        "alpha_cond": torch.randn(1, 3, 1024), "linear.weight": torch.randn(1024, 768), "linear.bias": torch.randn(1024),
+        "alpha_cond": torch.randn(1, 3, 1024), "linear.weight": torch.randn(1024, 768),
+        "linear.bias": torch.randn(1024),
     }  # fmt: skip
 
 
@@ -210,8 +208,8 @@ def test_tensors_of_odise_that_cannot_load_are_refused(tmp_path):
     file, state = tmp_path / "odise.pth", odise_state()
     torch.save({"model": {**state, 5: 6}}, file)
     assert read_published(file).config.kind == "implicit_captioner"
-    for name, value in state.items():
-        for wrong in damaged(value):
+    for name in ("alpha_cond", "clip_project.linear.bias"):
+        for wrong in damaged(state[name]):
             torch.save({"model": {**state, name: wrong}}, file)
             assert_refused(file, r"odise\.pth")
     for content in ({"model": 5}, {"model": None}, {"model": [1]}):

@@ -69,7 +69,7 @@ def test_names_that_are_none_are_refused(mini, tmp_path):
         for repo in ("", " ", "a/b/c", "x" * 300, "~nobody", "../x", "\udcff"):
             for call in (lambda name: from_hub(name, endpoint=address),
                          lambda name: push_to_hub(file, name, endpoint=address)):  # fmt: skip
-                with pytest.raises(PromptFileError, match="repo_id must be a text|cannot get|cannot push") as caught:
+                with pytest.raises(PromptFileError, match=r"repo_id must be a text|cannot get|cannot push") as caught:
                     call(repo)
                 assert "\n" not in str(caught.value)
         for names in ({"file": ""}, {"revision": ""}, {"endpoint": " "}):

@@ -103,7 +103,7 @@ def test_learned_values_that_are_not_finite_are_refused_where_they_are_used(spac
         (vectors,) = prompt.parameters()
         with torch.no_grad():
             vectors[0, 0] = float("nan")
-        with pytest.raises(NonFiniteError, match="of the prompt.* not finite: 1 of"):
+        with pytest.raises(NonFiniteError, match=r"of the prompt.* not finite: 1 of"):
             prompt(batch)
 
 

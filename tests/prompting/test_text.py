@@ -91,5 +91,5 @@ def test_a_category_without_words_is_refused(mini):
     fixed = TextPrompt(TextPromptConfig(template="a photo of an object"), backbone=mini)
     assert torch.equal(fixed(photos("(G)")).values, fixed(photos(None)).values)
     broken = TextPrompt(TextPromptConfig(template="a \ud800"), backbone=mini)
-    with pytest.raises(InputError, match="the text .* is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"the text .* is not UTF-8 text"):
         broken(photos(None))

@@ -99,7 +99,7 @@ def check_export(path: Path, *, option: str, inputs: tuple[Path, ...] = ()) -> P
     )  # fmt: skip
 
 
-def check_word(token: str) -> None:
+def check_word(token: object) -> None:
     """Check a new word by the rules that hold for every tokenizer of CLIP.
 
     Raises:
