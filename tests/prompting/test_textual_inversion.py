@@ -69,7 +69,8 @@ def test_any_pipeline_reproduces_an_exported_class_and_cpm(mini, pipeline, tmp_p
 WORDS = {
     "two words": "try 'two-words'", "a\tb": "try 'a-b'", "<Cat-Face>": "try '<cat-face>'",
     "a": r"a token already.* try '<a>'", "!": "try '<!>'", "\udcff": "not UTF-8",
-    "x" * 101: "101 characters; at most 100", "<|endoftext|>": "try '<endoftext>'", "<|": "try '<sd4match>'", "\x1b[31m": "not printed",
+    "x" * 101: "101 characters; at most 100", "<|endoftext|>": "try '<endoftext>'", "<|": "try '<sd4match>'",
+    "\x1b[31m": "not printed",
     "<e\u0301>": "try '<\u00e9>'", " x": "must be a word", "": "must be a word", "__metadata__": "must be a word",
     5: "must be a word", None: "must be a word",
 }  # fmt: skip
