@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from sd4match.cli.app import app
-from sd4match.errors import InputError, PromptFileError, PromptMismatchError, SD4MatchError
+from sd4match.errors import InputError, NonFiniteError, PromptFileError, PromptMismatchError, SD4MatchError
 from sd4match.prompting.captioner import ImplicitCaptioner
 from sd4match.prompting.conditional import ConditionalPrompt
 from sd4match.prompting.config import (
@@ -105,7 +106,9 @@ def test_export_and_convert_write_files(files, tmp_path):
     out = tmp_path / "learned.safetensors"
     assert "load_textual_inversion" in run("prompts", "export", files / "single.safetensors", "--output", out).stdout
     pair = ("--pair", files / "a.png", files / "b.png")
-    run("prompts", "export", files / "cpm.safetensors", *pair, "--output", out, "--token", "<pair>")
+    run(
+        "prompts", "export", files / "cpm.safetensors", *pair, "--output", out, "--token", "<pair>"
+    )  # an earlier export
     from safetensors.torch import load_file
 
     assert {name: tuple(value.shape) for name, value in load_file(out).items()} == {"<pair>": (75, 128)}
@@ -147,3 +150,104 @@ def test_match_and_evaluate_take_every_prompt(files, tmp_path):
     run("evaluate", "--prompt", files / "class.safetensors", "--fallback", "text", *small, "--output", tmp_path / "r")
     with pytest.raises(InputError, match="--fallback is for class prompts"):
         run("evaluate", "--prompt", files / "cpm.safetensors", "--fallback", "text", *small)
+
+
+def contents(*folders):
+    return {file: file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def published(tmp_path):
+    folder = tmp_path / "Single_spair_sd2-1_TokenEmbeds75"
+    folder.mkdir()
+    torch.save({"spair": torch.zeros(1, 77, 1024)}, folder / "caption.pt")
+    return folder
+
+
+def test_no_command_writes_over_its_input_or_a_file_that_it_did_not_make(files, published, tmp_path):
+    single, classes, photo = files / "single.safetensors", files / "class.safetensors", files / "a.png"
+    text = tmp_path / "mine.txt"
+    text.write_text("mine")
+    (tmp_path / "mine.png").write_bytes(photo.read_bytes())
+    pair = ("--pair", photo, files / "b.png")
+    commands = {
+        "is an input of this command, and would be lost": [
+            ("convert", published, "--output", published / "caption.pt"),
+            ("export", single, "--output", single),
+            ("export", files / "cpm.safetensors", *pair, "--output", photo),
+            ("imagine", files / "cpm.safetensors", *pair, "--output", photo),
+        ],
+        "exists and is no .* give another name": [
+            ("convert", published, "--output", single), ("convert", published, "--output", text),
+            ("export", single, "--output", classes), ("export", single, "--output", text),
+            ("imagine", single, "--output", tmp_path / "mine.png"),
+        ],
+        "is not a file: give the name": [
+            ("convert", published, "--output", tmp_path), ("export", single, "--output", tmp_path),
+        ],
+        "--output is empty: give a path": [
+            ("convert", published, "--output", ""), ("export", single, "--output", ""),
+            ("imagine", single, "--output", " "),
+        ],
+        "is empty: give a path": [("inspect", ""), ("convert", ""), ("export", ""), ("imagine", "")],
+        "a user that does not exist": [("export", single, "--output", "~nobody-here/x"), ("inspect", "~nobody-here/x")],
+        "--guidance must be from 1 to 100": [("imagine", single, "--guidance", "nan", "--output", tmp_path / "x.png")],
+        "try '<cat>'": [("export", single, "--output", tmp_path / "x.st", "--token", "<Cat>")],
+        "has no words": [
+            (command, classes, "--category", "(G)", "--output", tmp_path / name)
+            for command, name in (("export", "x.st"), ("imagine", "x.png"))
+        ],
+    }  # fmt: skip
+    before = contents(files, tmp_path)
+    for message, group in commands.items():
+        for arguments in group:
+            with pytest.raises(SD4MatchError, match=message):
+                run("prompts", *arguments)
+    assert contents(files, tmp_path) == before
+
+
+def test_results_of_the_same_command_are_replaced(files, published, tmp_path):
+    commands = [
+        ("convert", published, "--output", tmp_path / "converted.safetensors"),
+        ("export", files / "single.safetensors", "--output", tmp_path / "exported.safetensors"),
+        *(("imagine", files / "single.safetensors", "--steps", 1, "--images", 1, "--output", tmp_path / name)
+          for name in ("drawn.png", "drawn.jpg")),
+    ]  # fmt: skip
+    for command in commands:
+        run("prompts", *command)
+        with (tmp_path / command[-1]).open("rb") as old:  # stays as it was while it is replaced
+            content = old.read()
+            run("prompts", *command)
+            old.seek(0)
+            assert old.read() == content
+        assert (tmp_path / command[-1]).read_bytes() == content
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(files, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write .*file/x\.png"):
+        run("prompts", "imagine", files / "single.safetensors", "--steps", 1, "--images", 1,
+            "--output", tmp_path / "file" / "x.png")  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_inspect_prints_no_control_characters(mini, tmp_path):
+    prompt = SinglePrompt(SinglePromptConfig(num_tokens=5), backbone=mini)
+    details = {"note": "\x1b[2J", "lone": "\ud800", "kind": "other", "a\x07b": 1}
+    file = save_prompt(prompt, tmp_path / "p.safetensors", backbone=mini, details=details)
+    screen = run("prompts", "inspect", file).stdout
+    assert r"\u001b[2J" in screen
+    assert r"\ud800" in screen
+    assert not {"\x1b", "\x07"} & set(screen)
+    assert json.loads(run("prompts", "inspect", file, "--json").stdout)["kind"] == "single"
+
+
+def test_pictures_that_are_not_finite_are_refused(mini):
+    from sd4match.prompting.text import EmptyPrompt
+    from sd4match.structures.images import ImageBatch
+    from sd4match.viz.imagine import load_painter, paint
+
+    empty = EmptyPrompt(backbone=mini)(ImageBatch({}, (None,))).values[0]
+    painter = load_painter("mini")
+    with pytest.raises(NonFiniteError, match="the generated pictures are not finite"):
+        paint(painter, empty * float("nan"), empty=empty, images=1, steps=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.prompts import fake_backbone, photos, photos_for
-from sd4match.errors import InputError
+from sd4match.errors import InputError, NonFiniteError
 from sd4match.prompting import EmptyPrompt, ImplicitCaptioner, ImplicitCaptionerConfig
 from sd4match.testing import FakeImageEncoder
 
@@ -29,3 +29,11 @@ def test_the_captioner_starts_at_the_empty_prompt_and_is_the_formula():
     assert prompt.scope == "image"
     with pytest.raises(InputError, match="no view"):
         prompt(photos(None))
+
+
+def test_a_captioner_that_diverged_is_refused():
+    prompt = ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="fake"), backbone=fake_backbone())
+    with torch.no_grad():
+        prompt.alpha[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"the values of the prompt in torch\.float32 are not finite"):
+        prompt(photos_for(prompt, (0, 1)))

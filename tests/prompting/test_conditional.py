@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from helpers.prompts import cpm, photos, photos_for
 from sd4match.data.collate import make_images
-from sd4match.errors import ConfigError, InputError
+from sd4match.errors import ConfigError, InputError, NonFiniteError
 from sd4match.prompting import EmptyPrompt, Prompt, pair_prompts
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import ImageFeatures, Sampling
@@ -159,3 +159,19 @@ def test_features_of_the_backbone_itself(mini):
     pooled = F.avg_pool2d(maps.values, 6).flatten(2).transpose(1, 2)
     pooled = pooled / pooled.square().mean(-1, keepdim=True).sqrt()
     torch.testing.assert_close(found.local, pooled, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["local", "pooled"])
+def test_image_features_that_are_not_finite_are_refused_and_named(monkeypatch, name):
+    prompt = cpm(**FIELDS)
+    encode = prompt.image_encoder.encode
+
+    def broken(views):
+        found = encode(views)
+        getattr(found, name)[0, 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(prompt.image_encoder, "encode", broken)
+    batch = photos_for(prompt, (0,))
+    with pytest.raises(NonFiniteError, match=f"the {name} image features of FakeImageEncoder in torch.float32 are not"):
+        prompt(batch, batch)

@@ -54,3 +54,28 @@ def test_errors_of_the_hub_are_one_line(mini, tmp_path):
         push_to_hub(tmp_path / "none", "me/mine", endpoint=address)
     with pytest.raises(PromptFileError, match="cannot get"):
         from_hub("me/mine", endpoint=address)  # the server has stopped
+
+
+def test_what_is_downloaded_is_checked_as_any_prompt_file(tmp_path):
+    with fake_hub() as (address, files):
+        files["me/mine/prompt.safetensors"] = b"a page that says: log in"
+        with pytest.raises(PromptFileError, match=r"prompt\.safetensors is not a safetensors file"):
+            from_hub("me/mine", endpoint=address)
+
+
+def test_names_that_are_none_are_refused(mini, tmp_path):
+    file = save_prompt(SinglePrompt(SinglePromptConfig(num_tokens=6), backbone=mini), tmp_path / "p.st", backbone=mini)
+    with fake_hub() as (address, files):
+        for repo in ("", " ", "a/b/c", "x" * 300, "~nobody", "../x", "\udcff"):
+            for call in (lambda name: from_hub(name, endpoint=address),
+                         lambda name: push_to_hub(file, name, endpoint=address)):  # fmt: skip
+                with pytest.raises(PromptFileError, match=r"repo_id must be a text|cannot get|cannot push") as caught:
+                    call(repo)
+                assert "\n" not in str(caught.value)
+        for names in ({"file": ""}, {"revision": ""}, {"endpoint": " "}):
+            with pytest.raises(PromptFileError, match=f"{next(iter(names))} must be a text that is not empty"):
+                from_hub("me/mine", **names)
+        for path, message in ((tmp_path, "is a folder"), ("", "is empty"), ("~nobody-here/x", "does not exist")):
+            with pytest.raises(PromptFileError, match=message):
+                push_to_hub(path, "me/mine", endpoint=address)
+        assert files == {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.prompts import class_prompt, cpm, photos, single_prompt
-from sd4match.errors import ConfigError, PromptMismatchError
+from helpers.prompts import class_prompt, cpm, fake_backbone, photos, single_prompt
+from sd4match.backbones.config import StableDiffusionConfig
+from sd4match.errors import ConfigError, InputError, NonFiniteError, PromptMismatchError
 from sd4match.prompting import EmptyPrompt, TextPrompt, load_prompt, save_prompt
 
 
@@ -64,3 +65,34 @@ def test_files_that_a_prompt_cannot_start_from_are_refused(mini, tmp_path):
         class_prompt(mini, categories=("car",), start_from=str(classes))
     with pytest.raises(PromptMismatchError, match=r"holds 4 vectors; prompt\.num_global_tokens = 25"):
         cpm(mini, image_encoder="backbone", start_from=str(single))
+
+
+@pytest.mark.parametrize("space", ["token", "hidden"])
+def test_texts_that_make_no_initial_values_are_refused(other_model, mini, space):
+    cases = {"": "no words", "  ": "no words", "\ud800": "not UTF-8"}
+    for init, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            single_prompt(mini, init=init, space=space)
+    few_letters = StableDiffusionConfig(weights=str(other_model)).build()
+    for init in ("\u732b", "a \u732b", "3"):
+        with pytest.raises(InputError, match="characters that the tokenizer does not know"):
+            single_prompt(few_letters, init=init, space=space)
+
+
+def test_a_text_that_is_too_long_is_refused(mini):
+    with pytest.raises(InputError, match="has 4 tokens, and the prompt only 2"):
+        single_prompt(mini, init="a photo of a", num_tokens=2)
+
+
+def test_initial_values_are_finite():
+    backbone = fake_backbone()
+    with torch.no_grad():
+        backbone.text_encoder.token_embeddings().fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="the initial values of init 'random' are not finite"):
+        single_prompt(backbone, num_tokens=2)
+
+
+def test_the_shape_of_what_a_prompt_cannot_start_from_is_named(mini, tmp_path):
+    file = save_prompt(cpm(mini, image_encoder={"kind": "backbone", "side": 2}), tmp_path / "cpm.st", backbone=mini)
+    with pytest.raises(PromptMismatchError, match=r"cpm\.st has patch_linear\.bias \(4,\); this cpm prompt has \(9,\)"):
+        cpm(mini, image_encoder={"kind": "backbone", "side": 3}, start_from=str(file))

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import pytest
 import torch
 
-from helpers.prompts import class_prompt, photos, single_prompt
-from sd4match.errors import ConfigError, InputError
-from sd4match.prompting import Prompt, SinglePrompt, SinglePromptConfig, TextPrompt, random_token_vectors
-from sd4match.testing import FakeBackbone
+from helpers.prompts import class_prompt, fake_backbone, photos, single_prompt
+from sd4match.errors import ConfigError, InputError, NonFiniteError, ShapeError
+from sd4match.prompting import (
+    ClassPrompt,
+    ClassPromptConfig,
+    Prompt,
+    SinglePrompt,
+    SinglePromptConfig,
+    TextPrompt,
+    encode_token_vectors,
+    random_token_vectors,
+)
+from sd4match.prompting.text import TextEmbeddings
+from sd4match.testing import FakeBackbone, FakeTextEncoder
 
 
 def test_single_starts_from_vocabulary_tokens_and_depends_on_its_seed(mini):
@@ -79,3 +91,55 @@ def test_the_fallback_is_the_text_template(mini):
     values = prompt(photos("car", "fish")).values
     torch.testing.assert_close(values[0], text)
     assert not torch.allclose(values[1], text)
+
+
+@pytest.mark.parametrize("space", ["token", "hidden"])
+def test_learned_values_that_are_not_finite_are_refused_where_they_are_used(space):
+    batch = photos("cat")
+    for prompt in (
+        single_prompt(num_tokens=2, space=space),
+        class_prompt(categories=("cat",), num_tokens=2, space=space),
+    ):
+        (vectors,) = prompt.parameters()
+        with torch.no_grad():
+            vectors[0, 0] = float("nan")
+        with pytest.raises(NonFiniteError, match=r"of the prompt.* not finite: 1 of"):
+            prompt(batch)
+
+
+def test_categories_that_are_none_or_stand_twice_are_refused():
+    config = ClassPromptConfig(num_tokens=2)
+    for categories, message in (
+        (("cat", "cat"), "'cat' twice"),
+        (("cat", ""), "'' has no words"),
+        (("(G)",), "no words"),
+    ):
+        with pytest.raises(ConfigError, match=rf"prompt\.categories.*{message}"):
+            ClassPrompt(config.for_categories(categories), backbone=fake_backbone())
+    assert class_prompt(categories=("car(G)", "car(S)"), num_tokens=2).row("car(S)") == 1
+
+
+def test_a_category_that_has_no_words_is_refused():
+    prompt = class_prompt(categories=("cat",), num_tokens=2, fallback="text")
+    for category, message in (("", "no words"), ("(G)", "no words"), ("\udcff", "not UTF-8")):
+        with pytest.raises(InputError, match=message):
+            prompt(photos(category))
+
+
+def test_vectors_of_another_width_are_refused():
+    with pytest.raises(ShapeError, match=r"the vectors of a prompt must be \(B, _, D\) with D = 8, not \(1, 2, 7\)"):
+        unwrap(encode_token_vectors)(fake_backbone().text_encoder, torch.zeros(1, 2, 7))
+
+
+def test_a_text_encoder_that_overflows_is_named_with_what_helps():
+    class Overflowing(FakeTextEncoder):
+        def encode(self, inputs):
+            return inputs * float("inf")
+
+    encoder = Overflowing()
+    with pytest.raises(
+        NonFiniteError, match=r"embedded vectors of the prompt in torch\.float32.*; bfloat16 and float32"
+    ):
+        encode_token_vectors(encoder, torch.ones(1, 2, 8))
+    with pytest.raises(NonFiniteError, match=r"embedded tokens of 'cat' in torch\.float32.*; bfloat16 and float32"):
+        TextEmbeddings(encoder)(["cat"])

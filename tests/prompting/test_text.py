@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import pytest
 import torch
 from torch import nn
@@ -75,3 +77,19 @@ def test_templates_of_single_categories_need_a_category():
     config = TextPromptConfig(template="a photo", by_category={"car": "a car"})
     assert config.needs_category
     assert not TextPromptConfig(template="a photo").needs_category
+
+
+def test_a_category_without_words_is_refused(mini):
+    prompt = TextPrompt(backbone=mini)
+    for category, message in (("", "no words"), ("  ", "no words"), ("(G)", "no words"), ("_", "no words"),
+                              ("\udcff", "not UTF-8 text")):  # fmt: skip
+        with pytest.raises(InputError, match=f"the category .* {message}"):
+            prompt(photos(category))
+    for category in (5, None, b"cat", ["cat"]):
+        with pytest.raises(InputError, match="a category must be text, not"):
+            unwrap(clean_category)(category)
+    fixed = TextPrompt(TextPromptConfig(template="a photo of an object"), backbone=mini)
+    assert torch.equal(fixed(photos("(G)")).values, fixed(photos(None)).values)
+    broken = TextPrompt(TextPromptConfig(template="a \ud800"), backbone=mini)
+    with pytest.raises(InputError, match=r"the text .* is not UTF-8 text"):
+        broken(photos(None))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from helpers.prompts import photos, photos_for
-from sd4match.errors import InputError
+from sd4match.errors import InputError, NonFiniteError
 from sd4match.prompting import (
     ClassPrompt,
     ClassPromptConfig,
@@ -17,7 +20,12 @@ from sd4match.prompting import (
     SinglePrompt,
     SinglePromptConfig,
     export_textual_inversion,
+    save_prompt,
 )
+from sd4match.prompting.textual_inversion import _check_tokenizer
+from sd4match.testing import FakeTextEncoder
+
+check_tokenizer = unwrap(_check_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,68 @@ def test_any_pipeline_reproduces_an_exported_class_and_cpm(mini, pipeline, tmp_p
         cpm, tmp_path / "pair.safetensors", backbone=mini, images=pair[0], partners=pair[1], token="<pair>"
     )
     torch.testing.assert_close(embedding_of(pipeline(), "<pair>", file), cpm(*pair).values, atol=1e-4, rtol=1e-4)
+
+
+WORDS = {
+    "two words": "try 'two-words'", "a\tb": "try 'a-b'", "<Cat-Face>": "try '<cat-face>'",
+    "a": r"a token already.* try '<a>'", "!": "try '<!>'", "\udcff": "not UTF-8",
+    "x" * 101: "101 characters; at most 100", "<|endoftext|>": "try '<endoftext>'", "<|": "try '<sd4match>'",
+    "\x1b[31m": "not printed",
+    "<e\u0301>": "try '<\u00e9>'", " x": "must be a word", "": "must be a word", "__metadata__": "must be a word",
+    5: "must be a word", None: "must be a word",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: repr(word)[:20])
+def test_words_that_diffusers_would_change_split_or_refuse_are_refused(mini, tmp_path, word):
+    prompt, path = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini), tmp_path / "x.st"
+    with pytest.raises(InputError, match=WORDS[word]):
+        unwrap(export_textual_inversion)(prompt, path, backbone=mini, images=photos(None), token=word)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("word", ["<sd4match>", "<\u00e9>", "<cat-face>", "x_1"])
+def test_words_that_are_exported_give_the_prompt_in_a_pipeline(mini, pipeline, tmp_path, word):
+    prompt = SinglePrompt(SinglePromptConfig(num_tokens=12, seed=2), backbone=mini)
+    file = export_textual_inversion(prompt, tmp_path / "x.safetensors", backbone=mini, images=photos(None), token=word)
+    found = embedding_of(pipeline(), word, file)
+    torch.testing.assert_close(found, prompt(photos(None)).values, atol=1e-5, rtol=1e-5)
+
+
+def test_a_word_that_the_tokenizer_does_not_find_is_refused(mini):
+    class Stubborn:
+        def get_vocab(self):
+            return {}
+
+        def add_tokens(self, words):
+            pass
+
+        def __call__(self, text):
+            return SimpleNamespace(input_ids=[0, 1, 2])
+
+        def tokenize(self, text):
+            return list(text)
+
+    with pytest.raises(InputError, match="splits or changes the new word '<x>'"):
+        check_tokenizer("<x>", SimpleNamespace(tokenizer=Stubborn()), 1)
+    check_tokenizer("<x>", FakeTextEncoder(), 1)
+
+
+def test_an_export_replaces_exports_alone(mini, tmp_path):
+    prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini)
+    learned = save_prompt(prompt, tmp_path / "p.safetensors", backbone=mini)
+    content = learned.read_bytes()
+    for path, message in ((learned, "exists and is no textual inversion"), (tmp_path, "is not a file")):
+        with pytest.raises(InputError, match=message):
+            export_textual_inversion(prompt, path, backbone=mini, images=photos(None))
+    assert learned.read_bytes() == content
+    for _ in range(2):
+        export_textual_inversion(prompt, tmp_path / "x.safetensors", backbone=mini, images=photos(None))
+    with torch.no_grad():
+        prompt.token_embeddings[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="the vectors of the prompt are not finite: 1 of"):
+        export_textual_inversion(prompt, tmp_path / "nan.safetensors", backbone=mini, images=photos(None))
+    assert not (tmp_path / "nan.safetensors").exists()
 
 
 def test_prompts_without_token_vectors_are_not_exported(mini, tmp_path):

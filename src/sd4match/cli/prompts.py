@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sd4match.cli.common import BackboneName, Category, Device, option_groups
+from sd4match.paths import as_path
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from sd4match.config.experiment import ExperimentConfig
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prompt files: inspect, convert, export, imagine.", no_args_is_help=True, rich_markup_mode=None)
 
+SOFTWARE = "sd4match prompts imagine"
+"""What pictures of `imagine` say that they were made by."""
+
 MINI_REMARK = (
     "mini is too small to compose an object from noise: it draws colored parts on a background, and only their change "
     "from prompt to prompt means something."
 )
 
-PromptArgument = Annotated[Path, typer.Argument(help="Prompt file.")]
+PromptArgument = Annotated[str, typer.Argument(help="Prompt file.", metavar="FILE")]
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,16 @@ def inspect(
         return
     width = max(map(len, facts))
     for key, value in facts.items():
-        typer.echo(f"{key:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+        plain = isinstance(value, str) and value.isprintable()  # not what would control the terminal
+        typer.echo(f"{key if key.isprintable() else json.dumps(key):<{width}}  {value if plain else json.dumps(value)}")
 
 
 @app.command("convert")
 def convert(
-    published: Annotated[Path, typer.Argument(help="Folder of an SD4Match prompt, or checkpoint of ODISE.")],
-    output: Annotated[Path, typer.Option(help="Prompt file to write.")] = Path("prompt.safetensors"),
+    published: Annotated[
+        str, typer.Argument(help="Folder of an SD4Match prompt, or checkpoint of ODISE.", metavar="PATH")
+    ],
+    output: Annotated[str, typer.Option(help="Prompt file to write.", metavar="FILE")] = "prompt.safetensors",
     backbone: Annotated[
         str | None, typer.Option(help="Model folder whose architecture the file is for; default: SD 2.1's.")
     ] = None,
@@ -73,11 +81,14 @@ def convert(
     """Convert a published prompt to a prompt file. The folder's name gives its config; no code in it is executed."""
     from sd4match.backbones.config import StableDiffusionConfig
     from sd4match.errors import ConfigError
-    from sd4match.prompting.published import read_published
+    from sd4match.io.files import check_output_file
+    from sd4match.prompting.published import files_of, is_converted, read_published
     from sd4match.prompting.serialization import PromptInfo, write_prompt
     from sd4match.version import __version__
 
-    prompt = read_published(published)
+    source, target = as_path(published, what="the published prompt"), as_path(output, what="--output")
+    check_output_file(target, inputs=files_of(source), is_own=is_converted, what="converted prompt")
+    prompt = read_published(source)
     architecture = prompt.architecture
     if backbone is not None:
         spec = StableDiffusionConfig(weights=backbone, layers=prompt.details.get("layer") or 0).spec()
@@ -87,8 +98,8 @@ def convert(
         prompt.config.check_spec(spec)
         architecture = spec.architecture
     info = PromptInfo(prompt.config, architecture, "unknown", __version__, prompt.details)
-    write_prompt(info, prompt.tensors, output)
-    typer.echo(f"A {prompt.config.kind} prompt. Written: {output}")
+    write_prompt(info, prompt.tensors, target)
+    typer.echo(f"A {prompt.config.kind} prompt. Written: {target}")
 
 
 @app.command("export")
@@ -96,18 +107,23 @@ def convert(
 def export(
     file: PromptArgument,
     *,
-    output: Annotated[Path, typer.Option(help="Textual-inversion file to write.")] = Path("learned_embeds.safetensors"),
+    output: Annotated[
+        str, typer.Option(help="Textual-inversion file to write.", metavar="FILE")
+    ] = "learned_embeds.safetensors",
     token: Annotated[str, typer.Option(help="New word of the tokenizer.")] = "<sd4match>",
     options: PromptOptions,
 ) -> None:
     """Write a prompt of token space as a textual inversion, for diffusers pipelines of the same text encoder."""
-    from sd4match.prompting.textual_inversion import export_textual_inversion
+    from sd4match.prompting.textual_inversion import check_export, check_word, export_textual_inversion
 
-    _, backbone, prompt = _load(file, options)
+    source, target = as_path(file, what="the prompt file"), as_path(output, what="--output")
+    check_word(token)
+    check_export(target, option="--output", inputs=(source, *(options.pair or ())))
+    _, backbone, prompt = _load(source, options)
     images, partners = _inputs(prompt, backbone, options)
-    export_textual_inversion(prompt, output, backbone=backbone, images=images, partners=partners, token=token)
+    export_textual_inversion(prompt, target, backbone=backbone, images=images, partners=partners, token=token)
     typer.echo(
-        f"Written: {output}. In diffusers: pipeline.load_textual_inversion({str(output)!r}); pipeline({token!r})"
+        f"Written: {target}. In diffusers: pipeline.load_textual_inversion({str(target)!r}); pipeline({token!r})"
     )
 
 
@@ -116,7 +132,7 @@ def export(
 def imagine(
     file: PromptArgument,
     *,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("imagined.png"),
+    output: Annotated[str, typer.Option(help="Picture to write.", metavar="FILE")] = "imagined.png",
     images: Annotated[int, typer.Option(min=1, max=16, help="Images per prompt.")] = 4,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 30,
     guidance: Annotated[float, typer.Option(help="Guidance scale, from 1 (none) to 100.")] = 4.0,
@@ -126,12 +142,15 @@ def imagine(
     """Generate images from a learned prompt and from the empty prompt: a labeled grid."""
     from sd4match.cli.progress import progress_bar
     from sd4match.errors import InputError
+    from sd4match.io.files import check_output_file, write_atomically
 
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise InputError(f"--output must be a .png or a .jpg, not {output}")
+    source, target = as_path(file, what="the prompt file"), as_path(output, what="--output")
+    if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"--output must be a .png or a .jpg, not {target}")
+    check_output_file(target, inputs=(source, *(options.pair or ())), is_own=_is_imagined, what="picture of `imagine`")
     if not 1 <= guidance <= 100:  # also refuses NaN
         raise InputError(f"--guidance must be from 1 to 100, not {guidance}")
-    config, backbone, prompt = _load(file, options)
+    config, backbone, prompt = _load(source, options)
     from sd4match.viz.imagine import draw_grid, load_painter, paint  # after `_load`, which silences its imports
 
     rows = [*_reference_rows(backbone, options.category), *_rows(prompt, backbone, options)]
@@ -147,23 +166,50 @@ def imagine(
                 seed=seed, on_step=lambda: bar.advance(task),
             )  # fmt: skip
             drawn.append((label, photos, pictures))
-    title = f"{file.name} on {name}: {steps} steps, guidance {guidance:g}, seed {seed}"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        draw_grid(drawn, title=title).save(output)
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror or error}") from None
-    typer.echo(f"Written: {output}")
+    title = f"{source.name} on {name}: {steps} steps, guidance {guidance:g}, seed {seed}"
+    write_atomically(target, _encode(draw_grid(drawn, title=title), target), error=InputError)
+    typer.echo(f"Written: {target}")
     if name == "mini":
         typer.echo(MINI_REMARK)
+
+
+def _encode(picture: Image, target: Path) -> bytes:
+    """Return the content of a PNG or JPEG file that says what made it."""
+    from io import BytesIO
+
+    from PIL.PngImagePlugin import PngInfo
+
+    content = BytesIO()
+    if target.suffix.lower() == ".png":
+        info = PngInfo()
+        info.add_text("Software", SOFTWARE)
+        picture.save(content, "png", pnginfo=info)
+    else:
+        picture.save(content, "jpeg", comment=SOFTWARE)
+    return content.getvalue()
+
+
+def _is_imagined(path: Path) -> bool:
+    """Return whether a picture says that `imagine` made it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            made_by = picture.info.get("Software", picture.info.get("comment"))
+    except Exception:  # of a damaged picture of any format, or none
+        return False
+    return made_by in (SOFTWARE, SOFTWARE.encode())
 
 
 def _load(file: Path, options: PromptOptions) -> tuple[ExperimentConfig, Backbone, Prompt]:
     """Load the backbone and the prompt of a file; the file is read first, because that is fast."""
     from sd4match.cli.common import prepare_device, read_config
     from sd4match.prompting.serialization import load_prompt, read_prompt
+    from sd4match.prompting.text import clean_category
 
     read_prompt(file)
+    if options.category is not None:
+        clean_category(options.category)
     config = read_config(preset=None, config=None, overrides=None, default="empty", backbone=options.backbone)
     backbone = config.backbone.build(device=prepare_device(options.device))
     return config, backbone, load_prompt(file, backbone=backbone)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from sd4match.checks import check_finite
 from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ImplicitCaptionerConfig
 from sd4match.prompting.image_conditioned import ImageConditionedPrompt
@@ -66,9 +67,12 @@ class ImplicitCaptioner(ImageConditionedPrompt):
 
         Raises:
             InputError: the batch lacks the view.
+            NonFiniteError: an image feature or a learned value is NaN or infinite.
         """
         pooled = self.encode_images(images).pooled
-        return PromptEmbedding(self._embed([""]).to(pooled) + self.condition(pooled))
+        values = self._embed([""]).to(pooled) + self.condition(pooled)
+        check_finite(f"the values of the prompt in {values.dtype}", values)
+        return PromptEmbedding(values)
 
     def condition(self, pooled: Float[Tensor, "batch features"]) -> Float[Tensor, "batch tokens width"]:
         """Return tanh(alpha) * (W e + pos), (B, L, D).

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from sd4match.errors import PromptFileError
+from sd4match.errors import PromptFileError, shown
+from sd4match.paths import as_path
 from sd4match.prompting.serialization import PromptInfo, describe_prompt, read_prompt
 
 FILE_NAME = "prompt.safetensors"
@@ -27,18 +28,20 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
         The address of the repository.
 
     Raises:
-        PromptFileError: the file is no prompt file, or the hub refuses it.
+        PromptFileError: the file is no prompt file, `repo_id` is no name, or the hub refuses it.
     """
+    path = as_path(path, what="prompt file", error=PromptFileError)
     info, _ = read_prompt(path)
+    _check_names(repo_id=repo_id, endpoint=endpoint)
     api = HfApi(endpoint=endpoint)
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         with TemporaryDirectory() as folder:
             (Path(folder) / "README.md").write_text(prompt_card(info, repo_id), encoding="utf-8")
-            (Path(folder) / FILE_NAME).write_bytes(Path(path).read_bytes())
+            (Path(folder) / FILE_NAME).write_bytes(path.read_bytes())
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a prompt of sd4match")
     except Exception as error:  # the client does not wrap errors of its HTTP library
-        raise PromptFileError(f"cannot push {path} to {repo_id!r}: {_one_line(error)}") from None
+        raise PromptFileError(f"cannot push {path} to {shown(repo_id)}: {_one_line(error)}") from None
     return str(url)
 
 
@@ -55,12 +58,22 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
         The path of the downloaded file, for `load_prompt`.
 
     Raises:
-        PromptFileError: there is no such file, or the hub cannot be reached.
+        PromptFileError: a name is empty, there is no such file, it is no prompt file, or the hub cannot be reached.
     """
+    _check_names(repo_id=repo_id, file=file, revision=revision, endpoint=endpoint)
     try:
-        return Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
+        path = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
     except Exception as error:
-        raise PromptFileError(f"cannot get {file} of {repo_id!r} from the hub: {_one_line(error)}") from None
+        raise PromptFileError(f"cannot get {file[:80]} of {shown(repo_id)} from the hub: {_one_line(error)}") from None
+    read_prompt(path)
+    return path
+
+
+def _check_names(**names: object) -> None:
+    for name, value in names.items():
+        optional = name in ("revision", "endpoint")
+        if not (optional and value is None) and not (isinstance(value, str) and value.strip()):
+            raise PromptFileError(f"{name} must be a text that is not empty, not {shown(value)}")
 
 
 def _one_line(error: Exception) -> str:

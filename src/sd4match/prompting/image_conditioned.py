@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sd4match.checks import check_finite
 from sd4match.errors import InputError
 from sd4match.interfaces import Backbone, ImageEncoder, Prompt
 from sd4match.prompting.config import ConditionalPromptConfig, ImplicitCaptionerConfig
@@ -48,12 +49,18 @@ class ImageConditionedPrompt(Prompt):
 
         Raises:
             InputError: the batch lacks the view.
+            NonFiniteError: an image feature is NaN or infinite.
         """
         if VIEW not in images.views:
             raise InputError(
                 f"the batch has no view {VIEW!r}: make it with the prompt's `views` (`pairing.preprocessors`)"
             )
         features = self.image_encoder.encode(images.views[VIEW])
+        for name, values in (("local", features.local), ("pooled", features.pooled)):
+            check_finite(
+                f"the {name} image features of {type(self.image_encoder).__name__} in {values.dtype}", values,
+                "check its weights with `models check`",
+            )  # fmt: skip
         return ImageFeatures(features.local.to(self.alpha.device), features.pooled.to(self.alpha.device))
 
     def parameter_groups(self) -> list[ParameterGroup]:

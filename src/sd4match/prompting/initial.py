@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.errors import InputError, PromptMismatchError
+from sd4match.checks import check_finite
+from sd4match.errors import InputError, PromptMismatchError, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
 from sd4match.prompting.serialization import check_fits, read_prompt
+from sd4match.prompting.text import RANGE_HINT, check_utf8
 from sd4match.prompting.tokens import random_token_vectors
 
 Space = Literal["token", "hidden"]
@@ -33,7 +35,8 @@ def initial_vectors(
         seed: seed of the random values.
 
     Raises:
-        InputError: the text has more than `num_tokens` tokens.
+        InputError: the text is empty, is not UTF-8, has unknown tokens, or has more than `num_tokens` tokens.
+        NonFiniteError: the weights of the text encoder make initial values that are NaN or infinite.
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> initial_vectors(FakeTextEncoder(), space="token", num_tokens=3, init="empty", seed=0).shape
@@ -42,15 +45,32 @@ def initial_vectors(
     if init == "uniform" or (init == "random" and space == "hidden"):
         count = num_tokens if space == "token" else text_encoder.max_length
         return torch.rand(count, text_encoder.width, generator=torch.Generator().manual_seed(seed))
-    if init == "random":
-        return random_token_vectors(text_encoder, num_tokens, seed=seed)
-    ids = text_encoder.tokenize(["" if init == "empty" else init])
+    vectors = (
+        random_token_vectors(text_encoder, num_tokens, seed=seed)
+        if init == "random"
+        else _text_vectors(text_encoder, "" if init == "empty" else _check_text(init), space, num_tokens)
+    )
+    check_finite(f"the initial values of init {shown(init)}", vectors, RANGE_HINT)
+    return vectors
+
+
+def _check_text(init: str) -> str:
+    if not init.strip():
+        raise InputError(f"init {shown(init)} has no words: 'empty' is the empty text")
+    return check_utf8(init, name="init")
+
+
+def _text_vectors(text_encoder: TextEncoder, text: str, space: Space, num_tokens: int) -> Tensor:
+    ids = text_encoder.tokenize([text])
+    length = _text_length(ids[0], text_encoder)
+    end = text_encoder.template_ids(0)[1]
+    if text and (length == 0 or bool((ids[0, 1 : length + 1] == end).any())):  # EOS stands for unknown tokens
+        raise InputError(f"init {shown(text)} has characters that the tokenizer does not know")
     embedded = text_encoder.embed(ids)
     if space == "hidden":
         return text_encoder.encode(embedded)[0].float()
-    length = _text_length(ids[0], text_encoder)
     if length > num_tokens:
-        raise InputError(f"init {init!r} has {length} tokens, and the prompt only {num_tokens}")
+        raise InputError(f"init {shown(text)} has {length} tokens, and the prompt only {num_tokens}")
     return embedded[0, 1 : num_tokens + 1].float()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sd4match.errors import ConfigError, InputError, choose_from
+from sd4match.checks import check_finite
+from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.interfaces import Backbone, Prompt, Scope, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, SinglePromptConfig
 from sd4match.prompting.initial import initial_vectors, load_initial_weights
@@ -82,6 +85,7 @@ class SinglePrompt(Prompt):
         """
         if self.token_embeddings is None:
             assert self.hidden_states is not None
+            check_finite("the hidden states of the prompt", self.hidden_states)
             return PromptEmbedding(self.hidden_states.expand(len(images), -1, -1))
         embedding = encode_token_vectors(self.text_encoder, self.token_embeddings[None])
         return PromptEmbedding(embedding.expand(len(images), -1, -1))
@@ -99,7 +103,7 @@ class ClassPrompt(Prompt):
         initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: there are no categories, or the config does not fit the backbone.
+        ConfigError: there are no categories, one is empty or stands twice, or the config does not fit the backbone.
         InputError: the backbone takes no prompt, or a text to start from is too long.
 
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
@@ -118,6 +122,7 @@ class ClassPrompt(Prompt):
         self.config.check_spec(backbone.spec)
         if not self.config.categories:
             raise ConfigError("a class prompt needs to know its categories: prompt.categories is empty")
+        _check_categories(self.config.categories)
         vectors = nn.ParameterList(_empty_vectors(self.config, self.text_encoder) for _ in self.config.categories)
         self.token_embeddings = vectors if self.config.space == "token" else None
         self.hidden_states = vectors if self.config.space == "hidden" else None
@@ -156,7 +161,7 @@ class ClassPrompt(Prompt):
         if self._fallback is not None:
             return None
         raise InputError(
-            f"no prompt was learned for category {category!r}; {choose_from(category, known)} "
+            f"no prompt was learned for category {shown(category)}; {choose_from(category[:80], known)} "
             "(fallback = text takes the text template for other categories)"
         )
 
@@ -199,8 +204,21 @@ class ClassPrompt(Prompt):
         if self.token_embeddings is None:
             assert self.hidden_states is not None
             hidden: Tensor = self.hidden_states[row]
+            check_finite(f"the hidden states of the prompt of {shown(category)}", hidden)
             return hidden
         return encode_token_vectors(self.text_encoder, self.token_embeddings[row][None])[0]
+
+
+def _check_categories(categories: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for category in categories:
+        try:
+            clean_category(category)
+        except InputError as error:
+            raise ConfigError(f"prompt.categories: {error}") from None
+        if category in seen:
+            raise ConfigError(f"prompt.categories names {shown(category)} twice")
+        seen.add(category)
 
 
 def _empty_vectors(config: SinglePromptConfig | ClassPromptConfig, text_encoder: TextEncoder) -> nn.Parameter:

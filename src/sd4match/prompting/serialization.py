@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError
+from sd4match.checks import check_finite
+from sd4match.documents import parse_json
+from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, UnknownComponentError, shown
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
-from sd4match.prompting.config import PromptConfig
+from sd4match.paths import as_path, exists, require_file
+from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, PromptConfig, TextPromptConfig
+from sd4match.prompting.layout import check_names, check_tensors
 from sd4match.registry import prompts
 from sd4match.version import __version__
 
+FORMAT = "sd4match-prompt"
 FORMAT_VERSION = 1
+LARGEST_FILE = 1 << 30
+"""Largest prompt file, in bytes, that is read."""
+_FIXED = (NoPromptConfig, EmptyPromptConfig, TextPromptConfig)
+"""Configs of prompts that learn nothing, and so have no files."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,14 @@ def describe_prompt(info: PromptInfo) -> dict[str, Any]:
     Args:
         info: metadata from `read_prompt`.
     """
-    return {
+    facts = {
         "kind": info.config.kind,
         "config": info.config.model_dump(mode="json"),
         "architecture": info.architecture,
         "fingerprint": info.fingerprint,
         "library version": info.library_version,
-        **info.details,
     }
+    return facts | {name: value for name, value in info.details.items() if name not in facts}
 
 
 class UnknownWeightsWarning(UserWarning):
@@ -70,8 +81,9 @@ def save_prompt(
         The path of the file.
 
     Raises:
-        InputError: the prompt has no config or no parameters.
-        PromptFileError: the file cannot be written.
+        InputError: the prompt holds nothing learned, or has no config; or `details` are no JSON.
+        NonFiniteError: a learned value is NaN or infinite.
+        PromptFileError: the file cannot be written, or an existing file at `path` is no prompt file.
 
     >>> from tempfile import TemporaryDirectory
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
@@ -82,17 +94,28 @@ def save_prompt(
     >>> info.config.num_tokens, list(tensors)
     (3, ['token_embeddings'])
     """
-    path = Path(path)
-    if prompt.config is None or not prompt.parameter_groups():
-        raise InputError(f"{type(prompt).__name__} holds nothing learned, so there is nothing to save")
+    path = as_path(path, what="prompt file", error=PromptFileError)
+    if not isinstance(prompt, Prompt):
+        raise InputError(f"prompt must be a Prompt, not {shown(prompt)}")
+    _check_backbone(backbone)
+    name = type(prompt).__name__
+    if not prompt.parameter_groups():
+        raise InputError(f"{name} holds nothing learned, so there is nothing to save")
+    if not isinstance(prompt.config, PromptConfig):
+        raise InputError(
+            f"{name} has no config, without which its file cannot be loaded: register the class with register_prompt, "
+            "and build it from its config"
+        )
+    tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
+    for tensor, value in tensors.items():
+        check_finite(f"the values of {tensor} in {name}", value, "a prompt that diverged is not saved")
     info = PromptInfo(
-        config=cast(PromptConfig, prompt.config),
+        config=prompt.config,
         architecture=backbone.spec.architecture,
         fingerprint=backbone.fingerprint,
         library_version=__version__,
-        details=dict(details or {}),
+        details={} if details is None else details,
     )
-    tensors = {name: value.detach().cpu().contiguous() for name, value in prompt.state_dict().items()}
     write_prompt(info, tensors, path)
     return path
 
@@ -106,18 +129,45 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         path: usually `something.safetensors`.
 
     Raises:
-        PromptFileError: the file cannot be written.
+        InputError: config or details are no JSON: they hold NaN, bytes, or text that is not UTF-8.
+        PromptFileError: the file cannot be written, or an existing file at `path` is no prompt file.
     """
+    path = as_path(path, what="prompt file", error=PromptFileError)
+    try:
+        details = json.dumps(dict(info.details), allow_nan=False)
+        config = info.config.model_dump_json()
+        parse_json(details, what="details")
+    except (TypeError, ValueError, RecursionError) as error:  # pydantic's and JSON's, for what is not UTF-8 or no JSON
+        raise InputError(f"config and details of {path} must be JSON: {_one_line(error)}") from None
     metadata = {
-        "format": "sd4match-prompt",
+        "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "config": info.config.model_dump_json(),
+        "config": config,
         "architecture": info.architecture,
         "fingerprint": info.fingerprint,
         "library_version": info.library_version,
-        "details": json.dumps(dict(info.details)),
+        "details": details,
     }
-    write_atomically(Path(path), to_safetensors(tensors, metadata), error=PromptFileError)
+    if exists(path) and not is_prompt_file(path):
+        raise PromptFileError(f"{path} exists and is no prompt file: give another name, or move it away")
+    write_atomically(path, to_safetensors(tensors, metadata), error=PromptFileError)
+
+
+def is_prompt_file(path: Path) -> bool:
+    """Return whether a file says of itself that it is a prompt file, of whatever version and however damaged."""
+    return stored_metadata(path).get("format") == FORMAT
+
+
+def stored_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, without reading its tensors; {} for any other file."""
+    from safetensors import safe_open
+
+    try:
+        require_file(path, what="file")
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except Exception:  # whatever the reader raises: this is no file of ours
+        return {}
 
 
 def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> tuple[PromptInfo, dict[str, Tensor]]:
@@ -129,47 +179,98 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
 
     Raises:
         PromptFileError: the file is missing, is no prompt file, is damaged, or has another format version.
-        ConfigError: the config has no such field, or a changed value is not valid.
+        ConfigError: `changes` are no fields by name; or the config has no such field, or a changed value is not valid.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise PromptFileError(f"no such prompt file: {path}")
+    path = as_path(path, what="prompt file", error=PromptFileError)
+    tensors, metadata = _read_file(path)
+    config = _parse_config(_json_object(metadata, "config", path), changes, path)
+    details = _json_object(metadata, "details", path)
+    architecture, fingerprint, version = (
+        _text(metadata, name, path) for name in ("architecture", "fingerprint", "library_version")
+    )
+    try:
+        _numbers(fingerprint)
+    except PromptFileError as error:
+        raise PromptFileError(f"{path} is damaged: {error}") from None
+    layer = details.get("layer")
+    if isinstance(layer, (bool, float, dict)):
+        raise PromptFileError(f"{path} is damaged: its layer is {shown(layer)}, not a whole number")
+    check_tensors(tensors, config, name=str(path))
+    return PromptInfo(config, architecture, fingerprint, version, details), tensors
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata of a file that says that it is a prompt file of this version."""
+    if not exists(path) and (near := get_close_matches(str(path), [config().kind for config in _FIXED], n=1)):
+        raise PromptFileError(
+            f"no such prompt file: {path}; did you mean {near[0]!r}? It is the prompt of a preset or config, not a file"
+        )
+    require_file(path, what="prompt file", error=PromptFileError)
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise PromptFileError(f"{path} is no prompt file: it has {size:,} bytes, and at most {LARGEST_FILE:,} are read")
     try:
         tensors, metadata = read_safetensors(path)
-    except (OSError, ValueError) as error:
-        raise PromptFileError(f"{path} is not a safetensors file ({error})") from None
-    if metadata.get("format") != "sd4match-prompt":
+    except Exception as error:  # of safetensors and torch, for types that they do not know as well
+        raise PromptFileError(f"{path} is not a safetensors file ({why_unreadable(path, error)})") from None
+    if metadata.get("format") != FORMAT:
         raise PromptFileError(f"{path} is a safetensors file, but not a prompt of sd4match")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PromptFileError(
-            f"{path} has format version {metadata.get('format_version')}; this is sd4match {__version__}, "
+            f"{path} has format version {_one_line(metadata.get('format_version'))}; this is sd4match {__version__}, "
             f"which reads version {FORMAT_VERSION}"
         )
+    return tensors, metadata
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Return, for a message, why a reader of tensors failed on a file."""
+    if is_lfs_pointer(path):
+        return "it is a Git-LFS pointer: fetch the file with `git lfs pull`"
+    return _one_line(error) or f"{type(error).__name__}: it is damaged"
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:200]
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the few lines of text that stand for a file in Git LFS."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"version https://git-lfs")
+
+
+def _text(metadata: Mapping[str, str], name: str, path: Path) -> str:
+    if not metadata.get(name):
+        raise PromptFileError(f"{path} is damaged: its metadata have no {name!r}")
+    return metadata[name]
+
+
+def _json_object(metadata: Mapping[str, str], name: str, path: Path) -> dict[str, Any]:
+    value = parse_json(_text(metadata, name, path), what=f"{path} is damaged: {name!r}", error=PromptFileError)
+    if not isinstance(value, dict):
+        raise PromptFileError(f"{path} is damaged: {name!r} must be a JSON object, not {shown(value)}")
+    return value
+
+
+def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> PromptConfig:
+    """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them."""
+    changes = {} if changes is None else changes
+    if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
+        raise ConfigError(f"changes must be values by names of fields, not {shown(changes)}")
+    if changes.get("kind", stored.get("kind")) != stored.get("kind"):
+        raise ConfigError(f"{path} holds a {shown(stored.get('kind'))} prompt: its kind cannot be changed")
     try:
-        stored = dict(json.loads(metadata["config"]))
-        info = PromptInfo(
-            config=cast(PromptConfig, prompts.parse({**stored, **(changes or {})})),
-            architecture=metadata["architecture"],
-            fingerprint=metadata["fingerprint"],
-            library_version=metadata["library_version"],
-            details=json.loads(metadata["details"]),
-        )
+        config = cast(PromptConfig, prompts.parse({**stored, **changes}))
     except ConfigError as error:
-        if changes and _is_valid(stored):
-            raise
-        raise PromptFileError(f"{path} is damaged: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise PromptFileError(f"{path} is damaged: {error}") from None
-    return info, tensors
-
-
-def _is_valid(stored: Mapping[str, Any]) -> bool:
-    """Return whether the config of a prompt file is valid without changes."""
-    try:
-        prompts.parse(stored)
-    except ConfigError:
-        return False
-    return True
+        if changes:
+            _parse_config(stored, None, path)
+            raise ConfigError(f"the changes do not fit the prompt in {path}: {error}") from None
+        hint = " (or the kind is of a plugin that is not installed)" if isinstance(error, UnknownComponentError) else ""
+        raise PromptFileError(f"{path} is damaged: {error}{hint}") from None
+    if isinstance(config, _FIXED):
+        raise PromptFileError(f"{path} is damaged: a prompt of kind {config.kind!r} learns nothing, and has no file")
+    return config
 
 
 def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
@@ -183,13 +284,20 @@ def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
     Raises:
         PromptMismatchError: it was not; the message names both.
     """
+    _check_backbone(backbone)
     if info.architecture != backbone.spec.architecture:
         raise PromptMismatchError(
-            f"{path} was learned on another backbone: [{info.architecture}]; this one is [{backbone.spec.architecture}]"
+            f"{path} was learned on another backbone: [{_one_line(info.architecture)}]; "
+            f"this one is [{backbone.spec.architecture}]"
         )
     learned, own = info.details.get("layer"), backbone.spec.layer
     if None not in (learned, own) and learned != own:
-        raise PromptMismatchError(f"{path} was learned for layer {learned}; this backbone gives layer {own}")
+        raise PromptMismatchError(f"{path} was learned for layer {shown(learned)}; this backbone gives layer {own}")
+
+
+def _check_backbone(backbone: object) -> None:
+    if not isinstance(backbone, Backbone):
+        raise InputError(f"backbone must be a Backbone, not {shown(backbone)}")
 
 
 def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, Any] | None = None) -> Prompt:
@@ -216,15 +324,30 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
     check_fits(info, path, backbone)
     if not same_weights(info.fingerprint, backbone.fingerprint):
         warnings.warn(
-            f"{path} was learned on other (or unknown) weights of the same architecture; its scores need not hold here",
+            f"{path} was learned on other (or unknown) weights of the same architecture, the text encoder's included; "
+            "its scores need not hold here",
             UnknownWeightsWarning,
             stacklevel=2,
         )
-    prompt = info.config.build(backbone=backbone, initialize=False)
     try:
-        prompt.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise PromptFileError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+        prompt = info.config.build(backbone=backbone, initialize=False)
+    except ConfigError as error:
+        if changes:
+            raise
+        raise PromptFileError(f"{path} is damaged: {error}") from None
+    except (RuntimeError, MemoryError) as error:  # of the allocator
+        raise PromptFileError(
+            f"the prompt that the config in {path} describes cannot be built: {_one_line(error)}"
+        ) from None
+    own = prompt.state_dict()
+    check_names(tensors, own, name=str(path))
+    for name, value in tensors.items():
+        if value.shape != own[name].shape or value.is_floating_point() != own[name].is_floating_point():
+            raise PromptMismatchError(
+                f"{path} has {name} {tuple(value.shape)} of {value.dtype}; the prompt that its config describes has "
+                f"{tuple(own[name].shape)} of {own[name].dtype} on this backbone"
+            )
+    prompt.load_state_dict(tensors)
     return prompt.to(backbone.device)
 
 
@@ -233,14 +356,30 @@ def same_weights(fingerprint: str, other: str) -> bool:
 
     Args:
         fingerprint: numbers separated by spaces, or "unknown".
-        other: the other one.
+        other: the other one; of another number of numbers, it is of other weights.
+
+    Raises:
+        PromptFileError: one is neither.
 
     >>> same_weights("0.1234 -0.5", "0.1235 -0.4999"), same_weights("0.1234", "unknown")
     (True, False)
     """
-    if "unknown" in (fingerprint, other):
-        return False
-    numbers, others = ([float(number) for number in text.split()] for text in (fingerprint, other))
-    return len(numbers) == len(others) and all(
+    numbers, others = _numbers(fingerprint), _numbers(other)
+    return len(numbers) == len(others) > 0 and all(
         abs(a - b) <= 1e-2 * max(abs(a), abs(b)) + 1e-5 for a, b in zip(numbers, others, strict=True)
     )
+
+
+def _numbers(fingerprint: str) -> list[float]:
+    """Return the numbers of a fingerprint; none for an unknown one."""
+    if fingerprint == "unknown":
+        return []
+    try:
+        numbers = [float(number) for number in fingerprint.split()]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise PromptFileError(
+            f"a fingerprint is finite numbers separated by spaces, or 'unknown', not {shown(fingerprint)}"
+        )
+    return numbers

@@ -9,12 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.errors import InputError
+from sd4match.checks import check_finite
+from sd4match.errors import InputError, shown
 from sd4match.interfaces import Backbone, TextEncoder
 from sd4match.interfaces import Prompt as Prompt
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, TextPromptConfig
 from sd4match.structures.images import ImageBatch
 from sd4match.structures.tensors import PromptEmbedding
+
+RANGE_HINT = "bfloat16 and float32 have the range; where they fail too, the weights are damaged"
+"""What helps where the text encoder overflows."""
 
 
 def text_encoder_of(backbone: Backbone) -> TextEncoder:
@@ -31,10 +35,31 @@ def text_encoder_of(backbone: Backbone) -> TextEncoder:
 def clean_category(category: str) -> str:
     """Return the words of a category, without underscores and the suffixes of PF-Willow.
 
+    Raises:
+        InputError: it is no text, has no words, or cannot be written as UTF-8.
+
     >>> clean_category("car(G)"), clean_category("potted_plant")
     ('car', 'potted plant')
     """
-    return re.sub(r"\s*\(.*\)\s*$", "", category).replace("_", " ").strip()
+    if not isinstance(category, str):
+        raise InputError(f"a category must be text, not {shown(category)}")
+    words = re.sub(r"\s*\(.*\)\s*$", "", category).replace("_", " ").strip()
+    if not words:
+        raise InputError(f"the category {shown(category)} has no words: say what the photo shows")
+    return check_utf8(words, name="the category")
+
+
+def check_utf8(text: str, *, name: str) -> str:
+    """Return a text that a tokenizer takes.
+
+    Raises:
+        InputError: it holds half a character, as arguments do whose bytes are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} {shown(text)} is not UTF-8 text") from None
+    return text
 
 
 class TextEmbeddings:
@@ -57,11 +82,14 @@ class TextEmbeddings:
         """Return the embeddings (B, L, D) of B texts.
 
         Raises:
-            InputError: a text is too long.
+            InputError: a text is too long, or is not UTF-8.
+            NonFiniteError: the text encoder overflows.
         """
         for text in set(texts) - self._cache.keys():
-            ids = self._text_encoder.tokenize([text])
-            self._cache[text] = self._text_encoder.encode(self._text_encoder.embed(ids))[0]
+            ids = self._text_encoder.tokenize([check_utf8(text, name="the text")])
+            values = self._text_encoder.encode(self._text_encoder.embed(ids))[0]
+            check_finite(f"the embedded tokens of {shown(text)} in {values.dtype}", values, RANGE_HINT)
+            self._cache[text] = values
         return torch.stack([self._cache[text] for text in texts])
 
 
@@ -135,8 +163,9 @@ class TextPrompt(Prompt):
         template = self.config.template
         if category is None and self.scope == "category":
             raise InputError(f"the prompt {template!r} needs a category, and the photo has none; name one")
+        words = "" if category is None or self.scope == "dataset" else clean_category(category)
         template = self.config.by_category.get(category or "", template)
-        return template.format(category=clean_category(category or ""))
+        return template.format(category=words)
 
 
 class NoPrompt(Prompt):

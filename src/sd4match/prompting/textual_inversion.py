@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from sd4match.errors import InputError, PromptFileError
-from sd4match.interfaces import Backbone, Prompt
-from sd4match.io.files import write_atomically
-from sd4match.prompting.text import text_encoder_of
+from sd4match.checks import check_finite
+from sd4match.errors import InputError, PromptFileError, shown
+from sd4match.interfaces import Backbone, Prompt, TextEncoder
+from sd4match.io.files import check_output_file, write_atomically
+from sd4match.paths import as_path
+from sd4match.prompting.serialization import stored_metadata
+from sd4match.prompting.text import check_utf8, text_encoder_of
 from sd4match.structures.images import ImageBatch
+
+_METADATA = {"format": "pt", "writer": "sd4match"}
+"""Metadata of files that `export_textual_inversion` writes; other readers take them as files of torch."""
+LONGEST_WORD = 100
+"""Largest number of characters of a new word."""
 
 
 @torch.no_grad()
@@ -44,25 +55,99 @@ def export_textual_inversion(
         The path of the file.
 
     Raises:
-        InputError: there are several photos, the new word is empty or has spaces around it, or the prompt has no token
-            vectors: it is in hidden space, an implicit captioner, or not learned.
+        InputError: there are several photos; diffusers would refuse, split or change the new word; the prompt has no
+            token vectors: it is in hidden space, an implicit captioner, or not learned; or `path` is an existing file
+            that is no export.
+        NonFiniteError: a vector is NaN or infinite.
         PromptFileError: the file cannot be written.
     """
     if len(images) != 1:
         raise InputError(f"a textual inversion is of one prompt; {len(images)} photos were given")
-    if not token or token != token.strip() or token == "__metadata__":
-        raise InputError(f"the new word must be a word, for example <sd4match>, not {token!r}")
+    path = check_export(as_path(path, what="path", error=PromptFileError), option="path")
+    text_encoder = text_encoder_of(backbone)
+    check_word(token)
     vectors = prompt.token_vectors(images, partners)
     if vectors is None:
         raise InputError(
             f"a {type(prompt).__name__} in hidden space or without learned token vectors cannot be exported: textual "
             "inversion holds the input of the text encoder, not its output"
         )
-    text_encoder = text_encoder_of(backbone)
+    _check_tokenizer(token, text_encoder, vectors.shape[1])
     between = slice(1, vectors.shape[1] + 1)
     ids = text_encoder.template_ids(vectors.shape[1])
     positions = text_encoder.embed(ids[None])[0, between] - text_encoder.token_embeddings()[ids[between]]
     words = (vectors[0].to(positions) - positions).float().cpu().contiguous()
-    path = Path(path)
-    write_atomically(path, save({token: words}), error=PromptFileError)
+    check_finite("the vectors of the prompt", words)
+    write_atomically(path, save({token: words}, _METADATA), error=PromptFileError)
     return path
+
+
+def check_export(path: Path, *, option: str, inputs: tuple[Path, ...] = ()) -> Path:
+    """Check that an export loses nothing of the user's; an earlier export may be replaced.
+
+    Args:
+        path: file that will be written.
+        option: how messages call it.
+        inputs: files that are read; the output must be none of them.
+
+    Raises:
+        InputError: it is a folder, an input, or an existing file that is no export.
+    """
+    return check_output_file(
+        path, option=option, inputs=inputs, what="textual inversion",
+        is_own=lambda file: stored_metadata(file).items() >= _METADATA.items(),
+    )  # fmt: skip
+
+
+def check_word(token: object) -> None:
+    """Check a new word by the rules that hold for every tokenizer of CLIP.
+
+    Raises:
+        InputError: diffusers would refuse, split or change it; the message names the nearest word that fits.
+
+    >>> check_word("<Cat>")
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.InputError: the new word '<Cat>' has letters that tokenizers of CLIP lower: try '<cat>'
+    """
+    if not isinstance(token, str) or not token or token != token.strip() or token == "__metadata__":
+        raise InputError(f"the new word must be a word, for example <sd4match>, not {shown(token)}")
+    check_utf8(token, name="the new word")
+    if len(token) > LONGEST_WORD:
+        raise InputError(f"the new word has {len(token)} characters; at most {LONGEST_WORD} fit")
+    if any(character.isspace() for character in token):
+        raise InputError(f"the new word {token!r} is several words: try {'-'.join(token.split())!r}")
+    if not token.isprintable():
+        raise InputError(f"the new word {token!r} has characters that are not printed: leave them out")
+    plain = unicodedata.normalize("NFC", token)
+    if plain != plain.lower():
+        raise InputError(f"the new word {token!r} has letters that tokenizers of CLIP lower: try {plain.lower()!r}")
+    if plain != token:
+        raise InputError(f"the new word {token!r} has characters that tokenizers of CLIP join: try {plain!r}")
+    if plain.startswith("<|"):
+        raise InputError(f"the new word {token!r} looks like a special token of CLIP: try {_in_brackets(token)!r}")
+
+
+def _in_brackets(token: str) -> str:
+    """Return a word like the given one that no vocabulary has."""
+    return f"<{token.strip('<|>') or 'sd4match'}>"
+
+
+def _check_tokenizer(token: str, text_encoder: TextEncoder, count: int) -> None:
+    """Check that the tokenizer of the backbone, with the words of `count` vectors added, gives one token for each.
+
+    Raises:
+        InputError: the tokenizer knows one of the words already, or does not find them in a text.
+    """
+    tokenizer: Any = getattr(text_encoder, "tokenizer", None)
+    if tokenizer is None:  # of a plugin
+        return
+    words = [token, *(f"{token}_{number}" for number in range(1, max(count, 2)))]  # diffusers looks at _1 in any case
+    vocabulary = tokenizer.get_vocab()
+    if known := [word for word in words if word in vocabulary]:
+        raise InputError(f"{known[0]!r} is a token already, and diffusers refuses it: try {_in_brackets(token)!r}")
+    extended = copy.deepcopy(tokenizer)
+    extended.add_tokens(words[:count])
+    found = extended(" ".join(words[:count])).input_ids[1:-1]
+    if extended.tokenize(token) != [token] or found != extended.convert_tokens_to_ids(words[:count]):
+        raise InputError(f"the tokenizer splits or changes the new word {token!r}: try a word like '<sd4match>'")

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.checks import check_finite, check_shape
 from sd4match.interfaces import TextEncoder
+from sd4match.prompting.text import RANGE_HINT
 
 
 def encode_token_vectors(
@@ -25,15 +27,22 @@ def encode_token_vectors(
         The prompt embedding (B, L, D), differentiable in `vectors`.
 
     Raises:
-        ShapeError: the vectors do not fit into L.
+        ShapeError: the vectors do not fit into L, or are of another width than the text encoder's.
+        NonFiniteError: the vectors are not finite, or the text encoder overflows.
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> encode_token_vectors(FakeTextEncoder(), torch.zeros(2, 5, 8)).shape
     torch.Size([2, 16, 8])
     """
+    check_shape("the vectors of a prompt", vectors, "B _ D", D=text_encoder.width)
     num_tokens = vectors.shape[1]
     template = text_encoder.embed(text_encoder.template_ids(num_tokens)[None]).expand(vectors.shape[0], -1, -1)
-    return text_encoder.encode(torch.cat([template[:, :1], vectors.to(template), template[:, num_tokens + 1 :]], dim=1))
+    inputs = torch.cat([template[:, :1], vectors.to(template), template[:, num_tokens + 1 :]], dim=1)
+    values = text_encoder.encode(inputs)
+    if not bool(values.isfinite().all()):
+        check_finite("the vectors of the prompt", vectors)
+        check_finite(f"the embedded vectors of the prompt in {values.dtype}", values, RANGE_HINT)
+    return values
 
 
 def random_token_vectors(

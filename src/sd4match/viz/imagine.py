@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sd4match.backbones.pretrained import find_pretrained
+from sd4match.checks import check_finite
 from sd4match.errors import CheckpointError
 from sd4match.structures.images import Photo
 
@@ -61,6 +62,9 @@ def paint(
         guidance: guidance scale; 1 for none.
         seed: seed of the noise.
         on_step: called after each step.
+
+    Raises:
+        NonFiniteError: a picture has NaN or infinite pixels.
     """
 
     def tell(pipeline: object, step: int, timestep: object, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -74,8 +78,11 @@ def paint(
         guidance_scale=guidance,
         generator=[torch.Generator().manual_seed(seed * 10_007 + number) for number in range(images)],
         callback_on_step_end=tell,
+        output_type="pt",
     )
-    pictures: list[Image.Image] = drawn.images
+    check_finite("the generated pictures", drawn.images, "another prompt or less guidance may help")
+    processor = painter.image_processor
+    pictures: list[Image.Image] = processor.numpy_to_pil(processor.pt_to_numpy(drawn.images))
     return pictures
 
 
