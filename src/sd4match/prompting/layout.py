@@ -44,7 +44,7 @@ def check_tensors(tensors: Mapping[str, Tensor], config: PromptConfig, *, name: 
     found = {**_sizes_of(config), **sizes}
     for tensor, shape in (shapes or {}).items():
         try:
-            found = check_shape(tensor, tensors[tensor], shape, **found)
+            found = check_shape(tensor, tensors[tensor], shape, of="floats", **found)
         except InputError as error:
             raise PromptFileError(f"{name} is damaged: {error}") from None
 
