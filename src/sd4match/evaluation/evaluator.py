@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import overload
+from typing import get_args, overload
 
 import torch
+from torch import Tensor
 
+from sd4match.checks import check_choice, check_count
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import make_pairs
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, SD4MatchError
+from sd4match.errors import ComponentError, ConfigError, DatasetError, InputError, shown
+from sd4match.evaluation.component_checks import check_dataset, check_instance, check_maps, describe, name_of, naming
 from sd4match.evaluation.counting import (
     Predictions,
     Progress,
@@ -26,15 +27,14 @@ from sd4match.evaluation.counting import (
 from sd4match.evaluation.map_memory import memory_budget
 from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone, PairDataset, Prompt
+from sd4match.evaluation.scratch import scratch_folder
+from sd4match.interfaces import Backbone, PairDataset, Prompt, Scope
 from sd4match.io.cache import Store
 from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.pairs import PairRecord
-from sd4match.structures.tensors import FeatureMap, MatchFunction, PairFunction, Sampling
+from sd4match.structures.tensors import Correlation, FeatureMap, Matches, MatchFunction, PairFunction, Sampling
 
-SCRATCH_PREFIX = ".sd4match-maps-"
-"""Prefix of the temporary folders of maps; one that remains is of a process that was killed."""
-
+_MAP_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PAIRS_PER_BATCH = 16
 """Pairs that are counted together if their maps exist; a larger number is only marginally faster."""
 
@@ -66,6 +66,7 @@ class Evaluator:
 
     Raises:
         ConfigError: the protocol is defined on photos in another frame than the backbone's.
+        InputError: an argument is of another type, or beyond its bounds.
     """
 
     def __init__(
@@ -83,6 +84,17 @@ class Evaluator:
         skip_bad: bool = False,
         pair_transform: PairFunction | None = None,
     ) -> None:
+        check_instance("backbone", backbone, Backbone)
+        check_instance("protocol", protocol, EvaluationProtocol)
+        check_instance("sampling", sampling, Sampling)
+        check_count("batch_size", batch_size)
+        if memory is not None:
+            check_count("memory", memory, 0)
+        if map_dtype not in _MAP_DTYPES:
+            raise InputError(f"map_dtype must be one of {', '.join(map(str, _MAP_DTYPES))}, not {shown(map_dtype)}")
+        if pair_transform is not None and not callable(pair_transform):
+            raise InputError(f"pair_transform must be a function of two feature maps, not {shown(pair_transform)}")
+        _check_matchers(matchers)
         check_frame(protocol, backbone.spec.frame)
         self.backbone = backbone
         self.protocol = protocol
@@ -127,8 +139,14 @@ class Evaluator:
             Counts by matcher; None if the evaluation was stopped.
 
         Raises:
-            DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
+            DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read, and `skip_bad` is
+                off.
+            NonFiniteError: features or predicted points are not finite.
+            ComponentError: a component raises something else, or answers what its interface does not allow.
         """
+        check_dataset(dataset)
+        check_instance("prompt", prompt, Prompt)
+        check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
         if prompt.scope == "pair":
             batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)
             return self._count(dataset, self._extract_pairs(dataset, prompt), batches, progress, should_stop)
@@ -186,18 +204,34 @@ class Evaluator:
         """Return the points that every matcher predicts from one correlation."""
         _check_sizes(record, source, target)
         if self.pair_transform is not None:
-            source, target = self.pair_transform(source, target)
+            source, target = self._transform(self.pair_transform, source, target)
         query_points = torch.from_numpy(record.source_points)[None].to(source.values)
         correlation = self.protocol.correlate(source, target, query_points)
-        return {name: matcher(correlation).points[0] for name, matcher in self.matchers.items()}
+        return {name: _points(name, matcher, correlation) for name, matcher in self.matchers.items()}
+
+    @staticmethod
+    def _transform(
+        pair_transform: PairFunction, source: FeatureMap, target: FeatureMap
+    ) -> tuple[FeatureMap, FeatureMap]:
+        name = f"the pair transform {name_of(pair_transform)}"
+        with naming({name: pair_transform}):
+            maps: object = pair_transform(source, target)
+        if not isinstance(maps, tuple) or [type(features) for features in maps] != [FeatureMap, FeatureMap]:
+            raise ComponentError(f"{name} must return two feature maps, not {shown(maps)}")
+        return maps
 
     def _extract_pairs(self, dataset: PairDataset, prompt: Prompt) -> _MapsOfPairs:
         """Return a function that extracts the maps of some pairs under a prompt that depends on both photos."""
         prepare = preprocessors(self.backbone, prompt)
 
         def maps(records: Sequence[PairRecord]) -> Iterator[tuple[FeatureMap, FeatureMap]]:
-            pairs = make_pairs(records, dataset, prepare)
-            source, target = pair_maps(self.backbone, prompt, pairs.source, pairs.target, self.sampling)
+            with naming({describe(dataset): dataset}):
+                pairs = make_pairs(records, dataset, prepare)
+            names = {f"the prompt {name_of(prompt)}": prompt, f"the backbone {name_of(self.backbone)}": self.backbone}
+            with naming(names):
+                source, target = pair_maps(self.backbone, prompt, pairs.source, pairs.target, self.sampling)
+            check_maps(self.backbone, source, len(pairs))
+            check_maps(self.backbone, target, len(pairs))
             for row in range(len(pairs)):
                 yield source[row : row + 1], target[row : row + 1]
 
@@ -210,22 +244,32 @@ class Evaluator:
             yield Store(self.maps)
             return
         processes = Processes()
-        folder = processes.on_main(self._make_scratch_folder)
-        try:
-            yield Store(Path(folder))
-        finally:
-            if processes.is_main:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _make_scratch_folder(self) -> str:
-        try:
-            return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.scratch)
-        except OSError as error:
-            raise SD4MatchError(f"cannot make a folder for feature maps: {error}") from None
+        with ExitStack() as stack:  # of the main process, which makes and removes the folder
+            folder = processes.on_main(lambda: stack.enter_context(scratch_folder(self.scratch)))
+            yield Store(folder)
 
 
 def _one_by_one(maps: MapsOfPair) -> _MapsOfPairs:
     return lambda records: (maps(record) for record in records)
+
+
+def _check_matchers(matchers: object) -> None:
+    if not isinstance(matchers, Mapping) or not matchers:
+        raise InputError(f"matchers must be a mapping of at least one matcher by its name, not {shown(matchers)}")
+    for name, matcher in matchers.items():
+        if not isinstance(name, str) or not callable(matcher) or isinstance(matcher, type):
+            raise InputError(f"the matcher {shown(name)} must be a function of a correlation, not {shown(matcher)}")
+
+
+def _points(name: str, matcher: MatchFunction, correlation: Correlation) -> Tensor:
+    """Return the points (N, 2) that a matcher predicts for one pair."""
+    with naming({f"the matcher {shown(name)}": matcher}):
+        matches: object = matcher(correlation)
+    points = matches.points if isinstance(matches, Matches) else None
+    if not isinstance(points, Tensor) or points.ndim != 3 or len(points) != 1:
+        found = f"points {tuple(points.shape)}" if isinstance(points, Tensor) else shown(matches)
+        raise ComponentError(f"the matcher {shown(name)} must return Matches of points (1, N, 2), not {found}")
+    return points[0]
 
 
 def check_frame(protocol: EvaluationProtocol, frame: str) -> None:

@@ -13,6 +13,7 @@ from sd4match.data.collate import collate
 from sd4match.data.loading import Prefetcher, Prepared, prepare_all
 from sd4match.distributed import Processes
 from sd4match.errors import PhotoError, SD4MatchError
+from sd4match.evaluation.component_checks import check_maps, describe, name_of, naming, prompt_values
 from sd4match.evaluation.counting import Progress, ShouldStop
 from sd4match.evaluation.map_memory import MapMemory, Side
 from sd4match.evaluation.visiting import visiting_order
@@ -124,7 +125,8 @@ class PhotoMaps:
                 if should_stop is not None and should_stop():
                     stopped = True
                     break
-                prepared = prefetcher.get(batch, next_key=following)
+                with naming({describe(self._dataset): self._dataset}):
+                    prepared = prefetcher.get(batch, next_key=following)
                 self._extract_batch({side: wanted[side] for side in batch}, prepared, skip_bad=skip_bad)
                 done += len(batch)
                 progress("photos", min(done * self._processes.count, len(wanted)), len(wanted))
@@ -162,7 +164,7 @@ class PhotoMaps:
         if not readable:
             return
         images = collate(list(readable.values()), [batch[side][1] for side in readable])
-        prompts = self._prompt(images).values.expand(len(readable), -1, -1)
+        prompts = prompt_values(self._prompt, images)
         views = images.views["backbone"].views
         for side, view, prompt in zip(readable, views, prompts, strict=True):
             self._keys[side] = digest(*self._origin, self._sampling, view.digest, prompt)
@@ -179,8 +181,10 @@ class PhotoMaps:
             self._memory.add(side, features)
 
     def _extract(self, images: ImageBatch, prompts: Tensor) -> FeatureMap:
-        encoded = self._backbone.encode(images.views["backbone"])
-        return self._backbone.extract(encoded, PromptEmbedding(prompts), self._sampling)
+        with naming({f"the backbone {name_of(self._backbone)}": self._backbone}):
+            encoded = self._backbone.encode(images.views["backbone"])
+            maps = self._backbone.extract(encoded, PromptEmbedding(prompts), self._sampling)
+        return check_maps(self._backbone, maps, len(images))
 
     def _choose_order(self, map_bytes: int) -> None:
         """Choose the order in which the pairs of this process are visited, once the size of a map is known."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.config.sections import TrainingConfig
-from sd4match.errors import TrainingError
+from sd4match.errors import ComponentError, TrainingError, shown
+from sd4match.evaluation.component_checks import check_maps, name_of, naming
 from sd4match.interfaces import MatchingLoss, Prompt
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
@@ -85,6 +86,7 @@ class GradientAccumulator:
 
         Raises:
             TrainingError: memory does not suffice for one pair.
+            ComponentError: a component raises an error, or the loss is no scalar or has no gradient.
             DatasetError, PhotoError: a pair cannot be read.
         """
         while True:
@@ -135,17 +137,29 @@ class GradientAccumulator:
         noise = TrainingNoise(
             self.config.seed, micro_batch.step, (*indices, *(batch_size + index for index in indices))
         )
+        backbone, prompt = self.backbone, self.prompt
+        names = {f"the prompt {name_of(prompt)}": prompt, f"the backbone {name_of(backbone)}": backbone}
         with torch.autocast(self.backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return pair_maps(
-                self.backbone, self.prompt, pairs.source, pairs.target,
-                Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
-            )  # fmt: skip
+            with naming(names):
+                source, target = pair_maps(
+                    self.backbone, self.prompt, pairs.source, pairs.target,
+                    Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
+                )  # fmt: skip
+        return check_maps(self.backbone, source, len(pairs)), check_maps(self.backbone, target, len(pairs))
 
     def _loss(
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints
     ) -> tuple[Tensor, float]:
         """Return the loss of matching `queries` from one side to the other, and its lower bound (0 if it has none)."""
-        answer = self.loss(correlate_maps(source, target, queries.points), truth)
-        if not isinstance(answer, LossValue):
-            return answer, 0.0
-        return answer.value, 0.0 if answer.lower_bound is None else answer.lower_bound.item()
+        correlation, name = correlate_maps(source, target, queries.points), f"the loss {name_of(self.loss)}"
+        with naming({name: self.loss}):
+            answer: object = self.loss(correlation, truth)
+        value, lower_bound = (answer.value, answer.lower_bound) if isinstance(answer, LossValue) else (answer, None)
+        for number in (value, *([] if lower_bound is None else [lower_bound])):
+            if not isinstance(number, Tensor) or number.shape != () or not number.is_floating_point():
+                found = f"{number.dtype} {tuple(number.shape)}" if isinstance(number, Tensor) else shown(number)
+                raise ComponentError(f"{name} must return a floating-point scalar, or a LossValue of one, not {found}")
+        assert isinstance(value, Tensor)
+        if bool(truth.visible.any()) and not value.requires_grad:
+            raise ComponentError(f"{name} has no gradient: it must follow from the correlation, without detaching it")
+        return value, 0.0 if lower_bound is None else lower_bound.item()
