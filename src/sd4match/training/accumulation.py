@@ -139,12 +139,12 @@ class GradientAccumulator:
         )
         backbone, prompt = self.backbone, self.prompt
         names = {f"the prompt {name_of(prompt)}": prompt, f"the backbone {name_of(backbone)}": backbone}
-        with torch.autocast(self.backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            with naming(names):
-                source, target = pair_maps(
-                    self.backbone, self.prompt, pairs.source, pairs.target,
-                    Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
-                )  # fmt: skip
+        autocast = torch.autocast(backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        with autocast, naming(names):
+            source, target = pair_maps(
+                backbone, prompt, pairs.source, pairs.target,
+                Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
+            )  # fmt: skip
         return check_maps(self.backbone, source, len(pairs)), check_maps(self.backbone, target, len(pairs))
 
     def _loss(

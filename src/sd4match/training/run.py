@@ -31,7 +31,7 @@ from sd4match.evaluation.scratch import remove_abandoned_folders
 from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
 from sd4match.prompting.serialization import save_prompt
-from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training
+from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training, config_of
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer
@@ -176,7 +176,8 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
     """
     checkpoint = Checkpoints(output / CHECKPOINTS).latest()
     if checkpoint is not None:
-        check_same_config(checkpoint.origin["config"], config.model_dump(mode="json"), where=str(output))
+        before = config_of(checkpoint.origin, where=str(output))
+        check_same_config(before, config.model_dump(mode="json"), where=str(output))
 
 
 def can_resume(config: ExperimentConfig, output: Path) -> bool:
