@@ -9,7 +9,7 @@ from torch import nn
 from helpers.training import DropoutVector, Vector, gaussian_cross_entropy, trainer
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.config.sections import SamplingConfig, TrainingConfig
-from sd4match.errors import ConfigError, InputError, TrainingError
+from sd4match.errors import ComponentError, ConfigError, InputError, TrainingError
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.prompting.text import EmptyPrompt
 from sd4match.structures.tensors import LossValue, PromptEmbedding
@@ -194,7 +194,7 @@ def test_other_errors_of_torch_are_not_mistaken_for_memory():
 
     broken = trainer()
     broken.backbone.backbone = Broken()
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(ComponentError, match="the prompt Vector or the backbone Broken raised RuntimeError: shapes"):
         broken.fit()
 
 
@@ -238,7 +238,7 @@ def test_a_learned_temperature_is_learned_logged_and_restored():
     assert loss.log_values()["temperature"] == pytest.approx(best, abs=1e-5)
     with pytest.raises(ConfigError, match="initial_temperature"):
         gaussian_cross_entropy(temperature=0.1, initial_temperature=0.2)
-    with pytest.raises(ConfigError, match="greater than 0"):
+    with pytest.raises(ConfigError, match="greater than"):
         gaussian_cross_entropy(temperature=0.0)
 
 

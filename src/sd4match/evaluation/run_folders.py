@@ -162,8 +162,8 @@ def holds_checkpoints(folder: Path) -> bool:
 
 
 def has_learned(folder: Path) -> bool:
-    """Return whether a folder holds what a training has learned: a prompt or checkpoints."""
-    return holds_checkpoints(folder) or exists(folder / PROMPT_FILE)
+    """Return whether a folder holds what a training has learned: checkpoints, a prompt or a report."""
+    return holds_checkpoints(folder) or any(exists(folder / name) for name in (PROMPT_FILE, "report.json"))
 
 
 def is_written_config(file: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +72,8 @@ def write_together(
         SD4MatchError: one cannot be written; see `error`. No file is left, and old files stay as they were.
     """
     temporary: dict[Path, Path] = {}
+    old: dict[Path, Path] = {}
+    replaced: list[Path] = []
     made: list[Path] = []
     current = next(iter(contents))
     try:
@@ -80,12 +83,20 @@ def write_together(
                 kind = "a folder" if is_folder(current) else "not a regular file"
                 raise error(f"cannot write {name or current}: {current} is {kind}")
             temporary[current] = _write_beside(current, content, durable=durable)
+            if len(contents) > 1 and exists(current):
+                old[current] = _second_name(current)
         for current, written in temporary.items():
+            replaced.append(current)
             written.replace(current)
         if durable:
             for folder in {path.parent for path in contents}:
                 _sync_folder(folder)
     except BaseException as reason:
+        for path in replaced:
+            if path in old:
+                old[path].replace(path)
+            elif not exists(temporary[path]):  # it has been renamed
+                path.unlink(missing_ok=True)
         for written in temporary.values():
             written.unlink(missing_ok=True)
         for folder in reversed(made):
@@ -94,6 +105,22 @@ def write_together(
         if isinstance(reason, (OSError, ValueError)) and not isinstance(reason, SD4MatchError):
             raise error(f"cannot write {name or current}: {getattr(reason, 'strerror', None) or reason}") from None
         raise
+    finally:
+        for kept in old.values():
+            kept.unlink(missing_ok=True)
+
+
+def _second_name(path: Path) -> Path:
+    """Give a file a second, temporary name, under which it stays when it is replaced."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST_PREFIX]}.", suffix=TEMPORARY_SUFFIX)
+    os.close(handle)
+    kept = Path(name)
+    kept.unlink()
+    try:
+        kept.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, kept)
+    return kept
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -139,7 +139,7 @@ class Checkpoints:
                 raise TrainingError(f"{path} is of format version {metadata['format_version']}, not {FORMAT_VERSION}")
             if metadata["digest"] != _digest(metadata["content"], tensors):
                 raise ValueError("its bytes have changed")
-            content = parse_json(metadata["content"], what="its content", error=TrainingError)
+            content = parse_json(metadata["content"], what=f"the content of {path}", error=TrainingError)
             return _checkpoint_of(content, tensors, step, path)
         except KeyError as error:
             raise TrainingError(f"{path} is no checkpoint of a training: it has no {error}") from None

@@ -20,7 +20,7 @@ from sd4match.documents import read_json
 from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
-from sd4match.evaluation.run_folders import SCORES_FILE, check_sweep_folder
+from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_atomically
@@ -110,8 +110,7 @@ def sweep_prompts(
     overrides = list(overrides)
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
     shared = _shared_config(configs)
-    for name, config in configs.items():
-        check_sweep_folder(output / name, can_resume=partial(can_resume, config, output / name))
+    check_sweep_output(output, configs)
     data = chosen_pairs(shared, build_dataset(shared, split))
     backbone = cached(shared.backbone.build(device=device), shared.cache.open())
     measured: dict[str, _Measurement] = {}
@@ -147,6 +146,21 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
     if config.prompt.kind != kind:
         raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of a {kind} prompt")
     return config
+
+
+def check_sweep_output(output: Path, configs: Mapping[str, ExperimentConfig]) -> None:
+    """Check, before any work is done, that a sweep loses nothing of the user's or of another run.
+
+    Args:
+        output: folder of the sweep.
+        configs: of its experiments, by name.
+
+    Raises:
+        InputError: the folder, or that of an experiment in it, holds something else than an earlier sweep.
+    """
+    check_run_folder(output, "sweep")
+    for name, config in configs.items():
+        check_sweep_folder(output / name, can_resume=partial(can_resume, config, output / name))
 
 
 def _shared_config(configs: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
