@@ -14,6 +14,7 @@ import pytest
 
 from helpers.command_line import sets
 from sd4match import __main__ as program
+from sd4match.config.presets import load_preset
 from sd4match.errors import InputError
 
 SMALL = sets("data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap_samples=20")
@@ -112,6 +113,7 @@ def test_output_and_folders_that_are_not_there(tmp_path, command, code, line):
     assert (found, told.startswith(line), told.count("\n")) == (code, True, 1), told
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_ended_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "sd4match", "evaluate", "--preset", "text", "--output", "out",
                *sets("data.photos_per_category=9", "data.pairs=90")]  # fmt: skip
@@ -134,8 +136,10 @@ def test_runs_do_not_take_the_folders_of_others(run, tmp_path):
     training, evaluation = tmp_path / "runs" / "single", tmp_path / "evaluation"
     small = sets("data.photos_per_category=2", "data.pairs=4", "training.batch_size=2", "prompt.num_tokens=4",
                  "training.validation_pairs=2", "evaluation.bootstrap_samples=20")  # fmt: skip
-    code, _, told = run("train", "--output", training, "--steps", 1, *small)
-    assert code == 0, told
+    (training / "checkpoints").mkdir(parents=True)
+    (training / "config.yaml").write_text(load_preset("single").to_yaml())
+    for file in ("prompt.safetensors", "checkpoints/step-00000001.safetensors"):
+        (training / file).write_bytes(b"learned")
     for _ in range(2):  # an evaluation replaces its own report
         code, _, told = run(*BASELINE, "--output", evaluation)
         assert code == 0, told
@@ -158,21 +162,29 @@ def test_runs_do_not_take_the_folders_of_others(run, tmp_path):
         (["train", "--config", own / "config.yaml", "--dataset", "synthetic", "--output", own], "config.yaml"),
         (["sweep", "prompts", "--output", tmp_path / "runs", "--only", "single", *small], "single holds a training"),
         (["sweep", "prompts", "--output", training, "--only", "single", *small], "holds a training"),
-        (["sweep", "prompts", "--output", tmp_path / "table", "--only", "text", *small], "report.csv in it"),
+        (["sweep", "prompts", "--output", tmp_path / "table", "--only", "single", *small], "report.csv in it"),
         ([*BASELINE, "--output", tmp_path / "table"], "report.csv in it"),
         ([*BASELINE, "--output", tmp_path / "new", "--maps", own / "config.yaml"], "--maps"),
     ):
         code, screen, told = run(*arguments)
         assert (code, screen, part in told, told.count("\n")) == (2, "", True, 1), (arguments, told)
         assert everything(tmp_path) == before, arguments
-    commented = f"# why\n{(training / 'config.yaml').read_text()}"
-    (training / "config.yaml").write_text(commented)
+    (training / "config.yaml").write_text(f"# why\n{(training / 'config.yaml').read_text()}")
     code, _, told = run("train", "--config", training / "config.yaml", "--output", training, "--overwrite")
     assert (code, "lies in --output" in told, told.count("\n")) == (2, True, 1), told
-    code, _, told = run("train", "--resume", training)
+
+
+@pytest.mark.slow
+def test_a_resumed_training_keeps_the_comments_of_its_config(run, tmp_path):
+    small = sets("data.photos_per_category=2", "data.pairs=4", "training.batch_size=2", "prompt.num_tokens=4",
+                 "training.validation_pairs=2", "evaluation.bootstrap_samples=20")  # fmt: skip
+    assert run("train", "--output", tmp_path, "--steps", 1, *small)[0] == 0
+    commented = f"# why\n{(tmp_path / 'config.yaml').read_text()}"
+    (tmp_path / "config.yaml").write_text(commented)
+    code, _, told = run("train", "--resume", tmp_path)
     assert code == 0, told
-    assert (training / "config.yaml").read_text() == commented
-    assert json.loads((training / "report.json").read_text())["training"]["steps"] == 1
+    assert (tmp_path / "config.yaml").read_text() == commented
+    assert json.loads((tmp_path / "report.json").read_text())["training"]["steps"] == 1
 
 
 def test_compare_bounds_what_is_asked_for(run, tmp_path):

@@ -160,7 +160,8 @@ def test_what_is_no_regular_file_is_not_waited_for(report, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path, part in (
         (tmp_path / "fifo", "not a regular file"), ("/dev/zero", "not a regular file"), (tmp_path, "no such report"),
-        (tmp_path / ("x" * 300), "cannot read the report"), ("~nobody-here/r", "user that does not exist"), ("", "empty"),
+        (tmp_path / ("x" * 300), "cannot read the report"), ("~nobody-here/r", "user that does not exist"),
+        ("", "empty"),
         (None, "must be a path"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=part):

@@ -149,9 +149,13 @@ def test_a_folder_of_a_sweep_is_known_by_its_scores(tmp_path):
 
 
 def test_a_scratch_folder_is_removed_also_after_an_error(tmp_path):
-    with pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path) as folder:
-        (folder / "ab").mkdir()
-        raise KeyboardInterrupt
+    def fail():
+        with scratch_folder(tmp_path) as folder:
+            (folder / "ab").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert not list(tmp_path.iterdir())
     with (
         pytest.raises(SD4MatchError, match="cannot make a folder for feature maps in"),

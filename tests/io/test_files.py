@@ -147,7 +147,8 @@ WHOLE = to_safetensors({"x": torch.ones(2)}, {"a": "b"})
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"x", WHOLE[:4], WHOLE[:20], WHOLE[:-1], WHOLE + b"x", b"no safetensors file", struct.pack("<Q", 2**63) + b"{}",
+        b"", b"x", WHOLE[:4], WHOLE[:20], WHOLE[:-1], WHOLE + b"x", b"no safetensors file",
+        struct.pack("<Q", 2**63) + b"{}",
         struct.pack("<Q", 10**9) + b"{}", header_of(b""), header_of(b"[]"), header_of(b"[" * 100_000),
         header_of(b'{"__metadata__":' + b"[" * 100_000), header_of({"__metadata__": {"a": 1}}), header_of({"x": 3}),
         header_of({"x": tensor(), "y": tensor()}, b"abcd"), header_of({"x": tensor(offsets=(0, 8))}, b"abcd"),

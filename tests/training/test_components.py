@@ -136,8 +136,10 @@ def test_a_tracker_that_fails_is_named(tmp_path, monkeypatch):
     [
         ({"RANK": "x"}, "RANK must be a whole number"), ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be"),
         ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK must be"), ({"MASTER_PORT": "x"}, "MASTER_PORT must be"),
-        ({"MASTER_PORT": "70000"}, "MASTER_PORT must be"), ({"RANK": ""}, "RANK must be"), ({"RANK": "²"}, "RANK must be"),
-        ({"RANK": "9" * 5000}, "RANK must be"), ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2 must be below WORLD_SIZE = 2"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT must be"), ({"RANK": ""}, "RANK must be"),
+        ({"RANK": "²"}, "RANK must be"),
+        ({"RANK": "9" * 5000}, "RANK must be"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2 must be below WORLD_SIZE = 2"),
     ],
 )  # fmt: skip
 def test_a_launcher_that_is_none_is_named(monkeypatch, variables, part):

@@ -60,8 +60,10 @@ def test_a_whole_one_is_resumed_from(whole, tmp_path):
     ("content", "part"),
     [
         ("[]", "field step"), ("3", "field step"), ("{", "not valid JSON"), ("[" * 99999, "nests too deep"),
-        ('{"step": NaN}', "NaN"), ("{}", "field step"), ({"step": 2}, "field state"), ({"step": 2, "state": {}}, "origin"),
-        ({"step": True, "state": {}, "origin": {}}, "field step"), ({"step": 2, "state": [], "origin": {}}, "field state"),
+        ('{"step": NaN}', "NaN"), ("{}", "field step"), ({"step": 2}, "field state"),
+        ({"step": 2, "state": {}}, "origin"),
+        ({"step": True, "state": {}, "origin": {}}, "field step"),
+        ({"step": 2, "state": [], "origin": {}}, "field state"),
         ({"step": 1, "state": {}, "origin": {}}, "has been renamed: its content is of step 1"),
     ],
 )  # fmt: skip
@@ -70,7 +72,7 @@ def test_content_of_another_form_is_named(whole, tmp_path, content, part):
 
 
 def test_metadata_and_files_of_another_form_are_named(whole, tmp_path):
-    tensors, content, metadata = whole
+    tensors, content, _ = whole
     refuse(forge(tmp_path, tensors, content, format_version="1"), "is of format version 1, not 2")
     refuse(forge(tmp_path, tensors, content, digest="0"), "its bytes have changed")
     refuse(forge(tmp_path, tensors, content, step=99999999999), "has been renamed", step=99999999999)
