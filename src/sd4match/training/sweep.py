@@ -206,7 +206,7 @@ def _read_scores(folder: Path, origin: Mapping[str, Any]) -> _Measurement | None
             PairScores.from_json(content["scores"]), check_number("seconds", content.get("seconds"), 0.0)
         )
     except InputError as error:
-        warnings.warn(f"{file}: {error}; the prompt is measured again", DamagedScoresWarning, stacklevel=3)
+        warnings.warn(f"{file} is damaged: {error}; the prompt is measured again", DamagedScoresWarning, stacklevel=3)
         return None
 
 
