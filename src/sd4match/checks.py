@@ -19,6 +19,7 @@ __all__ = [
     "check_device",
     "check_finite",
     "check_flag",
+    "check_instance",
     "check_number",
     "check_odd",
     "check_positive",
@@ -291,3 +292,18 @@ def check_device(value: object) -> str:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {device}: torch has no MPS here; use cpu")
     return str(device)
+
+
+def check_instance(name: str, value: object, kind: type) -> None:
+    """Check the class of an argument.
+
+    Raises:
+        InputError: it is of another class.
+
+    >>> check_instance("sampling", 50, str)
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.InputError: sampling must be a str, not 50
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be a {kind.__name__}, not {shown(value)}")

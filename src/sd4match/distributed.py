@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeVar, cast
@@ -11,9 +12,39 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from sd4match.errors import SD4MatchError
+from sd4match.errors import ConfigError, SD4MatchError, shown
 
 Item = TypeVar("Item")
+
+
+_VARIABLES = {
+    "RANK": (0, 2**20), "LOCAL_RANK": (-1, 2**20), "WORLD_SIZE": (1, 2**20), "LOCAL_WORLD_SIZE": (1, 2**20),
+    "MASTER_PORT": (0, 65535),
+}  # fmt: skip
+"""Numbers that a launcher sets in the environment, with their bounds."""
+
+
+def _check_launcher() -> None:
+    """Refuse environment variables that no launcher sets.
+
+    Raises:
+        ConfigError: names the variable.
+    """
+    numbers: dict[str, int] = {}
+    for name, (low, high) in _VARIABLES.items():
+        text = os.environ.get(name)
+        if text is None:
+            continue
+        if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or not low <= int(text[:20]) <= high:
+            raise ConfigError(
+                f"the environment variable {name} must be a whole number from {low} to {high}, not {shown(text)}: "
+                "start several processes with `accelerate launch` or torchrun, a single one without it"
+            )
+        numbers[name] = int(text)
+    if numbers.get("RANK", 0) >= numbers.get("WORLD_SIZE", 2**20):
+        raise ConfigError(
+            f"the environment variable RANK = {numbers['RANK']} must be below WORLD_SIZE = {numbers['WORLD_SIZE']}"
+        )
 
 
 @cache
@@ -25,13 +56,22 @@ def _close_at_exit() -> None:
 class Processes:
     """All processes of this run, as `accelerate launch` or torchrun started them.
 
+    Raises:
+        ConfigError: the environment variables of the launcher are not what a launcher sets, or the processes cannot
+            connect.
+
     >>> processes = Processes()
     >>> processes.share(["a", "b"]), processes.gather([1]), processes.any(False)
     (['a', 'b'], [1], False)
     """
 
     def __init__(self) -> None:
-        self._state = PartialState(cpu=not torch.cuda.is_available())
+        _check_launcher()
+        try:
+            self._state = PartialState(cpu=not torch.cuda.is_available())
+        except (ValueError, RuntimeError, ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"this process cannot join the others of its launcher: {reason}") from None
         self.index: int = self._state.process_index
         self.count: int = self._state.num_processes
         if self.count > 1:

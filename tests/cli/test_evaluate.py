@@ -144,7 +144,7 @@ def test_mistakes_are_one_line_exit_2_and_nothing_written(run, roots, tmp_path):
     code, _, error = run("evaluate", *spair, "--output", tmp_path / "file" / "below")
     assert (code, "cannot be made" in error) == (2, True)
     code, _, error = run("compare", tmp_path / "nothing", tmp_path / "nothing")
-    assert (code, "cannot read the report" in error) == (2, True)
+    assert (code, "no such report: " in error) == (2, True)
     assert not (tmp_path / "ap10k" / "sd4match-pairs").exists()
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from sd4match.cli.app import app
 from sd4match.config import load_preset, preset_names
 from sd4match.errors import ConfigError
-from sd4match.training.sweep import PROMPTS, SweepCallbacks, sweep_prompts
+from sd4match.training.sweep import PROMPTS, DamagedScoresWarning, SweepCallbacks, _read_scores, sweep_prompts
 
 SMALL = [
     "data.pairs=6", "data.photos_per_category=3", "training.steps=2", "training.batch_size=2",
@@ -75,12 +75,38 @@ def test_a_stopped_sweep_goes_on(swept):
     learned = output / "single" / "prompt.safetensors"
     before = learned.stat().st_mtime_ns
     (output / "class" / "scores.json").write_text("{ half")
-    again = sweep_prompts(output, names=("empty", "single", "class"), overrides=SMALL, seed=3)
+    with pytest.warns(DamagedScoresWarning, match=r"scores\.json is damaged"):
+        again = sweep_prompts(output, names=("empty", "single", "class"), overrides=SMALL, seed=3)
     assert learned.stat().st_mtime_ns == before
     assert [row.pck for row in again.results] == [row.pck for row in report.results[:3]]
     other = sweep_prompts(output, names=("single",), overrides=SMALL, seed=4)
     assert learned.stat().st_mtime_ns != before
     assert other.results[0].extra["prompt_config"]["seed"] == 4
+
+
+ORIGIN = {"config": {}, "split": "test", "fingerprint": "1", "library_version": "1"}
+SCORES = {"pair_ids": ["a"], "categories": ["x"], "visible": [1], "correct": [[1]], "alphas": [0.1], "left_out": 0,
+          "difficulty": [], "skipped": []}  # fmt: skip
+
+
+def test_scores_are_read_whole_or_named_and_measured_again(tmp_path):
+    def read(content):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "scores.json").write_text(text)
+        return _read_scores(tmp_path, ORIGIN)
+
+    whole = {**ORIGIN, "scores": SCORES, "seconds": 1.5}
+    assert _read_scores(tmp_path, ORIGIN) is None
+    assert read(whole).seconds == 1.5
+    assert read(ORIGIN) is None  # begun, and not measured yet
+    assert read({**whole, "split": "train"}) is None
+    for damaged in (
+        "{", "[]", "[" * 99999, '{"scores": NaN}', {**whole, "scores": []}, {**whole, "scores": {}},
+        {**whole, "seconds": "long"}, {**whole, "seconds": -1}, {**whole, "scores": {**SCORES, "visible": [0]}},
+        {**whole, "scores": {**SCORES, "correct": [[7]]}},
+    ):  # fmt: skip
+        with pytest.warns(DamagedScoresWarning, match=r"scores\.json is damaged: .*; the prompt is measured again"):
+            assert read(damaged) is None
 
 
 def test_on_the_command_line(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,15 +48,17 @@ def command(
     from sd4match.evaluation.baselines import BASELINES
     from sd4match.evaluation.report import backbone_entry, make_report, make_row, write_report
     from sd4match.evaluation.run import compare_prompts, evaluate_baselines, evaluate_prompts
-    from sd4match.training.run import train
+    from sd4match.evaluation.run_folders import DEMO_PICTURE, DEMO_PROMPT_FILE, check_run_folder
+    from sd4match.training.run import train_in_folder
 
     check_output(output)
+    check_run_folder(output, "demo")
     quiet_libraries()
     config = presets.load_preset("single", [f"seed={seed}"])
     components = build_components(config)
     console.print("Learning one prompt for all categories on mini, a small diffusion model; its weights stay frozen.")
     with training_progress(config.training.steps) as callbacks:
-        run = train(config, components, output, prompt_file=output / "single.safetensors", callbacks=callbacks)
+        run = train_in_folder(config, components, output, prompt_file=output / DEMO_PROMPT_FILE, callbacks=callbacks)
 
     data = build_dataset(config, "test")
     prompts = _prompts(components)
@@ -76,9 +79,10 @@ def command(
         wall_seconds=time.perf_counter() - started,
         extra={"split": "test", "best_step": run.best_step, "validation_pck@0.1": run.best_pck},
     )
-    write_report(report, output, title="Demo: a learned prompt against text, on mini")
-    pair = _typical_pair(data, scores)
-    _draw(config, components, data, pair, prompts).save(output / "pair.png")
+    picture = io.BytesIO()
+    _draw(config, components, data, _typical_pair(data, scores), prompts).save(picture, format="png")
+    title = "Demo: a learned prompt against text, on mini"
+    write_report(report, output, title=title, figures={DEMO_PICTURE: picture.getvalue()})
     _print(report, output)
 
 

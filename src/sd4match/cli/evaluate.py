@@ -74,10 +74,15 @@ def command(
     from sd4match.evaluation.baselines import check_baselines
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run import evaluate
+    from sd4match.evaluation.run_folders import check_run_folder
+    from sd4match.paths import exists, require_folder
 
     checked_split = check_split(split)
     baselines = check_baselines(baseline or [])
     scratch = check_output(output)
+    check_run_folder(output, "evaluation")
+    if maps is not None and exists(maps):
+        require_folder(maps, what="folder for --maps")
     chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
     is_main = Processes().is_main
     with progress_bar(visible=is_main) as bar:

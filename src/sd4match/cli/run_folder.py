@@ -19,23 +19,38 @@ def find_config(folder: Path) -> Path:
         InputError: there is no training.
     """
     from sd4match.errors import InputError
+    from sd4match.paths import is_file
 
     file = folder / "config.yaml"
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"--resume {folder}: there is no training in it (no {file.name}); start one with --output")
     return file
 
 
-def check_is_free(folder: Path) -> None:
-    """Check that a new training overwrites no other one.
+def check_is_free(folder: Path, *, overwrite: bool, config: Path | None) -> None:
+    """Check that a new training loses nothing of the user's or of another run.
+
+    Args:
+        folder: where it writes.
+        overwrite: whether it may replace another training.
+        config: file that the experiment is read from, if any.
 
     Raises:
-        InputError: the folder contains a training.
+        InputError: the folder contains another run, a training that is not to be replaced, or the user's own files.
     """
-    if _contains_training(folder):
-        from sd4match.errors import InputError
-        from sd4match.training.run import resume_command
+    from sd4match.errors import InputError
+    from sd4match.evaluation.run_folders import CONFIG_FILE, check_run_folder, has_learned, is_written_config
+    from sd4match.paths import is_file
+    from sd4match.training.run import resume_command
 
+    own = folder / CONFIG_FILE
+    if config is not None and is_file(own) and is_file(config) and own.samefile(config) and not is_written_config(own):
+        raise InputError(
+            f"--config {config} lies in --output, where the training writes its own {CONFIG_FILE}: choose another "
+            "folder, or move the file away"
+        )
+    check_run_folder(folder, "training")
+    if has_learned(folder) and not overwrite:
         raise InputError(
             f"--output {folder} holds a training already: resume it with {resume_command(folder)}, "
             "choose another folder, or start again with --overwrite"
@@ -50,24 +65,22 @@ def config_on_disk(config: ExperimentConfig, folder: Path) -> Iterator[None]:
     existing file is not changed; the training replaces it when it starts.
     """
     from sd4match.errors import SD4MatchError
+    from sd4match.evaluation.run_folders import has_learned
     from sd4match.io.files import write_atomically
+    from sd4match.paths import exists
 
     file = folder / "config.yaml"
-    if file.exists() or os.environ.get("RANK", "0") != "0":
+    if exists(file) or os.environ.get("RANK", "0") != "0":
         yield
         return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not exists(path)]
     write_atomically(file, config.to_yaml().encode())
     try:
         yield
     except SD4MatchError:
-        if not _contains_training(folder):
+        if not has_learned(folder):
             with suppress(OSError):  # a folder that contains other files stays
                 file.unlink()
                 for path in made:
                     path.rmdir()
         raise
-
-
-def _contains_training(folder: Path) -> bool:
-    return (folder / "prompt.safetensors").exists() or any((folder / "checkpoints").glob("step-*.safetensors"))

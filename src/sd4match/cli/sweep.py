@@ -47,7 +47,7 @@ def prompts(
     from sd4match.cli.progress import progress_bar
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.tables import to_summary
-    from sd4match.training.sweep import PROMPTS, sweep_config, sweep_prompts
+    from sd4match.training.sweep import PROMPTS, check_sweep_output, sweep_config, sweep_prompts
 
     checked_split = check_split(split)
     check_output(output)
@@ -56,6 +56,7 @@ def prompts(
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=changes) for name in names}
     for config in configs.values():
         config.require_data()
+    check_sweep_output(output, configs)
     device = prepare_device(device)
     with progress_bar() as bar:
         report = sweep_prompts(

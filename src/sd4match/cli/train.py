@@ -39,6 +39,7 @@ def command(
 
     from sd4match.cli.common import changed, check_output
     from sd4match.cli.run_folder import check_is_free, config_on_disk, find_config
+    from sd4match.evaluation.run_folders import check_resumed_folder
 
     if resume is not None:
         _refuse_with_resume(output=output, preset=options.preset, config=options.config, overwrite=overwrite)
@@ -48,8 +49,10 @@ def command(
     config = options.read("single", [*changes, *changed("training.trackers", track)])
     config.require_data()
     check_output(output)
-    if resume is None and not overwrite:
-        check_is_free(output)
+    if resume is None:
+        check_is_free(output, overwrite=overwrite, config=options.config)
+    else:
+        check_resumed_folder(resume)
 
     from sd4match.training.stopping import stop_on_signals
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.errors import ConfigError, choose_from
+from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.geometry import Size
 from sd4match.structures.pairs import PairRecord
 
@@ -50,6 +50,6 @@ def check_baselines(names: Sequence[str]) -> tuple[str, ...]:
     ('identity',)
     """
     for name in names:
-        if name not in BASELINES:
-            raise ConfigError(f"unknown baseline {name!r}; {choose_from(name, BASELINES)}")
+        if not isinstance(name, str) or name not in BASELINES:
+            raise ConfigError(f"unknown baseline {shown(name)}; {choose_from(str(name)[:80], BASELINES)}")
     return tuple(names)

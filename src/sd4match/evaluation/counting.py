@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from sd4match.config.protocols import EvaluationProtocol
+from sd4match.data.checked import check_dataset, read_pair
 from sd4match.data.collate import pad_points
 from sd4match.distributed import Processes
-from sd4match.errors import DatasetError, PhotoError, SD4MatchError
-from sd4match.evaluation.scores import PairCount, PairScores, Skipped
+from sd4match.errors import ComponentError, DatasetError, NonFiniteError, PhotoError, SD4MatchError, shown
+from sd4match.evaluation.scores import PairCount, PairScores, Skipped, check_alphas
 from sd4match.interfaces import PairDataset
 from sd4match.structures.pairs import PairRecord
 
@@ -60,8 +63,13 @@ def count_pairs(
         Counts by predictor; None if the evaluation was stopped.
 
     Raises:
-        DatasetError, PhotoError: an annotation or a photo cannot be read; the message names file and pair.
+        DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read; the message names file
+            and pair.
+        NonFiniteError: a predicted point of a visible point is not finite; the message names predictor and pair.
+        ComponentError: a predictor or the data set answers what it must not; the message names it.
     """
+    check_dataset(dataset)
+    check_alphas(protocol.alphas)
     processes = Processes()
     counter = _Counter(dataset, predict, protocol, tuple(names), skip_bad=skip_bad)
     failure: SD4MatchError | None = None
@@ -117,7 +125,7 @@ class _Counter:
         records: dict[int, PairRecord] = {}
         for index in indices:
             with self._naming_pair(index):
-                records[index] = self._dataset[index]
+                records[index] = read_pair(self._dataset, index)
         predictions: dict[int, Predictions] = {}
         try:
             predictions = dict(zip(records, self._predict(list(records.values())), strict=True)) if records else {}
@@ -143,7 +151,11 @@ class _Counter:
     def _compare(self, records: Mapping[int, PairRecord], predictions: Sequence[Predictions]) -> None:
         """Count the pairs of all predictors at once."""
         repeated = [record for _ in self._names for record in records.values()]
-        predicted = [pair[name].cpu().double().numpy() for name in self._names for pair in predictions]
+        predicted = [
+            _checked_points(name, pair, record)
+            for name in self._names
+            for record, pair in zip(records.values(), predictions, strict=True)
+        ]
         visible = pad_points([record.visible for record in repeated])
         correct = self._protocol.correct(
             pad_points(predicted),
@@ -159,3 +171,24 @@ class _Counter:
             self.outcomes[key] = PairCount(
                 record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty
             )
+
+
+def _checked_points(name: str, predictions: Predictions, record: PairRecord) -> npt.NDArray[np.float64]:
+    """Return the points that a predictor predicts for a pair, (N, 2).
+
+    Raises:
+        ComponentError: they are no points of this pair.
+        NonFiniteError: that of a visible point is not finite.
+    """
+    where = f"{shown(name)} on pair {shown(record.pair_id)}"
+    points = predictions.get(name)
+    if not isinstance(points, Tensor) or points.shape != record.target_points.shape or points.is_complex():
+        found = f"{points.dtype} {tuple(points.shape)}" if isinstance(points, Tensor) else shown(points)
+        raise ComponentError(f"{where} must predict points {record.target_points.shape}, not {found}")
+    array: npt.NDArray[np.float64] = points.detach().cpu().double().numpy()
+    if not np.isfinite(array[record.visible]).all():
+        raise NonFiniteError(
+            f"{where} predicts points that are not finite: the feature maps or its temperature overflow; "
+            "backbone.dtype=float32 or bfloat16 may help"
+        )
+    return array

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import overload
+from typing import get_args, overload
 
 import torch
 
+from sd4match.checks import check_choice, check_count, check_instance
 from sd4match.config.protocols import EvaluationProtocol
+from sd4match.data.checked import check_dataset
 from sd4match.data.collate import make_pairs
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, SD4MatchError
+from sd4match.errors import ConfigError, DatasetError, InputError, shown
 from sd4match.evaluation.counting import (
     Predictions,
     Progress,
@@ -26,16 +26,15 @@ from sd4match.evaluation.counting import (
 from sd4match.evaluation.map_memory import memory_budget
 from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone, PairDataset, Prompt
+from sd4match.evaluation.scratch import scratch_folder
+from sd4match.interfaces import Backbone, PairDataset, Prompt, Scope
 from sd4match.io.cache import Store
 from sd4match.matching.checked import checked_matches, checked_pair
 from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.pairs import PairRecord
 from sd4match.structures.tensors import FeatureMap, MatchFunction, PairFunction, Sampling
 
-SCRATCH_PREFIX = ".sd4match-maps-"
-"""Prefix of the temporary folders of maps; one that remains is of a process that was killed."""
-
+_MAP_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PAIRS_PER_BATCH = 16
 """Pairs that are counted together if their maps exist; a larger number is only marginally faster."""
 
@@ -67,6 +66,7 @@ class Evaluator:
 
     Raises:
         ConfigError: the protocol is defined on photos in another frame than the backbone's.
+        InputError: an argument is of another type, or beyond its bounds.
     """
 
     def __init__(
@@ -84,6 +84,17 @@ class Evaluator:
         skip_bad: bool = False,
         pair_transform: PairFunction | None = None,
     ) -> None:
+        check_instance("backbone", backbone, Backbone)
+        check_instance("protocol", protocol, EvaluationProtocol)
+        check_instance("sampling", sampling, Sampling)
+        check_count("batch_size", batch_size)
+        if memory is not None:
+            check_count("memory", memory, 0)
+        if map_dtype not in _MAP_DTYPES:
+            raise InputError(f"map_dtype must be one of {', '.join(map(str, _MAP_DTYPES))}, not {shown(map_dtype)}")
+        if pair_transform is not None and not callable(pair_transform):
+            raise InputError(f"pair_transform must be a function of two feature maps, not {shown(pair_transform)}")
+        _check_matchers(matchers)
         check_frame(protocol, backbone.spec.frame)
         self.backbone = backbone
         self.protocol = protocol
@@ -128,8 +139,14 @@ class Evaluator:
             Counts by matcher; None if the evaluation was stopped.
 
         Raises:
-            DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
+            DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read, and `skip_bad` is
+                off.
+            NonFiniteError: features or predicted points are not finite.
+            ComponentError: a component raises something else, or answers what its interface does not allow.
         """
+        check_dataset(dataset)
+        check_instance("prompt", prompt, Prompt)
+        check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
         if prompt.scope == "pair":
             batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)
             return self._count(dataset, self._extract_pairs(dataset, prompt), batches, progress, should_stop)
@@ -211,22 +228,21 @@ class Evaluator:
             yield Store(self.maps)
             return
         processes = Processes()
-        folder = processes.on_main(self._make_scratch_folder)
-        try:
-            yield Store(Path(folder))
-        finally:
-            if processes.is_main:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _make_scratch_folder(self) -> str:
-        try:
-            return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.scratch)
-        except OSError as error:
-            raise SD4MatchError(f"cannot make a folder for feature maps: {error}") from None
+        with ExitStack() as stack:  # of the main process, which makes and removes the folder
+            folder = processes.on_main(lambda: stack.enter_context(scratch_folder(self.scratch)))
+            yield Store(folder)
 
 
 def _one_by_one(maps: MapsOfPair) -> _MapsOfPairs:
     return lambda records: (maps(record) for record in records)
+
+
+def _check_matchers(matchers: object) -> None:
+    if not isinstance(matchers, Mapping) or not matchers:
+        raise InputError(f"matchers must be a mapping of at least one matcher by its name, not {shown(matchers)}")
+    for name, matcher in matchers.items():
+        if not isinstance(name, str) or not callable(matcher) or isinstance(matcher, type):
+            raise InputError(f"the matcher {shown(name)} must be a function of a correlation, not {shown(matcher)}")
 
 
 def check_frame(protocol: EvaluationProtocol, frame: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sd4match.errors import InputError
+from sd4match.errors import InputError, shown
 
 _SPAIR_CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dog", "horse", "motorbike",
@@ -155,10 +155,20 @@ class PublishedRow:
         names = {own.name for own in fields(cls)}
         if set(values) != names:
             raise InputError(f"must have the fields {', '.join(sorted(names))}")
-        for name in ("pck_percent", "by_category_percent"):
-            if not isinstance(values[name], Mapping):
-                raise InputError(f"{name}: must be a mapping, not {values[name]!r:.40}")
+        for name, value in values.items():
+            if name.endswith("_percent"):
+                fits = isinstance(value, Mapping) and all(_is_percent(number) for number in value.values())
+            elif name == "comparable":
+                fits = isinstance(value, bool)
+            else:
+                fits = isinstance(value, str) or (value is None and name in ("trained_on", "protocol", "why_not"))
+            if not fits:
+                raise InputError(f"{name}: is of a wrong type: {shown(value)}")
         return cls(**values)
+
+
+def _is_percent(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def published_for(dataset: str, *, protocol: str, against_all: Sequence[str] = ()) -> tuple[PublishedRow, ...]:

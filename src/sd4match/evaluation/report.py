@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -12,19 +13,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sd4match.config.experiment import ExperimentConfig
-from sd4match.errors import InputError
+from sd4match.documents import read_json
+from sd4match.errors import InputError, shown
 from sd4match.evaluation.published import PublishedRow, published_for
+from sd4match.evaluation.run_folders import check_report_folder
 from sd4match.evaluation.scores import AVERAGES, PairScores
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, PairDataset
-from sd4match.io.files import write_atomically
+from sd4match.io.files import write_together
+from sd4match.paths import as_path, is_folder
 from sd4match.version import __version__
 
 SCHEMA_VERSION = 3
+REPORT_FILE = "report.json"
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow")
 _COLUMNS = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped")
 """Columns of counts, each on one line of the file, whatever their length."""
+
+_BACKBONE_FIELDS = ("name", "architecture", "fingerprint")
+_LARGEST = 1e15
 
 _Value = TypeVar("_Value")
 
@@ -96,7 +104,7 @@ class Row:
         """
         derived = ("pairs", "pairs_without_visible_points", "pairs_skipped", "points", "by_category", "by_difficulty")
         known = {"prompt", "matcher", "protocol", "pck", "ci95", "counts", *derived}
-        return cls(
+        row = cls(
             prompt=_get(values, "prompt", str),
             matcher=_get(values, "matcher", str),
             protocol=_get(values, "protocol", str),
@@ -105,6 +113,21 @@ class Row:
             scores=PairScores.from_json(_get(values, "counts", Mapping)),  # type: ignore[type-abstract]
             extra={name: value for name, value in values.items() if name not in known},
         )
+        row._check_against_counts()
+        return row
+
+    def _check_against_counts(self) -> None:
+        """Refuse values that do not follow from the counts."""
+        for average in AVERAGES:
+            counted = self.scores.pck(average)
+            for name, table in (("pck", self.pck), ("ci95", self.ci95)):
+                if set(table[average]) != set(counted):
+                    raise InputError(f"{name}.{average}: must have the alphas of the counts, {', '.join(counted)}")
+            for alpha, value in counted.items():
+                if not math.isclose(value, self.pck[average][alpha], abs_tol=1e-6):
+                    raise InputError(
+                        f"pck.{average}.{alpha}: is {self.pck[average][alpha]}, but the counts give {value:.6f}"
+                    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,8 @@ class Comparison:
             InputError: a field is missing or malformed; the message names it.
         """
         names = {name: _get(values, name, str) for name in ("a", "b", "metric")}
-        return cls(**names, difference=_number(values, "difference"), ci95=_interval(values.get("ci95"), "ci95"))
+        difference, ci95 = _number(values, "difference", low=-1.0), _interval(values.get("ci95"), "ci95", low=-1.0)
+        return cls(**names, difference=difference, ci95=ci95)
 
 
 @dataclass(frozen=True)
@@ -180,9 +204,9 @@ class DataSummary:
         """
         texts = {name: _get(values, name, str) for name in ("name", "split", "pair_list_digest", "reference")}
         return cls(
-            **texts, pairs=_get(values, "pairs", int), complete=_get(values, "complete", bool),
-            published_pairs=None if values.get("published_pairs") is None else _get(values, "published_pairs", int),
-            categories=tuple(_get(values, "categories", list)),
+            **texts, pairs=_count(values, "pairs"), complete=_get(values, "complete", bool),
+            published_pairs=None if values.get("published_pairs") is None else _count(values, "published_pairs"),
+            categories=_texts(values, "categories"),
         )  # fmt: skip
 
 
@@ -267,7 +291,7 @@ class Report:
         """
         found = values.get("schema_version") if isinstance(values, Mapping) else None
         if not isinstance(values, Mapping) or found != SCHEMA_VERSION:
-            raise InputError(f"not a report of schema version {SCHEMA_VERSION} (it says {found})")
+            raise InputError(f"not a report of schema version {SCHEMA_VERSION} (schema_version: {shown(found)})")
         known = {own.name for own in fields(cls)} | {"schema_version"}
         report = cls(
             results=_each(values, "results", Row.from_json),
@@ -275,19 +299,45 @@ class Report:
             baselines=_each(values, "baselines", Row.from_json),
             protocol=_get(values, "protocol", str),
             data=_inside("data", lambda: DataSummary.from_json(_get(values, "data", Mapping))),  # type: ignore[type-abstract]
-            not_comparable_because=tuple(_get(values, "not_comparable_because", list)),
+            not_comparable_because=_texts(values, "not_comparable_because"),
             published=_each(values, "published", PublishedRow.from_json),
-            backbone=None if values.get("backbone") is None else _get(values, "backbone", Mapping),  # type: ignore[type-abstract]
+            backbone=None if values.get("backbone") is None else _text_fields(values, "backbone", _BACKBONE_FIELDS),
             config=_get(values, "config", Mapping),  # type: ignore[type-abstract]
-            seed=_get(values, "seed", int),
-            versions=_get(values, "versions", Mapping),  # type: ignore[type-abstract]
+            seed=_count(values, "seed"),
+            versions=_text_fields(values, "versions", ("sd4match", "torch")),
             platform=_get(values, "platform", str),
-            wall_seconds=_number(values, "wall_seconds"),
+            wall_seconds=_number(values, "wall_seconds", high=math.inf),
             extra={name: value for name, value in values.items() if name not in known},
         )
-        if not report.rows:
-            raise InputError("results: a report needs at least one row")
+        report._check_rows()
         return report
+
+    @property
+    def protocol_fields(self) -> Mapping[str, Any]:
+        """Fields of the evaluation protocol, as the config holds them.
+
+        Raises:
+            InputError: they are missing or malformed.
+        """
+        evaluation = _get(self.config, "evaluation", Mapping)  # type: ignore[type-abstract]
+        return _get(evaluation, "protocol", Mapping)  # type: ignore[type-abstract]
+
+    def _check_rows(self) -> None:
+        """Refuse rows that do not go with one another, with the protocol, or with the data."""
+        if not self.rows:
+            raise InputError("results: a report needs at least one row")
+        protocol = _inside("config.evaluation.protocol", lambda: self.protocol_fields)
+        for row in self.rows:
+            counted = len(row.scores) + row.scores.left_out + row.pairs_skipped
+            for field_name, found, wanted in (
+                ("protocol", row.protocol, self.protocol),
+                ("counts: alphas", list(row.scores.alphas), protocol.get("alphas")),
+                ("counts", f"{counted} pairs", f"{self.data.pairs} pairs"),
+            ):
+                if found != wanted:
+                    raise InputError(
+                        f"the row {shown(row.prompt)}: {field_name}: {shown(found)} is not the report's {shown(wanted)}"
+                    )
 
 
 def make_row(
@@ -392,39 +442,49 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def write_report(report: Report, folder: Path, *, title: str) -> list[Path]:
+def write_report(report: Report, folder: Path, *, title: str, figures: Mapping[str, bytes] | None = None) -> list[Path]:
     """Write `report.json`, `report.md`, `report.csv` and `report.tex`, and return their paths.
+
+    The four files, and the figures if there are any, appear together or not at all.
 
     Args:
         report: the report.
         folder: is created if it does not exist.
         title: heading of the page.
+        figures: further files of the report, by their names in the folder.
 
     Raises:
+        InputError: the folder holds a report of another kind of run or a file of these names that is none of sd4match,
+            or the report holds a value that JSON does not have.
         SD4MatchError: the folder cannot be written.
     """
     from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
 
-    files = {
+    check_report_folder(folder, report.extra)
+    texts = {
         "report.json": _dump(report),
         "report.md": to_markdown(report, title=title),
         "report.csv": to_csv(report),
         "report.tex": to_latex(report, title=title),
     }
-    for name, text in files.items():
-        write_atomically(folder / name, text.encode(), name=f"the report to {folder}")
-    return [folder / name for name in files]
+    contents = {folder / name: text.encode(errors="backslashreplace") for name, text in texts.items()}
+    pictures = {folder / name: content for name, content in (figures or {}).items()}
+    write_together({**contents, **pictures}, name=f"the report to {folder}")
+    return list(contents)
 
 
 def _dump(report: Report) -> str:
     """Return indented JSON in which each long column of counts is one line."""
     values = report.to_json()
     columns: list[str] = []
-    for row in (*values["results"], *values["baselines"]):
-        for name in _COLUMNS:
-            columns.append(json.dumps(row["counts"][name], allow_nan=False))
-            row["counts"][name] = f"@column {len(columns) - 1}@"
-    text = json.dumps(values, indent=2, allow_nan=False)
+    try:
+        for row in (*values["results"], *values["baselines"]):
+            for name in _COLUMNS:
+                columns.append(json.dumps(row["counts"][name], allow_nan=False))
+                row["counts"][name] = f"@column {len(columns) - 1}@"
+        text = json.dumps(values, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the report holds a value that JSON does not have: {error}") from None
     for number, column in enumerate(columns):
         text = text.replace(f'"@column {number}@"', column, 1)
     return text + "\n"
@@ -436,13 +496,10 @@ def read_report(path: str | Path) -> Report:
     Raises:
         InputError: there is none, or it is malformed; the message names file and field.
     """
-    file = Path(path)
-    file = file / "report.json" if file.is_dir() else file
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read the report {file}: {getattr(error, 'strerror', None) or error}") from None
-    return _inside(str(file), lambda: Report.from_json(content))
+    file = as_path(path, what="the report")
+    file = file / REPORT_FILE if is_folder(file) else file
+    content = read_json(file, what="report")
+    return _inside(f"the report {file}", lambda: Report.from_json(content))
 
 
 def _inside(name: str, action: Callable[[], _Value]) -> _Value:
@@ -458,7 +515,7 @@ def _each(values: Mapping[str, Any], name: str, build: Any) -> tuple[Any, ...]:
     entries = _get(values, name, list)
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise InputError(f"{name}[{number}]: must be a mapping, not {entry!r:.40}")
+            raise InputError(f"{name}[{number}]: must be a mapping, not {shown(entry)}")
     return tuple(_inside(f"{name}[{number}]", partial(build, entry)) for number, entry in enumerate(entries))
 
 
@@ -468,26 +525,53 @@ def _get(values: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:
         raise InputError(f"{name}: is missing")
     value = values[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{name}: must be of type {kind.__name__}, not {value!r:.40}")
+        raise InputError(f"{name}: must be of type {kind.__name__}, not {shown(value)}")
     return value
 
 
-def _number(values: Mapping[str, Any], name: str) -> float:
+def _number(values: Mapping[str, Any], name: str, *, low: float = 0.0, high: float = 1.0) -> float:
     if name not in values:
         raise InputError(f"{name}: is missing")
-    return _as_number(values[name], name)
+    return _as_number(values[name], name, low=low, high=high)
 
 
-def _as_number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name}: must be a number, not {value!r:.40}")
+def _as_number(value: object, name: str, *, low: float = 0.0, high: float = 1.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= min(high, _LARGEST):
+        bounds = f"{low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        raise InputError(f"{name}: must be a number {bounds}, not {shown(value)}")
     return float(value)
 
 
-def _interval(value: object, name: str) -> tuple[float, float]:
+def _interval(value: object, name: str, *, low: float = 0.0) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise InputError(f"{name}: must be two numbers, not {value!r:.40}")
-    return _as_number(value[0], name), _as_number(value[1], name)
+        raise InputError(f"{name}: must be two numbers, not {shown(value)}")
+    first, last = (_as_number(bound, name, low=low) for bound in value)
+    if first > last:
+        raise InputError(f"{name}: must be two numbers, the smaller one first, not {shown(value)}")
+    return first, last
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    value = _get(values, name, int)
+    if not 0 <= value < 2**63:
+        raise InputError(f"{name}: must be a whole number of at least 0, not {shown(value)}")
+    return value
+
+
+def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = _get(values, name, list)
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"{name}: must be texts, not {shown(text)}")
+    return tuple(texts)
+
+
+def _text_fields(values: Mapping[str, Any], name: str, wanted: Sequence[str]) -> Mapping[str, str]:
+    """Return a mapping of texts that has some fields at least."""
+    texts = _get(values, name, Mapping)  # type: ignore[type-abstract]
+    for field_name in (*wanted, *texts):
+        _inside(name, lambda field_name=field_name: _get(texts, field_name, str))  # type: ignore[misc]
+    return texts
 
 
 def _by_average(values: Mapping[str, Any], name: str, convert: Any) -> dict[str, dict[str, Any]]:

@@ -13,8 +13,10 @@ import torch
 
 from sd4match import registry
 from sd4match.backbones.cached import cached
+from sd4match.checks import check_count
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
 from sd4match.config.sections import parse_size
+from sd4match.data.checked import check_dataset
 from sd4match.data.config import Split
 from sd4match.data.subset import first, of_categories
 from sd4match.errors import InputError
@@ -22,7 +24,7 @@ from sd4match.evaluation.baselines import BASELINES, check_baselines
 from sd4match.evaluation.counting import Predictions, Progress, batches_of_process, count_pairs, no_progress
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.evaluation.report import Comparison, Report, Row, backbone_entry, make_report, make_row, read_report
-from sd4match.evaluation.scores import PairScores, compare
+from sd4match.evaluation.scores import PairScores, check_samples, compare
 from sd4match.interfaces import PairDataset, Prompt
 from sd4match.pipeline import build_for_matching
 from sd4match.prompting.serialization import load_prompt
@@ -97,7 +99,10 @@ def evaluate(
         DatasetError, PhotoError: an annotation or a photo cannot be read, and `evaluation.skip_bad` is off.
     """
     started = time.perf_counter()
+    check_samples(config.evaluation.bootstrap_samples)
+    check_baselines(baselines)
     data = chosen_pairs(config, build_dataset(config, split))
+    check_dataset(data)
     components: Components | None = None
     rows: list[Row] = []
     if not only_baselines:
@@ -113,7 +118,11 @@ def evaluate(
             for found in evaluated
         ]
     counts = evaluate_baselines(config, data, baselines, progress=partial(progress, "baselines"))
-    rows += [make_row(name, scores, config, matcher="none") for name, scores in counts.items()]
+    names = {row.prompt for row in rows}
+    rows += [
+        make_row(f"{name} (baseline)" if name in names else name, scores, config, matcher="none")
+        for name, scores in counts.items()
+    ]
     scores = {row.prompt: row.scores for row in rows}
     return make_report(
         config=config,
@@ -266,9 +275,12 @@ def compare_reports(
         seed: of the bootstrap.
 
     Raises:
-        InputError: no such report or row, other pairs, or another protocol; the message says what differs.
+        InputError: no such report or row, other pairs, another protocol, or a number beyond its bounds; the message
+            says what differs.
     """
     reports = [read_report(path) for path in (a, b)]
+    check_samples(samples)
+    check_count("seed", seed, 0, 2**63 - 1)
     rows = [_row(report, name, path) for report, name, path in zip(reports, (row_a, row_b), (a, b), strict=True)]
     scores_a, scores_b = (row.scores for row in rows)
     missing = sorted(set(scores_a.pair_ids) ^ set(scores_b.pair_ids))
@@ -277,8 +289,12 @@ def compare_reports(
             f"{a} and {b} are not of the same pairs: {len(scores_a)} and {len(scores_b)}, "
             + (f"{len(missing)} of them only in one, for example {missing[0]}" if missing else "in another order")
         )
-    protocols = [_protocol_fields(report, path) for report, path in zip(reports, (a, b), strict=True)]
-    differing = [key for key in protocols[0] if key != "alphas" and protocols[0][key] != protocols[1].get(key)]
+    protocols = [report.protocol_fields for report in reports]
+    differing = [
+        key
+        for key in sorted({*protocols[0], *protocols[1]})
+        if key != "alphas" and protocols[0].get(key) != protocols[1].get(key)
+    ]
     if differing:
         raise InputError(
             f"{a} was counted by {rows[0].protocol}, {b} by {rows[1].protocol} (they differ in "
@@ -304,11 +320,3 @@ def _row(report: Report, name: str | None, path: str | Path) -> Row:
         return report.row(name)
     except InputError as error:
         raise InputError(f"{path} has {error}") from None
-
-
-def _protocol_fields(report: Report, path: str | Path) -> Mapping[str, Any]:
-    evaluation = report.config.get("evaluation")
-    protocol = evaluation.get("protocol") if isinstance(evaluation, Mapping) else None
-    if not isinstance(protocol, Mapping):
-        raise InputError(f"{path}: config.evaluation.protocol: is missing or malformed")
-    return protocol

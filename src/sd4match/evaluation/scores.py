@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.errors import InputError
+from sd4match.checks import check_choice, check_count, check_number
+from sd4match.errors import InputError, ShapeError, shown
 
 Average = Literal["image", "point", "category", "category_point"]
 """Mean over pairs; over points; over categories of the mean over their pairs; or over categories, weighted by their
 numbers of pairs, of the mean over their points (SD+DINO's)."""
 
-AVERAGES: tuple[Average, ...] = ("image", "point", "category", "category_point")
+AVERAGES: tuple[Average, ...] = get_args(Average)
+MOST_SAMPLES = 100_000
+"""Largest number of bootstrap samples; more of them change no digit that is shown."""
+_LARGEST_COUNT = 10**9
+_LARGEST_ALPHA = 1e6
 _SAMPLES_PER_CHUNK = 200
 
 Fractions = npt.NDArray[np.float64]
@@ -23,13 +28,49 @@ Fractions = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairCount:
-    """Number of visible points of one pair, and of correct ones at each alpha."""
+    """Number of visible points of one pair, and of correct ones at each alpha.
+
+    Raises:
+        InputError: it is not 0 <= correct <= visible.
+    """
 
     pair_id: str
     category: str
     visible: int
     correct: tuple[int, ...]
     difficulty: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_count(f"pair {shown(self.pair_id)}: visible", self.visible, 0, _LARGEST_COUNT)
+        for correct in self.correct:
+            check_count(f"pair {shown(self.pair_id)}: correct", correct, 0, self.visible)
+
+
+def check_samples(samples: object) -> int:
+    """Return a number of bootstrap samples.
+
+    Raises:
+        InputError: it is no whole number from 1 to `MOST_SAMPLES`.
+
+    >>> check_samples(2000)
+    2000
+    """
+    return check_count("the number of bootstrap samples", samples, 1, MOST_SAMPLES)
+
+
+def check_alphas(alphas: Sequence[object]) -> tuple[float, ...]:
+    """Return thresholds as numbers.
+
+    Raises:
+        InputError: there is none, one is not a positive number, or two of them have the same name in results.
+
+    >>> check_alphas([0.05, 0.1])
+    (0.05, 0.1)
+    """
+    checked = tuple(check_number("alpha", alpha, 0.0, _LARGEST_ALPHA) for alpha in alphas)
+    if not checked or 0.0 in checked or len({f"{alpha:g}" for alpha in checked}) < len(checked):
+        raise InputError(f"alphas must be positive, and different in six digits, not {shown(list(alphas))}")
+    return checked
 
 
 @dataclass(frozen=True)
@@ -53,6 +94,10 @@ class PairScores:
         left_out: number of pairs without a visible point.
         difficulty: flags of each pair, where the data set has them; () otherwise.
         skipped: pairs whose annotation or photo cannot be read.
+
+    Raises:
+        ShapeError: columns are of different lengths.
+        InputError: a pair is listed twice, counts are impossible, or alphas are not positive and different.
     """
 
     pair_ids: tuple[str, ...]
@@ -64,10 +109,45 @@ class PairScores:
     difficulty: tuple[Mapping[str, int], ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
+    def __post_init__(self) -> None:
+        pairs, alphas = len(_texts(self.pair_ids, "pair_ids")), check_alphas(self.alphas)
+        _texts(self.categories, "categories")
+        if len(self.categories) != pairs or len(self.difficulty) not in (0, pairs):
+            raise ShapeError(f"columns of different lengths: {pairs} pairs, {len(self.categories)} categories, "
+                             f"{len(self.difficulty)} difficulties")  # fmt: skip
+        for name, column, shape in (
+            ("visible", self.visible, (pairs,)),
+            ("correct", self.correct, (pairs, len(alphas))),
+        ):
+            if not isinstance(column, np.ndarray) or column.shape != shape or column.dtype.kind not in "iu":
+                found = f"{column.dtype} {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+                raise ShapeError(f"{name} must be whole numbers {shape}, not {found}")
+        if len(set(self.pair_ids)) < pairs:
+            raise InputError(f"the pair {shown(_first_repeated(self.pair_ids))} is listed twice")
+        by_alpha = self.correct[:, np.argsort(alphas)]
+        impossible = (self.visible < 1) | (by_alpha < 0).any(axis=1) | (by_alpha > self.visible[:, None]).any(axis=1)
+        impossible |= (np.diff(by_alpha, axis=1) < 0).any(axis=1)
+        if impossible.any():
+            raise InputError(
+                f"the pair {shown(self.pair_ids[int(impossible.argmax())])} needs visible >= 1 and "
+                "0 <= correct <= visible, not falling with alpha"
+            )
+        check_count("left_out", self.left_out, 0, _LARGEST_COUNT)
+
     @classmethod
     def of(cls, outcomes: Sequence[PairCount | Skipped], *, alphas: Sequence[float]) -> PairScores:
-        """Collect the outcomes of all pairs, in order."""
+        """Collect the outcomes of all pairs, in order.
+
+        Raises:
+            ShapeError, InputError: they do not fit together; see the class.
+        """
         counts = [outcome for outcome in outcomes if isinstance(outcome, PairCount)]
+        for count in counts:
+            if len(count.correct) != len(alphas):
+                raise ShapeError(
+                    f"pair {shown(count.pair_id)} has {len(count.correct)} counts of correct points, but there are "
+                    f"{len(alphas)} alphas"
+                )
         counted = [count for count in counts if count.visible]
         has_difficulty = any(count.difficulty for count in counted)
         return cls(
@@ -121,24 +201,19 @@ class PairScores:
         {'0.1': 1.0}
         """
         try:
-            ids, alphas = tuple(values["pair_ids"]), tuple(float(alpha) for alpha in values["alphas"])
-            scores = cls(
-                ids, tuple(values["categories"]), np.array(values["visible"], dtype=np.int64),
-                np.array(values["correct"], dtype=np.int64).reshape(len(ids), len(alphas)), alphas,
-                int(values["left_out"]), tuple(map(dict, values["difficulty"])),
-                tuple(Skipped(*pair) for pair in values["skipped"]),
-            )  # fmt: skip
-        except KeyError as error:
-            raise InputError(f"counts of pairs are damaged: no column {error}") from None
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"counts of pairs are damaged ({type(error).__name__}: {error})") from None
-        if not len(ids) == len(scores.categories) == len(scores.visible) or len(scores.difficulty) not in (0, len(ids)):
-            raise InputError("counts of pairs are damaged: columns of different lengths")
-        if not all(0 < alpha < float("inf") for alpha in alphas):
-            raise InputError(f"counts of pairs are damaged: alphas {alphas} are not positive")
-        if (scores.visible < 1).any() or (scores.correct < 0).any() or (scores.visible < scores.correct.T).any():
-            raise InputError("counts of pairs are damaged: each pair needs 0 <= correct <= visible and visible >= 1")
-        return scores
+            alphas = check_alphas(_column(values, "alphas"))
+            return cls(
+                pair_ids=_texts(_column(values, "pair_ids"), "pair_ids"),
+                categories=_texts(_column(values, "categories"), "categories"),
+                visible=np.array(_counts(_column(values, "visible"), "visible"), dtype=np.int64),
+                correct=_table(_column(values, "correct"), width=len(alphas)),
+                alphas=alphas,
+                left_out=check_count("left_out", values.get("left_out"), 0, _LARGEST_COUNT),
+                difficulty=tuple(_flags(flags) for flags in _column(values, "difficulty")),
+                skipped=tuple(_skipped(pair) for pair in _column(values, "skipped")),
+            )
+        except InputError as error:
+            raise InputError(f"counts of pairs are damaged: {error}") from None
 
     def by_category(self) -> dict[str, dict[str, Any]]:
         """Return number of pairs, per-image and per-point PCK of each category."""
@@ -164,7 +239,11 @@ class PairScores:
         Args:
             samples: number of bootstrap samples.
             seed: of the bootstrap.
+
+        Raises:
+            InputError: there is no pair with a visible point, or a number is beyond its bounds.
         """
+        self._require_pairs()
         draws: dict[Average, list[Fractions]] = {average: [] for average in AVERAGES}
         for weights in resampling(len(self), samples, seed):
             for average, drawn in draws.items():
@@ -188,8 +267,8 @@ class PairScores:
         Raises:
             InputError: there is no pair with a visible point.
         """
-        if len(self) == 0:
-            raise InputError("no pair has a visible point, so there is no PCK")
+        self._require_pairs()
+        check_choice("average", average, AVERAGES)
         if average == "point":
             return np.asarray((weights @ self.correct) / (weights @ self.visible)[:, None])
         if average == "image":
@@ -210,6 +289,14 @@ class PairScores:
             weight += counts
         return np.asarray(total / weight)
 
+    def _require_pairs(self) -> None:
+        if len(self) == 0:
+            first = f", the first because of: {self.skipped[0].reason}" if self.skipped else ""
+            raise InputError(
+                f"no pair has a visible point, so there is no PCK ({self.left_out} pairs have none, "
+                f"{len(self.skipped)} were skipped{first})"
+            )
+
     @property
     def _fractions(self) -> Fractions:
         return np.asarray(self.correct / self.visible[:, None])
@@ -219,7 +306,14 @@ class PairScores:
 
 
 def resampling(pairs: int, samples: int, seed: int) -> Iterator[Fractions]:
-    """Iterate over chunks (s, pairs) of bootstrap samples: how often each pair is drawn in each of s samples."""
+    """Iterate over chunks (s, pairs) of bootstrap samples: how often each pair is drawn in each of s samples.
+
+    Raises:
+        InputError: a number is beyond its bounds.
+    """
+    check_count("the number of pairs", pairs)
+    check_samples(samples)
+    check_count("the seed of the bootstrap", seed, 0, 2**63 - 1)
     rng = np.random.default_rng(seed)
     chances = np.full(pairs, 1.0 / pairs)
     for start in range(0, samples, _SAMPLES_PER_CHUNK):
@@ -249,7 +343,7 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        InputError: the two are not of the same pairs, or alpha was not measured.
+        InputError: the two are not of the same pairs, alpha was not measured, or a number is beyond its bounds.
     """
     if a.pair_ids != b.pair_ids:
         raise InputError("a paired comparison needs the same pairs in the same order on both sides")
@@ -265,3 +359,52 @@ def compare(
     low, high = np.percentile(draws, [2.5, 97.5])
     key = f"{alpha:g}"
     return PairedDifference(a.pck(average)[key] - b.pck(average)[key], (float(low), float(high)))
+
+
+def _column(values: Mapping[str, Any], name: str) -> list[Any]:
+    if name not in values:
+        raise InputError(f"no column {name!r}")
+    column = values[name]
+    if not isinstance(column, list):
+        raise InputError(f"{name} must be a list, not {shown(column)}")
+    return column
+
+
+def _texts(values: Sequence[object], name: str) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise InputError(f"{name} must be texts, not {shown(value)}")
+    return tuple(map(str, values))
+
+
+def _counts(values: Sequence[object], name: str) -> list[int]:
+    return [check_count(name, value, 0, _LARGEST_COUNT) for value in values]
+
+
+def _table(rows: Sequence[object], *, width: int) -> npt.NDArray[np.int64]:
+    """Return the counts of correct points, (P, width)."""
+    for row in rows:
+        if not isinstance(row, list) or len(row) != width:
+            raise InputError(f"correct must hold {width} numbers for each pair, one per alpha, not {shown(row)}")
+    counts = [_counts(row, "correct") for row in rows if isinstance(row, list)]
+    return np.array(counts, dtype=np.int64).reshape(len(rows), width)
+
+
+def _flags(flags: object) -> dict[str, int]:
+    if not isinstance(flags, Mapping) or not all(isinstance(name, str) for name in flags):
+        raise InputError(f"difficulty must be a mapping of flags for each pair, not {shown(flags)}")
+    return {
+        name: check_count(f"difficulty {shown(name)}", value, -_LARGEST_COUNT, _LARGEST_COUNT)
+        for name, value in flags.items()
+    }
+
+
+def _skipped(pair: object) -> Skipped:
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise InputError(f"skipped must hold a pair and a reason each, not {shown(pair)}")
+    return Skipped(*_texts(pair, "skipped"))
+
+
+def _first_repeated(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]

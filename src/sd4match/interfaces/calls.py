@@ -19,8 +19,8 @@ def describe_component(role: str, component: object) -> str:
     >>> describe_component("matcher", len)
     'the matcher len'
     """
-    if role == "backbone":  # a cache of one is called as what it caches
-        component = getattr(component, "backbone", component)
+    inner = {"backbone": "backbone", "loss": "function"}.get(role)  # what a cache or a plain function is wrapped in
+    component = getattr(component, inner, component) if inner else component
     name = getattr(component, "__name__", None) or type(component).__name__
     return f"the {role} {name}"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd4match.errors import InputError, SD4MatchError
-from sd4match.paths import exists, is_file
+from sd4match.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +26,7 @@ _LONGEST_PREFIX = 100
 _DTYPES = {
     "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
     "torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8",
-    "torch.bool": "BOOL",
+    "torch.bool": "BOOL", "torch.uint16": "U16", "torch.uint32": "U32", "torch.uint64": "U64", "torch.complex64": "C64",
 }  # fmt: skip
 
 
@@ -70,20 +72,31 @@ def write_together(
         SD4MatchError: one cannot be written; see `error`. No file is left, and old files stay as they were.
     """
     temporary: dict[Path, Path] = {}
+    old: dict[Path, Path] = {}
+    replaced: list[Path] = []
     made: list[Path] = []
     current = next(iter(contents))
     try:
         for current, content in contents.items():
             made += _make_folders(current.parent)
-            if current.is_dir():
-                raise error(f"cannot write {name or current}: it is a folder")
+            if exists(current) and not is_file(current):
+                kind = "a folder" if is_folder(current) else "not a regular file"
+                raise error(f"cannot write {name or current}: {current} is {kind}")
             temporary[current] = _write_beside(current, content, durable=durable)
+            if len(contents) > 1 and exists(current):
+                old[current] = _second_name(current)
         for current, written in temporary.items():
+            replaced.append(current)
             written.replace(current)
         if durable:
             for folder in {path.parent for path in contents}:
                 _sync_folder(folder)
     except BaseException as reason:
+        for path in replaced:
+            if path in old:
+                old[path].replace(path)
+            elif not exists(temporary[path]):  # it has been renamed
+                path.unlink(missing_ok=True)
         for written in temporary.values():
             written.unlink(missing_ok=True)
         for folder in reversed(made):
@@ -92,12 +105,28 @@ def write_together(
         if isinstance(reason, (OSError, ValueError)) and not isinstance(reason, SD4MatchError):
             raise error(f"cannot write {name or current}: {getattr(reason, 'strerror', None) or reason}") from None
         raise
+    finally:
+        for kept in old.values():
+            kept.unlink(missing_ok=True)
+
+
+def _second_name(path: Path) -> Path:
+    """Give a file a second, temporary name, under which it stays when it is replaced."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST_PREFIX]}.", suffix=TEMPORARY_SUFFIX)
+    os.close(handle)
+    kept = Path(name)
+    kept.unlink()
+    try:
+        kept.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, kept)
+    return kept
 
 
 def _make_folders(folder: Path) -> list[Path]:
     """Create a folder and those above it; return those that were not there, from the top."""
     missing = []
-    while not folder.exists():
+    while not exists(folder) and folder != folder.parent:
         missing.append(folder)
         folder = folder.parent
     made = []
@@ -185,6 +214,9 @@ def safetensors_buffers(
 ) -> list[bytes | memoryview]:
     """Return the content of a safetensors file as buffers; tensors in the memory of the CPU are not copied.
 
+    Raises:
+        InputError: a tensor is of a dtype that cannot be stored; the message names it.
+
     >>> import torch
     >>> tensors = {"x": torch.ones(2), "y": torch.zeros(1, dtype=torch.float16)}
     >>> b"".join(safetensors_buffers(tensors, {"a": "b"})) == to_safetensors(tensors, {"a": "b"})
@@ -196,10 +228,13 @@ def safetensors_buffers(
     buffers = []
     start = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        dtype = _DTYPES.get(str(tensor.dtype))
+        if dtype is None:
+            raise InputError(f"the tensor {name} is of {tensor.dtype}, which cannot be stored: use float32")
         content = bytes_of(tensor)
         end = start + content.nbytes
         header[name] = {
-            "dtype": _DTYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end],
+            "dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end],
         }  # fmt: skip
         buffers.append(content)
         start = end
@@ -218,10 +253,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         OSError: it does not exist, or cannot be read.
-        ValueError: it is not a whole safetensors file.
+        ValueError: it is not a regular file, or not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
+    if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would be waited for
+        raise ValueError("it is not a regular file")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

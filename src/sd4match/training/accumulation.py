@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.config.sections import TrainingConfig
-from sd4match.errors import TrainingError
+from sd4match.errors import ComponentError, TrainingError
 from sd4match.interfaces import MatchingLoss, Prompt
+from sd4match.interfaces.calls import describe_component
 from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
@@ -86,6 +87,7 @@ class GradientAccumulator:
 
         Raises:
             TrainingError: memory does not suffice for one pair.
+            ComponentError: a component raises an error, or the loss is no scalar or has no gradient.
             DatasetError, PhotoError: a pair cannot be read.
         """
         while True:
@@ -147,4 +149,7 @@ class GradientAccumulator:
     ) -> tuple[Tensor, float]:
         """Return the loss of matching `queries` from one side to the other, and its lower bound (0 if it has none)."""
         answer = checked_loss(self.loss, correlate_maps(source, target, queries.points), truth)
+        if bool(truth.visible.any()) and not answer.value.requires_grad:
+            name = describe_component("loss", self.loss)
+            raise ComponentError(f"{name} has no gradient: it must follow from the correlation, without detaching it")
         return answer.value, 0.0 if answer.lower_bound is None else answer.lower_bound.item()

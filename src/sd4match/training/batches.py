@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sd4match.data.checked import read_pair
 from sd4match.data.collate import make_pairs
 from sd4match.data.loading import Prefetcher
 from sd4match.errors import ConfigError, DatasetError, PhotoError
@@ -136,7 +137,8 @@ class Batches:
         dataset_indices = self.dataset_indices(micro_batch.step)
         wanted = [dataset_indices[index] for index in micro_batch.indices]
         try:
-            return make_pairs([self.data[index] for index in wanted], self.data, self.prepare)
+            records = [read_pair(self.data, index) for index in wanted]
+            return make_pairs(records, self.data, self.prepare)
         except (DatasetError, PhotoError):
             for index in wanted:
                 self._raise_with_name(index)
@@ -145,6 +147,6 @@ class Batches:
     def _raise_with_name(self, index: int) -> None:
         """Read one pair again; raise its error, if there is one, with the name of the pair."""
         try:
-            make_pairs([self.data[index]], self.data, {})
+            make_pairs([read_pair(self.data, index)], self.data, {})
         except (DatasetError, PhotoError) as error:
             raise type(error)(f"pair {self.data.keys[index].pair_id}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sd4match.errors import ConfigError, TrainingError
+from sd4match.documents import parse_json
+from sd4match.errors import ConfigError, TrainingError, shown
 from sd4match.hashing import digest
 from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, to_safetensors, write_atomically
 
@@ -46,11 +48,30 @@ class Checkpoint:
     """JSON-able: columns of the history, validations, best score, pairs at once of each process."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able: config, weights and data of the training; see `check_same_training`."""
+    name: str = "the checkpoint"
+    """How messages call it: its file."""
 
     def group(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a group, by their names inside the group."""
         prefix = f"{name}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def _checkpoint_of(content: object, tensors: Mapping[str, Tensor], step: int, path: Path) -> Checkpoint:
+    """Return the checkpoint that a file holds.
+
+    Raises:
+        TrainingError: a field is missing or of another type, or it is of another step than its name says.
+    """
+    fields = content if isinstance(content, dict) else {}
+    for name, kind in (("step", int), ("state", dict), ("origin", dict)):
+        if not isinstance(fields.get(name), kind) or isinstance(fields.get(name), bool):
+            raise TrainingError(
+                f"{path} is no checkpoint of a training: its field {name} is missing or of another type"
+            )
+    if fields["step"] != step:
+        raise TrainingError(f"{path} has been renamed: its content is of step {shown(fields['step'])}")
+    return Checkpoint(step, tensors, fields["state"], fields["origin"], str(path))
 
 
 class Checkpoints:
@@ -73,8 +94,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps that have a file, the latest first."""
-        numbers = (file.stem.removeprefix("step-") for file in self.folder.glob("step-*.safetensors"))
-        return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
+        names = [file.stem for file in self.folder.glob("step-*.safetensors")]
+        numbers = [int(found[1]) for name in names if (found := re.fullmatch(r"step-([0-9]{8,18})", name))]
+        return sorted((number for number in numbers if self.path(number).stem in names), reverse=True)
 
     def write(self, checkpoint: Checkpoint, *, best_step: int) -> None:
         """Write a checkpoint to a temporary file, sync and rename it, and only then remove old ones.
@@ -117,9 +139,11 @@ class Checkpoints:
                 raise TrainingError(f"{path} is of format version {metadata['format_version']}, not {FORMAT_VERSION}")
             if metadata["digest"] != _digest(metadata["content"], tensors):
                 raise ValueError("its bytes have changed")
-            content = json.loads(metadata["content"])
-            return Checkpoint(content["step"], tensors, content["state"], content["origin"])
-        except (OSError, ValueError, KeyError) as error:
+            content = parse_json(metadata["content"], what=f"the content of {path}", error=TrainingError)
+            return _checkpoint_of(content, tensors, step, path)
+        except KeyError as error:
+            raise TrainingError(f"{path} is no checkpoint of a training: it has no {error}") from None
+        except (OSError, ValueError) as error:
             raise TrainingError(f"{path} is damaged ({' '.join(str(error).split())})") from None
 
     def latest(self) -> Checkpoint | None:
@@ -153,7 +177,7 @@ class Checkpoints:
 
     def remove_temporary_files(self) -> None:
         """Remove the temporary files that killed processes left behind."""
-        for file in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        for file in self.folder.glob(f".step-*{TEMPORARY_SUFFIX}"):
             remove(file, error=TrainingError)
 
 
@@ -173,11 +197,23 @@ def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any], *, wher
     if old.get("training.steps") != new.get("training.steps") and new.get("training.schedule") != "constant":
         differing.append("training.steps")  # the schedule depends on it
     if differing:
-        fields = ", ".join(f"{name} = {new.get(name)!r} ({old.get(name)!r} there)" for name in differing[:3])
+        fields = ", ".join(f"{name} = {shown(new.get(name))} ({shown(old.get(name))} there)" for name in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise ConfigError(
             f"{where} was started with other settings: {fields}{more}; leave them, or start another training"
         )
+
+
+def config_of(origin: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
+    """Return the config with which a training was started.
+
+    Raises:
+        TrainingError: the origin of the checkpoint does not have it.
+    """
+    config = origin.get("config")
+    if not isinstance(config, Mapping):
+        raise TrainingError(f"the checkpoint of {where} does not hold the config of its training; start another one")
+    return config
 
 
 def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
@@ -191,11 +227,12 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, wh
 
     Raises:
         ConfigError: names what differs.
+        TrainingError: the origin of the checkpoint does not say what it is of.
 
     Warns:
         ResumeWarning: versions or the number of processes differ.
     """
-    check_same_config(before["config"], now["config"], where=where)
+    check_same_config(config_of(before, where=where), now["config"], where=where)
     for name, field_name, difference in (
         ("backbone", "fingerprint", "other weights"),
         ("data", "pairs", "other training pairs"),
@@ -207,7 +244,7 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, wh
     for name in ("versions", "processes"):
         if before.get(name) != now.get(name):
             warnings.warn(
-                f"{where} was started with {name} {before.get(name)} and goes on with {now.get(name)}: "
+                f"{where} was started with {name} {shown(before.get(name))} and goes on with {shown(now.get(name))}: "
                 "the same to rounding, perhaps not to the bit",
                 ResumeWarning,
                 stacklevel=2,

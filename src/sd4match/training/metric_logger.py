@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
-from sd4match.errors import ConfigError, TrainingError, choose_from
+from sd4match.errors import ConfigError, TrainingError, choose_from, shown
 from sd4match.training.history import SELECTION_ALPHA, TrainingRun
 
 _PROJECT = "sd4match"
@@ -36,7 +37,8 @@ class MetricLogger:
         self.history = history
         self.accelerator = accelerator
         if accelerator.log_with:
-            accelerator.init_trackers(_PROJECT, config={name: str(value) for name, value in config.items()})
+            with _naming_trackers(accelerator):
+                accelerator.init_trackers(_PROJECT, config={name: str(value) for name, value in config.items()})
 
     def start(self) -> None:
         """Write the header and everything that is in the history."""
@@ -47,18 +49,21 @@ class MetricLogger:
     def log_step(self) -> None:
         """Write the last step."""
         self._write("losses.csv", "a", [[self.history.step, *self.history.rows[-1]]])
-        self.accelerator.log(self.history.last(), step=self.history.step)
+        with _naming_trackers(self.accelerator):
+            self.accelerator.log(self.history.last(), step=self.history.step)
 
     def log_validation(self) -> None:
         """Write the last validation."""
         step, pck = self.history.validation[-1]
         self._write("validation.csv", "a", [(step, pck)])
-        self.accelerator.log({f"validation_pck@{SELECTION_ALPHA:g}": pck}, step=step)
+        with _naming_trackers(self.accelerator):
+            self.accelerator.log({f"validation_pck@{SELECTION_ALPHA:g}": pck}, step=step)
 
     def close(self) -> None:
         """Finish the trackers."""
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+        with _naming_trackers(self.accelerator):
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def _write(self, name: str, mode: str, rows: Iterable[Sequence[object]]) -> None:
         if self.folder is None:
@@ -73,6 +78,20 @@ class MetricLogger:
             raise TrainingError(f"cannot write {self.folder / name}: {error.strerror or error}") from None
 
 
+@contextmanager
+def _naming_trackers(accelerator: Accelerator) -> Iterator[None]:
+    """Turn whatever a tracker raises into an error that names the trackers.
+
+    Raises:
+        TrainingError: a tracker failed.
+    """
+    try:
+        yield
+    except Exception as error:  # of a foreign library
+        names = ", ".join(str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with)
+        raise TrainingError(f"training.trackers: {names} failed: {type(error).__name__}: {error}") from error
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse trackers that accelerate does not know or that are not installed.
 
@@ -82,7 +101,9 @@ def check_trackers(names: Sequence[str]) -> None:
     installed = {str(tracker.value) for tracker in get_available_trackers()}
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(f"training.trackers: unknown tracker; {choose_from(name, LOGGER_TYPE_TO_CLASS)}")
+            raise ConfigError(
+                f"training.trackers: unknown tracker {shown(name)}; {choose_from(name[:80], LOGGER_TYPE_TO_CLASS)}"
+            )
         if name in {tracker.value for tracker in LoggerType} - installed:
             extra = " (pip install 'sd4match[track]')" if name == "tensorboard" else ""
             raise ConfigError(f"training.trackers: {name} is not installed{extra}")

@@ -13,6 +13,9 @@ from sd4match.config.sections import TrainingConfig
 from sd4match.errors import TrainingError
 from sd4match.interfaces import MatchingLoss, Prompt
 
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""Names of Adam's state of a parameter."""
+
 
 class Optimization:
     """Adam over the parameters of prompt and loss, with a learning rate that depends on the step only.
@@ -68,19 +71,38 @@ class Optimization:
             for name, value in values.items()
         }
 
+    def check_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Check what `load_state_dict` is to restore.
+
+        Raises:
+            TrainingError: it is not what `state_dict` returns for these parameters.
+        """
+        for key, value in state_dict.items():
+            index, _, name = key.partition(".")
+            known = name in _ADAM and index.isascii() and index.isdigit() and int(index) < len(self.parameters)
+            if not known or value.shape != (() if name == "step" else self.parameters[int(index)].shape):
+                raise TrainingError(
+                    f"the optimizer's state is of other parameters than those that are learned here: {key[:80]} "
+                    f"{tuple(value.shape)}"
+                )
+            if not value.is_floating_point() or not value.isfinite().all():
+                raise TrainingError(f"the optimizer's state is not finite: {key[:80]}")
+        indices = {key.partition(".")[0] for key in state_dict}
+        missing = {f"{index}.{name}" for index in indices for name in _ADAM} - set(state_dict)
+        if missing:
+            raise TrainingError(f"the optimizer's state lacks {min(missing)}")
+
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
             TrainingError: it belongs to other parameters.
         """
+        self.check_state_dict(state_dict)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in state_dict.items():
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
-        for number, values in state.items():
-            if number >= len(self.parameters) or values["exp_avg"].shape != self.parameters[number].shape:
-                raise TrainingError("the optimizer's state is of other parameters than those that are learned here")
         self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sd4match.errors import TrainingError
+
 
 def random_state() -> dict[str, Tensor]:
     """Return the state of the generators of Python, numpy and torch in this process.
@@ -38,7 +40,30 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Restore what `random_state` returned."""
+    """Restore what `random_state` returned; nothing is changed if a state is not one.
+
+    Raises:
+        TrainingError: a state is missing, or is not of such a generator.
+    """
+    before = random_state()
+    for name, own in before.items():
+        if name != "cuda" and name not in state:
+            raise TrainingError(f"the state of the random generator {name} is missing")
+        found = state.get(name, own)
+        fits = found.shape == own.shape or (name == "python.gauss" and found.shape in ((0,), (1,)))
+        if found.dtype != own.dtype or not fits:
+            raise TrainingError(
+                f"the state of the random generator {name} must be {own.dtype} {tuple(own.shape)}, not {found.dtype} "
+                f"{tuple(found.shape)}"
+            )
+    try:
+        _set_random_state(state)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        _set_random_state(before)
+        raise TrainingError(f"the state of the random generators is damaged: {error}") from None
+
+
+def _set_random_state(state: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(state["torch"])
     gauss = state["python.gauss"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))

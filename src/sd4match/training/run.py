@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
+from sd4match.config.experiment import Components, ExperimentConfig, build_dataset, load_config
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
-from sd4match.evaluation.evaluator import SCRATCH_PREFIX
 from sd4match.evaluation.report import (
     DataSummary,
     Report,
@@ -21,18 +19,25 @@ from sd4match.evaluation.report import (
     versions,
     write_report,
 )
+from sd4match.evaluation.run_folders import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    PROMPT_FILE,
+    REPORT_FILES,
+    check_resumed_folder,
+    check_run_folder,
+)
+from sd4match.evaluation.scratch import remove_abandoned_folders
 from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
 from sd4match.prompting.serialization import save_prompt
-from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training
+from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training, config_of
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
-from sd4match.training.trainer import Trainer
+from sd4match.training.trainer import Trainer, check_selection_alpha
 from sd4match.viz.curves import plot_training
 
-CONFIG_FILE = "config.yaml"
-"""File name of the experiment config in a run directory."""
-_RESULTS = ("prompt.safetensors", "loss.png", "report.json", "report.md", "report.csv", "report.tex")
+_RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
 
 
 def train(
@@ -65,11 +70,37 @@ def train(
         The history of the training.
 
     Raises:
+        InputError: the folder holds another kind of run, or files that no training has made.
         ConfigError: fields of the config do not go together, or differ from those that the run was started with.
         InputError: the prompt has no parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
+    processes = Processes()
+    processes.on_main(lambda: _check_folder(output, resume=resume))
+    return train_in_folder(
+        config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
+    )
+
+
+def _check_folder(output: Path, *, resume: bool) -> None:
+    if resume:
+        check_resumed_folder(output, option="the output")
+    else:
+        check_run_folder(output, "training", option="the output")
+
+
+def train_in_folder(
+    config: ExperimentConfig,
+    components: Components,
+    output: Path,
+    *,
+    prompt_file: Path | None = None,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    callbacks: TrainerCallbacks | None = None,
+) -> TrainingRun:
+    """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
     check_trainable(config)
     data, processes = build_dataset(config, "train"), Processes()
     trainer = Trainer(
@@ -84,12 +115,12 @@ def train(
         validation_batch_size=config.evaluation.batch_size,
     )
     checkpoints = Checkpoints(
-        output / "checkpoints",
+        output / CHECKPOINTS,
         keep=config.training.keep_checkpoints,
         origin=_origin(config, components, data, processes),
     )
     processes.on_main(lambda: _prepare_folder(checkpoints, config, output, resume=resume))
-    file = prompt_file or output / "prompt.safetensors"
+    file = prompt_file or output / PROMPT_FILE
 
     def save(step: int, pck: float) -> None:
         save_prompt(
@@ -121,11 +152,7 @@ def check_trainable(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: the best prompt could not be selected, a pair transform is given, or a tracker is not installed.
     """
-    if SELECTION_ALPHA not in config.evaluation.protocol.alphas:
-        raise ConfigError(
-            f"evaluation.protocol.alphas = {list(config.evaluation.protocol.alphas)} cannot select the best prompt of "
-            f"a training: {SELECTION_ALPHA:g} must be one of them"
-        )
+    check_selection_alpha(config.evaluation.protocol)
     if config.pair_transform is not None:
         raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
     check_trackers(config.training.trackers)
@@ -157,15 +184,16 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
         ConfigError: names the fields that differ.
         TrainingError: there are checkpoints, and none can be read.
     """
-    checkpoint = Checkpoints(output / "checkpoints").latest()
+    checkpoint = Checkpoints(output / CHECKPOINTS).latest()
     if checkpoint is not None:
-        check_same_config(checkpoint.origin["config"], config.model_dump(mode="json"), where=str(output))
+        before = config_of(checkpoint.origin, where=str(output))
+        check_same_config(before, config.model_dump(mode="json"), where=str(output))
 
 
 def can_resume(config: ExperimentConfig, output: Path) -> bool:
     """Return whether a folder holds a training with exactly this config that can be resumed."""
     try:
-        checkpoint = Checkpoints(output / "checkpoints").latest()
+        checkpoint = Checkpoints(output / CHECKPOINTS).latest()
     except SD4MatchError:
         return False
     return checkpoint is not None and checkpoint.origin.get("config") == config.model_dump(mode="json")
@@ -236,9 +264,16 @@ def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: 
         for name in _RESULTS:
             remove(output / name, error=TrainingError)
     checkpoints.remove_temporary_files()
-    for folder in output.glob(f"{SCRATCH_PREFIX}*"):  # of a process that was killed during a validation
-        shutil.rmtree(folder, ignore_errors=True)
-    write_atomically(output / CONFIG_FILE, config.to_yaml().encode())
+    remove_abandoned_folders(output)
+    if not _says(output / CONFIG_FILE, config):  # a file that its user has commented stays as it is
+        write_atomically(output / CONFIG_FILE, config.to_yaml().encode())
+
+
+def _says(file: Path, config: ExperimentConfig) -> bool:
+    try:
+        return load_config(file) == config
+    except SD4MatchError:
+        return False
 
 
 def _details(config: ExperimentConfig, trainer: Trainer, data: PairDataset, step: int, pck: float) -> dict[str, Any]:

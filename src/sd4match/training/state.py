@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sd4match.distributed import Processes
+from sd4match.errors import InputError, TrainingError, shown
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import MatchingLoss, Prompt
 from sd4match.training.checkpoint import Checkpoint
@@ -84,23 +85,87 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: Checkpoint, processes: Processes) -> int | None:
-        """Restore the state in which a checkpoint was captured.
+        """Restore the state in which a checkpoint was captured; nothing is changed if it does not fit.
 
         Returns:
             Number of pairs that this process took at once; None if the checkpoint has no process of this index.
+
+        Raises:
+            TrainingError: the checkpoint is not of this training, or its content is not what a training writes.
         """
-        state, history = checkpoint.state, self.history
+        found = _read_history(checkpoint, self.history.columns)
+        learned = {
+            name: [_learned(component.state_dict(), checkpoint, f"{group}/{name}") for group in ("now", "best")]
+            for name, component in self.learned.items()
+        }
+        adam = checkpoint.group("adam")
+        self.optimization.check_state_dict(adam)
+        per_device = checkpoint.state.get("per_device")
+        if not isinstance(per_device, list) or not all(type(size) is int and size > 0 for size in per_device):
+            raise TrainingError(f"per_device must be numbers of pairs, not {shown(per_device)}")
+        if processes.index < len(per_device):
+            restore_random_state(checkpoint.group(f"random/{processes.index}"))
         for name, component in self.learned.items():
-            component.load_state_dict(checkpoint.group(f"now/{name}"))
-            self.best[name] = checkpoint.group(f"best/{name}")
-        self.optimization.load_state_dict(checkpoint.group("adam"))
-        history.columns = tuple(state["columns"])
-        history.rows = [tuple(row) for row in checkpoint.group("history")["rows"].tolist()]
-        history.validation = [(step, pck) for step, pck in state["validation"]]
-        if history.validation:
-            history.best_step, history.best_pck = state["best_step"], state["best_pck"]
-            history.best_scores = PairScores.from_json(state["best_scores"])
-        if processes.index >= len(state["per_device"]):
-            return None
-        restore_random_state(checkpoint.group(f"random/{processes.index}"))
-        return int(state["per_device"][processes.index])
+            now, self.best[name] = learned[name]
+            component.load_state_dict(now)
+        self.optimization.load_state_dict(adam)
+        for name in ("rows", "validation", "best_step", "best_pck", "best_scores"):
+            setattr(self.history, name, getattr(found, name))
+        return per_device[processes.index] if processes.index < len(per_device) else None
+
+
+def _learned(expected: Mapping[str, Tensor], checkpoint: Checkpoint, group: str) -> _Tensors:
+    """Return the learned tensors of a group.
+
+    Raises:
+        TrainingError: they have other names or shapes, or are not finite.
+    """
+    tensors = checkpoint.group(group)
+    if set(tensors) != set(expected):
+        raise TrainingError(f"{group} has the tensors {shown(sorted(tensors))}, not {shown(sorted(expected))}")
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype):
+            raise TrainingError(
+                f"{group}/{name} is {tensor.dtype} {tuple(tensor.shape)}, not {expected[name].dtype} "
+                f"{tuple(expected[name].shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise TrainingError(f"{group}/{name} is not finite")
+    return tensors
+
+
+def _read_history(checkpoint: Checkpoint, columns: tuple[str, ...]) -> TrainingRun:
+    """Return the history that a checkpoint holds.
+
+    Raises:
+        TrainingError: it is not that of a training of so many steps with such columns.
+    """
+    state, rows = checkpoint.state, checkpoint.group("history").get("rows")
+    if state.get("columns") != list(columns):
+        raise TrainingError(f"its history has the columns {shown(state.get('columns'))}, not {shown(list(columns))}")
+    shape = (checkpoint.step, len(columns))
+    if rows is None or rows.shape != shape or not rows.is_floating_point() or not rows.isfinite().all():
+        raise TrainingError(f"its history must hold finite rows {shape}")
+    validation = state.get("validation")
+    if not isinstance(validation, list) or not all(_is_validation(entry, checkpoint.step) for entry in validation):
+        raise TrainingError(f"its validations must be steps with a PCK each, not {shown(validation)}")
+    run = TrainingRun(columns=columns, rows=[tuple(row) for row in rows.tolist()])
+    run.validation = [(step, float(pck)) for step, pck in validation]
+    if not run.validation:
+        return run
+    run.best_step, run.best_pck = state.get("best_step", -1), state.get("best_pck", -1.0)
+    if (run.best_step, run.best_pck) not in run.validation:
+        raise TrainingError(f"its best validation, at step {shown(run.best_step)}, is none of its validations")
+    try:
+        scores = state.get("best_scores")
+        run.best_scores = PairScores.from_json(scores if isinstance(scores, dict) else {})
+    except InputError as error:
+        raise TrainingError(f"best_scores: {error}") from None
+    return run
+
+
+def _is_validation(entry: object, last_step: int) -> bool:
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    step, pck = entry
+    return type(step) is int and 0 <= step <= last_step and type(pck) in (int, float) and 0 <= pck <= 1

@@ -10,6 +10,11 @@ from types import FrameType
 from typing import Any
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals, besides that of Ctrl-C, by which the system asks a program to end."""
+    return (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
+
+
 class StopFlag:
     """Flag that is raised when a stop is requested. Calling it returns whether it is raised."""
 
@@ -23,23 +28,25 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Raise the flag on SIGTERM and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
+    """Raise the flag on SIGTERM, SIGHUP and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
 
-    Signals can be handled in the main thread only; in another thread nothing changes.
+    Signals that the program ignores, as SIGHUP under nohup, stay ignored. Signals can be handled in the main thread
+    only; in another thread nothing changes.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (*stop_signals(), signal.SIGINT)}
 
     def handle(number: int, frame: FrameType | None) -> None:
         if flag.is_raised and number == signal.SIGINT:
             raise KeyboardInterrupt
         flag.is_raised = True
 
-    for number in before:
-        signal.signal(number, handle)
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield flag
     finally:

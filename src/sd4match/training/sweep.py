@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sd4match.backbones.cached import cached
+from sd4match.checks import check_number
 from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset
 from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
-from sd4match.errors import ConfigError, InputError, choose_from
+from sd4match.documents import read_json
+from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
+from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_atomically
+from sd4match.paths import exists
 from sd4match.training.history import TrainerCallbacks
-from sd4match.training.run import can_resume, train
+from sd4match.training.run import can_resume, train_in_folder
 from sd4match.version import __version__
 
 _CPM_VARIANTS = (
@@ -37,7 +43,10 @@ _COMPARISONS = (
 """(a, b): every prompt against text, and the differences that the paper's tables show."""
 _SHARED_FIELDS = ("backbone", "matcher", "data", "evaluation")
 """Fields of the config in which the experiments of a table must agree."""
-_SCORES_FILE = "scores.json"
+
+
+class DamagedScoresWarning(UserWarning):
+    """Scores of an earlier sweep cannot be read; the prompt is measured again."""
 
 
 @dataclass
@@ -92,11 +101,16 @@ def sweep_prompts(
     Raises:
         ConfigError: there is no such experiment or model, no data set is named, or the experiments differ in backbone,
             matcher, data or evaluation.
+        InputError: the folder of a prompt holds something else than an earlier sweep.
+
+    Warns:
+        DamagedScoresWarning: scores of an earlier sweep are damaged.
     """
     started, callbacks = time.perf_counter(), callbacks or SweepCallbacks()
     overrides = list(overrides)
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
     shared = _shared_config(configs)
+    check_sweep_output(output, configs)
     data = chosen_pairs(shared, build_dataset(shared, split))
     backbone = cached(shared.backbone.build(device=device), shared.cache.open())
     measured: dict[str, _Measurement] = {}
@@ -134,6 +148,21 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
     return config
 
 
+def check_sweep_output(output: Path, configs: Mapping[str, ExperimentConfig]) -> None:
+    """Check, before any work is done, that a sweep loses nothing of the user's or of another run.
+
+    Args:
+        output: folder of the sweep.
+        configs: of its experiments, by name.
+
+    Raises:
+        InputError: the folder, or that of an experiment in it, holds something else than an earlier sweep.
+    """
+    check_run_folder(output, "sweep")
+    for name, config in configs.items():
+        check_sweep_folder(output / name, can_resume=partial(can_resume, config, output / name))
+
+
 def _shared_config(configs: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
     """Return the first config, if all agree in the fields that the rows of a table must share.
 
@@ -161,16 +190,23 @@ def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[
 
 
 def _read_scores(folder: Path, origin: Mapping[str, Any]) -> _Measurement | None:
-    """Read the scores that an earlier sweep wrote; None if they are of another origin or cannot be read."""
-    try:
-        content = json.loads((folder / _SCORES_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or any(content.get(field) != value for field, value in origin.items()):
+    """Read the scores that an earlier sweep wrote; None if there are none, or they are of another origin or damaged."""
+    file = folder / SCORES_FILE
+    if not exists(file):
         return None
     try:
-        return _Measurement(PairScores.from_json(content["scores"]), float(content["seconds"]))
-    except (KeyError, TypeError, ValueError, InputError):  # of another version, or damaged
+        content = read_json(file, what="scores")
+        if not isinstance(content, dict):
+            raise InputError(f"must hold fields, not {shown(content)}")
+        if "scores" not in content or any(content.get(field) != value for field, value in origin.items()):
+            return None
+        if not isinstance(content["scores"], dict):
+            raise InputError(f"scores must be fields, not {shown(content['scores'])}")
+        return _Measurement(
+            PairScores.from_json(content["scores"]), check_number("seconds", content.get("seconds"), 0.0)
+        )
+    except InputError as error:
+        warnings.warn(f"{file} is damaged: {error}; the prompt is measured again", DamagedScoresWarning, stacklevel=3)
         return None
 
 
@@ -185,10 +221,12 @@ def _measure(
 ) -> _Measurement:
     """Train a prompt if it has parameters, measure it, and write its scores."""
     started = time.perf_counter()
+    resume = can_resume(config, folder)
+    _write_scores(folder, origin)  # from now on, what is in the folder is of this sweep
     components = build_components(config, backbone=backbone)
     if components.prompt.parameter_groups():
-        train(
-            config, components, folder, resume=can_resume(config, folder),
+        train_in_folder(
+            config, components, folder, resume=resume,
             callbacks=TrainerCallbacks(on_step=lambda run: callbacks.on_step(name, run.step)),
         )  # fmt: skip
     measured = evaluate_prompts(
@@ -196,10 +234,13 @@ def _measure(
         components,
         data,
         {name: components.prompt},
-        scratch=folder if folder.is_dir() else None,
+        scratch=folder,
         progress=lambda name, what, done, total: callbacks.on_evaluation_progress(name, done, total),
     )
     measurement = _Measurement(measured[0].scores, round(time.perf_counter() - started, 1))
-    content = {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()}
-    write_atomically(folder / _SCORES_FILE, (json.dumps(content) + "\n").encode())
+    _write_scores(folder, {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()})
     return measurement
+
+
+def _write_scores(folder: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(folder / SCORES_FILE, (json.dumps(content, allow_nan=False) + "\n").encode())

@@ -14,13 +14,16 @@ from accelerate import Accelerator
 from torch import nn
 
 from sd4match.backbones.cached import cached
+from sd4match.checks import check_instance
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.config.sections import TrainingConfig
+from sd4match.data.checked import check_dataset
 from sd4match.data.subset import first
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
+from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError, shown
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
+from sd4match.interfaces.calls import describe_component
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import LossFunction, MatchFunction
 from sd4match.training.accumulation import GradientAccumulator, LossTotals
@@ -57,7 +60,9 @@ class Trainer:
         validation_batch_size: number of photos, and of pairs, that are measured together.
 
     Raises:
-        InputError: the prompt has no parameters.
+        InputError: the prompt has no parameters, or an argument is of another type.
+        ConfigError: the protocol does not measure the alpha by which the best prompt is selected.
+        DatasetError: there are no training or no validation pairs.
     """
 
     def __init__(
@@ -73,7 +78,16 @@ class Trainer:
         protocol: EvaluationProtocol,
         validation_batch_size: int = 8,
     ) -> None:
+        check_instance("backbone", backbone, Backbone)
+        check_instance("prompt", prompt, Prompt)
+        check_instance("config", config, TrainingConfig)
+        check_instance("protocol", protocol, EvaluationProtocol)
+        if not callable(loss) or isinstance(loss, type):
+            raise InputError(f"loss must be a MatchingLoss or a function that returns a scalar, not {shown(loss)}")
         check_learns(prompt)
+        check_selection_alpha(protocol)
+        check_dataset(train_data, what="train_data")
+        check_dataset(validation_data, what="validation_data")
         self.backbone = cached(backbone)
         self.prompt = prompt
         self.loss = as_matching_loss(loss)
@@ -112,8 +126,10 @@ class Trainer:
 
         Raises:
             ConfigError: the precision is not supported, or the protocol does not fit the backbone.
-            TrainingError: the loss is not finite, memory does not suffice for one pair, or a file cannot be written.
+            TrainingError: the loss is not finite, memory does not suffice for one pair, a checkpoint does not fit, or a
+                file cannot be written.
             DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
+            ComponentError: a component raises an error, or answers what its interface does not allow.
         """
         run = _Run(self, output, checkpoints, stop, on_best, callbacks or TrainerCallbacks())
         with seeded_random_state(self.config.seed + run.processes.index), closing(run.logger):
@@ -150,9 +166,7 @@ class _Run:
         self.on_best = on_best
         self.processes = Processes()
         self.callbacks = callbacks if self.processes.is_main else TrainerCallbacks()
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), log_with=list(config.trackers) or None, project_dir=output
-        )
+        self.accelerator = _accelerator(config, output)
         learned: dict[str, Prompt | MatchingLoss] = {"prompt": self.prompt, "loss": self.loss}
         self.history = TrainingRun()
         self.state = TrainingState(learned, Optimization(learned, config), self.history)
@@ -176,7 +190,10 @@ class _Run:
         """Restore the latest checkpoint, if there is one."""
         checkpoint = None if self.checkpoints is None else self.processes.on_main(self.checkpoints.latest)
         if checkpoint is not None:
-            per_device = self.state.restore(checkpoint, self.processes)
+            try:
+                per_device = self.state.restore(checkpoint, self.processes)
+            except TrainingError as error:
+                raise TrainingError(f"{checkpoint.name} cannot be resumed from: {error}") from None
             if per_device is not None and self.config.per_device is None:
                 split = self.accumulator.split
                 self.accumulator.split = replace(split, per_device=min(per_device, split.share))
@@ -225,7 +242,7 @@ class _Run:
         step, optimization = self.history.step + 1, self.state.optimization
         totals = self.compute_gradient(step)
         if not math.isfinite(totals.loss):
-            raise TrainingError(f"the loss is {totals.loss} at step {step}; a lower training.learning_rate may help")
+            raise TrainingError(f"the loss is {totals.loss} at step {step}; {self.describe_cause()}")
         count = max(totals.pairs, 1.0)
         optimization.step(step, divide_by=count)
         excess = [totals.excess_loss / count] if self.loss.has_lower_bound else []
@@ -233,6 +250,16 @@ class _Run:
         self.history.rows.append((totals.loss / count, *excess, optimization.learning_rate(step), *log_values))
         self.log(self.logger.log_step)
         self.callbacks.on_step(self.history)
+
+    def describe_cause(self) -> str:
+        """Return what may have made a loss that is not finite."""
+        for name, component in self.state.learned.items():
+            if not all(tensor.isfinite().all() for tensor in component.state_dict().values()):
+                return f"the values of the {name} are not finite: a lower training.learning_rate may help"
+        return (
+            "a lower training.learning_rate may help; prompt and features are finite, so that "
+            f"{describe_component('loss', self.loss)} itself overflows"
+        )
 
     def compute_gradient(self, step: int) -> LossTotals:
         """Compute the summed gradient of all processes, and exchange failures and stop requests with it.
@@ -318,6 +345,20 @@ def _batch_split(config: TrainingConfig, processes: Processes, accelerator: Acce
     return replace(whole, per_device=min(whole.share, config.per_device or share))
 
 
+def _accelerator(config: TrainingConfig, output: Path | None) -> Accelerator:
+    """Return accelerate's object of this process.
+
+    Raises:
+        ConfigError: accelerate refuses what its launcher or the environment says.
+    """
+    try:
+        return Accelerator(
+            cpu=not torch.cuda.is_available(), log_with=list(config.trackers) or None, project_dir=output
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"accelerate cannot start: {error}; see the environment variables ACCELERATE_*") from None
+
+
 def _precision(config: TrainingConfig, accelerator: Accelerator) -> str:
     precision = config.mixed_precision or accelerator.mixed_precision
     if precision not in ("no", "bf16"):
@@ -334,6 +375,19 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(was_training)
+
+
+def check_selection_alpha(protocol: EvaluationProtocol) -> None:
+    """Refuse a protocol that does not measure the alpha by which the best prompt is selected.
+
+    Raises:
+        ConfigError: the alpha is missing.
+    """
+    if SELECTION_ALPHA not in protocol.alphas:
+        raise ConfigError(
+            f"evaluation.protocol.alphas = {list(protocol.alphas)} must contain {SELECTION_ALPHA:g}: the best prompt "
+            "is selected by its PCK there"
+        )
 
 
 def check_learns(prompt: Prompt) -> None:

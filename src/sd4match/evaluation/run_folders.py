@@ -1,0 +1,192 @@
+"""Folders of runs: which kind of run a folder holds, and which files a run may replace.
+
+A run replaces only files of an earlier run of its own kind, and a training only where that is asked for. Everything
+else in a folder belongs to the user or to another run. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from sd4match.config.experiment import load_config
+from sd4match.documents import LARGEST_YAML, read_json
+from sd4match.errors import InputError, SD4MatchError
+from sd4match.paths import exists, is_file, is_folder, read_text
+
+RunKind = Literal["training", "evaluation", "sweep", "demo"]
+
+CONFIG_FILE, PROMPT_FILE, SCORES_FILE, CHECKPOINTS = "config.yaml", "prompt.safetensors", "scores.json", "checkpoints"
+REPORT_FILES = ("report.json", "report.md", "report.csv", "report.tex")
+DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
+
+_TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, "losses.csv", "validation.csv", "loss.png", *REPORT_FILES)
+_FILES: Mapping[RunKind, tuple[str, ...]] = {
+    "training": (PROMPT_FILE, *_TRAINING_FILES),
+    "evaluation": REPORT_FILES,
+    "sweep": REPORT_FILES,
+    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *_TRAINING_FILES),
+}
+"""Names of the files that a run writes."""
+_REPORT_FIELDS: Mapping[str, RunKind] = {
+    "training": "training", "seconds": "sweep", "best_step": "demo", "prompt_file": "evaluation",
+}  # fmt: skip
+"""Fields of a report that one kind of run writes."""
+_NAMES = {
+    "training": "a training", "evaluation": "an evaluation", "sweep": "a sweep", "demo": "a demo",
+    "report": "a report", "unknown": "a report.json that is of no run",
+}  # fmt: skip
+
+
+def kind_of_report(fields: Mapping[str, Any]) -> RunKind | None:
+    """Return the kind of run that a report is of, from its fields; None for a report that no command has made.
+
+    >>> kind_of_report({"schema_version": 3, "prompt_file": None})
+    'evaluation'
+    """
+    return next((kind for name, kind in _REPORT_FIELDS.items() if name in fields), None)
+
+
+def kind_of_run(folder: Path) -> RunKind | Literal["unknown"] | None:
+    """Return the kind of run that a folder holds; None if it holds none, "unknown" for a report of no command.
+
+    >>> kind_of_run(Path("no-such-folder")) is None
+    True
+    """
+    if _is_scores_file(folder / SCORES_FILE):
+        return "sweep"
+    if exists(folder / "report.json"):
+        return kind_of_report(_report_fields(folder / "report.json") or {}) or "unknown"
+    if holds_checkpoints(folder) or is_written_config(folder / CONFIG_FILE):
+        is_demo = exists(folder / DEMO_PROMPT_FILE) and not exists(folder / PROMPT_FILE)
+        return "demo" if is_demo else "training"
+    return None
+
+
+def check_run_folder(folder: Path, kind: RunKind, *, option: str = "--output") -> None:
+    """Check, before any work is done, that a run loses nothing of the user's or of another run in a folder.
+
+    Args:
+        folder: where the run writes; it need not exist.
+        kind: of the run.
+        option: how messages call the folder.
+
+    Raises:
+        InputError: it holds another kind of run, or a file or folder of the run's names that no run has made.
+    """
+    found = kind_of_run(folder)
+    is_new = found == "training" and not has_learned(folder)  # nothing but a config, of a training or a demo
+    if found not in (None, kind) and not (is_new and kind == "demo"):
+        raise InputError(f"{option} {folder} holds {_NAMES[found]}, whose files would be lost: choose another folder")
+    _check_nothing_in_the_way(folder, kind, option=option)
+    if found is None:
+        check_new(folder, _FILES[kind], option=option)
+
+
+def check_resumed_folder(folder: Path, *, option: str = "--resume") -> None:
+    """Check that a training can be resumed in a folder, whatever its user has changed in the config there.
+
+    Raises:
+        InputError: it holds another kind of run, or a file or folder is in the way.
+    """
+    found = kind_of_run(folder)
+    if found not in (None, "training", "sweep"):
+        raise InputError(f"{option} {folder} holds {_NAMES[found]}, not a training: its files would be lost")
+    _check_nothing_in_the_way(folder, "training", option=option)
+
+
+def _check_nothing_in_the_way(folder: Path, kind: RunKind, *, option: str) -> None:
+    for name in _FILES[kind]:
+        path = folder / name
+        if exists(path) and not (is_folder(path) if name == CHECKPOINTS else is_file(path)):
+            raise InputError(f"{option} {folder}: {name} in it is in the way: choose another folder, or move it away")
+
+
+def check_sweep_folder(folder: Path, *, can_resume: Callable[[], bool]) -> None:
+    """Check that the folder of one prompt of a sweep holds nothing else; see `check_run_folder`.
+
+    Args:
+        folder: of the prompt.
+        can_resume: whether it holds the very training that the sweep would do; asked if its scores are damaged.
+
+    Raises:
+        InputError: it holds a run that is not of a sweep, or a file that no run has made.
+    """
+    if kind_of_run(folder) == "sweep":
+        _check_nothing_in_the_way(folder, "training", option="--output")
+    elif not exists(folder / SCORES_FILE):
+        check_run_folder(folder, "sweep")
+        check_new(folder, _FILES["training"])
+    elif not can_resume():
+        raise InputError(f"{folder / SCORES_FILE} is damaged, or of no sweep: move it away, or choose another --output")
+
+
+def check_new(folder: Path, names: Iterable[str], *, option: str = "--output") -> None:
+    """Check that a folder has no file of some names.
+
+    Raises:
+        InputError: it has one.
+    """
+    for name in names:
+        if exists(folder / name) and name != CHECKPOINTS:
+            raise InputError(
+                f"{option} {folder}: {name} in it was not made by such a run, and would be lost: choose another "
+                "folder, or move it away"
+            )
+
+
+def check_report_folder(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Check that a report replaces only reports of its own kind of run.
+
+    Args:
+        folder: where the report is written.
+        fields: of the report.
+
+    Raises:
+        InputError: the folder holds another kind of report, or a file of these names that is none.
+    """
+    if not exists(folder / "report.json"):
+        if kind_of_report(fields) not in ("training", "demo"):  # those have checked more, before their work
+            check_new(folder, REPORT_FILES, option="the report's folder")
+        return
+    values = _report_fields(folder / "report.json")
+    if values is None or kind_of_report(values) != kind_of_report(fields):
+        found = "unknown" if values is None else kind_of_report(values) or "report"
+        raise InputError(f"{folder} holds {_NAMES[found]}, whose report would be lost: choose another folder")
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Return whether a folder holds checkpoints of a training."""
+    return is_folder(folder / CHECKPOINTS) and any((folder / CHECKPOINTS).glob("step-*.safetensors"))
+
+
+def has_learned(folder: Path) -> bool:
+    """Return whether a folder holds what a training has learned: checkpoints, a prompt or a report."""
+    return holds_checkpoints(folder) or any(exists(folder / name) for name in (PROMPT_FILE, "report.json"))
+
+
+def is_written_config(file: Path) -> bool:
+    """Return whether a config file is as a training writes it, to the byte; one that a user has written is not."""
+    try:
+        text = read_text(file, what="config file", largest=LARGEST_YAML)
+        return load_config(file).to_yaml() == text
+    except SD4MatchError:
+        return False
+
+
+def _is_scores_file(file: Path) -> bool:
+    try:
+        content = read_json(file, what="scores")
+    except InputError:
+        return False
+    return isinstance(content, dict) and {"config", "split", "fingerprint"} <= set(content)
+
+
+def _report_fields(file: Path) -> dict[str, Any] | None:
+    """Return the fields of a report; None if the file holds none."""
+    try:
+        content = read_json(file, what="report")
+    except InputError:
+        return None
+    return content if isinstance(content, dict) and {"schema_version", "results"} <= set(content) else None
