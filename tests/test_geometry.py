@@ -80,7 +80,7 @@ def test_squash_scales_each_side_by_itself():
 
 
 def test_bad_rules_are_named():
-    with pytest.raises(InputError, match="positive"):
+    with pytest.raises(InputError, match="image_size must be a whole number from 1"):
         pixels_to_cells(torch.zeros(2), (0, 5), (2, 2), alignment="corners")
 
 

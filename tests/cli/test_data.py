@@ -15,11 +15,11 @@ from sd4match.errors import DatasetError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", 0], "pairs: Input should be greater than or equal to 1"),
-        (["--pairs", 10**9], "pairs: Input should be less than or equal to 100000"),
-        (["--size", 60_000], "size: Input should be less than or equal to 2048"),
-        (["--photos", 1], "photos_per_category: Input should be greater than or equal to 2"),
-        (["--seed", -1], "seed: Input should be greater than or equal to 0"),
+        (["--pairs", 0], "pairs: must be greater than or equal to 1"),
+        (["--pairs", 10**9], "pairs: must be less than or equal to 100000"),
+        (["--size", 60_000], "size: must be less than or equal to 2048"),
+        (["--photos", 1], "photos_per_category: must be greater than or equal to 2"),
+        (["--seed", -1], "seed: must be greater than or equal to 0"),
     ],
 )
 def test_make_synthetic_is_bounded(run, tmp_path, arguments, message):
@@ -72,11 +72,12 @@ def test_check_of_a_folder_tells_every_problem_in_a_line(run, tmp_path):
     (tmp_path / "points.json").write_text(json.dumps(content))
     code, screen, error = run("data", "check", "folder", tmp_path)
     lines = screen.splitlines()
-    assert (code, len(lines)) == (1, 4), lines
+    assert (code, len(lines)) == (1, 5), lines
     for line, message in zip(
         lines,
         (
             "note: test: .* have no box",
+            "note: test: .* have no category",
             "unknown key 'boxx'; did you mean 'box'",
             "category must be a text",
             "point 'tail' must be x, y",

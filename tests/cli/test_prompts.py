@@ -185,11 +185,11 @@ def test_no_command_writes_over_its_input_or_a_file_that_it_did_not_make(files, 
         "is not a file: give the name": [
             ("convert", published, "--output", tmp_path), ("export", single, "--output", tmp_path),
         ],
-        "--output is empty: give a path": [
+        "--output is empty: give a value": [
             ("convert", published, "--output", ""), ("export", single, "--output", ""),
             ("imagine", single, "--output", " "),
         ],
-        "is empty: give a path": [("inspect", ""), ("convert", ""), ("export", ""), ("imagine", "")],
+        "is empty: give a (path|value)": [("inspect", ""), ("convert", ""), ("export", ""), ("imagine", "")],
         "a user that does not exist": [("export", single, "--output", "~nobody-here/x"), ("inspect", "~nobody-here/x")],
         "--guidance must be from 1 to 100": [("imagine", single, "--guidance", "nan", "--output", tmp_path / "x.png")],
         "try '<cat>'": [("export", single, "--output", tmp_path / "x.st", "--token", "<Cat>")],

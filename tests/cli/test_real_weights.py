@@ -52,7 +52,7 @@ def test_without_data_is_one_line_exit_2_and_nothing_written(run, models, no_wei
 
 def test_a_config_file_without_data_is_refused_too(run, no_weights, tmp_path):
     file = tmp_path / "mine.yaml"
-    for text in ("prompt: {kind: single}\n", "model: sd2-1\nexperiment: single\n"):
+    for text in ("backbone: {weights: sd2-1}\nprompt: {kind: single}\n", "model: sd2-1\nexperiment: single\n"):
         file.write_text(text)
         for command in ("train", "evaluate"):
             code, _, error = run(command, "--config", file, "--output", tmp_path / "out")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from helpers.training import Vector
 from helpers.unchecked import unchecked  # noqa: F401 - a fixture
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
-from sd4match.errors import ComponentError, ConfigError, DatasetError, InputError, NonFiniteError
+from sd4match.errors import ComponentError, ConfigError, DatasetError, InputError, ShapeError
 from sd4match.evaluation.baselines import BASELINES, check_baselines
 from sd4match.evaluation.counting import count_pairs
 from sd4match.evaluation.evaluator import Evaluator
@@ -39,18 +41,18 @@ def points(value):
 @pytest.mark.parametrize(
     ("matcher", "error", "part"),
     [
-        (raising, ComponentError, "the matcher 'mine' raised KeyError: 'broken'"),
-        (lambda correlation: None, ComponentError, "the matcher 'mine' must return Matches .*, not None"),
-        (lambda correlation: torch.zeros(1, 5, 2), ComponentError, "the matcher 'mine' must return Matches"),
-        (points(torch.zeros(5, 2)), ComponentError, "the matcher 'mine' must return Matches"),
-        (points(torch.zeros(1, 1, 2)), ComponentError, r"'mine' on pair 'pair-0' must predict points \(5, 2\)"),
-        (points(torch.zeros(1, 5, 3)), ComponentError, r"'mine' on pair 'pair-0' must predict points \(5, 2\)"),
-        (points(np.zeros((1, 5, 2))), ComponentError, "the matcher 'mine' must return Matches"),
-        (points(torch.full((1, 5, 2), float("nan"))), NonFiniteError, "'mine' on pair 'pair-0' .* not finite"),
+        (raising, ComponentError, "the matcher raising failed: KeyError: 'broken'"),
+        (lambda correlation: None, ComponentError, "must return Matches, not None"),
+        (lambda correlation: torch.zeros(1, 5, 2), ComponentError, "must return Matches, not tensor"),
+        (points(torch.zeros(5, 2)), ShapeError, r"must be \(B, N, 2\), not \(5, 2\)"),
+        (points(torch.zeros(1, 1, 2)), ComponentError, r"must return points of shape \(1, 5, 2\)"),
+        (points(torch.zeros(1, 5, 3)), ShapeError, r"must be \(B, N, 2\), not \(1, 5, 3\)"),
+        (points(np.zeros((1, 5, 2))), InputError, "must be a torch tensor"),
+        (lambda c: Matches(c.query_points * float("nan"), torch.ones(1, 5)), ComponentError, "points that are NaN"),
     ],
 )
 def test_a_matcher_is_named(matcher, error, part):
-    with pytest.raises(error, match=part):
+    with pytest.raises(error, match=rf"matcher 'mine', pair 'pair-0': .*{part}"):
         evaluator(matchers={"mine": matcher}).evaluate(FakePairs(pairs=2), Vector())
 
 
@@ -81,18 +83,18 @@ class Answering(Vector):
 @pytest.mark.parametrize(
     ("prompt", "error", "part"),
     [
-        (Answering(raising), ComponentError, "the prompt Answering raised KeyError"),
-        (Answering(raising, "pair"), ComponentError, "the prompt Answering raised KeyError"),
-        (Answering(None), ComponentError, "the prompt Answering must return a PromptEmbedding"),
+        (Answering(raising), ComponentError, "the prompt Answering failed: KeyError"),
+        (Answering(raising, "pair"), ComponentError, "the prompt Answering failed: KeyError"),
+        (Answering(None), ComponentError, "the prompt Answering must return PromptEmbedding"),
         (
             Answering(lambda images: PromptEmbedding(torch.zeros(16, 8))),
-            ComponentError,
-            "must return a PromptEmbedding",
+            ShapeError,
+            r"values of a prompt must be \(B, _, D\)",
         ),
         (
             Answering(lambda images: PromptEmbedding(torch.zeros(3, 16, 8))),
             ComponentError,
-            "must return a PromptEmbedding",
+            "(must be|must return) ",
         ),
         (Answering(None, "world"), InputError, "unknown scope of Answering 'world'"),
         (None, InputError, "prompt must be a Prompt"),
@@ -116,7 +118,11 @@ class Strange(FakeBackbone):
 @pytest.mark.parametrize("scope", ["dataset", "pair"])
 @pytest.mark.parametrize(
     ("answer", "part"),
-    [(raising, "raised KeyError"), (lambda maps: None, ""), (lambda maps: maps[:1], "must return the FeatureMap of")],
+    [
+        (raising, "failed: KeyError"),
+        (lambda maps: None, ""),
+        (lambda maps: maps[:1], "must return one map for each of"),
+    ],
 )
 def test_a_backbone_is_named(answer, part, scope):
     prompt = Answering(lambda images: PromptEmbedding(torch.zeros(len(images), 16, 8)), scope)
@@ -140,8 +146,7 @@ class Wrong(FakePairs):
 
     def __getitem__(self, index):
         record = super().__getitem__(index)
-        for name, value in self._changes.items():
-            object.__setattr__(record, name, value)
+        record = replace(record, **self._changes)
         return record if self._answer is None else self._answer(record)
 
 
@@ -182,19 +187,18 @@ INFINITE = (0.0, 0.0, float("inf"), 9.0)
         ),
         (with_keys(3), ComponentError, "keys must be of PairKey"),
         (with_keys(*FakePairs(pairs=1).keys * 2), DatasetError, "lists the pair 'pair-0' twice"),
-        (Wrong(answer=raising), ComponentError, "the data set fake, test split, pair 'pair-0' raised KeyError"),
+        (Wrong(answer=raising), ComponentError, "pair 'pair-0': the data set Wrong failed: KeyError"),
         (Wrong(answer=lambda record: 3), ComponentError, "pair 'pair-0': must be a PairRecord, not 3"),
         (Wrong({"pair_id": "x"}), ComponentError, "is another pair than its key says: 'x'"),
-        (Wrong({"visible": np.ones(5, dtype=np.int64)}), ComponentError, "visible must be booleans"),
-        (Wrong({"target_points": np.zeros((5, 2), dtype=np.int64)}), ComponentError, "target_points must be floating"),
-        (Wrong({"source_points": np.zeros((4, 2))}), ComponentError, "source_points must be floating"),
-        (Wrong({"target_points": np.full((5, 2), np.nan)}), ComponentError, "target_points of visible points"),
-        (Wrong({"target_size": (0, 3)}), ComponentError, "target_size must be"),
-        (Wrong({"target_box": INFINITE}), ComponentError, "target_box must be finite"),
-        (Wrong({"target_box": (9.0, 9.0, 1.0, 1.0)}), ComponentError, "target_box must be finite"),
-        (Wrong({"target_box": (1.0, 1.0)}), ComponentError, "target_box must be finite"),
-        (Photoless(), ComponentError, "the data set fake, test split raised"),
-        (Photobreaking(), ComponentError, "the data set fake, test split raised ZeroDivisionError"),
+        (Wrong({"visible": np.ones(5, dtype=np.int64)}), DatasetError, "visible must be an array"),
+        (Wrong({"source_points": np.zeros((4, 2))}), DatasetError, "source_points must be an array"),
+        (Wrong({"target_points": np.full((5, 2), np.nan)}), DatasetError, "a visible point is not finite"),
+        (Wrong({"target_size": (0, 3)}), DatasetError, "its size must be"),
+        (Wrong({"target_box": INFINITE}), DatasetError, "its box must be four finite"),
+        (Wrong({"target_box": (9.0, 9.0, 1.0, 1.0)}), DatasetError, "nothing inside"),
+        (Wrong({"target_box": (1.0, 1.0)}), DatasetError, "its box must be four"),
+        (Photoless(), ComponentError, "must return a Photo"),
+        (Photobreaking(), ComponentError, "failed for .*ZeroDivisionError"),
     ],
 )
 def test_a_data_set_is_named(data, error, part):
@@ -248,6 +252,3 @@ def test_a_prompt_named_as_a_baseline_is_not_taken_for_it(monkeypatch):
     assert [row.prompt for row in report.results] == ["identity", "identity (baseline)"]
     assert report.comparisons[0].b == "identity (baseline)"
     assert set(BASELINES) == {"identity", "random"}
-    with pytest.raises(InputError, match="bootstrap samples"):
-        evaluate(config.model_copy(update={"evaluation": config.evaluation.model_copy(
-            update={"bootstrap_samples": 10**8})}))  # fmt: skip

@@ -16,8 +16,8 @@ from safetensors.torch import load, save
 
 from helpers.prompts import fake_backbone, single_prompt
 from sd4match.errors import ConfigError, InputError, NonFiniteError, PromptFileError, PromptMismatchError
-from sd4match.prompting import Prompt, PromptInfo, SinglePromptConfig, load_prompt, read_prompt, save_prompt
-from sd4match.prompting.serialization import UnknownWeightsWarning, same_weights, write_prompt
+from sd4match.prompting import Prompt, load_prompt, read_prompt, save_prompt
+from sd4match.prompting.serialization import UnknownWeightsWarning, same_weights
 from sd4match.registry import prompts, register_prompt
 from sd4match.structures.tensors import PromptEmbedding
 
@@ -187,7 +187,7 @@ def test_a_wrong_change_is_an_error_about_the_change(backbone, tmp_path):
         for changes in wrong:
             with pytest.raises(ConfigError, match=message):
                 unwrap(read_prompt)(path, changes=changes)
-    with pytest.raises(ConfigError, match="names 'cat' twice"):
+    with pytest.raises(ConfigError, match="'cat' stands twice"):
         load_prompt(path, backbone=backbone, changes={"categories": ["cat", "cat"]})
     written(CONFIGS["cpm"], backbone, path)
     with pytest.raises(PromptFileError, match=r"patch_linear\.weight must be \(P, P\) with P = 9"):
@@ -231,9 +231,6 @@ def test_what_is_not_a_learned_prompt_is_not_saved(backbone, tmp_path):
     for details in ({"score": float("nan")}, {"bytes": b"x"}, {"deep": deep(100)}, {"deep": deep(5000)}):
         with pytest.raises(InputError, match="must be JSON"):
             unwrap(save_prompt)(prompt, path, backbone=backbone, details=details)
-    config = SinglePromptConfig(num_tokens=3).model_copy(update={"init": "\ud800"})
-    with pytest.raises(InputError, match="must be JSON"):
-        write_prompt(PromptInfo(config, "UNet", "unknown", "0", {}), {"token_embeddings": torch.zeros(3, 8)}, path)
     for bad in (float("nan"), float("inf")):
         with torch.no_grad():
             prompt.token_embeddings[1, 1] = bad

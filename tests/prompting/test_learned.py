@@ -110,11 +110,11 @@ def test_learned_values_that_are_not_finite_are_refused_where_they_are_used(spac
 def test_categories_that_are_none_or_stand_twice_are_refused():
     config = ClassPromptConfig(num_tokens=2)
     for categories, message in (
-        (("cat", "cat"), "'cat' twice"),
-        (("cat", ""), "'' has no words"),
+        (("cat", "cat"), "'cat' stands twice"),
+        (("cat", ""), "is empty"),
         (("(G)",), "no words"),
     ):
-        with pytest.raises(ConfigError, match=rf"prompt\.categories.*{message}"):
+        with pytest.raises(ConfigError, match=rf"categories.*{message}"):
             ClassPrompt(config.for_categories(categories), backbone=fake_backbone())
     assert class_prompt(categories=("car(G)", "car(S)"), num_tokens=2).row("car(S)") == 1
 

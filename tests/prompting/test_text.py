@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from helpers.prompts import photos
-from sd4match.errors import InputError
+from sd4match.errors import ConfigError, InputError
 from sd4match.prompting import EmptyPrompt, NoPrompt, Prompt, TextPrompt, TextPromptConfig
 from sd4match.prompting.text import clean_category
 
@@ -90,6 +90,5 @@ def test_a_category_without_words_is_refused(mini):
             unwrap(clean_category)(category)
     fixed = TextPrompt(TextPromptConfig(template="a photo of an object"), backbone=mini)
     assert torch.equal(fixed(photos("(G)")).values, fixed(photos(None)).values)
-    broken = TextPrompt(TextPromptConfig(template="a \ud800"), backbone=mini)
-    with pytest.raises(InputError, match=r"the text .* is not UTF-8 text"):
-        broken(photos(None))
+    with pytest.raises(ConfigError, match=r"template: .* not UTF-8"):
+        TextPromptConfig(template="a \ud800")

@@ -29,25 +29,25 @@ def broken(correlation, targets):
 @pytest.mark.parametrize(
     ("loss", "part"),
     [
-        (broken, "the loss broken raised KeyError: 'broken'"),
-        (lambda correlation, targets: None, "must return a floating-point scalar, or a LossValue of one, not None"),
-        (lambda correlation, targets: 0.5, "must return a floating-point scalar"),
-        (lambda correlation, targets: correlation.values, "must return a floating-point scalar"),
-        (lambda correlation, targets: mean(correlation)[None], "must return a floating-point scalar"),
-        (lambda correlation, targets: torch.tensor(3), "must return a floating-point scalar"),
-        (lambda correlation, targets: LossValue(None), "must return a floating-point scalar"),
-        (lambda correlation, targets: LossValue(mean(correlation), 0.5), "must return a floating-point scalar"),
+        (broken, "the loss broken failed: KeyError: 'broken'"),
+        (lambda correlation, targets: None, "must return floating-point value, not NoneType"),
+        (lambda correlation, targets: 0.5, "floating-point value, not float"),
+        (lambda correlation, targets: correlation.values, "of shape"),
+        (lambda correlation, targets: mean(correlation)[None], "of shape"),
+        (lambda correlation, targets: torch.tensor(3), "not torch.int64"),
+        (lambda correlation, targets: LossValue(None), "the value of a loss"),
+        (lambda correlation, targets: LossValue(mean(correlation), 0.5), "the lower bound of a loss"),
         (lambda correlation, targets: mean(correlation).detach(), "has no gradient"),
         (lambda correlation, targets: torch.tensor(0.5), "has no gradient"),
     ],
 )
 def test_a_loss_is_named(loss, part):
-    with pytest.raises(ComponentError, match=rf"the loss (broken|<lambda>) .*{part.removeprefix('the loss broken ')}"):
+    with pytest.raises((ComponentError, InputError), match=part):
         trainer(loss=loss).fit()
 
 
 def test_what_is_not_finite_is_told_apart():
-    with pytest.raises(TrainingError, match=r"the loss is -?inf at step 1; .* the loss itself \(<lambda>\) overflows"):
+    with pytest.raises(TrainingError, match=r"the loss is -?inf at step 1; .* the loss <lambda> itself overflows"):
         trainer(loss=lambda correlation, targets: mean(correlation) * float("inf")).fit()
     prompt = Vector()
     fitted = trainer(prompt, validate_every=100)
@@ -78,9 +78,15 @@ class Broken(FakePairs):
         return None if self.bad == "photo" else super().photo(image_id)
 
 
-@pytest.mark.parametrize(("bad", "part"), [("annotation", "raised AttributeError: no such thing"), ("photo", "raised")])
+@pytest.mark.parametrize(
+    ("bad", "part"),
+    [
+        ("annotation", "pair .*: the data set Broken failed: AttributeError: no such thing"),
+        ("photo", "must return a Photo"),
+    ],
+)
 def test_a_data_set_is_named(bad, part):
-    with pytest.raises(ComponentError, match=f"the data set fake, test split.* {part}"):
+    with pytest.raises(ComponentError, match=f"the data set .*{part}"):
         trainer(train_data=Broken(bad)).fit()
 
 

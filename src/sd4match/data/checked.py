@@ -52,9 +52,12 @@ def read_pair(dataset: PairDataset, index: int) -> PairRecord:
     """
     key = dataset.keys[index]
     where = f"{describe_dataset(dataset)}, pair {shown(key.pair_id)}"
-    record: PairRecord = call_component("data set", dataset, lambda: dataset[index])
+    try:
+        record: object = call_component("data set", dataset, lambda: dataset[index])
+    except ComponentError as error:
+        raise ComponentError(f"{where}: {error}") from error.__cause__
     problem = _problem_of(record, key)
-    if problem:
+    if problem or not isinstance(record, PairRecord):
         raise ComponentError(f"{where}: {problem}")
     return record
 

@@ -14,7 +14,7 @@ from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.checked import check_dataset
 from sd4match.data.collate import make_pairs
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, InputError, shown
+from sd4match.errors import ComponentError, ConfigError, DatasetError, InputError, NonFiniteError, shown
 from sd4match.evaluation.counting import (
     Predictions,
     Progress,
@@ -207,7 +207,13 @@ class Evaluator:
             source, target = checked_pair(self.pair_transform, source, target)
         query_points = torch.from_numpy(record.source_points)[None].to(source.values)
         correlation = self.protocol.correlate(source, target, query_points)
-        return {name: checked_matches(matcher, correlation).points[0] for name, matcher in self.matchers.items()}
+        points = {}
+        for name, matcher in self.matchers.items():
+            try:
+                points[name] = checked_matches(matcher, correlation).points[0]
+            except (ComponentError, NonFiniteError, InputError) as error:
+                raise type(error)(f"matcher {shown(name)}, pair {shown(record.pair_id)}: {error}") from error
+        return points
 
     def _extract_pairs(self, dataset: PairDataset, prompt: Prompt) -> _MapsOfPairs:
         """Return a function that extracts the maps of some pairs under a prompt that depends on both photos."""

@@ -111,11 +111,11 @@ def checked_loss(loss: LossFunction, correlation: Correlation, targets: Keypoint
     True
     """
     answer = call_component("loss", loss, loss, correlation, targets)
-    made = answer if isinstance(answer, LossValue) else LossValue(answer)
-    _check_tensor("loss", loss, "value", made.value, (), like=correlation.values)
-    if made.lower_bound is not None:
-        _check_tensor("loss", loss, "lower bound", made.lower_bound, (), like=correlation.values)
-    return made
+    value, lower_bound = (answer.value, answer.lower_bound) if isinstance(answer, LossValue) else (answer, None)
+    _check_tensor("loss", loss, "value", value, (), like=correlation.values)
+    if lower_bound is not None:
+        _check_tensor("loss", loss, "lower bound", lower_bound, (), like=correlation.values)
+    return answer if isinstance(answer, LossValue) else LossValue(value)
 
 
 def _check_tensor(

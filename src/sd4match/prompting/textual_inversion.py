@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from sd4match.checks import check_finite
 from sd4match.errors import InputError, PromptFileError, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
-from sd4match.io.files import check_output_file, write_atomically
+from sd4match.io.files import check_output_file, to_safetensors, write_atomically
 from sd4match.paths import as_path
 from sd4match.prompting.serialization import stored_metadata
 from sd4match.prompting.text import check_utf8, text_encoder_of
@@ -78,7 +77,7 @@ def export_textual_inversion(
     positions = text_encoder.embed(ids[None])[0, between] - text_encoder.token_embeddings()[ids[between]]
     words = (vectors[0].to(positions) - positions).float().cpu().contiguous()
     check_finite("the vectors of the prompt", words)
-    write_atomically(path, save({token: words}, _METADATA), error=PromptFileError)
+    write_atomically(path, to_safetensors({token: words}, _METADATA), error=PromptFileError)
     return path
 
 
