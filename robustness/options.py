@@ -77,7 +77,7 @@ def cases(base: Path) -> Iterator[Case]:
         for parameter in command.params:
             if getattr(parameter, "is_flag", False) or parameter.name in ("help", "version"):
                 continue
-            is_number = parameter.type.name in ("integer", "float", "integer range", "float range")
+            is_number = parameter.type_descriptor.annotation in (int, float)
             option = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.name or ""
             for value in _NUMBERS if is_number else _TEXTS:
                 if parameter.param_type_name == "option":

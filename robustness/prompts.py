@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from robustness.cases import Case, input_is_ready, run_command
 from robustness.damage import binary_damages, json_text, tensor_damages, value_damages
 from sd4match.io.files import read_safetensors, to_safetensors
 from sd4match.prompting import load_prompt, save_prompt
+from sd4match.prompting.serialization import UnknownWeightsWarning
 from sd4match.structures.images import ImageBatch
 
 GROUP = "prompt files"
 
 
 def _embedding(path: Path) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownWeightsWarning)  # a fake backbone has no known weights
+        return _load_and_embed(path)
+
+
+def _load_and_embed(path: Path) -> Tensor:
     return load_prompt(path, backbone=fake_backbone())(ImageBatch({}, ("cat",))).values.detach()
 
 
