@@ -24,8 +24,8 @@ _PHOTO = random_photo((24, 32))
 _POINTS = [(5.0, 6.0), (7.0, 8.0)]
 
 PHOTOS: tuple[Any, ...] = (
-    None, 5, [], {}, b"x.png", "", " ", "none.png", "~nobody/x.png", "x" * 300, "/dev/zero", "/", np.zeros((4, 4)),
-    np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), object(), Path(), True, "a\0b",
+    None, 5, [], {}, b"x.png", "", " ", "none.png", "~no-such-user/x.png", "x" * 300, "/dev/zero", "/",
+    np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), object(), Path(), True, "a\0b",
 )  # fmt: skip
 POINTS: tuple[Any, ...] = (
     [], [1, 2], [[1, 2, 3]], [[math.nan, 1]], [[math.inf, 1]], [["a", "b"]], [[10**400, 1]], [[-1, 5]], [[99, 5]], "x",

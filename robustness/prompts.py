@@ -107,6 +107,8 @@ def _is_harmless(name: str, place: str) -> bool:
     return (
         (name.startswith(("drop", "rename", "all names")) and place.startswith("Class"))
         or ("row" in name and "HiddenState" in place and "Single" in place)
+        or (name == "an empty name" and place == "odise.pt")
+        or (name.startswith("one dimension more") and place == "odise.pt")  # as the reference's files have it
         or (name == "surplus tensor" and place == "odise.pt")
         or (name.startswith(("one row less", "one row more")) and "TokenEmbeds" in place and "Class" not in place)
     )

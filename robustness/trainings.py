@@ -15,7 +15,7 @@ from sd4match.hashing import digest
 from sd4match.io.files import read_safetensors, to_safetensors
 from sd4match.training.checkpoint import Checkpoints
 
-_HARMLESS = ("columns", "best_scores", "per_device")
+_HARMLESS = ("columns", "best_scores", "per_device", "empty state.validation")
 """Values of a checkpoint that are only shown, or that have another value on another machine."""
 
 

@@ -90,3 +90,11 @@ def test_published_lists_of_pf_pascal(realdata, tmp_path):
         layouts.save_photo(tmp_path / "JPEGImages" / name, (500, 500))
     counts = [len(record.visible) for record in PFPascalConfig(root=tmp_path, split="test").build()]
     assert (len(counts), min(counts), max(counts)) == (299, 4, 17)
+
+
+def test_an_annotation_that_is_cut_off_is_refused(tmp_path):
+    root = write_pf_pascal(tmp_path)
+    file = min(root.glob("*/Annotations/*/*.mat"))
+    file.write_bytes(file.read_bytes()[:-1])  # its last variable is the box, which scipy would leave out
+    with pytest.raises(DatasetError, match=rf"{file.name} is cut off"):
+        list(PFPascalConfig(root=str(root), split="train").build())

@@ -132,6 +132,15 @@ def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width:
         unet.choice("mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn"))
     for field in ("shift_factor", "latents_mean", "latents_std"):
         vae.absent(field, "is not supported", allowed=(None, 0, 0.0))
+    unet.flag("flip_sin_to_cos", default=True)
+    unet.whole("freq_shift", low=0, high=1, default=0)
+    unet.whole("downsample_padding", low=0, high=1, default=1)
+    unet.number("mid_block_scale_factor", low=1e-6, high=1e6, default=1)
+    unet.number("norm_eps", low=1e-12, high=1e-2, default=1e-5)
+    unet.whole("norm_num_groups", default=32)
+    vae.whole("norm_num_groups", default=32)
+    text.number("layer_norm_eps", low=1e-12, high=1e-2, default=1e-5)
+    text.whole("num_attention_heads", high=1024)
     vae.number("scaling_factor", low=1e-6, high=1e6, default=0.18215)
     if vae.whole("in_channels", default=3) != 3:
         raise vae.refuse(f"in_channels must be 3, for RGB photos, not {vae.content['in_channels']}")
@@ -162,7 +171,7 @@ def _heads(unet: Fields, blocks: int) -> int | list[int]:
     """Return the number of attention heads, of all blocks or of each."""
     if isinstance(unet.content.get("attention_head_dim"), list | tuple):
         return unet.whole_list("attention_head_dim", length=blocks)
-    return unet.whole("attention_head_dim", default=8)
+    return unet.whole("attention_head_dim", default=8 if unet.content.get("num_attention_heads") else None)
 
 
 def _stride_of(cells: int | None, side: int, finest: int) -> int:

@@ -143,6 +143,13 @@ class Fields:
         except InputError as error:
             raise self.refuse(str(error)) from None
 
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return true or false; `default` where the field is missing."""
+        value = self.content.get(name, default)
+        if not isinstance(value, bool):
+            raise self.refuse(f"{name} must be true or false, not {shown(value)}")
+        return value
+
     def choice(self, name: str, choices: tuple[str, ...], *, default: str | None = None) -> str:
         """Return one of some names."""
         try:

@@ -71,13 +71,14 @@ def _stable_diffusion(side: int, heads: int | list[int], width: int, text_layers
                  "in_channels": 4, "sample_size": side, "cross_attention_dim": width},
         "vae": {"block_out_channels": [128, 256, 512, 512]},
         "text_encoder": {"max_position_embeddings": 77, "num_hidden_layers": text_layers, "vocab_size": 49408,
-                         "hidden_size": width},
+                         "hidden_size": width, "num_attention_heads": width // 64},
     }  # fmt: skip
 
 
 def _vit(width: int, layers: int, patch: int, side: int) -> dict[str, dict[str, Any]]:
     model = "dinov2" if patch == 14 else "vit"
-    content = {"hidden_size": width, "num_hidden_layers": layers, "patch_size": patch, "image_size": side}
+    content = {"hidden_size": width, "num_hidden_layers": layers, "patch_size": patch, "image_size": side,
+               "num_attention_heads": width // 64}  # fmt: skip
     return {"model": content | {"model_type": model}}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from typer.models import CommandInfo
 import sd4match
 from sd4match.cli import cache, compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
 from sd4match.errors import InputError
+from sd4match.paths import as_path
 
 app = typer.Typer(
     name="sd4match",
@@ -24,24 +26,36 @@ app = typer.Typer(
 
 
 class _Command(TyperCommand):
-    """Command whose options and arguments say something: an empty one is an error, not one that was left out."""
+    """Command whose options and arguments say something, and whose paths may begin with ~ even in quotes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of a command line.
 
         Raises:
-            InputError: one of them is empty, or consists of spaces.
+            InputError: one of them is empty, consists of spaces, or is no path where a path is wanted.
         """
         given, *_ = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in self.params:
-            values = given.get(parameter.name or "")
-            for value in values if isinstance(values, (list, tuple)) else [values]:
+            for value in _each(given.get(parameter.name or "")):
                 if isinstance(value, str) and not value.strip():
-                    name = (
-                        parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper()
-                    )
-                    raise InputError(f"{name} is empty: give a value, or leave it out")
-        return super().parse_args(ctx, args)
+                    raise InputError(f"{_name_of(parameter)} is empty: give a value, or leave it out")
+        rest: list[str] = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            paths = [
+                as_path(path, what=_name_of(parameter)) if isinstance(path, Path) else path for path in _each(value)
+            ]
+            if any(isinstance(path, Path) for path in paths):
+                ctx.params[parameter.name or ""] = type(value)(paths) if isinstance(value, (list, tuple)) else paths[0]
+        return rest
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _name_of(parameter: Any) -> str:
+    return str(parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper())
 
 
 def _print_version(is_given: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sd4match.data.loading import Prepared, prepare_all
-from sd4match.errors import DatasetError, InputError, PhotoError
+from sd4match.errors import DatasetError, InputError, PhotoError, shown
 from sd4match.interfaces import PairDataset, Prepare
 from sd4match.structures.images import ImageBatch, Photo, Views
 from sd4match.structures.pairs import PairBatch, PairRecord
@@ -101,11 +101,14 @@ def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
     """Stack arrays of different first size, padded with zeros.
 
     Raises:
-        InputError: there is no array, or they differ in more than the first size.
+        InputError: there is no array, one is no array, or they differ in more than the first size.
 
     >>> pad_points([np.ones((1, 2)), np.ones((2, 2))])[0].tolist()
     [[1.0, 1.0], [0.0, 0.0]]
     """
+    is_list = isinstance(arrays, Sequence) and all(isinstance(array, np.ndarray) and array.ndim for array in arrays)
+    if not is_list:
+        raise InputError(f"arrays to pad must be a list of NumPy arrays, not {shown(arrays)}")
     if len({array.shape[1:] for array in arrays}) != 1:
         raise InputError(f"arrays to pad must differ in their first size alone, not {[a.shape for a in arrays][:4]}")
     longest = max(len(array) for array in arrays)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
     require_file(path, what="annotation", error=DatasetError)
     if path.stat().st_size > _LARGEST_MAT:
         raise DatasetError(f"not a readable annotation: {path} has more than {_LARGEST_MAT:,} bytes")
+    if _is_cut(path.read_bytes()):
+        raise DatasetError(f"not a readable annotation: {path} is cut off")
     try:
         content = loadmat(path, variable_names=[field])
     except Exception as error:  # scipy raises errors of any class for damaged files
@@ -42,6 +45,17 @@ def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise DatasetError(f"not a readable annotation: {path}: {field} holds no numbers")
     return values.astype(np.float64)
+
+
+def _is_cut(content: bytes) -> bool:
+    """Return whether a MATLAB 5 file ends inside a variable, which scipy leaves out without a word."""
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
+    if content[126:128] not in (b"IM", b"MI"):
+        return False  # of another version
+    end = 128
+    while end < len(content):
+        end += 8 + int.from_bytes(content[end + 4 : end + 8], order)
+    return end > len(content)
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -372,7 +372,7 @@ def _column(values: Mapping[str, Any], name: str) -> list[Any]:
 
 def _texts(values: Sequence[object], name: str) -> tuple[str, ...]:
     for value in values:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
             raise InputError(f"{name} must be texts, not {shown(value)}")
     return tuple(map(str, values))
 

@@ -78,7 +78,7 @@ class Store:
         Raises:
             SD4MatchError: it cannot be written.
         """
-        proof = {"format": _FORMAT, "crc32": _checksum(tensors)}
+        proof = {"format": _FORMAT, "entry": key, "crc32": _checksum(tensors)}
         self._write(key, safetensors_buffers(tensors, {**(metadata or {}), **proof}))
 
     def _write(self, key: str, content: Sequence[bytes | memoryview]) -> None:
@@ -97,6 +97,8 @@ class Store:
             tensors, metadata = read_safetensors(file)
             if metadata.pop("crc32", None) != _checksum(tensors) or metadata.pop("format", None) != _FORMAT:
                 raise ValueError("its bytes have changed")
+            if metadata.pop("entry", None) != key:
+                raise ValueError("it is another entry, renamed")
         except (OSError, ValueError) as error:
             self.discard(key, str(error))
             return None
@@ -137,7 +139,7 @@ class Cache(Store):
     """Store that does not grow beyond a limit: the least recently used entries are removed first.
 
     It counts and removes only files that it can prove its own: named by a digest, in a folder of its first two letters,
-    with the metadata of an entry. Whatever else lies in the folder stays.
+    with the metadata of the entry of that name. Whatever else lies in the folder stays.
 
     Args:
         folder: may be shared by all processes that compute the same.
@@ -233,7 +235,7 @@ class Cache(Store):
         name = _BEING_WRITTEN.fullmatch(path.name) or _ENTRY.fullmatch(path.name)
         if name is None or name[1] != path.parent.name or path.is_symlink() or not is_file(path):
             return False
-        is_own = path.name.endswith(TEMPORARY_SUFFIX) or _metadata(path).get("format") == _FORMAT
+        is_own = path.name.endswith(TEMPORARY_SUFFIX) or _is_entry(path)
         if is_own and not path.name.endswith(TEMPORARY_SUFFIX):
             self._proven.add(path)
         return is_own
@@ -274,6 +276,12 @@ def cache_folder() -> Path:
         return as_path(own, what="SD4MATCH_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sd4match"
+
+
+def _is_entry(path: Path) -> bool:
+    """Return whether the metadata of a file say that it is the entry of its name."""
+    metadata = _metadata(path)
+    return metadata.get("format") == _FORMAT and metadata.get("entry") == f"{path.parts[-3]}/{path.stem}"
 
 
 def _metadata(path: Path) -> dict[str, str]:

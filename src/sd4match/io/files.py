@@ -181,6 +181,8 @@ def check_output_file(
         InputError: it is a folder, an input, or an existing file of another sort.
     """
     if not exists(path):
+        if path.is_symlink():
+            raise InputError(f"{option} {path} is a link that leads nowhere: give the name of a {what} to write")
         return path
     if not is_file(path):
         raise InputError(f"{option} {path} is not a file: give the name of a {what} to write")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sd4match.errors import InputError
-from sd4match.fields import Factor
+from sd4match.fields import PositiveNumber
 from sd4match.interfaces import PairTransform as PairTransform
 from sd4match.registry import register
 
@@ -32,7 +32,16 @@ class CoPCA(PairTransform):
     blocks: tuple[PositiveInt, ...] | None = Field(
         default=None, description="numbers of consecutive groups that are normalized together; None: all groups"
     )
-    weights: tuple[Factor, ...] | None = Field(default=None, description="weight of each block; None: all 1")
+    weights: tuple[PositiveNumber, ...] | None = Field(default=None, description="weight of each block; None: all 1")
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        blocks, weights = self.blocks, self.weights
+        if weights is not None and len(weights) != (1 if blocks is None else len(blocks)):
+            raise ValueError(f"{len(weights)} weights do not go with {1 if blocks is None else len(blocks)} blocks")
+        if isinstance(self.components, tuple) and blocks is not None and len(self.components) != sum(blocks):
+            raise ValueError(f"components of {len(self.components)} groups do not go with blocks of {sum(blocks)}")
+        return self
 
     def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         """Return both maps with fewer channels.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sd4match.checks import check_choice, check_finite, check_text
-from sd4match.errors import ComponentError, InputError
+from sd4match.errors import ComponentError, InputError, ShapeError
 from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
 from sd4match.interfaces.calls import call_component, check_answer, describe_component
 from sd4match.structures.images import ImageBatch as ImageBatch
@@ -135,6 +135,7 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
         NonFiniteError: a feature is NaN or infinite; the message names the photo, the layer and what helps.
     """
     name = describe_component("backbone", backbone)
+    _check_fit(prompts, backbone, name)
     encoded = call_component("backbone", backbone, backbone.encode, images.views["backbone"])
     check_answer("backbone", backbone, encoded, Encoded)
     answer = call_component("backbone", backbone, backbone.extract, encoded, prompts, sampling)
@@ -145,6 +146,17 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
         raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")
     _check_features(backbone, images, maps.values.detach())
     return maps
+
+
+def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
+    """Check that prompt embeddings are as wide as the backbone reads them, and not empty.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    width, (_, tokens, found) = backbone.spec.prompt_width, prompts.values.shape
+    if width is not None and (found != width or tokens == 0):
+        raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}) of 1 token or more, not {tokens} x {found}")
 
 
 def _check_features(backbone: Backbone, images: ImageBatch, values: Tensor) -> None:
