@@ -205,9 +205,13 @@ def test_co_pca_keeps_groups_and_weights_blocks():
     assert made.groups == (2, 3, 6)
     torch.testing.assert_close(made.values[:, :5].norm(dim=1), torch.full((1, 4, 4), 0.25))
     torch.testing.assert_close(made.values[:, 5:], 2 * torch.nn.functional.normalize(source.values[:, 12:], dim=1))
-    for fields in ({"components": (2, 2)}, {"blocks": (1, 1)}, {"weights": (1.0, 1.0)}):
+    for fields in ({"components": (2, 2)}, {"blocks": (1, 1)}):
         with pytest.raises(InputError, match="co-PCA has"):
             CoPCA(**fields)(source, target)
+    for fields in ({"weights": (1.0, 1.0)}, {"blocks": (1, 1), "weights": (1.0,)}, {"weights": (-1.0,)},
+                   {"components": (2, 2), "blocks": (1, 2)}):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"do not go with|must be greater"):
+            CoPCA(**fields)
 
 
 def evaluator(backbone, **options):

@@ -136,8 +136,8 @@ def test_demo_writes_everything(run, tmp_path, monkeypatch):
     small = [*SMALL, "training.steps=2", "training.validate_every=2", "prompt.num_tokens=4"]
     monkeypatch.setattr(presets, "load_preset", lambda name, overrides=(): real(name, [*overrides, *small]))
     out = tmp_path / "demo"
-    code, screen, _ = run("demo", "--output", out)
-    assert code == 0
+    code, screen, error = run("demo", "--output", out)
+    assert code == 0, error
     assert {file.name for file in out.iterdir()} >= {
         "report.json",
         "report.md",

@@ -93,7 +93,7 @@ def test_published_lists_of_pf_pascal(realdata, tmp_path):
 
 
 def test_an_annotation_that_is_cut_off_is_refused(tmp_path):
-    root = write_pf_pascal(tmp_path)
+    root = layouts.write_pf_pascal(tmp_path)
     file = min(root.glob("*/Annotations/*/*.mat"))
     file.write_bytes(file.read_bytes()[:-1])  # its last variable is the box, which scipy would leave out
     with pytest.raises(DatasetError, match=rf"{file.name} is cut off"):

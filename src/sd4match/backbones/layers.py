@@ -140,7 +140,7 @@ def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width:
     unet.whole("norm_num_groups", default=32)
     vae.whole("norm_num_groups", default=32)
     text.number("layer_norm_eps", low=1e-12, high=1e-2, default=1e-5)
-    text.whole("num_attention_heads", high=1024)
+    text.whole("num_attention_heads", high=1024, default=1)
     vae.number("scaling_factor", low=1e-6, high=1e6, default=0.18215)
     if vae.whole("in_channels", default=3) != 3:
         raise vae.refuse(f"in_channels must be 3, for RGB photos, not {vae.content['in_channels']}")

@@ -111,13 +111,13 @@ class StableDiffusionBackbone(Backbone):
         for view in views.views:  # the batch is never stacked
             if tuple(view.pixels.shape) != expected:
                 raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
-        where = {"device": self.alphas_cumprod.device, "dtype": self.vae.dtype}
+        where = {"device": self.alphas_cumprod.device, "dtype": self.vae.encoder.conv_in.weight.dtype}
         with full_precision(self.device):
             posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
         mean = torch.cat([posterior.mean for posterior in posteriors]).float()
         log_variance = torch.cat([posterior.logvar for posterior in posteriors]).float()
         for values in (mean, log_variance):
-            check_each_finite("the latents", views.names, "", values, self.vae.dtype)
+            check_each_finite("the latents", views.names, "", values, self.vae.encoder.conv_in.weight.dtype)
         return Encoded({"mean": mean, "log_variance": log_variance}, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
@@ -168,12 +168,12 @@ class StableDiffusionBackbone(Backbone):
 
     def _features(self, latents: Tensor, timestep: int, context: Tensor) -> list[Tensor]:
         """Return the features of each layer, in float32."""
-        outputs = features_at(self.unet, latents.to(self.unet.dtype), timestep, context, self.layers)
+        outputs = features_at(self.unet, latents.to(self.unet.conv_in.weight.dtype), timestep, context, self.layers)
         return [output.float() for output in outputs]
 
     def _map(self, features: list[Tensor], encoded: Encoded) -> FeatureMap:
         """Check, resize and concatenate the features of all layers."""
-        dtype = working_dtype(self.unet.dtype, self.device)
+        dtype = working_dtype(self.unet.conv_in.weight.dtype, self.device)
         for layer, values in zip(self.layers, features, strict=True):
             names = encoded.names or encoded.keys
             check_each_finite("the features", names, f"at layer {layer_name([layer])}", values, dtype)
@@ -196,7 +196,7 @@ class StableDiffusionBackbone(Backbone):
         if not values.is_floating_point() or values.shape[1] == 0:
             raise InputError(f"a prompt is a floating-point tensor of one token or more, not {values.shape[1]} tokens "
                              f"of {dtype_name(values.dtype)}")  # fmt: skip
-        context = values.to(self.alphas_cumprod.device, self.unet.dtype)
+        context = values.to(self.alphas_cumprod.device, self.unet.conv_in.weight.dtype)
         name = f"the values of the prompt embedding in {dtype_name(context.dtype)}"
         check_finite(name, context.detach(), range_hint(context.dtype))
         return context.expand(batch, -1, -1)
@@ -222,6 +222,8 @@ def load_stable_diffusion(
         configs, where=str(folder), layers=config.layers, frame=config.frame, dtype=config.dtype,
         image_size=config.image_size, cells=config.cells, clean=config.is_clean,
     )  # fmt: skip
+    text_fields = Fields(configs["text_encoder"], str(folder / "text_encoder" / "config.json"))
+    text_fields.whole("num_attention_heads")  # transformers would take 8 of them where the field is missing
     vocabulary: int = configs["text_encoder"]["vocab_size"]
     tokenizer = load_tokenizer(folder / "tokenizer", vocabulary=vocabulary)
     alphas_cumprod = _read_schedule(folder / "scheduler" / "scheduler_config.json")

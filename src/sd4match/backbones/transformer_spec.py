@@ -42,7 +42,7 @@ def transformer_spec(
     model_type = check_family(config, FAMILIES, where=where)
     fields = Fields(config, f"{where} (config.json)")
     width, blocks = fields.whole("hidden_size"), fields.whole("num_hidden_layers", high=512)
-    fields.whole("num_attention_heads", high=1024)
+    fields.whole("num_attention_heads", high=1024, default=1)
     side = fields.whole("image_size", high=LARGEST_SIDE)
     patch = fields.whole("patch_size", high=side)
     if fields.whole("num_channels", default=3) != 3:

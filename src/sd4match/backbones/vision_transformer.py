@@ -153,10 +153,12 @@ def load_vision_transformer(
         CheckpointError: the model is not found, damaged, or not a vision transformer.
     """
     folder = find_pretrained(config.weights, "vision_transformer")
+    content = read_json(folder / "config.json")
     spec = transformer_spec(
-        read_json(folder / "config.json"), where=str(folder), layer=config.layer, facet=config.facet,
+        content, where=str(folder), layer=config.layer, facet=config.facet,
         frame=config.frame, dtype=config.dtype,
     )  # fmt: skip
+    Fields(content, str(folder / "config.json")).whole("num_attention_heads")  # transformers would take its default
     model: PreTrainedModel = load_whole(
         AutoModel, folder, stem="model", variant=find_variant(folder, "model", None), unused=_UNUSED, others=_HEADS,
         dtype=getattr(torch, config.dtype),

@@ -57,11 +57,16 @@ def kind_of_run(folder: Path) -> RunKind | Literal["unknown"] | None:
     if _is_scores_file(folder / SCORES_FILE):
         return "sweep"
     if exists(folder / "report.json"):
-        return kind_of_report(_report_fields(folder / "report.json") or {}) or "unknown"
+        kind = kind_of_report(_report_fields(folder / "report.json") or {})
+        return "demo" if kind == "training" and _is_of_demo(folder) else kind or "unknown"
     if holds_checkpoints(folder) or is_written_config(folder / CONFIG_FILE):
-        is_demo = exists(folder / DEMO_PROMPT_FILE) and not exists(folder / PROMPT_FILE)
-        return "demo" if is_demo else "training"
+        return "demo" if _is_of_demo(folder) else "training"
     return None
+
+
+def _is_of_demo(folder: Path) -> bool:
+    """Return whether a training in a folder is that of a demo, which calls its prompt by another name."""
+    return exists(folder / DEMO_PROMPT_FILE) and not exists(folder / PROMPT_FILE)
 
 
 def check_run_folder(folder: Path, kind: RunKind, *, option: str = "--output") -> None:
@@ -150,9 +155,11 @@ def check_report_folder(folder: Path, fields: Mapping[str, Any]) -> None:
         if kind_of_report(fields) not in ("training", "demo"):  # those have checked more, before their work
             check_new(folder, REPORT_FILES, option="the report's folder")
         return
-    values = _report_fields(folder / "report.json")
-    if values is None or kind_of_report(values) != kind_of_report(fields):
-        found = "unknown" if values is None else kind_of_report(values) or "report"
+    values, kind = _report_fields(folder / "report.json"), kind_of_report(fields)
+    found = "unknown" if values is None else kind_of_report(values) or "report"
+    if kind == "demo" and found == "training" and _is_of_demo(folder):
+        return  # the report of the training in this demo
+    if values is None or found != (kind or "report"):
         raise InputError(f"{folder} holds {_NAMES[found]}, whose report would be lost: choose another folder")
 
 

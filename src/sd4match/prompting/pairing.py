@@ -149,14 +149,14 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
 
 
 def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
-    """Check that prompt embeddings are as wide as the backbone reads them, and not empty.
+    """Check that prompt embeddings are as wide as the backbone reads them; those without tokens are left to it.
 
     Raises:
         ShapeError: they are not.
     """
     width, (_, tokens, found) = backbone.spec.prompt_width, prompts.values.shape
-    if width is not None and (found != width or tokens == 0):
-        raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}) of 1 token or more, not {tokens} x {found}")
+    if width is not None and tokens and found != width:
+        raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}), not (B, {tokens}, {found})")
 
 
 def _check_features(backbone: Backbone, images: ImageBatch, values: Tensor) -> None:
