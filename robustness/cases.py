@@ -110,9 +110,12 @@ def run_command(*arguments: object) -> str:
 def run_case(case: Case, folder: Path) -> Result:
     """Use a hostile input in an empty folder, and say what became of it."""
     before: dict[str, bytes] = {}
+    is_ready = False
 
     def prepared() -> None:
+        nonlocal is_ready
         before.update(_files(folder))
+        is_ready = True
 
     _state.on_prepared = prepared
     _state.may_change = ()
@@ -124,7 +127,7 @@ def run_case(case: Case, folder: Path) -> Result:
         outcome, detail = Outcome.EXECUTED, detail
     elif changed:
         outcome, detail = Outcome.LOST, f"{changed[0]}: {detail}"
-    elif before and any(_is_left(name, outcome) for name in new):
+    elif is_ready and any(_is_left(name, outcome) for name in new):
         outcome, detail = Outcome.HALF, f"{new}: {detail}"
     return Result(case.group, case.name, outcome, detail)
 

@@ -27,7 +27,8 @@ def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError
         error: class of the error.
 
     Raises:
-        SD4MatchError: it is empty, no path, holds a null character, or names a user that does not exist; see `error`.
+        SD4MatchError: it is empty, no path, no UTF-8, holds a null character, or names a user that does not exist; see
+            `error`.
 
     >>> as_path("photos/cat.jpg", what="photo").name
     'cat.jpg'
@@ -39,6 +40,8 @@ def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError
         raise error(f"{what} is empty: give a path")
     if "\0" in text:
         raise error(f"{what} is no path: {shown(text)} holds a null character")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise error(f"{what} is no path: {shown(text)} is not UTF-8, and could not be named in a result")
     try:
         return Path(value).expanduser()
     except RuntimeError:

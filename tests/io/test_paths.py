@@ -17,7 +17,8 @@ LONG = Path("x" * 300)
     ("value", "message"),
     [
         (None, "--root must be a path, not None"), (b"a", "must be a path"), ("", "--root is empty"),
-        ("  ", "--root is empty"), ("a\0b", "null character"), ("~no-such-user/x", "a user that does not exist"),
+        ("  ", "--root is empty"), ("a\0b", "null character"), ("a\udcff", "is not UTF-8"),
+        ("~no-such-user/x", "a user that does not exist"),
     ],
 )  # fmt: skip
 def test_what_is_no_path(value, message):
