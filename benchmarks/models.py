@@ -10,6 +10,8 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+NUM_TOKENS = 49_409
+"""Tokens of the vocabulary: CLIP's and one more, so that it is not taken for CLIP's, whose words are known."""
 
 
 def build_unet(*, quarter: bool = False) -> UNet2DConditionModel:
@@ -43,7 +45,7 @@ def build_text_encoder(*, quarter: bool = False) -> CLIPTextModel:
     width = 256 if quarter else 1024
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=49408,
+            vocab_size=NUM_TOKENS,
             hidden_size=width,
             intermediate_size=4 * width,
             num_hidden_layers=23,
@@ -61,6 +63,7 @@ def write_stable_diffusion_2(folder: Path, *, quarter: bool = False) -> Path:
     build_vae(quarter=quarter).save_pretrained(folder / "vae")
     build_text_encoder(quarter=quarter).save_pretrained(folder / "text_encoder")
     tokens = ["!", *LETTERS, *(f"{c}</w>" for c in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    tokens += [chr(0x20000 + number) for number in range(NUM_TOKENS - len(tokens))]  # letters of their own
     vocab = {token: number for number, token in enumerate(tokens)}
     CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=77).save_pretrained(folder / "tokenizer")
     PNDMScheduler(
