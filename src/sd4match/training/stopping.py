@@ -30,7 +30,7 @@ class StopFlag:
 def stop_on_signals() -> Iterator[StopFlag]:
     """Raise the flag on SIGTERM, SIGHUP and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
 
-    Signals that the program ignores, as SIGHUP under nohup, stay ignored. Signals can be handled in the main thread
+    SIGTERM and SIGHUP stay ignored where the program ignores them, as SIGHUP under nohup. Signals can be handled in the main thread
     only; in another thread nothing changes.
     """
     flag = StopFlag()
@@ -45,7 +45,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
         flag.is_raised = True
 
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:
+        if handler != signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, handle)
     try:
         yield flag
