@@ -63,7 +63,9 @@ def run(count, root, output, scope="image", skip="stop", memory=1 << 30, batch_s
     return answers
 
 
-@pytest.mark.parametrize(("scope", "memory"), [("image", 1 << 30), ("image", 1), ("pair", 1 << 30)])
+@pytest.mark.parametrize(
+    ("scope", "memory"), [("image", 1 << 30), pytest.param("image", 1, marks=pytest.mark.slow), ("pair", 1 << 30)]
+)
 def test_two_processes_count_what_one_counts(tmp_path, scope, memory):
     layouts.write_spair(tmp_path)
     (alone,) = run(1, tmp_path, tmp_path / "one", scope)
