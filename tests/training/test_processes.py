@@ -57,6 +57,7 @@ def apart(one, other):
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_steps(tmp_path):
     alone, two = learn_in(1, tmp_path / "one", 5), learn_in(2, tmp_path / "two", 5)
     assert alone["batch"].startswith("5 pairs a step = 1 device x 5 at once")

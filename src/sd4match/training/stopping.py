@@ -30,8 +30,8 @@ class StopFlag:
 def stop_on_signals() -> Iterator[StopFlag]:
     """Raise the flag on SIGTERM, SIGHUP and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
 
-    SIGTERM and SIGHUP stay ignored where the program ignores them, as SIGHUP under nohup. Signals can be handled in the main thread
-    only; in another thread nothing changes.
+    SIGTERM and SIGHUP stay ignored where the program ignores them, as SIGHUP under nohup. Signals can be handled in the
+    main thread only; in another thread nothing changes.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
