@@ -16,7 +16,7 @@ from sd4match.errors import SD4MatchError
 
 
 class _Stopped(BaseException):
-    """The system asks the program to end; like Ctrl-C, it passes through everything that removes temporary files."""
+    """Request of the system to end; like Ctrl-C, it passes through everything that removes temporary files."""
 
     def __init__(self, number: int) -> None:
         self.number = number

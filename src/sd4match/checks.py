@@ -8,7 +8,7 @@ from collections.abc import Collection
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, shown
+from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, is_unicode, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -263,10 +263,8 @@ def check_text(name: str, value: object) -> str:
         raise InputError(f"{name} must be a text, not {shown(value)}")
     if not value.strip():
         raise InputError(f"{name} is empty: {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{name} is not Unicode text: {shown(value)}") from None
+    if not is_unicode(value):
+        raise InputError(f"{name} is not Unicode text: {shown(value)}")
     return value
 
 

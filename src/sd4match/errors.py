@@ -85,7 +85,7 @@ class NonFiniteError(SD4MatchError, ValueError):
 
 
 class ComponentError(SD4MatchError):
-    """A component that raises an error of its own, or returns what its interface does not allow; it is named."""
+    """Failure of a component, named: it raises an error of its own, or returns what its interface does not allow."""
 
 
 class TrainingError(SD4MatchError):
@@ -120,3 +120,16 @@ def shown(value: object) -> str:
         return " ".join(_SHORT.repr(value).split())
     except Exception:  # of a foreign `__repr__`, or of an integer of thousands of digits
         return f"<{type(value).__name__}>"
+
+
+def is_unicode(text: str) -> bool:
+    r"""Return whether a text can be written as UTF-8; what stands for bytes that are none in a name cannot.
+
+    >>> is_unicode("\u00e9"), is_unicode(b"\xff".decode(errors="surrogateescape"))
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from sd4match.checks import LARGEST_POSITIVE, SMALLEST_POSITIVE
+from sd4match.errors import is_unicode
 
 __all__ = ["BatchSize", "Cells", "Count", "Factor", "Pixels", "PositiveNumber", "Seed", "Text"]
 
@@ -32,7 +33,7 @@ def check_text(text: str) -> str:
         raise ValueError("is empty")
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"has {len(text):,} characters; at most {LONGEST_TEXT:,} are allowed")
-    if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+    if "\0" in text or not is_unicode(text):
         raise ValueError("holds a null character, or bytes that are not UTF-8")
     return text
 

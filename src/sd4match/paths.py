@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from sd4match.errors import InputError, SD4MatchError, shown
+from sd4match.errors import InputError, SD4MatchError, is_unicode, shown
 
 __all__ = ["as_path", "exists", "is_file", "is_folder", "read_bytes", "read_text", "require_file", "require_folder"]
 
@@ -40,7 +40,7 @@ def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError
         raise error(f"{what} is empty: give a path")
     if "\0" in text:
         raise error(f"{what} is no path: {shown(text)} holds a null character")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_unicode(text):
         raise error(f"{what} is no path: {shown(text)} is not UTF-8, and could not be named in a result")
     try:
         return Path(value).expanduser()
@@ -88,12 +88,7 @@ def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputErr
         ...
     sd4match.errors.InputError: no such report: no-such.json
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise error(f"no such {what}: {path}") from None
-    except (OSError, ValueError) as reason:
-        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
+    mode = _mode(path, what, error)
     if stat.S_ISDIR(mode):
         raise error(f"{path} is a folder: give a {what}")
     if not stat.S_ISREG(mode):
@@ -107,12 +102,7 @@ def require_folder(path: Path, *, what: str, error: type[SD4MatchError] = InputE
     Raises:
         SD4MatchError: it is not there, or is not a folder; see `error`.
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise error(f"no such {what}: {path}") from None
-    except (OSError, ValueError) as reason:
-        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
+    mode = _mode(path, what, error)
     if not stat.S_ISDIR(mode):
         raise error(f"{path} is not a folder: give a {what}")
     return path
@@ -155,6 +145,16 @@ def read_text(
         return read_bytes(path, what=what, error=error, largest=largest).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"the {what} {path} is not UTF-8 text: byte {reason.start}") from None
+
+
+def _mode(path: Path, what: str, error: type[SD4MatchError]) -> int:
+    """Return the mode of what is there, or raise the error that it cannot be read."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"no such {what}: {path}") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read the {what} {path}: {_reason(reason)}") from None
 
 
 def _reason(reason: Exception) -> str:

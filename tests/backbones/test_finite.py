@@ -8,7 +8,7 @@ import torch
 from helpers.model_folders import change_weights, copy_of, write_random_transformer
 from sd4match.backbones.config import Dinov2Config, StableDiffusionConfig, VisionTransformerConfig
 from sd4match.backbones.fusion import Fusion
-from sd4match.backbones.precision import check_each_finite, full_precision, range_hint, working_dtype
+from sd4match.backbones.precision import check_each_finite, range_hint, without_autocast, working_dtype
 from sd4match.backbones.pretrained import MINI_FOLDER
 from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.prompting.text import EmptyPrompt
@@ -97,9 +97,9 @@ def test_the_dtype_of_an_autocast_is_named():
     assert working_dtype(torch.float32, CPU) == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert working_dtype(torch.float32, CPU) == torch.bfloat16
-        with full_precision(CPU):
+        with without_autocast(CPU):
             assert working_dtype(torch.float32, CPU) == torch.float32
-    with full_precision(torch.device("meta")):
+    with without_autocast(torch.device("meta")):
         assert working_dtype(torch.float16, torch.device("meta")) == torch.float16
     assert "bfloat16" in range_hint(torch.float16)
     assert "weights" in range_hint(torch.float32)

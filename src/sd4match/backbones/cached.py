@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sd4match.backbones.precision import full_precision
+from sd4match.backbones.precision import without_autocast
 from sd4match.errors import SD4MatchError
 from sd4match.hashing import arithmetic_settings, digest
 from sd4match.interfaces import Backbone as Backbone
@@ -71,7 +71,7 @@ class _EncodedPhotos:
         """
         digests = [view.digest for view in views.views]
         entries: dict[str, Tensors] = {}
-        with full_precision(self.encoder.device):
+        with without_autocast(self.encoder.device):
             for row, name in enumerate(digests):
                 if name not in entries:
                     entry = self._entries.get(name)

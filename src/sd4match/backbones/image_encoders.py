@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithR
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
-from sd4match.backbones.precision import check_each_finite, full_precision
+from sd4match.backbones.precision import check_each_finite, without_autocast
 from sd4match.backbones.preprocessing import center_crop
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import check_family
@@ -144,7 +144,7 @@ class BackboneEncoder(ImageEncoder):
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, side^2, C) and (B, C) features."""
-        with full_precision(self.backbone.device):
+        with without_autocast(self.backbone.device):
             maps = [
                 self.backbone.extract(self.backbone.encode(view), self._empty_prompt, self.sampling).values
                 for view in views.each()
@@ -167,7 +167,7 @@ def _outputs(views: Views, model: PreTrainedModel) -> list[Any]:
 
     The model runs in its own dtype, also inside an autocast.
     """
-    with full_precision(model.device):
+    with without_autocast(model.device):
         return [model(pixel_values=view.pixels.to(model.device, model.dtype)) for view in views.each()]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sd4match.checks import check_finite
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which an autocast around it changes nothing."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()

@@ -16,7 +16,7 @@ from sd4match.backbones.layers import layer_name, parse_layers, stable_diffusion
 from sd4match.backbones.loading import check_values, load_whole, read_weights
 from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.noise import noisy_latents
-from sd4match.backbones.precision import check_each_finite, dtype_name, full_precision, range_hint, working_dtype
+from sd4match.backbones.precision import check_each_finite, dtype_name, range_hint, without_autocast, working_dtype
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import WEIGHTS, find_overlay, find_pretrained
 from sd4match.backbones.text_encoder import ClipTextEncoder
@@ -112,7 +112,7 @@ class StableDiffusionBackbone(Backbone):
             if tuple(view.pixels.shape) != expected:
                 raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
         where = {"device": self.alphas_cumprod.device, "dtype": self.vae.encoder.conv_in.weight.dtype}
-        with full_precision(self.device):
+        with without_autocast(self.device):
             posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
         mean = torch.cat([posterior.mean for posterior in posteriors]).float()
         log_variance = torch.cat([posterior.logvar for posterior in posteriors]).float()

@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
-from sd4match.backbones.precision import check_each_finite, full_precision
+from sd4match.backbones.precision import check_each_finite, without_autocast
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import transformer_spec
@@ -111,7 +111,7 @@ class VisionTransformerBackbone(Backbone):
 
         hook = module.register_forward_hook(record)
         try:
-            with full_precision(self.model.device):
+            with without_autocast(self.model.device):
                 for view in views.each():
                     pixels = view.pixels.to(self.model.device, self.model.dtype)
                     self.model(pixel_values=pixels, **self._forward_options)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd4match.documents import parse_json
-from sd4match.errors import DatasetError, choose_from, shown
+from sd4match.errors import DatasetError, choose_from, is_unicode, shown
 from sd4match.geometry import Size
 from sd4match.paths import read_text
 from sd4match.structures.images import LARGEST_SIDE
@@ -120,7 +120,7 @@ def as_word(value: object, where: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise DatasetError(f"{where} must be a text that is not empty, not {shown(value)}")
-    if any(0xD800 <= ord(letter) < 0xE000 for letter in value):
+    if not is_unicode(value):
         raise DatasetError(f"{where} is no text: {ascii(value)[:80]} holds half of a surrogate pair")
     return value
 

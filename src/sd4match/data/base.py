@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 class DamagedListError(DatasetError):
-    """A list or an annotation with several problems; the message has the first of them.
+    """Error of a list or an annotation that may have several problems; the message has the first of them.
 
     Args:
         message: as of any error, so that a caller can raise the error again with the name of the pair.
@@ -43,7 +43,7 @@ class DamagedListError(DatasetError):
 
 
 class NoSuchPairError(InputError, IndexError):
-    """An index beyond the pairs of a data set."""
+    """Error of an index beyond the pairs of a data set."""
 
 
 class FilePairs(PairDataset):
@@ -93,7 +93,7 @@ class FilePairs(PairDataset):
 
     @property
     def repeats_are_published(self) -> bool:
-        """Whether the published list of this split has pairs twice."""
+        """Return whether the published list of this split has pairs twice."""
         return False
 
     @abstractmethod

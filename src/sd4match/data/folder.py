@@ -45,7 +45,7 @@ class _Annotation:
     box: Box | None = None
     points: dict[str, _Point] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """What is wrong with it, one line each; pairs of a photo with problems cannot be read."""
+    """Lines that say what is wrong with it; pairs of a photo with problems cannot be read."""
 
     @contextmanager
     def noting(self) -> Iterator[None]:

@@ -71,7 +71,7 @@ class PFPascalPairs(FilePairs):
 
     @property
     def repeats_are_published(self) -> bool:
-        """Whether this is the published train list, which has 2,452 pairs, some of them twice."""
+        """Return whether this is the published train list, which has 2,452 pairs, some of them twice."""
         return self.split == "train" and len(self.keys) == self.published_pairs["train"]
 
     def _key(self, number: int) -> PairKey:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd4match.checks import check_choice, check_count, check_number
-from sd4match.errors import InputError, ShapeError, shown
+from sd4match.errors import InputError, ShapeError, is_unicode, shown
 
 Average = Literal["image", "point", "category", "category_point"]
 """Mean over pairs; over points; over categories of the mean over their pairs; or over categories, weighted by their
@@ -372,7 +372,7 @@ def _column(values: Mapping[str, Any], name: str) -> list[Any]:
 
 def _texts(values: Sequence[object], name: str) -> tuple[str, ...]:
     for value in values:
-        if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not isinstance(value, str) or not is_unicode(value):
             raise InputError(f"{name} must be texts, not {shown(value)}")
     return tuple(map(str, values))
 
