@@ -10,6 +10,8 @@ import sysconfig
 import time
 from pathlib import Path
 
+import pytest
+
 import sd4match
 from sd4match.backbones.pretrained import MINI_FOLDER
 
@@ -51,6 +53,7 @@ def test_nothing_of_the_place_it_was_written_in():
                 assert not words.search(file.read_text(encoding="utf-8")), file
 
 
+@pytest.mark.slow
 def test_wheel_in_another_environment(tmp_path):
     """Built, installed beside the same dependencies but without this checkout, and used."""
 

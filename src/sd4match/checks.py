@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, is_unicode, shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = [
     "check_choice",
     "check_count",
-    "check_device",
+    "check_each_finite",
     "check_finite",
     "check_flag",
     "check_instance",
@@ -26,6 +27,8 @@ __all__ = [
     "check_same_device",
     "check_shape",
     "check_text",
+    "dtype_name",
+    "range_hint",
 ]
 
 SMALLEST_POSITIVE, LARGEST_POSITIVE = 1e-12, 1e12
@@ -142,6 +145,45 @@ def check_finite(name: str, value: Tensor, hint: str = "") -> None:
         count = int(finite.numel() - finite.sum())
         end = f"; {hint}" if hint else ""
         raise NonFiniteError(f"{name} are not finite: {count} of {finite.numel()} values are NaN or infinite{end}")
+
+
+def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype) -> None:
+    """Check that what was computed for each photo is finite.
+
+    Args:
+        what: was computed, for example "the features".
+        names: of the photos, or their keys.
+        where: "at layer 1" and the like; "" if there is only one place.
+        values: the first dimension is that of the photos.
+        dtype: in which it was computed.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite; the message names photo, place and dtype, and what helps.
+    """
+    import torch
+
+    values = values.detach()
+    if values.is_floating_point() and not bool(values.sum(dtype=torch.float32).isfinite()):  # faster than each value
+        for row, name in enumerate(names):
+            label = " ".join(filter(None, (what, "of", name, where, "in", dtype_name(dtype))))
+            check_finite(label, values[row], range_hint(dtype))
+
+
+def range_hint(dtype: torch.dtype) -> str:
+    """Return what helps against values that are not finite in a dtype."""
+    if dtype_name(dtype) == "float16":
+        return "its range may be too small: dtype=bfloat16 or float32 has the range"
+    return "the weights, the prompt or the photo are damaged or too large; `sd4match models check` looks at the weights"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as configs write it.
+
+    >>> import torch
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
 
 
 def check_count(name: str, value: object, low: int = 1, high: int | None = None) -> int:
@@ -266,30 +308,6 @@ def check_text(name: str, value: object) -> str:
     if not is_unicode(value):
         raise InputError(f"{name} is not Unicode text: {shown(value)}")
     return value
-
-
-def check_device(value: object) -> str:
-    """Return the name of a device that torch can compute on here.
-
-    Raises:
-        InputError: it is none, or it does not exist.
-
-    >>> check_device("cpu")
-    'cpu'
-    """
-    import torch
-
-    try:
-        device = torch.device(value) if isinstance(value, (str, torch.device)) else None
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device must be cpu, cuda, cuda:N or mps, not {shown(value)}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device}: torch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {device}: torch has no MPS here; use cpu")
-    return str(device)
 
 
 def check_instance(name: str, value: object, kind: type) -> None:

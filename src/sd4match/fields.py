@@ -20,13 +20,13 @@ LONGEST_TEXT = 4096
 """Largest number of characters of a name, a path or a text in a config."""
 
 
-def check_text(text: str) -> str:
+def check_field_text(text: str) -> str:
     """Return a text that says something.
 
     Raises:
         ValueError: it is empty, longer than 4096 characters, or no text that can be written to a file.
 
-    >>> check_text("fish")
+    >>> check_field_text("fish")
     'fish'
     """
     if not text.strip():
@@ -52,5 +52,5 @@ PositiveNumber = Annotated[float, Field(ge=SMALLEST_POSITIVE, le=LARGEST_POSITIV
 """Number that values are divided by in float32: a temperature, a standard deviation, a learning rate."""
 Factor = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Number that values are multiplied by, or moved by, in float32."""
-Text = Annotated[str, AfterValidator(check_text)]
+Text = Annotated[str, AfterValidator(check_field_text)]
 """Name, path or text that says something."""

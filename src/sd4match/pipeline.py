@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.checks import check_count, check_device, check_flag, check_positive
+from sd4match.checks import check_count, check_flag, check_positive
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
@@ -122,7 +122,7 @@ class SemanticMatcher:
             name: one of `preset_names()`.
             prompt: a learned prompt's file; a preset that learns its prompt needs one.
             overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
-            device: for example "cpu" or "cuda".
+            device: "cpu", "cuda", "cuda:N", "mps", or "auto" for a GPU if there is one.
         """
         return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device)
 
@@ -133,11 +133,10 @@ class SemanticMatcher:
         """Build the experiment of a config; `prompt` as in `from_preset`.
 
         Raises:
-            ConfigError: the prompt must be learned first, and no file is given.
-            InputError: it is no config, or the device does not exist.
+            ConfigError: the prompt must be learned first, and no file is given; or the device does not exist.
+            InputError: it is no config.
         """
         _check_component("config", config, ExperimentConfig)
-        device = check_device(device)
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,14 +33,8 @@ def wait_for(check, seconds=90):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_asked_to_stop_it_saves_says_how_to_go_on_and_leaves_with_0(run, tmp_path, number):
-    out = tmp_path / "it"
-    process = start("--output", out, "--steps", 5000, "--seed", 1, *sets(*SMALL, "training.schedule=constant"))
-    wait_for(lambda: (out / "checkpoints" / "step-00000003.safetensors").is_file())
-    process.send_signal(number)
-    screen, error = process.communicate(timeout=60)
-    assert process.returncode == 0, error
+def check_stopped(run, out, screen):
+    """A training of 5000 steps stopped by itself, saved its state, and can go on."""
     step = int(re.search(r"Stopped after step (\d+) of 5000\. Go on with: sd4match train --resume", screen)[1])
     assert (out / "checkpoints" / f"step-{step:08d}.safetensors").is_file()
     assert not (out / "report.json").exists()
@@ -49,6 +44,34 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_leaves_with_0(run, tmp_pat
     assert report["training"]["steps"] == step + 2
     assert report["results"][0]["pairs"] == 2
     assert len((out / "losses.csv").read_text().splitlines()) == step + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_says_how_to_go_on_and_leaves_with_0(run, tmp_path, number):
+    out = tmp_path / "it"
+    process = start("--output", out, "--steps", 5000, "--seed", 1, *sets(*SMALL, "training.schedule=constant"))
+    wait_for(lambda: (out / "checkpoints" / "step-00000003.safetensors").is_file())
+    process.send_signal(number)
+    screen, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    check_stopped(run, out, screen)
+
+
+def test_asked_to_stop_in_this_process_it_does_the_same(run, tmp_path):
+    out = tmp_path / "it"
+
+    def ask():
+        wait_for(lambda: (out / "checkpoints" / "step-00000002.safetensors").is_file())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    options = sets(*SMALL, "training.schedule=constant")
+    code, screen, error = run("train", "--output", out, "--steps", 5000, "--seed", 1, *options)
+    asking.join()
+    assert code == 0, error
+    check_stopped(run, out, screen)
 
 
 def test_killed_while_models_load_it_can_go_on_all_the_same(run, tmp_path):

@@ -57,7 +57,7 @@ def test_other_weights_or_settings_are_other_maps(tmp_path):
     [
         (float("nan"), torch.float32, "the features of .* in float32 are not finite"),
         (float("inf"), torch.float32, "the features of .* in float32 are not finite"),
-        (1e6, torch.float16, "the stored features of .* in float16 are not finite: .* bfloat16 and float32 have"),
+        (1e6, torch.float16, "the stored features of .* in float16 are not finite: .* bfloat16 or float32 has"),
     ],
 )
 def test_maps_that_are_not_finite_are_not_stored(tmp_path, scale, dtype, message):

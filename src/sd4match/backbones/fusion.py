@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sd4match.backbones.config import FusionOptions
 from sd4match.backbones.fusion_spec import fused_spec
-from sd4match.backbones.precision import check_each_finite
+from sd4match.checks import check_each_finite
 from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import ImageFrame
 from sd4match.hashing import digest

@@ -14,11 +14,12 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithR
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
-from sd4match.backbones.precision import check_each_finite, without_autocast
+from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import center_crop
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import check_family
 from sd4match.backbones.vision_transformer import Colors, read_normalization
+from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.hashing import digest, weights_digest

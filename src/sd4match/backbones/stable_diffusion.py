@@ -16,13 +16,13 @@ from sd4match.backbones.layers import layer_name, parse_layers, stable_diffusion
 from sd4match.backbones.loading import check_values, load_whole, read_weights
 from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.noise import noisy_latents
-from sd4match.backbones.precision import check_each_finite, dtype_name, range_hint, without_autocast, working_dtype
+from sd4match.backbones.precision import without_autocast, working_dtype
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import WEIGHTS, find_overlay, find_pretrained
 from sd4match.backbones.text_encoder import ClipTextEncoder
 from sd4match.backbones.tokenizer import load_tokenizer
 from sd4match.backbones.unet import features_at, prune
-from sd4match.checks import check_finite
+from sd4match.checks import check_each_finite, check_finite, dtype_name, range_hint
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.geometry import Grid
 from sd4match.hashing import digest, sampled_weights, weights_digest

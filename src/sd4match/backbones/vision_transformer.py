@@ -13,10 +13,11 @@ from transformers import AutoModel, PreTrainedModel
 from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
-from sd4match.backbones.precision import check_each_finite, without_autocast
+from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import transformer_spec
+from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.geometry import Grid
 from sd4match.hashing import digest, sampled_weights, weights_digest

@@ -15,7 +15,7 @@ from sd4match.documents import parse_json
 from sd4match.errors import DatasetError, choose_from, is_unicode, shown
 from sd4match.geometry import Size
 from sd4match.paths import read_text
-from sd4match.structures.images import LARGEST_SIDE
+from sd4match.structures.images import LONGEST_SIDE_OF_PHOTOS
 from sd4match.structures.pairs import Box
 
 Points = npt.NDArray[np.float64]
@@ -196,7 +196,7 @@ def as_size(value: object, where: str) -> Size:
     """
     if not isinstance(value, (list, tuple)) or len(value) not in (2, 3):
         raise DatasetError(f"{where} must be width, height; it is {shown(value)}")
-    width, height = (as_whole(side, f"{where}: a side", low=1, high=LARGEST_SIDE) for side in value[:2])
+    width, height = (as_whole(side, f"{where}: a side", low=1, high=LONGEST_SIDE_OF_PHOTOS) for side in value[:2])
     return height, width
 
 

@@ -30,7 +30,7 @@ from sd4match.errors import DatasetError, shown
 from sd4match.geometry import Size
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path, exists, is_folder
-from sd4match.structures.images import LARGEST_SIDE
+from sd4match.structures.images import LONGEST_SIDE_OF_PHOTOS
 from sd4match.structures.pairs import Box, PairKey, PairRecord
 
 _COCO = {"train": "train", "validation": "val", "test": "test"}
@@ -278,7 +278,7 @@ def _parse_annotation(image: Mapping[str, Any], animal: Mapping[str, Any], where
         DatasetError: a field is missing, or holds something else.
     """
     width, height = (
-        as_whole(field_of(image, side, where), f"{where}: {side}", low=1, high=LARGEST_SIDE)
+        as_whole(field_of(image, side, where), f"{where}: {side}", low=1, high=LONGEST_SIDE_OF_PHOTOS)
         for side in ("width", "height")
     )
     numbers = field_of(animal, "keypoints", where)

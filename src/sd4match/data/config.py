@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from sd4match.errors import ConfigError, choose_from, shown
-from sd4match.fields import Seed, check_text
+from sd4match.fields import Seed, check_field_text
 from sd4match.registry import Component, Registry, datasets, register
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MOST_PAIRS = 1_000_000
 Split = Literal["train", "validation", "test"]
 """Part of a data set."""
 
-PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check_text)]
+PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check_field_text)]
 """Path that is stored as text, so that a config is the same before and after it was written to a file."""
 
 

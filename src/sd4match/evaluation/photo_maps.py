@@ -9,7 +9,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from sd4match.backbones.precision import check_each_finite
+from sd4match.checks import check_each_finite
 from sd4match.data.collate import collate
 from sd4match.data.loading import Prefetcher, Prepared, prepare_all
 from sd4match.distributed import Processes

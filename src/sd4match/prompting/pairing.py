@@ -6,9 +6,8 @@ from functools import partial
 from typing import get_args
 
 import torch
-from torch import Tensor
 
-from sd4match.checks import check_choice, check_finite, check_text
+from sd4match.checks import check_choice, check_each_finite, check_finite, check_text
 from sd4match.errors import ComponentError, InputError, ShapeError
 from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
 from sd4match.interfaces.calls import call_component, check_answer, describe_component
@@ -144,7 +143,9 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
         raise ComponentError(f"{name} must return one map for each of {len(images)} photos, with the photo's frame")
     if maps.values.shape[1] != backbone.spec.channels:
         raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")
-    _check_features(backbone, images, maps.values.detach())
+    spec, names = backbone.spec, [photo_name(images, row) for row in range(len(images))]
+    where = "" if spec.layer is None else f"at layer {spec.layer}"
+    check_each_finite("the features", names, where, maps.values, getattr(torch, spec.dtype))
     return maps
 
 
@@ -157,21 +158,6 @@ def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
     width, (_, tokens, found) = backbone.spec.prompt_width, prompts.values.shape
     if width is not None and tokens and found != width:
         raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}), not (B, {tokens}, {found})")
-
-
-def _check_features(backbone: Backbone, images: ImageBatch, values: Tensor) -> None:
-    """Check that features are finite, and name the first photo whose features are not."""
-    if bool(values.isfinite().all()):
-        return
-    row = next(row for row, features in enumerate(values) if not bool(features.isfinite().all()))
-    spec = backbone.spec
-    layer = "" if spec.layer is None else f" at layer {spec.layer}"
-    hint = (
-        "bfloat16 or float32 has the range: backbone.dtype=bfloat16"
-        if spec.dtype == "float16"
-        else "its weights or the prompt are damaged, or do not fit"
-    )
-    check_finite(f"the features of {photo_name(images, row)}{layer} in {spec.dtype}", values[row], hint)
 
 
 def pair_maps(

@@ -22,7 +22,7 @@ from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
 from sd4match.paths import as_path, require_file
 
-LARGEST_SIDE = 65_535
+LONGEST_SIDE_OF_PHOTOS = 65_535
 """Longest side of a photo in pixels."""
 MOST_PIXELS = 100_000_000
 """Largest number of pixels of a photo."""
@@ -116,10 +116,10 @@ class Photo:
 
 
 def _check_size(name: str, height: int, width: int) -> None:
-    if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
+    if max(height, width) > LONGEST_SIDE_OF_PHOTOS or height * width > MOST_PIXELS:
         raise PhotoError(
             f"{name} is too large, {width} x {height} pixels: "
-            f"it may have {LARGEST_SIDE:,} a side, {MOST_PIXELS:,} in all"
+            f"it may have {LONGEST_SIDE_OF_PHOTOS:,} a side, {MOST_PIXELS:,} in all"
         )
 
 
