@@ -198,7 +198,7 @@ def test_an_overflow_in_float16_says_what_helps():
             values[1] = math.inf
             return changed(maps, values=values)
 
-    with pytest.raises(NonFiniteError, match="random-1 at layer 1 in float16 .* dtype=bfloat16 or float32"):
+    with pytest.raises(NonFiniteError, match=r"random-1 at layer 1 in float16 .* bfloat16 or float32"):
         matcher(backbone=Half()).match(PHOTO, random_photo(seed=1))
 
 

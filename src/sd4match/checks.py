@@ -172,7 +172,7 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
 def range_hint(dtype: torch.dtype) -> str:
     """Return what helps against values that are not finite in a dtype."""
     if dtype_name(dtype) == "float16":
-        return "its range may be too small: dtype=bfloat16 or float32 has the range"
+        return "its range may be too small; bfloat16 or float32 has the range, as with dtype=bfloat16"
     return "the weights, the prompt or the photo are damaged or too large; `sd4match models check` looks at the weights"
 
 
