@@ -363,7 +363,7 @@ def test_cached_features_are_the_same(mini):
 
 
 @given(st.permutations(range(4)), st.integers(1, 4), st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
     backbone = CachedBackbone(mini) if keep else mini
     sampling = Sampling(150, 2, EvaluationNoise(2), "member")

@@ -16,6 +16,7 @@ from benchmarks.table import Row, save, speed_row, to_markdown
 from benchmarks.timing import in_turns, ratio
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_stable_diffusion_2_at_768():
     """In GFLOPs, a multiplication with its addition as two; without attention, as the figures of others are."""
     plain = count(quarter=False, image_size=768, attention=False)

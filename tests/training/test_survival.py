@@ -101,8 +101,8 @@ def kill_and_resume(folder, kills, steps):
 
 
 def test_killed_at_some_moments_it_ends_with_the_same_bits(tmp_path):
-    answer = kill_and_resume(tmp_path, kills=5, steps=30)
-    assert answer["killed"] == 5
+    answer = kill_and_resume(tmp_path, kills=4, steps=16)
+    assert answer["killed"] == 4
     assert answer["half_written"] >= 1
     assert all(answer["same"].values()), answer
     assert not answer["left"]
