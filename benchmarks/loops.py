@@ -40,7 +40,9 @@ class Peer:
         """Encode a photo once for every member of the ensemble, in one batch, then run the UNet up to the layer."""
         size = sampling.ensemble_size
         moments = self._moments(Views(view.views * size))
-        draws = torch.cat([image_noise(_one(view, moments), sampling, ("posterior", one)) for one in range(size)])
+        draws = torch.cat(
+            [image_noise(_one(view, moments), sampling, 0, "posterior", one)[None] for one in range(size)]
+        )
         clean = (moments[0] + torch.exp(0.5 * moments[1]) * draws.to(moments[0])) * self.vae.config.scaling_factor
         noisy = self._noisy(view, clean, sampling)
         return features_at(self.unet, noisy, sampling.timestep, prompt.expand(size, -1, -1), [LAYER])[0].mean(0)
@@ -50,7 +52,7 @@ class Peer:
         size = sampling.ensemble_size
         with torch.no_grad():
             moments = self._moments(view)
-        draw = image_noise(_one(view, moments), sampling, ("posterior", 0)).to(moments[0])
+        draw = image_noise(_one(view, moments), sampling, 0, "posterior", 0)[None].to(moments[0])
         clean = (moments[0] + torch.exp(0.5 * moments[1]) * draw) * self.vae.config.scaling_factor
         noisy = self._noisy(view, clean.expand(size, -1, -1, -1), sampling)
         found: list[Tensor] = []
@@ -66,7 +68,7 @@ class Peer:
     def _noisy(self, view: Views, clean: Tensor, sampling: Sampling) -> Tensor:
         alpha = self.alphas_cumprod[sampling.timestep]
         still = _one(view, (clean, clean))
-        noises = torch.cat([image_noise(still, sampling, ("noise", one)) for one in range(sampling.ensemble_size)])
+        noises = torch.stack([image_noise(still, sampling, 0, "noise", one) for one in range(sampling.ensemble_size)])
         return (alpha.sqrt() * clean + (1 - alpha).sqrt() * noises.to(clean)).to(self.unet.dtype)
 
 

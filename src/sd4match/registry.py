@@ -45,6 +45,7 @@ __all__ = [
     "Registry",
     "backbones",
     "datasets",
+    "ensembles",
     "image_encoders",
     "losses",
     "matchers",
@@ -539,6 +540,10 @@ pair_transforms = Registry(
     base="sd4match.interfaces:PairTransform",
 )  # fmt: skip
 losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.losses", base="sd4match.interfaces:LossConfig")
+ensembles = Registry(
+    "noise ensemble", "sd4match.ensembles", builtins="sd4match.backbones.ensembles",
+    base="sd4match.interfaces:NoiseEnsemble",
+)  # fmt: skip
 datasets = Registry(
     "data set", "sd4match.datasets", builtins="sd4match.data.config", base="sd4match.data.config:DatasetConfig",
     required=("split",),

@@ -378,7 +378,7 @@ def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
 
 def test_ensemble_members_are_independent_and_their_mean_converges(mini):
     latents = encoded_of(mini, 0)
-    noises = [image_noise(latents, Sampling(300), ("noise", member)).flatten() for member in range(6)]
+    noises = [image_noise(latents, Sampling(300), 0, "noise", member).flatten() for member in range(6)]
     correlations = torch.corrcoef(torch.stack(noises)) - torch.eye(6)
     assert correlations.abs().max() < 0.06  # 6,912 numbers: 5 standard deviations
     with torch.no_grad():

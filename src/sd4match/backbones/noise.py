@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.checks import check_shape
+from sd4match.errors import ComponentError, InputError
+from sd4match.interfaces.calls import call_component, describe_component
+from sd4match.registry import ensembles
 from sd4match.structures.tensors import Encoded, Sampling
 from sd4match.structures.tensors import EvaluationNoise as EvaluationNoise
 from sd4match.structures.tensors import TrainingNoise as TrainingNoise
-
-Draw = tuple[str | int, ...]
-"""Name of a draw from an image's stream, for example ("noise", member)."""
 
 
 def noisy_latents(
@@ -26,51 +28,79 @@ def noisy_latents(
 
     Args:
         encoded: B images, with tensors "mean" and "log_variance" (B, C, h, w) of the VAE's posterior.
-        sampling: noise and posterior policies.
+        sampling: noise, ensemble and posterior policies.
         members: indices of the ensemble members.
         scale: scaling factor of the VAE.
         alpha_cumprod: abar_t in (0, 1), on the device where the result is needed.
 
     Returns:
         (members * B, C, h, w): all images of the first member, then of the next.
+
+    Raises:
+        ComponentError: an ensemble of the user's raises an error, or returns no noises of these members.
     """
     mean = encoded.tensors["mean"].to(alpha_cumprod.device)
     std = torch.exp(0.5 * encoded.tensors["log_variance"].to(mean))
-    clean: dict[int, Tensor] = {}
-    rows = []
-    for member in members:
-        draw = member if sampling.posterior == "member" else 0
-        if draw not in clean and sampling.posterior == "mode":
-            clean[draw] = mean * scale
-        elif draw not in clean:
-            clean[draw] = (mean + std * image_noise(encoded, sampling, ("posterior", draw)).to(mean)) * scale
-        noise = image_noise(encoded, sampling, ("noise", member)).to(mean)
-        rows.append(alpha_cumprod.sqrt() * clean[draw] + (1 - alpha_cumprod).sqrt() * noise)
-    return torch.cat(rows)
+    images = range(len(encoded))
+
+    def clean(draw: int) -> Tensor:
+        if sampling.posterior == "mode":
+            return mean * scale
+        noise = torch.stack([image_noise(encoded, sampling, image, "posterior", draw) for image in images])
+        return (mean + std * noise.to(mean)) * scale
+
+    latents = {draw: clean(draw) for draw in {member if sampling.posterior == "member" else 0 for member in members}}
+    noises = torch.stack([_member_noises(encoded, sampling, image, members) for image in images], dim=1).to(mean)
+    return torch.cat(
+        [
+            alpha_cumprod.sqrt() * latents[member if sampling.posterior == "member" else 0]
+            + (1 - alpha_cumprod).sqrt() * noise
+            for member, noise in zip(members, noises, strict=True)
+        ]
+    )
 
 
-def image_noise(encoded: Encoded, sampling: Sampling, draw: Draw) -> Float[Tensor, "batch _ _ _"]:
-    """Draw standard normal noise for each image from its own stream.
+def image_noise(
+    encoded: Encoded, sampling: Sampling, image: int, purpose: str, number: int
+) -> Float[Tensor, "latent_channels latent_height latent_width"]:
+    """Draw standard normal noise from the stream of one image.
 
     Noise is drawn on the CPU, so that it has the same bits on every device.
 
     Args:
         encoded: B images, with a tensor "mean" (B, C, h, w).
         sampling: noise policy, which seeds the streams.
-        draw: name of the draw.
+        image: index of the image.
+        purpose: "noise" of Eq. 1, or "posterior" of the VAE.
+        number: of the draw.
 
     Returns:
-        (B, C, h, w), float32, on the CPU.
+        (C, h, w), float32, on the CPU.
     """
     policy = sampling.noise
-    rows = []
-    for row, key in enumerate(encoded.keys):
-        stream: tuple[int | str, ...]
-        if isinstance(policy, TrainingNoise):
-            stream = (policy.seed, policy.step, policy.indices[row] if policy.indices else row)
-        else:
-            stream = (policy.seed, key)
-        digest = hashlib.blake2b(repr((*stream, *draw)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        rows.append(torch.randn(encoded.tensors["mean"].shape[1:], generator=generator))
-    return torch.stack(rows)
+    stream: tuple[int | str, ...]
+    if isinstance(policy, TrainingNoise):
+        stream = (policy.seed, policy.step, policy.indices[image] if policy.indices else image)
+    else:
+        stream = (policy.seed, encoded.keys[image])
+    digest = hashlib.blake2b(repr((*stream, purpose, number)).encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.randn(encoded.tensors["mean"].shape[1:], generator=generator)
+
+
+def _member_noises(
+    encoded: Encoded, sampling: Sampling, image: int, members: Sequence[int]
+) -> Float[Tensor, "members latent_channels latent_height latent_width"]:
+    """Return the noises of some ensemble members of one image."""
+    ensemble = ensembles.parse(sampling.ensemble).build()
+    draw = partial(image_noise, encoded, sampling, image, "noise")
+    answer = call_component("noise ensemble", ensemble, ensemble.noises, draw, sampling.ensemble_size, tuple(members))
+    _, channels, height, width = encoded.tensors["mean"].shape
+    try:
+        check_shape("its noises", answer, "M C h w", of="floats", M=len(members), C=channels, h=height, w=width)
+    except InputError as error:
+        raise ComponentError(f"{describe_component('noise ensemble', ensemble)}: {error}") from None
+    noises: Tensor = answer
+    if not bool(noises.isfinite().all()):
+        raise ComponentError(f"{describe_component('noise ensemble', ensemble)}: its noises are not finite")
+    return noises

@@ -39,7 +39,7 @@ class StableDiffusionBackbone(Backbone):
     """Stable Diffusion as a feature extractor (Eqs. 1 and 2).
 
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is the output of up-blocks of the UNet, or of
-    sub-blocks of them, averaged over `ensemble_size` noises eps. The UNet runs only up to the last layer that is read.
+    sub-blocks of them, averaged over an ensemble of noises eps. The UNet runs only up to the last layer that is read.
     Weights are frozen; features are differentiable in the prompt.
 
     Several layers are resized to one map size (bilinear, by cell centers, as SD-DINO does) and concatenated; their

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
-from sd4match.errors import ConfigError, shown
+from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.fields import BatchSize, Count, PositiveNumber, Seed, Text
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.paths import as_path
-from sd4match.registry import AnyMatcher, Config
+from sd4match.registry import AnyMatcher, Config, ensembles
 
 if TYPE_CHECKING:
     from sd4match.io.cache import Cache
@@ -30,15 +30,26 @@ class SamplingConfig(Config):
     ensemble_size: int = Field(
         default=1, ge=1, le=1024, description="noise samples per photo whose features are averaged"
     )
+    ensemble: Text = Field(
+        default="independent",
+        description="how these noises are chosen: independent (as published), antithetic or matched",
+    )
     posterior: Literal["image", "member", "mode"] = Field(
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
     )
+
+    @field_validator("ensemble")
+    @classmethod
+    def _check_ensemble(cls, ensemble: str) -> str:
+        if ensemble not in ensembles.kinds():
+            raise ValueError(f"unknown noise ensemble {shown(ensemble)}; {choose_from(ensemble, ensembles.kinds())}")
+        return ensemble
 
     def sampling(self, seed: int = 0) -> Sampling:
         """Return the sampling with evaluation noise from `seed`."""
         from sd4match.structures.tensors import EvaluationNoise, Sampling
 
-        return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior)
+        return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior, self.ensemble)
 
 
 class TrainingConfig(Config):

@@ -10,3 +10,4 @@ from .models import Prepare as Prepare
 from .models import Prompt as Prompt
 from .models import Scope as Scope
 from .models import TextEncoder as TextEncoder
+from .sampling import NoiseEnsemble as NoiseEnsemble

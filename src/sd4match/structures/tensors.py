@@ -21,6 +21,7 @@ from sd4match.checks import check_choice, check_count, check_positive, check_sam
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
+from sd4match.registry import ensembles
 
 _LARGEST_SEED = 2**63 - 1
 _LARGEST_ENSEMBLE = 1000
@@ -91,6 +92,8 @@ class Sampling:
     noise: EvaluationNoise | TrainingNoise = EvaluationNoise()
     posterior: Posterior = "image"
     """z0 is sampled once per image (SD4Match), once per ensemble member (DIFT), or is the posterior's mode."""
+    ensemble: str = "independent"
+    """Kind of the noise ensemble: "independent" as published, "antithetic", "matched", or a registered one."""
 
     def __post_init__(self) -> None:
         check_count("timestep", self.timestep, 0, 999)
@@ -98,6 +101,7 @@ class Sampling:
         check_choice("posterior", self.posterior, get_args(Posterior))
         if not isinstance(self.noise, (EvaluationNoise, TrainingNoise)):
             raise InputError(f"noise must be EvaluationNoise or TrainingNoise, not {shown(self.noise)}")
+        check_choice("ensemble", self.ensemble, ensembles.kinds())
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -19,7 +19,7 @@ from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
 from sd4match.structures.pairs import PairBatch
-from sd4match.structures.tensors import FeatureMap, Keypoints, Sampling, TrainingNoise
+from sd4match.structures.tensors import FeatureMap, Keypoints, TrainingNoise
 from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 
@@ -134,15 +134,13 @@ class GradientAccumulator:
 
     def _maps(self, pairs: PairBatch, micro_batch: MicroBatch) -> tuple[FeatureMap, FeatureMap]:
         """Return the maps of sources and targets under their prompts, from one extraction."""
-        sampling, batch_size, indices = self.config.sampling, self.split.batch_size, micro_batch.indices
+        batch_size, indices = self.split.batch_size, micro_batch.indices
         noise = TrainingNoise(
             self.config.seed, micro_batch.step, (*indices, *(batch_size + index for index in indices))
         )
+        sampling = replace(self.config.sampling.sampling(), noise=noise)
         with torch.autocast(self.backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return pair_maps(
-                self.backbone, self.prompt, pairs.source, pairs.target,
-                Sampling(sampling.timestep, sampling.ensemble_size, noise, sampling.posterior),
-            )  # fmt: skip
+            return pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, sampling)
 
     def _loss(
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints
