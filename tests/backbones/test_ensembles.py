@@ -106,7 +106,7 @@ def test_features_are_the_mean_over_the_ensemble_however_many_go_at_once(mini, m
 
 
 def test_fewer_passes_come_as_near_to_the_mean(mini):
-    """Two matched passes are nearer to the mean of 48 than eight independent ones, at the timestep of learned prompts."""
+    """At t = 40 two matched passes are nearer to the mean of 48 than eight independent ones."""
     latents = mini.encode(Views.of([mini.prepare(random_photo(seed=seed)) for seed in range(1)]))
     prompt = EmptyPrompt(backbone=mini)(ImageBatch({}, (None,)))
 

@@ -57,9 +57,9 @@ class AntitheticNoise(NoiseEnsemble):
 class MatchedNoise(NoiseEnsemble):
     """Noises that have, in every number of the latent, mean 0 and variance 1 over the ensemble (moment matching).
 
-    This cancels the linear terms of the features in the noise, and of the quadratic ones the squares; independent noises
-    and pairs match these moments on average only. The two noises of a pair are signs, +1 and -1. An ensemble of one is
-    the published one.
+    This cancels the linear terms of the features in the noise, and of the quadratic terms the squares; independent
+    noises match these moments on average only. The noises of an ensemble of two are signs, +1 and -1; an ensemble of one
+    is the published one.
     """
 
     kind: Literal["matched"] = "matched"
