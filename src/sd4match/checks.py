@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, is_unicode, shown
 
@@ -110,7 +110,7 @@ def check_same_device(**tensors: Tensor) -> None:
     """Check that tensors, named by keyword, are on one device.
 
     Raises:
-        InputError: one is on another device than the first; the message names both.
+        InputError: one is on another device than the first; the message names both. Or they have no values (meta).
 
     >>> import torch
     >>> check_same_device(points=torch.zeros(1), frames=torch.zeros(1))
@@ -121,6 +121,8 @@ def check_same_device(**tensors: Tensor) -> None:
             raise InputError(
                 f"{name} is on {tensor.device}, and {first} on {reference.device}: move them to one device"
             )
+    if reference.is_meta:
+        raise InputError(f"{first} is on the device meta, which holds no values: give a tensor on another device")
 
 
 def check_finite(name: str, value: Tensor, hint: str = "") -> None:
@@ -225,28 +227,34 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     return number
 
 
-def check_positive(name: str, value: object) -> None:
-    """Check a number that values are divided by: a positive number, or a tensor of them.
+@overload
+def check_positive(name: str, value: Tensor) -> Tensor: ...
+@overload
+def check_positive(name: str, value: float) -> float: ...
+def check_positive(name: str, value: object) -> float | Tensor:
+    """Return a number that values are divided by: a positive number as a float, or a tensor of them as it is.
 
     Raises:
         InputError: it is not finite, not positive, or beyond what float32 divides by (1e-12 to 1e12).
 
     >>> check_positive("temperature", 0.04)
+    0.04
     """
     from torch import Tensor
 
     if not isinstance(value, Tensor):
-        check_number(f"{name} (positive)", value, SMALLEST_POSITIVE, LARGEST_POSITIVE)
-        return
-    if not value.is_floating_point() or value.numel() == 0:
-        raise InputError(f"{name} must be a positive number or a floating-point tensor, not {value.dtype} of "
-                         f"{value.numel()} values")  # fmt: skip
+        return check_number(f"{name} (positive)", value, SMALLEST_POSITIVE, LARGEST_POSITIVE)
+    _check_dtype(name, value, "floats")
+    check_same_device(**{name: value})
+    if value.numel() == 0:
+        raise InputError(f"{name} must be a positive number or a tensor of them, not one without values")
     values = value.detach()
     if not bool(((values >= SMALLEST_POSITIVE) & (values <= LARGEST_POSITIVE)).all()):
         raise InputError(
             f"{name} must be positive and finite ({SMALLEST_POSITIVE:g} to {LARGEST_POSITIVE:g}), "
             f"not {shown(values.flatten()[:4].tolist())}"
         )
+    return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> str:

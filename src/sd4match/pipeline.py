@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.checks import check_count, check_flag, check_positive
+from sd4match.checks import LARGEST_POSITIVE, SMALLEST_POSITIVE, check_count, check_flag, check_number
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
@@ -219,7 +219,7 @@ class SemanticMatcher:
             InputError: as `match`, or the map has fewer cells than candidates.
         """
         check_count("count", count)
-        check_positive("temperature", temperature)
+        temperature = check_number("temperature (positive)", temperature, SMALLEST_POSITIVE, LARGEST_POSITIVE)
         photos = [as_photo(source), as_photo(target)]
         wanted = check_points(points, photos[0])
         maps = self._maps(photos, category)
@@ -348,17 +348,26 @@ def _check_function(name: str, value: object) -> None:
         raise InputError(f"{name} must be a function or a component, not {shown(value)}")
 
 
+def _holds_flags(points: object) -> bool:
+    """Return whether a list of points holds a boolean, which NumPy takes for 0 or 1."""
+    if isinstance(points, (list, tuple)):
+        return any(_holds_flags(row) for row in points)
+    return isinstance(points, (bool, np.bool_))
+
+
 def check_points(points: Points, photo: Photo) -> torch.Tensor:
     """Return points as (N, 2) in float32, each inside the photo.
 
     Raises:
         InputError: another shape, no point, more than a million, or a point outside the photo; the message names it.
     """
+    if isinstance(points, np.ma.MaskedArray):
+        raise InputError("points must be an array without a mask: leave out the points that are masked")
     try:
         array = np.asarray(points)
     except Exception:  # of NumPy, or of a foreign `__array__`
         array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or _holds_flags(points):
         raise InputError(f"points must be (x, y) pairs of numbers, not {shown(points)}")
     if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
         raise InputError(f"points must be (N, 2), at least one, not {array.shape}")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
+from sd4match.checks import check_flag
 from sd4match.errors import InputError, shown
 from sd4match.geometry import QueryMode, Size, pixels_to_cells, to_photo
 from sd4match.matching import functional
@@ -41,6 +42,7 @@ def correlate_maps(
     for name, features in (("source", source), ("target", target)):
         if not isinstance(features, FeatureMap):
             raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
+    check_flag("normalize", normalize)
     cells = query_cells(source, query_points, query_mode)
     norms = target.norms if normalize else None
     values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)

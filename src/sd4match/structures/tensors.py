@@ -17,10 +17,19 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from sd4match.checks import check_choice, check_count, check_positive, check_same_device, check_shape, check_text
+from sd4match.checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_positive,
+    check_same_device,
+    check_shape,
+    check_text,
+)
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
+from sd4match.norms import vector_norms
 
 _LARGEST_SEED = 2**63 - 1
 _LARGEST_ENSEMBLE = 1000
@@ -216,9 +225,7 @@ class FeatureMap:
         """L2 norm of every cell, in float32 or better. Computed once, also for other grids of the same values."""
         if self._same_values is not None:
             return self._same_values.norms
-        dtype = torch.promote_types(self.values.dtype, torch.float32)
-        norms: Tensor = torch.linalg.vector_norm(self.values, dim=1, dtype=dtype)
-        return norms
+        return vector_norms(self.values, dim=1)
 
     def with_grid(self, grid: Grid) -> FeatureMap:
         """Return the same values on another grid; nothing is copied."""
@@ -280,6 +287,7 @@ class Correlation:
 
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
         """Return softmax(values / temperature) over all cells (Eq. 4); computed once per temperature."""
+        temperature = check_number("temperature", temperature)
         if temperature not in self._probabilities:
             self._probabilities[temperature] = functional.match_probability(self.values, temperature=temperature)
         return self._probabilities[temperature]
@@ -371,7 +379,7 @@ class ParameterGroup:
     def __post_init__(self) -> None:
         check_text("name", self.name)
         _check_tuple("parameters", self.parameters, nn.Parameter)
-        check_positive("scale", self.scale)
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
 
 def _check_tuple(name: str, value: object, kind: type) -> None:
