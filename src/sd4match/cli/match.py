@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FORMAT = "sd4match-matches"
 """Name of the format in `matches.json`, by which an earlier result is known."""
 _SOFTWARE = "sd4match"
-"""Start of the text "Software" in `matches.png`, likewise."""
+"""Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another one."""
 _ROWS_SHOWN = 20
 
 MINI_REMARK = (
@@ -114,11 +114,13 @@ def _is_own_json(path: Path) -> bool:
 
 def _is_own_picture(path: Path) -> bool:
     """Return whether a file is the `matches.png` of an earlier match."""
+    import re
+
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith(_SOFTWARE)
+            return re.fullmatch(rf"{_SOFTWARE} [0-9]\S*", str(image.info.get("Software"))) is not None
     except Exception:  # of pillow, which raises many sorts for files that are no images
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sd4match.evaluation.run_folders import (
 from sd4match.evaluation.scratch import remove_abandoned_folders
 from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
+from sd4match.io.locks import locked_folder
 from sd4match.prompting.serialization import save_prompt
 from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training, config_of
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
@@ -70,7 +72,7 @@ def train(
         The history of the training.
 
     Raises:
-        InputError: the folder holds another kind of run, or files that no training has made.
+        InputError: the folder holds another kind of run or files that no training has made, or another run writes there.
         ConfigError: fields of the config do not go together, or differ from those that the run was started with.
         InputError: the prompt has no parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
@@ -101,6 +103,23 @@ def train_in_folder(
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
     """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
+    with ExitStack() as held:
+        Processes().on_main(lambda: held.enter_context(locked_folder(output)))
+        return _train(
+            config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
+        )
+
+
+def _train(
+    config: ExperimentConfig,
+    components: Components,
+    output: Path,
+    *,
+    prompt_file: Path | None,
+    resume: bool,
+    stop: Callable[[], bool],
+    callbacks: TrainerCallbacks | None,
+) -> TrainingRun:
     check_trainable(config)
     data, processes = build_dataset(config, "train"), Processes()
     trainer = Trainer(
