@@ -8,7 +8,17 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, is_unicode, shown
+from sd4match.errors import (
+    InputError,
+    NonFiniteError,
+    ShapeError,
+    a,
+    choose_from,
+    control_character,
+    is_unicode,
+    is_visible,
+    shown,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -301,20 +311,22 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object) -> str:
-    """Return a text with at least one visible character.
+    """Return a text of one line with at least one visible character.
 
     Raises:
-        InputError: it is no string, empty, of spaces only, or not Unicode text.
+        InputError: it is no string, empty or invisible, holds a control character, or is not Unicode text.
 
     >>> check_text("category", "cat")
     'cat'
     """
     if not isinstance(value, str):
         raise InputError(f"{name} must be a text, not {shown(value)}")
-    if not value.strip():
-        raise InputError(f"{name} is empty: {shown(value)}")
     if not is_unicode(value):
         raise InputError(f"{name} is not Unicode text: {shown(value)}")
+    if not is_visible(value):
+        raise InputError(f"{name} is empty: {shown(value)}")
+    if control := control_character(value):
+        raise InputError(f"{name} must be one line of text: {shown(value)} holds the control character {control!r}")
     return value
 
 
@@ -330,4 +342,4 @@ def check_instance(name: str, value: object, kind: type) -> None:
     sd4match.errors.InputError: sampling must be a str, not 50
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name} must be a {kind.__name__}, not {shown(value)}")
+        raise InputError(f"{name} must be {a(kind.__name__)}, not {shown(value)}")

@@ -34,7 +34,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 from pydantic_core.core_schema import no_info_before_validator_function
 
 from sd4match.documents import check_extent
-from sd4match.errors import ConfigError, UnknownComponentError, choose_from, shown
+from sd4match.errors import ConfigError, UnknownComponentError, a, choose_from, shown
 
 __all__ = [
     "AnyImageEncoder",
@@ -263,7 +263,7 @@ class Registry:
                 every config; a required one is missing; the class is not what its sort asks for; or the kind is taken.
         """
         if not isinstance(kind, str) or not kind.strip():
-            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
+            raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
 
         def decorate(target: Target) -> Target:
             self._load_builtins()
@@ -305,7 +305,7 @@ class Registry:
                 )
         for field in self.required:
             if field not in fields:
-                raise ConfigError(f"{name}: a {self.sort} needs a parameter {field!r}")
+                raise ConfigError(f"{name}: {a(self.sort)} needs a parameter {field!r}")
 
     def unregister(self, kind: str) -> None:
         """Forget a kind.
@@ -379,9 +379,9 @@ class Registry:
         if isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-            raise ConfigError(f"a {self.sort} needs a kind, not {shown(value)}; known: {', '.join(self.kinds())}")
+            raise ConfigError(f"{a(self.sort)} needs a kind, not {shown(value)}; known: {', '.join(self.kinds())}")
         if not all(isinstance(name, str) for name in value):
-            raise ConfigError(f"the fields of a {self.sort} must be names, not {shown(list(value))}")
+            raise ConfigError(f"the fields of {a(self.sort)} must be names, not {shown(list(value))}")
         check_extent(value, what=f"the {self.sort}", error=ConfigError)
         return self._find(value["kind"])(**value)
 
@@ -399,7 +399,7 @@ class Registry:
 
     def _find(self, kind: str) -> type[Component]:
         if not isinstance(kind, str):
-            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
+            raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
         if kind not in self._classes and kind not in self.kinds():
             reasons = "".join(f"; {reason}" for reason in self._left_out)
             known = choose_from(_short_name(kind), self._classes)

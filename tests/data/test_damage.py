@@ -233,7 +233,7 @@ FOLDER = [
     (["photos", "../x.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
     (["photos", "/etc/x.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
     (["photos", "./a.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
-    (["photos", "x\0.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
+    (["photos", "x\0.jpg"], {"points": {}}, "holds the control character", False),
     (["photos", ""], {"points": {}}, "a photo must be a text that is not empty", False),
     (["photos", "\ud800.jpg"], {"points": {}}, "holds half of a surrogate pair", False),
     (["photos"], [], 'has no "photos"', False),

@@ -89,12 +89,10 @@ def command(
 def _parse_point(text: str) -> tuple[float, float]:
     import math
 
-    from sd4match.errors import InputError, shown
+    from sd4match.errors import InputError, decimal_of, shown
 
-    try:
-        x, y = (float(coordinate) for coordinate in text.split(","))
-    except ValueError:
-        x = y = math.nan
+    numbers = [decimal_of(coordinate) for coordinate in text.split(",")]
+    x, y = numbers if len(numbers) == 2 else (math.nan, math.nan)
     if not (math.isfinite(x) and math.isfinite(y)):
         raise InputError(f"--point is X,Y in pixels, for example 120,80; not {shown(text)}")
     return x, y

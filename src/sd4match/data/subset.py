@@ -54,7 +54,7 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
     """Return the pairs whose category is one of the names; the data set itself if there are no names.
 
     Raises:
-        InputError: the data set has no such category.
+        InputError: the data set has no such category, or no pair whose source is of one of them.
 
     >>> from sd4match.testing import FakePairs
     >>> of_categories(FakePairs(), ["left"]).categories
@@ -70,7 +70,14 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
             )
     if not names:
         return dataset
-    return Subset(dataset, [index for index, key in enumerate(dataset.keys) if key.category in names])
+    indices = [index for index, key in enumerate(dataset.keys) if key.category in names]
+    if not indices:
+        there = sorted({str(key.category) for key in dataset.keys})
+        raise InputError(
+            f"no pair of {dataset.name}, {dataset.split} split, has a source of the category {shown(list(names))}; "
+            f"sources are of: {', '.join(there[:20])}"
+        )
+    return Subset(dataset, indices)
 
 
 def first(dataset: PairDataset, limit: int | None) -> PairDataset:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sd4match.errors import InputError, SD4MatchError
+from sd4match.errors import InputError, SD4MatchError, a
 from sd4match.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def check_output_file(
         check_no_link(path, option=option)
         return path
     if not is_file(path):
-        raise InputError(f"{option} {path} is not a file: give the name of a {what} to write")
+        raise InputError(f"{option} {path} is not a file: give the name of {a(what)} to write")
     for source in inputs:
         if exists(source) and path.samefile(source):
             raise InputError(f"{option} {path} is an input of this command, and would be lost: give another name")

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from sd4match.checks import check_finite
 from sd4match.documents import parse_json
-from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, UnknownComponentError, shown
+from sd4match.errors import (
+    ConfigError,
+    InputError,
+    PromptFileError,
+    PromptMismatchError,
+    UnknownComponentError,
+    decimal_of,
+    shown,
+)
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.paths import as_path, exists, require_file
@@ -374,10 +382,7 @@ def _numbers(fingerprint: str) -> list[float]:
     """Return the numbers of a fingerprint; none for an unknown one."""
     if fingerprint == "unknown":
         return []
-    try:
-        numbers = [float(number) for number in fingerprint.split()]
-    except ValueError:
-        numbers = []
+    numbers = [decimal_of(number) for number in fingerprint.split()]
     if not numbers or not all(map(math.isfinite, numbers)):
         raise PromptFileError(
             f"a fingerprint is finite numbers separated by spaces, or 'unknown', not {shown(fingerprint)}"

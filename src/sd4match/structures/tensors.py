@@ -26,7 +26,7 @@ from sd4match.checks import (
     check_shape,
     check_text,
 )
-from sd4match.errors import InputError, ShapeError, shown
+from sd4match.errors import InputError, ShapeError, a, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
 from sd4match.norms import vector_norms
@@ -270,7 +270,7 @@ class Correlation:
             if not isinstance(features, FeatureMap):
                 raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
             if len(features) != sizes["B"]:
-                raise ShapeError(f"expected a {name} of {sizes['B']} maps, got {len(features)}")
+                raise ShapeError(f"expected {a(name)} of {sizes['B']} maps, got {len(features)}")
         if self.target.size != (sizes["h"], sizes["w"]):
             raise ShapeError(f"expected values of {self.target.size} cells, got {(sizes['h'], sizes['w'])}")
         check_choice("query_mode", self.query_mode, get_args(QueryMode))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +34,14 @@ from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
 from sd4match.io.locks import locked_folder
 from sd4match.prompting.serialization import save_prompt
-from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training, config_of
+from sd4match.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    DamagedCheckpointWarning,
+    check_same_config,
+    check_same_training,
+    config_of,
+)
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer, check_selection_alpha
@@ -72,7 +80,7 @@ def train(
         The history of the training.
 
     Raises:
-        InputError: the folder holds another kind of run or files that no training has made, or another run writes there.
+        InputError: the folder holds another kind of run or files that no training has made, or a second run writes.
         ConfigError: fields of the config do not go together, or differ from those that the run was started with.
         InputError: the prompt has no parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
@@ -203,16 +211,23 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
         ConfigError: names the fields that differ.
         TrainingError: there are checkpoints, and none can be read.
     """
-    checkpoint = Checkpoints(output / CHECKPOINTS).latest()
+    checkpoint = _latest(Checkpoints(output / CHECKPOINTS))
     if checkpoint is not None:
         before = config_of(checkpoint.origin, where=str(output))
         check_same_config(before, config.model_dump(mode="json"), where=str(output))
 
 
+def _latest(checkpoints: Checkpoints) -> Checkpoint | None:
+    """Return the latest checkpoint without the warning of damaged ones, which the training gives when it resumes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedCheckpointWarning)
+        return checkpoints.latest()
+
+
 def can_resume(config: ExperimentConfig, output: Path) -> bool:
     """Return whether a folder holds a training with exactly this config that can be resumed."""
     try:
-        checkpoint = Checkpoints(output / CHECKPOINTS).latest()
+        checkpoint = _latest(Checkpoints(output / CHECKPOINTS))
     except SD4MatchError:
         return False
     return checkpoint is not None and checkpoint.origin.get("config") == config.model_dump(mode="json")
@@ -275,7 +290,7 @@ def _origin(
 
 def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
     """Check that the folder holds this very training, or remove the results of another one; write the config."""
-    checkpoint = checkpoints.latest() if resume else None
+    checkpoint = _latest(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_training(checkpoint.origin, checkpoints.origin, where=str(output))
     elif not resume:

@@ -17,7 +17,7 @@ from sd4match.config.experiment import ExperimentConfig, build_components, build
 from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
 from sd4match.documents import read_json
-from sd4match.errors import ConfigError, InputError, choose_from, shown
+from sd4match.errors import ConfigError, InputError, a, choose_from, shown
 from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
 from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
@@ -144,7 +144,7 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
     config = load_experiment(name, model=model, overrides=[*overrides, f"seed={seed}"])
     kind = load_experiment(name, model=model).prompt.kind
     if config.prompt.kind != kind:
-        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of a {kind} prompt")
+        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of {a(kind)} prompt")
     return config
 
 
