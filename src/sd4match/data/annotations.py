@@ -155,7 +155,7 @@ def as_file_name(value: object, where: str) -> str:
     """
     name = as_word(value, where)
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or str(path) != name or name == ".":
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
         raise DatasetError(
             f"{where} must be the name of a file below the folder, such as cats/a.jpg, not {shown(name)}"
         )

@@ -195,7 +195,7 @@ def _notes(
         and found[animal_id]["num_keypoints"] != int(np.isfinite(one.points).all(axis=1).sum())
     ]
     return [
-        f"{file}: {len(those)} annotations {what}, first {those[0]}: {effect}"
+        f"{file}: {len(those)} of {len(found)} annotations {what}, first {those[0]}: {effect}"
         for those, what, effect in (
             (crowds, "are of a crowd (iscrowd)", "they are used like those of one animal"),
             (miscounted, "have a num_keypoints that is not the number of their key points", "it is not used"),
