@@ -79,7 +79,7 @@ def test_shown_is_short():
     "text", ["", " ", "\u200b", "\ufeff\u2060", "\0", "\u3164", "\n", "\ud800", "a\nb", "a\x1b[2J", 5]
 )
 def test_texts_are_visible_and_of_one_line(text):
-    with pytest.raises(InputError, match="category (is empty|must be one line of text|is not Unicode|must be a text)"):
+    with pytest.raises(InputError, match=r"category (is empty|must be one line of text|is not Unicode|must be a text)"):
         check_text("category", text)
 
 

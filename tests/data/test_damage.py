@@ -825,6 +825,6 @@ def test_fields_of_coco_that_contradict_the_points_are_said(tmp_path):
     file.write_text(json.dumps(content))
     notes = AP10KConfig(root=tmp_path, split="test").build().notes
     assert [note.partition(": ")[2].split(",")[0] for note in notes] == [
-        "1 annotations are of a crowd (iscrowd)",
-        "1 annotations have a num_keypoints that is not the number of their key points",
+        "1 of 9 annotations are of a crowd (iscrowd)",
+        "1 of 9 annotations have a num_keypoints that is not the number of their key points",
     ]
