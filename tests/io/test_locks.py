@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.processes import hold_folder
 from sd4match.errors import InputError, TrainingError
 from sd4match.io.locks import LOCK_FILE, locked_folder
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from sd4match.io.locks import locked_folder
-with locked_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def hold(folder):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
 def test_a_folder_is_held_by_one_run(tmp_path):
-    process = hold(tmp_path / "new" / "run")
+    process = hold_folder(tmp_path / "new" / "run")
     try:
         with (
             pytest.raises(InputError, match=r"another run is writing into .*run: wait until it has ended"),

@@ -267,7 +267,7 @@ def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> Pro
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
         raise ConfigError(f"changes must be values by names of fields, not {shown(changes)}")
     if changes.get("kind", stored.get("kind")) != stored.get("kind"):
-        raise ConfigError(f"{path} holds a {shown(stored.get('kind'))} prompt: its kind cannot be changed")
+        raise ConfigError(f"{path} holds a prompt of the kind {shown(stored.get('kind'))}: it cannot be changed")
     try:
         config = cast(PromptConfig, prompts.parse({**stored, **changes}))
     except ConfigError as error:
