@@ -39,7 +39,7 @@ def test_a_point_that_is_none_is_refused(run, photos, tmp_path, point):
 @pytest.mark.parametrize("category", ["", "  ", "\ud800", "\u200b", "\ufeff \u2060", "a\nb"])
 def test_an_empty_category_is_refused(run, photos, tmp_path, command, category):
     error = refused(run, command, *photos, "--category", category, "--output", tmp_path / "out")
-    assert "--category is" in error
+    assert "--category " in error
 
 
 @pytest.mark.parametrize("grid", ["0", "-1", "65", "x", "2.5"])
