@@ -196,11 +196,11 @@ def test_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_pa
     assert sorted(folder.name for folder in tmp_path.iterdir()) == sorted(names)
 
 
-@pytest.mark.parametrize("left", ["prompt.safetensors", "report.json", "losses.csv", "validation.csv"])
+@pytest.mark.parametrize("left", ["prompt.safetensors", "report.json", "validation.csv"])
 def test_a_training_without_its_checkpoints_is_not_done_again(tmp_path, left):
     folder = a_run(tmp_path, "training") if left == "report.json" else a_started_training(tmp_path)
     if left != "report.json":
-        (folder / left).write_bytes(b"x")
+        (folder / left).write_bytes(b"step,pck@0.1\n0,0.1\n25,0.2\n")
     with pytest.raises(InputError, match=rf"--resume .* has no checkpoints .* would replace its {left}"):
         check_resumed_folder(folder)
     (folder / "checkpoints").mkdir()
@@ -256,3 +256,11 @@ def test_a_training_that_fails_after_a_step_can_be_tried_again(tmp_path):
         fail_later()
     assert sorted(content(tmp_path)) == ["config.yaml", "losses.csv"]
     check_is_free(tmp_path, overwrite=False, config=None)
+
+
+def test_a_training_killed_before_its_first_checkpoint_may_start_again(tmp_path):
+    folder = a_started_training(tmp_path)
+    for name, text in (("losses.csv", "step,loss\n1,5\n"), ("validation.csv", "step,pck@0.1\n0,0.1\n")):
+        (folder / name).write_text(text)
+    (folder / "prompt.safetensors").write_bytes(b"x")
+    check_resumed_folder(folder)

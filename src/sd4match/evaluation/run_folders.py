@@ -124,11 +124,10 @@ def check_resumed_folder(folder: Path, *, option: str = "--resume") -> None:
     found = kind_of_run(folder)
     if found not in (None, "training", "sweep"):
         raise InputError(f"{option} {folder} holds {_NAMES[found]}, not a training: its files would be lost")
-    learned = [name for name in (PROMPT_FILE, "report.json", *LOG_FILES) if exists(folder / name)]
-    if learned and not holds_checkpoints(folder):
+    if not holds_checkpoints(folder) and (lost := _learned_file(folder)):
         raise InputError(
             f"{option} {folder} has no checkpoints to go on from, and a training from the start would replace its "
-            f"{learned[0]}: put {CHECKPOINTS}/ back, or train into another folder with --config {folder / CONFIG_FILE}"
+            f"{lost}: put {CHECKPOINTS}/ back, or train into another folder with --config {folder / CONFIG_FILE}"
         )
     _check_nothing_in_the_way(folder, "training", option=option)
 
@@ -209,10 +208,26 @@ def has_learned(folder: Path) -> bool:
 
 def has_steps(folder: Path) -> bool:
     """Return whether a training has logged a step in a folder."""
+    return _lines(folder / LOG_FILES[0]) > 1  # below its header
+
+
+def _learned_file(folder: Path) -> str | None:
+    """Return the name of a file with what was learned: of a training that ended, or that validated after a step.
+
+    A training that was killed before its first checkpoint has validated its initial prompt alone.
+    """
+    if exists(folder / "report.json"):
+        return "report.json"
+    if exists(folder / PROMPT_FILE) and (_lines(folder / LOG_FILES[1]) > 2 or not exists(folder / LOG_FILES[0])):
+        return PROMPT_FILE
+    return LOG_FILES[1] if _lines(folder / LOG_FILES[1]) > 2 else None
+
+
+def _lines(file: Path) -> int:
     try:
-        return read_text(folder / LOG_FILES[0], what="log").count("\n") > 1  # below its header
+        return read_text(file, what="log").count("\n")
     except SD4MatchError:
-        return False
+        return 0
 
 
 def is_written_config(file: Path) -> bool:
