@@ -51,8 +51,9 @@ def arithmetic_config(module: nn.Module) -> list[dict[str, str]]:
     if isinstance(config, Mapping):  # of diffusers, whose defaults are those of the network
         defaults = {name: it.default for name, it in inspect.signature(type(module).__init__).parameters.items()}
         return [_other_than(defaults, config)]
-    if hasattr(config, "to_dict"):  # of transformers, whose defaults are those of the config
-        fields = config.to_dict()
+    to_dict = getattr(config, "to_dict", None)
+    if to_dict is not None:  # of transformers, whose defaults are those of the config
+        fields = to_dict()
         return [_other_than({name: getattr(type(config), name, None) for name in fields}, fields)]
     return [found for part in module.children() for found in arithmetic_config(part)]
 

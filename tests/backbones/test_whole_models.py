@@ -248,7 +248,9 @@ def test_fields_are_named():
         (lambda: fields.whole_list("b"), r"b must be a list of whole numbers from 1 to 1048576, not \[1, 'x'\]"),
         (lambda: fields.whole_list("a"), "a must be a list of 1 to 16 values, not True"),
         (lambda: fields.whole_list("d", length=3), "d must have 3 values"),
-        (lambda: fields.text_list("d", length=2), "d must be a list of names"),
+        (lambda: fields.text_list("d", length=2, choices=("x", "y")), r"d must be a list of names among x, y, not \[1"),
+        (lambda: fields.only("c", 1, why="as always"), "c must be 1, as always, not 'x'"),
+        (lambda: fields.only("a", 1, why="as always"), "a must be 1, as always, not True"),
         (lambda: fields.colors("d", low=0, default=(0, 0, 0)), "d must be 3 numbers, for red, green and blue"),
         (lambda: fields.colors("e", low=0, default=(0, 0, 0)), "e of a color must be a number"),
         (lambda: fields.absent("a", "is not supported"), "a = True is not supported"),
@@ -526,13 +528,49 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
     for fields, message in (
         ({"model_max_length": "77"}, "model_max_length must be a whole number"),
         ({"model_max_length": True}, "model_max_length must be a whole number"),
-        ({"pad_token": None}, "has no pad_token"),
-        ({"eos_token": 7}, "cannot load the tokenizer"),
+        ({"pad_token": None}, r"tokenizer_config\.json: pad_token must be a token of the vocabulary, not None"),
+        ({"eos_token": 7}, "eos_token must be a token"),
+        ({"eos_token": {"content": 7}}, "eos_token must be a token"),
+        ({"bos_token": "nan"}, r"tokenizer_config\.json: bos_token 'nan' is not in the vocabulary"),
+        ({"bos_token": "x"}, "bos_token is 'x', of id [0-9]*, and the bos_token_id of the text encoder is 722"),
+        ({"eos_token": "x"}, "eos_token is 'x'"),
+        ({"pad_token": "x"}, "pad_token is 'x', of id [0-9]*, and the pad_token_id of the text encoder is 723"),
+        ({"pad_token": ...}, "field 'pad_token' missing"),
+        ({"padding_side": "left"}, "unknown padding_side 'left'"),
     ):
         copy = copy_of(folder, tmp_path / str(len(list(tmp_path.iterdir()))))
-        change_json(copy / "tokenizer_config.json", **fields)
+        change_without(copy / "tokenizer_config.json", fields)
+        text_encoder = json.loads((MINI_FOLDER / "text_encoder/config.json").read_text())
         with pytest.raises(CheckpointError, match=message):
-            load_tokenizer(copy, vocabulary=724)
+            load_tokenizer(copy, vocabulary=724, text_encoder=text_encoder)
+
+
+def test_a_tokenizer_whose_small_letters_are_special_is_refused(other_model, tmp_path):
+    folder = copy_of(other_model / "tokenizer", tmp_path / "tokenizer")
+    change_json(folder / "tokenizer_config.json", pad_token="a")
+    with pytest.raises(CheckpointError, match="must read capital letters as small ones"):
+        load_tokenizer(folder, vocabulary=55)
+
+
+def exchanged(content):
+    """Exchange the ids of two tokens."""
+    vocabulary = content["model"]["vocab"]
+    vocabulary["photo</w>"], vocabulary["of</w>"] = vocabulary["of</w>"], vocabulary["photo</w>"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (exchanged, "is not mini's: 'a photo of a cat' must be"),
+        (lambda content: content.update(normalizer=None), r"tokenizer\.json: normalizer must be an object"),
+        (lambda content: content.update(post_processor=[]), r"tokenizer\.json: post_processor must be an object"),
+    ],
+)
+def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, change, message):
+    folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
+    retokenized(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(folder, vocabulary=724)
 
 
 def test_a_tokenizer_without_its_vocabulary_lacks_files(other_model, tmp_path):
@@ -744,8 +782,7 @@ def test_another_setting_changes_fingerprint_and_digest(other_model, plain, tmp_
 
 def test_a_pad_token_changes_the_fingerprint(other_model, plain, tmp_path):
     folder = copy_of(other_model, tmp_path / "m")
-    change_json(folder / "tokenizer/tokenizer_config.json", pad_token="a")
-    change_json(folder / "text_encoder/config.json", pad_token_id=1)
+    change_json(folder / "tokenizer/tokenizer_config.json", pad_token="<|endoftext|>")
     assert what_differs(build(folder).fingerprint, plain.fingerprint) == ["text_encoder"]
 
 

@@ -179,7 +179,6 @@ TRANSFORMER: Mapping[str, Check] = {
     "num_channels": lambda fields, name: fields.only(name, 3, why="for RGB photos"),
     "num_hidden_layers": _whole(high=512),
     "num_register_tokens": _whole(low=0, high=1024),
-    "patch_size": _whole(high=LARGEST_SIDE),
     "pooler_act": _choice("tanh", "gelu", "relu", "silu", "linear"),
     "pooler_output_size": _optional(_whole()),
     "projection_dim": _whole(),

@@ -12,6 +12,7 @@ from sd4match.backbones.model_files import Fields, read_json, refuse_pointers
 from sd4match.backbones.network_fields import require
 from sd4match.errors import CheckpointError, shown
 from sd4match.hashing import digest
+from sd4match.paths import is_file
 
 _SENTENCE = "a photo of a cat"
 _IDS = {
@@ -19,7 +20,7 @@ _IDS = {
     724: ("mini's", [722, 320, 645, 635, 320, 552, 339, 723]),
 }
 """Ids of the sentence in the vocabularies of CLIP (of every Stable Diffusion 1 and 2) and of mini, by their size."""
-_LEGACY_IDS = {"bos_token_id": (0,), "eos_token_id": (2,), "pad_token_id": (1,)}
+_LEGACY_IDS = {"bos_token": (0,), "eos_token": (2,), "pad_token": (1,)}
 """Ids in configs of text encoders that mean nothing: old defaults of transformers."""
 _WORD_END = "</w>"
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -42,8 +43,14 @@ def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, 
     settings.choice("padding_side", ("right",), default="right")
     require(settings, "pad_token")
     for name in _SPECIAL:
-        if settings.content.get(name, "") in (None, False):
-            raise settings.refuse(f"{name} must be a token of the vocabulary, not {settings.content[name]}")
+        value = settings.content.get(name, "")
+        if not isinstance(value.get("content") if isinstance(value, dict) else value, str):
+            raise settings.refuse(f"{name} must be a token of the vocabulary, not {shown(value)}")
+    file = folder / "tokenizer.json"
+    whole = Fields(read_json(file) if is_file(file) else {}, str(file))
+    for name in ("normalizer", "pre_tokenizer", "post_processor"):  # transformers may replace what is missing
+        if not isinstance(whole.content.get(name, {}), dict):
+            raise whole.refuse(f"{name} must be an object, as every tokenizer of CLIP has it")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         tokens: Mapping[str, int] = tokenizer.get_vocab()
@@ -57,9 +64,10 @@ def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, 
             raise settings.refuse(f"{name} {shown(getattr(tokenizer, name))} is not in the vocabulary")
     _check_vocabulary(tokens, vocabulary, folder)
     _check_merges(model, set(tokens) - set(tokenizer.get_added_vocab()), folder)
-    for name in _SPECIAL:
+    for name in ("bos_token", "eos_token", "pad_token"):
         own, wanted = getattr(tokenizer, f"{name}_id"), (text_encoder or {}).get(f"{name}_id")
-        if wanted in tokens.values() and wanted not in (own, *_LEGACY_IDS.get(f"{name}_id", ())):
+        allowed = (wanted, tokenizer.eos_token_id) if name == "pad_token" else (wanted,)
+        if wanted in tokens.values() and wanted not in _LEGACY_IDS[name] and own not in allowed:
             raise settings.refuse(
                 f"{name} is {shown(getattr(tokenizer, name))}, of id {own}, and the {name}_id of the text encoder is "
                 f"{wanted}"
@@ -69,8 +77,6 @@ def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, 
         raise CheckpointError(
             f"the tokenizer in {folder} is not {whose}: {_SENTENCE!r} must be {known}, not {ids[:12]}"
         )
-    if [ids[0], ids[-1]] != [tokenizer.bos_token_id, tokenizer.eos_token_id]:
-        raise CheckpointError(f"the tokenizer in {folder} must put bos_token and eos_token around a sentence")
     if tokenizer(_SENTENCE.upper()).input_ids != ids:
         raise CheckpointError(f"the tokenizer in {folder} must read capital letters as small ones, as CLIP's does")
     if vocabulary == max(_IDS) and tokenizer.pad_token_id not in (0, tokenizer.eos_token_id):
