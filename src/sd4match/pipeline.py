@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_count, check_flag, check_positive
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
@@ -108,6 +109,7 @@ class SemanticMatcher:
         self.protocol = protocol
 
     @classmethod
+    @check_arguments
     def from_preset(
         cls,
         name: str = "text",
@@ -127,6 +129,7 @@ class SemanticMatcher:
         return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device)
 
     @classmethod
+    @check_arguments
     def from_config(
         cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str = "cpu"
     ) -> SemanticMatcher:
@@ -140,6 +143,7 @@ class SemanticMatcher:
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
+    @check_arguments
     def from_components(cls, components: Components, config: ExperimentConfig) -> SemanticMatcher:
         """Compose built components, with the sampling and the protocol of the config's evaluation."""
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)

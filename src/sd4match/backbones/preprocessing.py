@@ -8,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.geometry import ImageFrame, Size, pad_frame, padded_size, squash_frame
 from sd4match.structures.images import Photo, View
 
@@ -15,6 +16,7 @@ _LONGEST_RESIZED = 16_384
 """Longest side in pixels to which a whole photo is resized before it is cropped."""
 
 
+@check_arguments
 def squash(photo: Photo, size: Size) -> View:
     """Resize a photo without regard to its aspect (antialiased bilinear) and scale it to [-1, 1].
 
@@ -32,6 +34,7 @@ def squash(photo: Photo, size: Size) -> View:
     return View(_to_signed(image), squash_frame(photo.size, size), photo.key, photo.name)
 
 
+@check_arguments
 def pad(photo: Photo, side: int) -> View:
     """Scale the longer side of a photo (Lanczos, as SD-DINO does), center it in a black square, scale it to [-1, 1].
 
@@ -55,6 +58,7 @@ def _to_signed(image: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
 
 
+@check_arguments
 def center_crop(
     photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> View:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import InputError, shown
 from sd4match.geometry import QueryMode, Size, pixels_to_cells, to_photo
 from sd4match.matching import functional
@@ -14,6 +15,7 @@ from sd4match.structures.tensors import FeatureMap, query_cells
 from sd4match.structures.tensors import Matches as Matches
 
 
+@check_arguments
 def correlate_maps(
     source: FeatureMap,
     target: FeatureMap,
@@ -47,6 +49,7 @@ def correlate_maps(
     return Correlation(values, query_points, source, target, query_mode)
 
 
+@check_arguments
 def matches_from_cells(
     cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float
 ) -> Matches:
@@ -64,6 +67,7 @@ def matches_from_cells(
     return Matches(correlation.target.grid.to_pixels(cells), scores)
 
 
+@check_arguments
 def matches_from_points(
     points: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float
 ) -> Matches:

@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_choice, check_each_finite, check_finite, check_text
 from sd4match.errors import ComponentError, InputError, ShapeError
 from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
@@ -60,6 +61,7 @@ def photo_name(images: ImageBatch, row: int) -> str:
     return images.photos[row].name if row < len(images.photos) else f"photo {row + 1}"
 
 
+@check_arguments
 def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tuple[PromptEmbedding, PromptEmbedding]:
     """Return the prompt embeddings of the sources and of the targets of B pairs, (B, L, D) each.
 
@@ -160,6 +162,7 @@ def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
         raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}), not (B, {tokens}, {found})")
 
 
+@check_arguments
 def pair_maps(
     backbone: Backbone, prompt: Prompt, source: ImageBatch, target: ImageBatch, sampling: Sampling
 ) -> tuple[FeatureMap, FeatureMap]:

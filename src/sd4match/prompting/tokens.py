@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite, check_shape
 from sd4match.interfaces import TextEncoder
 from sd4match.prompting.text import RANGE_HINT
 
 
+@check_arguments
 def encode_token_vectors(
     text_encoder: TextEncoder, vectors: Float[Tensor, "batch vectors width"]
 ) -> Float[Tensor, "batch tokens width"]:
@@ -45,6 +47,7 @@ def encode_token_vectors(
     return values
 
 
+@check_arguments
 def random_token_vectors(
     text_encoder: TextEncoder, num_tokens: int, *, seed: int
 ) -> Float[Tensor, "{num_tokens} width"]:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_choice, check_count, check_positive, check_same_device, check_shape, check_text
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
@@ -64,10 +65,9 @@ class TrainingNoise:
     """Index of each image in the global batch; () for 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_count("seed", self.seed, 0, _LARGEST_SEED)
         check_count("step", self.step, 0)
-        if not isinstance(self.indices, tuple):
-            raise InputError(f"indices must be a tuple of whole numbers, not {shown(self.indices)}")
         for index in self.indices:
             check_count("indices", index, 0)
 
@@ -96,8 +96,7 @@ class Sampling:
         check_count("timestep", self.timestep, 0, 999)
         check_count("ensemble_size", self.ensemble_size, 1, _LARGEST_ENSEMBLE)
         check_choice("posterior", self.posterior, get_args(Posterior))
-        if not isinstance(self.noise, (EvaluationNoise, TrainingNoise)):
-            raise InputError(f"noise must be EvaluationNoise or TrainingNoise, not {shown(self.noise)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +120,17 @@ class Encoded:
     """Name of each photo, for messages; () if they are not known."""
 
     def __post_init__(self) -> None:
-        _check_tuple("frames", self.frames, ImageFrame)
-        _check_tuple("keys", self.keys, str)
-        if len(self.frames) != len(self.keys):
-            raise ShapeError(f"expected a frame for each of {len(self.keys)} photos, got {len(self.frames)}")
-        if not isinstance(self.tensors, Mapping):
-            raise InputError(f"tensors must be a mapping from names to tensors, not {shown(self.tensors)}")
+        check_fields(self)
+        if len(self.frames) != len(self.keys) or len(self.names) not in (0, len(self.keys)):
+            raise ShapeError(
+                f"expected a frame, and a name or none, for each of {len(self.keys)} photos, got {len(self.frames)} "
+                f"frames and {len(self.names)} names"
+            )
         for name, tensor in self.tensors.items():
-            if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(self.keys):
+            if tensor.dim() == 0 or len(tensor) != len(self.keys):
                 raise ShapeError(
                     f"expected tensors whose first dimension is of {len(self.keys)} photos, not {shown(name)}: "
-                    f"{tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__}"
+                    f"{tuple(tensor.shape)}"
                 )
 
     def __len__(self) -> int:
@@ -190,16 +189,14 @@ class FeatureMap:
     _same_values: FeatureMap | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         channels = check_shape("the values of a feature map", self.values, "B C h w", of="floats")["C"]
-        if not isinstance(self.grid, Grid):
-            raise InputError(f"grid must be a Grid, not {shown(self.grid)}")
         batch, _, *size = self.values.shape
         if (batch, tuple(size)) != (len(self.grid), self.grid.size):
             raise ShapeError(
                 f"expected a grid of {batch} images and {tuple(size)} cells, "
                 f"got {len(self.grid)} images and {self.grid.size} cells"
             )
-        _check_tuple("groups", self.groups, int)
         if self.groups and sum(check_count("groups", count) for count in self.groups) != channels:
             raise ShapeError(f"expected groups that sum to {channels} channels, got {self.groups}")
 
@@ -220,6 +217,7 @@ class FeatureMap:
         norms: Tensor = torch.linalg.vector_norm(self.values, dim=1, dtype=dtype)
         return norms
 
+    @check_arguments
     def with_grid(self, grid: Grid) -> FeatureMap:
         """Return the same values on another grid; nothing is copied."""
         if grid == self.grid:
@@ -228,6 +226,7 @@ class FeatureMap:
         object.__setattr__(moved, "_same_values", self._same_values or self)
         return moved
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """Return the maps of some of the images."""
         return FeatureMap(self.values[rows], self.grid[rows], self.groups)
@@ -257,16 +256,14 @@ class Correlation:
     _probabilities: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         sizes = check_shape("the values of a correlation", self.values, "B N h w", of="floats")
         check_shape("query_points", self.query_points, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
         for name, features in (("source", self.source), ("target", self.target)):
-            if not isinstance(features, FeatureMap):
-                raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
             if len(features) != sizes["B"]:
                 raise ShapeError(f"expected a {name} of {sizes['B']} maps, got {len(features)}")
         if self.target.size != (sizes["h"], sizes["w"]):
             raise ShapeError(f"expected values of {self.target.size} cells, got {(sizes['h'], sizes['w'])}")
-        check_choice("query_mode", self.query_mode, get_args(QueryMode))
 
     @cached_property
     def query_cells(self) -> Float[Tensor, "batch points 2"]:
@@ -278,6 +275,7 @@ class Correlation:
         """Target cell of the largest value, (x, y); computed once for all matchers."""
         return functional.nearest_neighbor(self.values)
 
+    @check_arguments
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
         """Return softmax(values / temperature) over all cells (Eq. 4); computed once per temperature."""
         if temperature not in self._probabilities:
@@ -308,6 +306,7 @@ class Matches:
     tensor([[1., 1.]])
     """
 
+    @check_arguments
     def __init__(
         self,
         points: Float[Tensor, "batch points 2"],
@@ -369,14 +368,9 @@ class ParameterGroup:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_text("name", self.name)
-        _check_tuple("parameters", self.parameters, nn.Parameter)
         check_positive("scale", self.scale)
-
-
-def _check_tuple(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
-        raise InputError(f"{name} must be a tuple of {kind.__name__}, not {shown(value)}")
 
 
 MatchFunction = Callable[[Correlation], Matches]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.geometry import ImageFrame
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Views
@@ -16,6 +17,7 @@ from sd4match.testing.fakes import random_photo
 _SIZES = ((40, 60), (70, 30), (50, 50))
 
 
+@check_arguments
 def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tolerance: float = 1e-4) -> None:
     """Check the contract of `Backbone`.
 

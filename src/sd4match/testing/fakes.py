@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
 from sd4match.errors import InputError
 from sd4match.geometry import Grid, squash_frame
@@ -22,6 +23,7 @@ from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
 from sd4match.structures.tensors import Correlation, Encoded, FeatureMap, ImageFeatures, PromptEmbedding, Sampling
 
 
+@check_arguments
 def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
     """Return a photo of noise with (H, W) pixels.
 
@@ -32,6 +34,7 @@ def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
     return Photo(rng.integers(0, 256, size=(*size, 3), dtype=np.uint8), f"random-{seed}")
 
 
+@check_arguments
 def random_correlation(
     batch: int = 2, points: int = 3, map_size: tuple[int, int] = (8, 8), *, channels: int = 6, seed: int = 0
 ) -> Correlation:
@@ -64,6 +67,7 @@ class FakeTextEncoder(TextEncoder):
         self._vocabulary = torch.randn(32, self.width, generator=generator)
         self._positions = 0.1 * torch.randn(self.max_length, self.width, generator=generator)
 
+    @check_arguments
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
         """Return one token per letter; BOS is 0, EOS 1, padding 2.
 
@@ -79,6 +83,7 @@ class FakeTextEncoder(TextEncoder):
             rows.append(row)
         return torch.stack(rows)
 
+    @check_arguments
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
         """Return ids of BOS, placeholders, EOS and padding."""
         return torch.tensor([0, *[2] * num_tokens, 1, *[2] * (self.max_length - num_tokens - 2)])
@@ -87,10 +92,12 @@ class FakeTextEncoder(TextEncoder):
         """Return the embeddings without positions."""
         return self._vocabulary
 
+    @check_arguments
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Return embeddings plus positions."""
         return self._vocabulary[ids] + self._positions
 
+    @check_arguments
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Return tanh of the running mean over each token and those before it."""
         count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype)[:, None]
@@ -106,10 +113,12 @@ class FakeImageEncoder(ImageEncoder):
 
     spec = ImageFeatureSpec(patches=16, local=48, pooled=48)
 
+    @check_arguments
     def prepare(self, photo: Photo) -> View:
         """Resize the photo to 16 x 16."""
         return squash(photo, (16, 16))
 
+    @check_arguments
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, 16, 48) and (B, 48) features."""
         local = F.pixel_unshuffle(views.pixels, 4).flatten(2).transpose(1, 2)
@@ -128,6 +137,7 @@ class FakeBackbone(Backbone):
     (8, torch.Size([3, 32, 32]))
     """
 
+    @check_arguments
     def __init__(self, *, side: int = 32, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self.side = side
@@ -141,15 +151,18 @@ class FakeBackbone(Backbone):
             architecture="fake",
         )  # fmt: skip
 
+    @check_arguments
     def prepare(self, photo: Photo) -> View:
         """Resize the photo to its square."""
         return squash(photo, (self.side, self.side))
 
+    @check_arguments
     def encode(self, views: Views) -> Encoded:
         """Return the pixels themselves."""
         self.encoded += len(views)
         return Encoded({"pixels": views.pixels}, views.frames, views.keys)
 
+    @check_arguments
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Return patches; the prompt's mean is added to the first channels, so that gradients reach it."""
         self.extracted += len(encoded)
@@ -178,10 +191,12 @@ class FakePairs(PairDataset):
     split = "test"
     categories = ("left", "right")
 
+    @check_arguments
     def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
         self._photos, self._points, self._invisible_pair = photos, points, invisible_pair
         self.keys: tuple[PairKey, ...] = tuple(self[index] for index in range(pairs))
 
+    @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
         rng = np.random.default_rng(index)
         source, target = rng.choice(self._photos, size=2, replace=False)
@@ -202,6 +217,7 @@ class FakePairs(PairDataset):
             target_box=(1.0, 3.0, 29.0, 20.0),
         )
 
+    @check_arguments
     def photo(self, image_id: str) -> Photo:
         """Return noise, always the same for an id."""
         seed = int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=4).digest(), "little")

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
 from sd4match.checks import check_instance
 from sd4match.config.protocols import EvaluationProtocol
@@ -24,6 +25,7 @@ from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, S
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
 from sd4match.interfaces.calls import describe_component
+from sd4match.paths import as_path
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import LossFunction, MatchFunction
 from sd4match.training.accumulation import GradientAccumulator, LossTotals
@@ -65,6 +67,7 @@ class Trainer:
         DatasetError: there are no training or no validation pairs.
     """
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -100,9 +103,10 @@ class Trainer:
         self.protocol = protocol
         self.validation_batch_size = validation_batch_size
 
+    @check_arguments
     def fit(
         self,
-        output: Path | None = None,
+        output: str | Path | None = None,
         *,
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
@@ -131,7 +135,14 @@ class Trainer:
             DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
             ComponentError: a component raises an error, or answers what its interface does not allow.
         """
-        run = _Run(self, output, checkpoints, stop, on_best, callbacks or TrainerCallbacks())
+        run = _Run(
+            self,
+            None if output is None else as_path(output, what="output"),
+            checkpoints,
+            stop,
+            on_best,
+            callbacks or TrainerCallbacks(),
+        )
         with seeded_random_state(self.config.seed + run.processes.index), closing(run.logger):
             if resume:
                 run.resume()

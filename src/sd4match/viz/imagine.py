@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.checks import check_finite
 from sd4match.errors import CheckpointError
@@ -22,6 +23,7 @@ _LABEL_WIDTH = 190
 _INK = (30, 30, 30)
 
 
+@check_arguments
 def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipeline:
     """Load the whole diffusion pipeline of a model, in float32, without progress bars and safety checker.
 
@@ -40,6 +42,7 @@ def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipelin
 
 
 @torch.no_grad()
+@check_arguments
 def paint(
     painter: StableDiffusionPipeline,
     embedding: Float[Tensor, "tokens width"],
@@ -86,6 +89,7 @@ def paint(
     return pictures
 
 
+@check_arguments
 def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]], *, title: str = "") -> Image.Image:
     """Draw a row for each prompt: its label, the photos it was computed from, the generated images.
 

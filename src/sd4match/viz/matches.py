@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
@@ -24,6 +25,7 @@ _WIDEST = 8
 PointArray = npt.NDArray[np.float64]
 
 
+@check_arguments
 def draw_matches(
     source: Photo,
     target: Photo,
@@ -92,6 +94,7 @@ def draw_matches(
     return canvas
 
 
+@check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     """Stack pictures below each other.
 
