@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from sd4match.errors import InputError, shown
 
-__all__ = ["check_arguments", "check_fields"]
+__all__ = ["check_arguments", "check_fields", "check_value"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,6 +35,18 @@ class _Kind:
 
     wanted: str
     fits: Callable[[Any], bool]
+
+    def check(self, name: str, value: object) -> None:
+        if self.fits(value):
+            return
+        if isinstance(value, type):
+            raise InputError(f"{name} must be {self.wanted}, not the class {value.__name__}: did you mean an instance?")
+        found = (
+            f"an array {value.shape} of {value.dtype}"
+            if hasattr(value, "dtype") and hasattr(value, "shape")
+            else shown(value)
+        )
+        raise InputError(f"{name} must be {self.wanted}, not {found}")
 
 
 def check_arguments(function: Function) -> Function:
@@ -68,11 +80,11 @@ def check_arguments(function: Function) -> Function:
             by_position = tuple((name, by_name.get(name)) for name in _positional(original))
         for (name, kind), value in zip(by_position, args, strict=False):
             if kind is not None and not kind.fits(value):
-                raise InputError(f"{name} must be {kind.wanted}, not {shown(value)}")
+                kind.check(name, value)
         for name, value in kwargs.items():
             kind = by_name.get(name)
             if kind is not None and not kind.fits(value):
-                raise InputError(f"{name} must be {kind.wanted}, not {shown(value)}")
+                kind.check(name, value)
         return function(*args, **kwargs)
 
     return typing.cast(Function, checked)
@@ -95,9 +107,25 @@ def check_fields(instance: Any) -> None:
     sd4match.errors.InputError: name must be a text, not 5
     """
     for name, kind in _kinds_of_fields(type(instance)):  # type: ignore[arg-type]
-        value = getattr(instance, name)
-        if not kind.fits(value):
-            raise InputError(f"{name} must be {kind.wanted}, not {shown(value)}")
+        kind.check(name, getattr(instance, name))
+
+
+def check_value(owner: type, name: str, value: object) -> None:
+    """Check a value that is assigned to an attribute against the annotation of the class; for `__setattr__`.
+
+    Raises:
+        InputError: it is of another type; the message names the attribute.
+
+    >>> class Named:
+    ...     name: str
+    >>> check_value(Named, "name", 5)
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.InputError: name must be a text, not 5
+    """
+    kind = _kinds_of_class(owner).get(name)
+    if kind is not None:
+        kind.check(name, value)
 
 
 def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -108,10 +136,16 @@ def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 @functools.cache
-def _kinds_of_fields(owner: type) -> tuple[tuple[str, _Kind], ...]:
+def _kinds_of_class(owner: type) -> dict[str, _Kind]:
     kinds: dict[str, _Kind] = {}
     for base in reversed(owner.__mro__):
         kinds.update(_kinds_of(inspect.get_annotations(base), base.__module__))
+    return kinds
+
+
+@functools.cache
+def _kinds_of_fields(owner: type) -> tuple[tuple[str, _Kind], ...]:
+    kinds = _kinds_of_class(owner)
     return tuple((field.name, kinds[field.name]) for field in fields(owner) if field.init and field.name in kinds)
 
 
@@ -235,9 +269,9 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
         item = _kind(parts[0]) if parts else None
 
         def fits_items(value: Any) -> bool:
-            if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)):
+            if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)) or hasattr(value, "dtype"):
                 return False
-            is_checked = item is not None and isinstance(value, Collection) and not hasattr(value, "dtype")
+            is_checked = item is not None and isinstance(value, Collection)
             return not is_checked or all(map(item.fits, islice(value, _CHECKED_ITEMS)))  # type: ignore[union-attr]
 
         return _Kind(f"{name} of items that are {item.wanted}" if item else name, fits_items)

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from sd4match.checks import check_choice, check_count, check_number, check_positive, check_shape
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_choice, check_count, check_number, check_positive, check_rows, check_shape
 from sd4match.errors import InputError, shown
 
 __all__ = [
@@ -96,6 +97,7 @@ class ImageFrame:
         >>> pad_frame((200, 100), 96).holds(torch.tensor([[20.0, 48.0], [24.0, 95.0]]))
         tensor([False,  True])
         """
+        check_shape("points", points, "... 2", of="numbers")
         x, y = points.unbind(-1)
         height, width = self.original_size
         left, top = self.offset
@@ -304,8 +306,10 @@ class Grid:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> Grid:
         """Return the grid of some of the photos."""
+        check_rows(rows, len(self))
         frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[row] for row in rows)
         return replace(self, frames=frames)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.arguments import check_arguments
+from sd4match.arguments import check_arguments, check_value
 from sd4match.checks import check_count, check_flag, check_positive
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
@@ -72,8 +72,10 @@ class SemanticMatcher:
         protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
             that name would count; as the backbone says, if not given.
 
+    Components may be assigned later too, for example `matcher.prompt = load_prompt(...)`.
+
     Raises:
-        InputError: a component is of another type; the message names it.
+        InputError: a component is of another type, also when it is assigned; the message names it.
 
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -82,6 +84,14 @@ class SemanticMatcher:
     ((1, 2), (1,))
     """
 
+    backbone: Backbone
+    prompt: Prompt
+    matcher: MatchFunction
+    sampling: Sampling
+    pair_transform: PairFunction | None
+    protocol: EvaluationProtocol | None
+
+    @check_arguments
     def __init__(
         self,
         *,
@@ -92,21 +102,17 @@ class SemanticMatcher:
         pair_transform: PairFunction | None = None,
         protocol: EvaluationProtocol | None = None,
     ) -> None:
-        _check_component("backbone", backbone, Backbone)
-        _check_component("prompt", prompt, Prompt)
-        _check_function("matcher", matcher)
-        if sampling is not None:
-            _check_component("sampling", sampling, Sampling)
-        if pair_transform is not None:
-            _check_function("pair_transform", pair_transform)
-        if protocol is not None:
-            _check_component("protocol", protocol, EvaluationProtocol)
         self.backbone = backbone
         self.prompt = prompt
         self.matcher = matcher
         self.sampling = sampling or Sampling(timestep=50)
         self.pair_transform = pair_transform
         self.protocol = protocol
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a component, if it is one."""
+        check_value(type(self), name, value)
+        super().__setattr__(name, value)
 
     @classmethod
     @check_arguments
@@ -139,7 +145,6 @@ class SemanticMatcher:
             ConfigError: the prompt must be learned first, and no file is given; or the device does not exist.
             InputError: it is no config.
         """
-        _check_component("config", config, ExperimentConfig)
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
@@ -337,19 +342,6 @@ def as_photo(photo: PhotoLike) -> Photo:
         f"a photo is a path, a pillow image, an (H, W, 3) uint8 array or a Photo, not {type(photo).__name__}: "
         f"{shown(photo)}"
     )
-
-
-def _check_component(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise InputError(f"{name} must be an instance of {kind.__name__}, not {shown(value)}")
-
-
-def _check_function(name: str, value: object) -> None:
-    """Check a component that may be any function; a class is one whose parentheses were forgotten."""
-    if isinstance(value, type):
-        raise InputError(f"{name} must be an instance, not a class: give {value.__name__}()")
-    if not callable(value):
-        raise InputError(f"{name} must be a function or a component, not {shown(value)}")
 
 
 def check_points(points: Points, photo: Photo) -> torch.Tensor:

@@ -275,8 +275,6 @@ def get_protocol(name: str) -> EvaluationProtocol:
     >>> get_protocol("sd-dino").side
     840
     """
-    if not isinstance(name, str):
-        raise ConfigError(f"the name of a protocol must be text, not {shown(name)}; known: {', '.join(PROTOCOLS)}")
     if name not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {shown(name)}; {choose_from(name[:80], PROTOCOLS)}")
     return PROTOCOLS[name]

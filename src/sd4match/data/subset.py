@@ -65,8 +65,6 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
     >>> of_categories(FakePairs(), ["left"]).categories
     ('left',)
     """
-    if isinstance(names, str):
-        raise InputError(f"categories must be a list of names, not {shown(names)}")
     for name in names:
         if not isinstance(name, str) or name not in dataset.categories:
             raise InputError(

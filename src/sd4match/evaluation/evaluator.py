@@ -10,7 +10,7 @@ from typing import get_args, overload
 import torch
 
 from sd4match.arguments import check_arguments
-from sd4match.checks import check_choice, check_count, check_instance
+from sd4match.checks import check_choice, check_count
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.checked import check_dataset
 from sd4match.data.collate import make_pairs
@@ -145,7 +145,6 @@ class Evaluator:
             ComponentError: a component raises something else, or answers what its interface does not allow.
         """
         check_dataset(dataset)
-        check_instance("prompt", prompt, Prompt)
         check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
         if prompt.scope == "pair":
             batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)

@@ -14,7 +14,7 @@ import torch
 from sd4match import registry
 from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
-from sd4match.checks import check_count
+from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
 from sd4match.config.sections import parse_size
 from sd4match.data.checked import check_dataset
@@ -286,7 +286,7 @@ def compare_reports(
     """
     reports = [read_report(path) for path in (a, b)]
     check_samples(samples)
-    check_count("seed", seed, 0, 2**63 - 1)
+    check_count("seed", seed, 0, LARGEST_SEED)
     rows = [_row(report, name, path) for report, name, path in zip(reports, (row_a, row_b), (a, b), strict=True)]
     scores_a, scores_b = (row.scores for row in rows)
     missing = sorted(set(scores_a.pair_ids) ^ set(scores_b.pair_ids))

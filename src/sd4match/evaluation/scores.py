@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd4match.arguments import check_arguments, check_fields
-from sd4match.checks import check_choice, check_count, check_number
+from sd4match.checks import LARGEST_SEED, check_choice, check_count, check_number
 from sd4match.errors import InputError, ShapeError, is_unicode, shown
 
 Average = Literal["image", "point", "category", "category_point"]
@@ -321,7 +321,7 @@ def resampling(pairs: int, samples: int, seed: int) -> Iterator[Fractions]:
     """
     check_count("the number of pairs", pairs)
     check_samples(samples)
-    check_count("the seed of the bootstrap", seed, 0, 2**63 - 1)
+    check_count("the seed of the bootstrap", seed, 0, LARGEST_SEED)
     rng = np.random.default_rng(seed)
     chances = np.full(pairs, 1.0 / pairs)
     for start in range(0, samples, _SAMPLES_PER_CHUNK):

@@ -58,7 +58,7 @@ class ImageConditionedPrompt(Prompt):
             raise InputError(
                 f"the batch has no view {VIEW!r}: make it with the prompt's `views` (`pairing.preprocessors`)"
             )
-        features = self.image_encoder.encode(images.views[VIEW])
+        features = self.image_encoder.encode(images.view(VIEW))
         for name, values in (("local", features.local), ("pooled", features.pooled)):
             check_finite(
                 f"the {name} image features of {type(self.image_encoder).__name__} in {values.dtype}", values,

@@ -137,11 +137,12 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
     """
     name = describe_component("backbone", backbone)
     _check_fit(prompts, backbone, name)
-    encoded = call_component("backbone", backbone, backbone.encode, images.views["backbone"])
+    views = images.view("backbone")
+    encoded = call_component("backbone", backbone, backbone.encode, views)
     check_answer("backbone", backbone, encoded, Encoded)
     answer = call_component("backbone", backbone, backbone.extract, encoded, prompts, sampling)
     maps = check_answer("backbone", backbone, answer, FeatureMap)
-    if maps.grid.frames != images.views["backbone"].frames:
+    if maps.grid.frames != views.frames:
         raise ComponentError(f"{name} must return one map for each of {len(images)} photos, with the photo's frame")
     if maps.values.shape[1] != backbone.spec.channels:
         raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")

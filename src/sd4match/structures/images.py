@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from sd4match.arguments import check_arguments, check_fields
-from sd4match.checks import check_instance, check_shape
-from sd4match.errors import PhotoError, SD4MatchError, ShapeError, shown
+from sd4match.checks import check_instance, check_rows, check_shape
+from sd4match.errors import InputError, PhotoError, SD4MatchError, ShapeError, shown
 from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
 from sd4match.paths import as_path, require_file
@@ -271,6 +271,7 @@ class Views:
     @check_arguments
     def __getitem__(self, rows: Sequence[int]) -> Views:
         """Return the views of some of the photos."""
+        check_rows(rows, len(self))
         return Views(tuple(self.views[row] for row in rows))
 
     @check_arguments
@@ -311,6 +312,18 @@ class ImageBatch:
         return len(self.categories)
 
     @check_arguments
+    def view(self, name: str) -> Views:
+        """Return the views of a preprocessing function.
+
+        Raises:
+            InputError: the photos were not preprocessed by it.
+        """
+        if name not in self.views:
+            raise InputError(
+                f"images must have views named {name!r}, not only {shown(list(self.views))}; see `make_images`"
+            )
+        return self.views[name]
+
     def __add__(self, more: ImageBatch) -> ImageBatch:
         """Concatenate two batches, with the views that both have."""
         views = {name: own + more.views[name] for name, own in self.views.items() if name in more.views}

@@ -18,12 +18,20 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from sd4match.arguments import check_arguments, check_fields
-from sd4match.checks import check_choice, check_count, check_positive, check_same_device, check_shape, check_text
+from sd4match.checks import (
+    LARGEST_SEED,
+    check_choice,
+    check_count,
+    check_positive,
+    check_rows,
+    check_same_device,
+    check_shape,
+    check_text,
+)
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
 
-_LARGEST_SEED = 2**63 - 1
 _LARGEST_ENSEMBLE = 1000
 
 
@@ -52,7 +60,7 @@ class EvaluationNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class TrainingNoise:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
         check_count("step", self.step, 0)
         for index in self.indices:
             check_count("indices", index, 0)
@@ -229,6 +237,7 @@ class FeatureMap:
     @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """Return the maps of some of the images."""
+        check_rows(rows, len(self))
         return FeatureMap(self.values[rows], self.grid[rows], self.groups)
 
 

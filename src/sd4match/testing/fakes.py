@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
+from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.errors import InputError
 from sd4match.geometry import Grid, squash_frame
 from sd4match.interfaces import Backbone, ImageEncoder, PairDataset, TextEncoder
@@ -22,6 +23,9 @@ from sd4match.structures.pairs import PairKey, PairRecord
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
 from sd4match.structures.tensors import Correlation, Encoded, FeatureMap, ImageFeatures, PromptEmbedding, Sampling
 
+_LARGEST = 4096
+"""Largest number of pixels, cells, pairs and the like."""
+
 
 @check_arguments
 def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
@@ -30,6 +34,9 @@ def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
     >>> random_photo((4, 6)).size
     (4, 6)
     """
+    for name, side in zip(("height", "width"), size, strict=True):
+        check_count(f"the {name} of size", side, 1, _LARGEST)
+    check_count("seed", seed, 0)
     rng = np.random.default_rng(seed)
     return Photo(rng.integers(0, 256, size=(*size, 3), dtype=np.uint8), f"random-{seed}")
 
@@ -43,6 +50,10 @@ def random_correlation(
     >>> random_correlation().values.shape
     torch.Size([2, 3, 8, 8])
     """
+    for name, count in (("batch", batch), ("channels", channels), *(("map_size", side) for side in map_size)):
+        check_count(name, count, 1, _LARGEST)
+    check_count("points", points, 0, _LARGEST)
+    check_count("seed", seed, 0, LARGEST_SEED)
     generator = torch.Generator().manual_seed(seed)
     grid = Grid((squash_frame((32, 48), (64, 64)),) * batch, map_size)
     source, target = (FeatureMap(torch.randn(batch, channels, *map_size, generator=generator), grid) for _ in range(2))
@@ -74,6 +85,8 @@ class FakeTextEncoder(TextEncoder):
         Raises:
             InputError: a text has more than 14 letters.
         """
+        if not texts:
+            raise InputError("texts must hold one text or more")
         rows = []
         for text in texts:
             if len(text) > self.max_length - 2:
@@ -85,7 +98,12 @@ class FakeTextEncoder(TextEncoder):
 
     @check_arguments
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
-        """Return ids of BOS, placeholders, EOS and padding."""
+        """Return ids of BOS, placeholders, EOS and padding.
+
+        Raises:
+            InputError: they do not fit into 16 tokens.
+        """
+        check_count("num_tokens", num_tokens, 0, self.max_length - 2)
         return torch.tensor([0, *[2] * num_tokens, 1, *[2] * (self.max_length - num_tokens - 2)])
 
     def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
@@ -140,6 +158,8 @@ class FakeBackbone(Backbone):
     @check_arguments
     def __init__(self, *, side: int = 32, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
+        if check_count("side", side, 4, _LARGEST) % 4:
+            raise InputError(f"side must be a multiple of 4, not {side}")
         self.side = side
         self.text_encoder = text_encoder
         self.encoded = 0
@@ -193,11 +213,14 @@ class FakePairs(PairDataset):
 
     @check_arguments
     def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
-        self._photos, self._points, self._invisible_pair = photos, points, invisible_pair
+        for name, count, low in (("pairs", pairs, 0), ("photos", photos, 2), ("points", points, 1)):
+            check_count(name, count, low, _LARGEST)
+        self._pairs, self._photos, self._points, self._invisible_pair = pairs, photos, points, invisible_pair
         self.keys: tuple[PairKey, ...] = tuple(self[index] for index in range(pairs))
 
     @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
+        check_count("index", index, 0, self._pairs - 1)
         rng = np.random.default_rng(index)
         source, target = rng.choice(self._photos, size=2, replace=False)
         points = self._points + index % 2

@@ -15,13 +15,13 @@ from torch import nn
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
-from sd4match.checks import check_instance
+from sd4match.checks import check_count
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.config.sections import TrainingConfig
 from sd4match.data.checked import check_dataset
 from sd4match.data.subset import first
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError, shown
+from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
 from sd4match.interfaces.calls import describe_component
@@ -81,12 +81,7 @@ class Trainer:
         protocol: EvaluationProtocol,
         validation_batch_size: int = 8,
     ) -> None:
-        check_instance("backbone", backbone, Backbone)
-        check_instance("prompt", prompt, Prompt)
-        check_instance("config", config, TrainingConfig)
-        check_instance("protocol", protocol, EvaluationProtocol)
-        if not callable(loss) or isinstance(loss, type):
-            raise InputError(f"loss must be a MatchingLoss or a function that returns a scalar, not {shown(loss)}")
+        check_count("validation_batch_size", validation_batch_size)
         check_learns(prompt)
         check_selection_alpha(protocol)
         check_dataset(train_data, what="train_data")

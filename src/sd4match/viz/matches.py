@@ -23,18 +23,19 @@ _WIDEST = 8
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
 
 PointArray = npt.NDArray[np.float64]
+Points = PointArray | Sequence[Sequence[float]]
 
 
 @check_arguments
 def draw_matches(
     source: Photo,
     target: Photo,
-    source_points: PointArray,
-    target_points: PointArray,
+    source_points: Points,
+    target_points: Points,
     *,
-    hits: Sequence[bool] | None = None,
-    scores: Sequence[float] | None = None,
-    truth: PointArray | None = None,
+    hits: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    scores: Sequence[float] | npt.NDArray[np.float64] | None = None,
+    truth: Points | None = None,
     title: str = "",
     height: int = 480,
 ) -> Image.Image:
