@@ -200,6 +200,8 @@ def _type_checking_imports(module: str) -> dict[str, tuple[str, str | None]]:
 
 def _kind(annotation: Any) -> _Kind | None:
     """Return what an annotation allows; None for anything."""
+    if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
+        return None
     if annotation is None or annotation is types.NoneType:
         return _Kind("None", lambda value: value is None)
     simple = _SIMPLE.get(annotation) if isinstance(annotation, type) else None
@@ -216,7 +218,7 @@ def _kind(annotation: Any) -> _Kind | None:
         return _kind(annotation.array_type)
     if isinstance(origin, type):
         return _generic(origin, parts)
-    if not isinstance(annotation, type) or annotation is object or getattr(annotation, "_is_protocol", False):
+    if not isinstance(annotation, type) or getattr(annotation, "_is_protocol", False):
         return None
     if annotation.__module__ == "collections.abc":
         return _generic(annotation, ())
