@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sd4match.arguments import check_arguments, check_value
-from sd4match.checks import check_count, check_flag, check_positive
+from sd4match.checks import check_count, check_flag, check_positive, check_text
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
@@ -286,6 +286,7 @@ class SemanticMatcher:
         """
         if self.prompt.scope == "pair":
             raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
+        _check_category(category)
         images = make_images([as_photo(photo)], [category], preprocessors(self.backbone, self.prompt))
         return extract_maps(self.backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
 
@@ -307,6 +308,7 @@ class SemanticMatcher:
 
     def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
         """Return the maps of source and target."""
+        _check_category(category)
         views = preprocessors(self.backbone, self.prompt)
         source_image, target_image = (make_images([photo], [category], views) for photo in photos)
         source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
@@ -316,6 +318,11 @@ class SemanticMatcher:
         back, _ = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+
+
+def _check_category(category: object) -> None:
+    if category is not None:
+        check_text("category", category)
 
 
 def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:

@@ -50,6 +50,9 @@ class Row:
         ci95: 95 % bootstrap intervals by average and alpha.
         scores: counts of every pair.
         extra: further JSON-able values.
+
+    Raises:
+        InputError: a field is of another type, or PCK and intervals are not of the averages and alphas of the counts.
     """
 
     prompt: str
@@ -62,6 +65,11 @@ class Row:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        alphas = [f"{alpha:g}" for alpha in self.scores.alphas]
+        for name, table in (("pck", self.pck), ("ci95", self.ci95)):
+            for average in AVERAGES:
+                if set(table.get(average, ())) != set(alphas):
+                    raise InputError(f"{name}.{average}: must have the alphas of the counts, {', '.join(alphas)}")
 
     @property
     def pairs(self) -> int:
@@ -124,9 +132,6 @@ class Row:
         """Refuse values that do not follow from the counts."""
         for average in AVERAGES:
             counted = self.scores.pck(average)
-            for name, table in (("pck", self.pck), ("ci95", self.ci95)):
-                if set(table[average]) != set(counted):
-                    raise InputError(f"{name}.{average}: must have the alphas of the counts, {', '.join(counted)}")
             for alpha, value in counted.items():
                 if not math.isclose(value, self.pck[average][alpha], abs_tol=1e-6):
                     raise InputError(

@@ -324,6 +324,7 @@ class ImageBatch:
             )
         return self.views[name]
 
+    @check_arguments
     def __add__(self, more: ImageBatch) -> ImageBatch:
         """Concatenate two batches, with the views that both have."""
         views = {name: own + more.views[name] for name, own in self.views.items() if name in more.views}

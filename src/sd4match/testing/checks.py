@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from sd4match.arguments import check_arguments
+from sd4match.checks import check_number
 from sd4match.geometry import ImageFrame
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Views
@@ -33,7 +34,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
     >>> from sd4match.testing import FakeBackbone
     >>> check_backbone(FakeBackbone())
     """
-    assert isinstance(backbone, Backbone), "it must derive from Backbone"
+    check_number("tolerance", tolerance, low=0.0)
     sampling = sampling or Sampling(100, 2, EvaluationNoise(1))
     photos = [random_photo(size, seed=seed) for seed, size in enumerate(_SIZES)]
     views = [backbone.prepare(photo) for photo in photos]
