@@ -157,8 +157,10 @@ def light_calls(base: Path) -> Calls:  # one table
     view = backbone.prepare(photo)
     views = Views((view,))
     prompt = prompting.EmptyPrompt(backbone=backbone)
+    single_config = prompting.SinglePromptConfig(num_tokens=3)
+    text = prompting.TextPromptConfig(template="{category}").build(backbone=backbone)
     photo_maps = prompting.pair_maps(backbone, prompt, images, images, sampling)
-    single = prompting.SinglePromptConfig(num_tokens=3).build(backbone=backbone)
+    single = single_config.build(backbone=backbone)
     file = base / "prompt.safetensors"
     prompting.save_prompt(single, file, backbone=backbone)
     map_file = base / "map.safetensors"
@@ -282,12 +284,14 @@ def light_calls(base: Path) -> Calls:  # one table
         "TextPrompt": (prompting.TextPrompt, {"config": None, "backbone": backbone}),
         "EmptyPrompt": (prompting.EmptyPrompt, {"config": None, "backbone": backbone}),
         "NoPrompt": (prompting.NoPrompt, {"config": None, "backbone": None}),
-        "SinglePrompt": (prompting.SinglePrompt, {"config": prompting.SinglePromptConfig(num_tokens=3), "backbone": backbone, "initialize": True}),
+        "SinglePrompt": (
+            prompting.SinglePrompt, {"config": single_config, "backbone": backbone, "initialize": True},
+        ),
         "EmptyPrompt()": (prompt.forward, both), "SinglePrompt()": (single.forward, both),
-        "TextPrompt()": (prompting.TextPrompt(prompting.TextPromptConfig(template="{category}"), backbone=backbone).forward, both),
+        "TextPrompt()": (text.forward, both),
         "SinglePrompt.token_vectors": (single.token_vectors, both),
         "for_categories": (prompting.ClassPromptConfig().for_categories, {"categories": ["cat"]}),
-        "check_spec": (prompting.SinglePromptConfig(num_tokens=3).check_spec, {"spec": backbone.spec}),
+        "check_spec": (single_config.check_spec, {"spec": backbone.spec}),
         "load_preset": (sd4match.load_preset, {"name": "mini-empty", "overrides": []}),
         "parse_config": (config.parse_config, {"text": "preset: mini-empty", "origin": "here", "overrides": ()}),
         "get_protocol": (config.get_protocol, {"name": "dift"}),

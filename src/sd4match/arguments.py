@@ -76,7 +76,7 @@ def check_arguments(function: Function) -> Function:
         nonlocal by_position
         if by_position is None:  # at the first call, when the modules that annotations name are loaded
             original = inspect.unwrap(function)
-            by_name.update(_kinds_of(original.__annotations__, original.__module__))
+            by_name.update(_kinds_of(original.__annotations__, original.__globals__))
             by_position = tuple((name, by_name.get(name)) for name in _positional(original))
         for (name, kind), value in zip(by_position, args, strict=False):
             if kind is not None and not kind.fits(value):
@@ -139,7 +139,7 @@ def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
 def _kinds_of_class(owner: type) -> dict[str, _Kind]:
     kinds: dict[str, _Kind] = {}
     for base in reversed(owner.__mro__):
-        kinds.update(_kinds_of(inspect.get_annotations(base), base.__module__))
+        kinds.update(_kinds_of(inspect.get_annotations(base), vars(sys.modules[base.__module__])))
     return kinds
 
 
@@ -149,9 +149,14 @@ def _kinds_of_fields(owner: type) -> tuple[tuple[str, _Kind], ...]:
     return tuple((field.name, kinds[field.name]) for field in fields(owner) if field.init and field.name in kinds)
 
 
-def _kinds_of(annotations: Mapping[str, Any], module: str) -> dict[str, _Kind]:
-    """Return what annotations of a module allow, by name, without those that allow anything or cannot be evaluated."""
-    outer, deferred = vars(sys.modules[module]), _Deferred(module)
+def _kinds_of(annotations: Mapping[str, Any], outer: dict[str, Any]) -> dict[str, _Kind]:
+    """Return what annotations allow, by name, without those that allow anything or cannot be evaluated.
+
+    Args:
+        annotations: by name, as texts or evaluated.
+        outer: what the names in them stand for: the globals of their module.
+    """
+    deferred = _Deferred(outer.get("__file__"))
     kinds = {}
     for name, annotation in annotations.items():
         if name == "return":
@@ -168,9 +173,9 @@ def _kinds_of(annotations: Mapping[str, Any], module: str) -> dict[str, _Kind]:
 class _Deferred(dict[str, Any]):
     """Names that a module imports for type checkers alone; each is imported when an annotation needs it."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, source: str | None) -> None:
         super().__init__()
-        self._imports = _type_checking_imports(module)
+        self._imports = {} if source is None else _type_checking_imports(source)
 
     def __missing__(self, name: str) -> Any:
         module, attribute = self._imports[name]
@@ -180,11 +185,11 @@ class _Deferred(dict[str, Any]):
 
 
 @functools.cache
-def _type_checking_imports(module: str) -> dict[str, tuple[str, str | None]]:
-    """Return what a module imports under `if TYPE_CHECKING:`, as name: (module, name there)."""
+def _type_checking_imports(source: str) -> dict[str, tuple[str, str | None]]:
+    """Return what the module in a file imports under `if TYPE_CHECKING:`, as name: (module, name there)."""
     try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (OSError, TypeError):  # there is no source
+        tree = ast.parse(Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):  # the source is not there
         return {}
     found: dict[str, tuple[str, str | None]] = {}
     for block in tree.body:
@@ -218,6 +223,8 @@ def _kind(annotation: Any) -> _Kind | None:
         return _kind(annotation.array_type)
     if isinstance(origin, type):
         return _generic(origin, parts)
+    if getattr(annotation, "__name__", "") == "ndarray":
+        return _array(annotation, ())
     if not isinstance(annotation, type) or getattr(annotation, "_is_protocol", False):
         return None
     if annotation.__module__ == "collections.abc":

@@ -16,12 +16,13 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from sd4match import registry
 from sd4match.arguments import check_arguments, check_fields
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
+from sd4match.checks import check_instance
 from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
 from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
 from sd4match.data.config import DatasetConfig, Split
 from sd4match.devices import resolve_device
 from sd4match.documents import LARGEST_YAML, parse_yaml, to_yaml
-from sd4match.errors import ConfigError, InputError
+from sd4match.errors import ConfigError, InputError, shown
 from sd4match.fields import Seed
 from sd4match.interfaces import LossConfig, Matcher, PairTransform
 from sd4match.matching.losses import GaussianCrossEntropyConfig
@@ -235,7 +236,6 @@ def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
     return config.require_data().model_copy(update={"split": split}).build()
 
 
-@check_arguments
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read an experiment from a YAML file.
 
@@ -254,7 +254,6 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentCo
     return parse_config(text, origin=str(path), overrides=overrides)
 
 
-@check_arguments
 def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read an experiment from YAML text.
 
@@ -269,6 +268,9 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
     'cpm'
     """
+    check_instance("origin", origin, str)
+    if not isinstance(text, str):
+        raise ConfigError(f"{origin} must be YAML text, not {shown(text)}")
     fields = parse_yaml(text, what=origin, error=ConfigError)
     if fields is None:
         fields = {}  # an empty file

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sd4match.arguments import check_arguments
 from sd4match.config.composition import preset_names as preset_names
 from sd4match.config.experiment import ExperimentConfig, make_config
 from sd4match.errors import shown
 
 
-@check_arguments
 def load_preset(name: str, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Load an experiment that comes with the package.
 

@@ -265,7 +265,6 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
 """The published protocols, by name."""
 
 
-@check_arguments
 def get_protocol(name: str) -> EvaluationProtocol:
     """Return a published protocol by its name.
 
@@ -275,6 +274,8 @@ def get_protocol(name: str) -> EvaluationProtocol:
     >>> get_protocol("sd-dino").side
     840
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of a protocol must be text, not {shown(name)}; known: {', '.join(PROTOCOLS)}")
     if name not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {shown(name)}; {choose_from(name[:80], PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -46,7 +46,6 @@ class PromptConfig(Component):
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
     @classmethod
-    @check_arguments
     def check_target(cls, target: Callable[..., Any]) -> None:
         """Check the scope of a prompt class.
 

@@ -40,7 +40,7 @@ class MatchResult:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        count, *_ = self.scores.shape or (0,)
+        count, *_ = (*self.source_points.shape, 0)
         _check("source_points", self.source_points, (count, 2))
         _check("target_points", self.target_points, (count, 2))
         _check("scores", self.scores, (count,))

@@ -129,11 +129,10 @@ class Encoded:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if len(self.frames) != len(self.keys) or len(self.names) not in (0, len(self.keys)):
-            raise ShapeError(
-                f"expected a frame, and a name or none, for each of {len(self.keys)} photos, got {len(self.frames)} "
-                f"frames and {len(self.names)} names"
-            )
+        if len(self.frames) != len(self.keys):
+            raise ShapeError(f"expected a frame for each of {len(self.keys)} photos, got {len(self.frames)}")
+        if self.names and len(self.names) != len(self.keys):
+            raise ShapeError(f"expected names for {len(self.keys)} photos, or none, got {len(self.names)}")
         for name, tensor in self.tensors.items():
             if tensor.dim() == 0 or len(tensor) != len(self.keys):
                 raise ShapeError(
