@@ -21,7 +21,7 @@ from sd4match.config import (
     parse_config,
 )
 from sd4match.config.presets import load_experiment
-from sd4match.errors import ConfigError
+from sd4match.errors import ConfigError, InputError
 from sd4match.matching.losses import GaussianCrossEntropyConfig
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor
 from sd4match.matching.pair_transforms import CoPCA

@@ -205,7 +205,7 @@ def test_scores_check_what_they_are_made_of():
         with pytest.raises(error, match=part):
             PairScores(*arguments)
     for arguments in (("a", "x", -1, ()), ("a", "x", 1, (2,)), ("a", "x", 1.5, ()), ("a", "x", True, ())):
-        with pytest.raises(InputError, match="visible must be|pair 'a': "):
+        with pytest.raises(InputError, match=r"visible must be|pair 'a': "):
             PairCount(*arguments)
     with pytest.raises(ShapeError, match="2 counts of correct points, but there are 1 alphas"):
         PairScores.of([PairCount("a", "x", 2, (1, 1))], alphas=(0.1,))
