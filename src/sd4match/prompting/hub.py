@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from sd4match.arguments import check_arguments
 from sd4match.errors import PromptFileError, shown
 from sd4match.paths import as_path
 from sd4match.prompting.serialization import PromptInfo, describe_prompt, read_prompt
@@ -16,7 +15,6 @@ from sd4match.prompting.serialization import PromptInfo, describe_prompt, read_p
 FILE_NAME = "prompt.safetensors"
 
 
-@check_arguments
 def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoint: str | None = None) -> str:
     """Upload a prompt file with a generated model card, to a repository that is created if it does not exist.
 
@@ -47,7 +45,6 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
     return str(url)
 
 
-@check_arguments
 def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None, endpoint: str | None = None) -> Path:
     """Download a prompt file into the cache of the hub's client.
 
