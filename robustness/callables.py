@@ -169,7 +169,7 @@ def light_calls(base: Path) -> Calls:  # one table
     counts = _counts()
     scores = evaluation.PairScores(**counts)
     row = {
-        "prompt": "p", "matcher": "m", "protocol": "sd4match", "pck": {name: {"0.1": 0.5} for name in AVERAGES},
+        "prompt": "p", "matcher": "m", "protocol": "sd4match", "pck": {name: scores.pck(name) for name in AVERAGES},
         "ci95": {name: {"0.1": (0.4, 0.6)} for name in AVERAGES}, "scores": scores, "extra": {},
     }  # fmt: skip
     comparison = {"a": "a", "b": "b", "metric": "m", "difference": 0.1, "ci95": (0.0, 0.2)}

@@ -170,7 +170,6 @@ class PairScores:
     def __len__(self) -> int:
         return len(self.pair_ids)
 
-    @check_arguments
     def pck(self, average: Average) -> dict[str, float]:
         """Return PCK in [0, 1] by alpha.
 
