@@ -180,7 +180,7 @@ def light_calls(base: Path) -> Calls:  # one table
     report = {
         "results": (evaluation.Row(**row),), "comparisons": (evaluation.Comparison(**comparison),), "baselines": (),
         "protocol": "sd4match", "data": DataSummary(**summary), "not_comparable_because": (), "published": (),
-        "backbone": None, "config": {}, "seed": 0, "versions": {}, "platform": "p", "wall_seconds": 1.0, "extra": {},
+        "backbone": None, "config": {}, "seed": 0, "versions": {"sd4match": "1", "torch": "2"}, "platform": "p", "wall_seconds": 1.0, "extra": {},
     }  # fmt: skip
     made = evaluation.Report(**report)
     evaluation.write_report(made, base / "saved", title="t")

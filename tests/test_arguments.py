@@ -149,7 +149,7 @@ def test_attributes():
 
 
 def test_a_module_without_source_is_checked_as_far_as_it_goes():
-    scope = {"__name__": "math", "check_arguments": check_arguments}
+    scope = {"__name__": "math", "__file__": "gone.py", "check_arguments": check_arguments}
     exec(
         "from __future__ import annotations\n"
         "@check_arguments\n"
