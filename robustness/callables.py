@@ -468,7 +468,6 @@ def light_calls(base: Path) -> Calls:  # one table
             },
         ),
         "stack": (viz.stack, {"pictures": [picture]}),
-        "draw_grid": (viz.draw_grid, {"rows": [("a", [photo], [picture])], "title": "t"}),
         "plot_training": (
             viz.plot_training,
             {
@@ -509,7 +508,7 @@ def heavy_calls(base: Path) -> Calls:
     small = [
         "data=synthetic", "data.photos_per_category=2", "evaluation.limit=1", "evaluation.bootstrap_samples=10",
     ]  # fmt: skip
-    empty = config.load_preset("mini-empty", small)
+    empty, photo = config.load_preset("mini-empty", small), random_photo()
     single = config.load_preset("mini-single", [*small, "training.steps=1", "training.batch_size=1",
                                                 "training.validation_pairs=1"])  # fmt: skip
     return {
@@ -535,6 +534,7 @@ def heavy_calls(base: Path) -> Calls:
                 "stop": lambda: True, "callbacks": None,
             },
         ),
+        "draw_grid": (viz.draw_grid, {"rows": [("a", [photo], [photo.to_image()])], "title": "t"}),
         "compare_reports": (
             evaluation.compare_reports,
             {"a": base / "a", "b": base / "b", "row_a": None, "row_b": None, "samples": 10, "seed": 0},

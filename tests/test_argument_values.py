@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from sd4match import load_preset
@@ -23,11 +21,9 @@ from sd4match.structures.pairs import PairKey
 from sd4match.structures.tensors import Encoded
 from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, check_backbone, random_correlation, random_photo
 from sd4match.training import BatchSplit, Checkpoints
-from sd4match.viz import draw_grid
-from sd4match.viz.imagine import paint
 
 CORRELATION, PHOTO, RECORD = random_correlation(), random_photo(), FakePairs()[0]
-MAPS, PAINTER = CORRELATION.source, SimpleNamespace()
+MAPS = CORRELATION.source
 IMAGES = make_images([PHOTO], ["cat"], {"backbone": FakeBackbone().prepare})
 ENCODED = FakeBackbone().encode(IMAGES.views["backbone"])
 NO_SCORES = PairScores((), (), np.zeros((0,), int), np.zeros((0, 1), int), (0.1,))
@@ -72,8 +68,6 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.0, 0.5)}
         (lambda: center_crop(PHOTO, shorter=8, side=8, **HALF), InputError, "std"),
         (lambda: random_token_vectors(FakeTextEncoder(), 3, seed=-1), InputError, "seed must be"),
         (lambda: random_token_vectors(FakeTextEncoder(), 0, seed=1), InputError, "num_tokens must be"),
-        (lambda: draw_grid([]), InputError, "rows must hold"),
-        (lambda: paint.__wrapped__.__wrapped__(PAINTER, torch.zeros(2), empty=torch.zeros(2)), ShapeError, "embedding"),
         (lambda: FakeTextEncoder().tokenize([]), InputError, "texts must hold"),
         (lambda: FakeTextEncoder().template_ids(15), InputError, "num_tokens must be"),
         (lambda: FakeBackbone(side=6), InputError, "side must be a multiple of 4"),
