@@ -177,10 +177,12 @@ def light_calls(base: Path) -> Calls:  # one table
         "name": "fake", "split": "test", "pairs": 2, "published_pairs": None, "complete": False,
         "pair_list_digest": "d", "categories": ("cat",), "reference": "box",
     }  # fmt: skip
+    preset = config.load_preset("mini-empty")
     report = {
         "results": (evaluation.Row(**row),), "comparisons": (evaluation.Comparison(**comparison),), "baselines": (),
         "protocol": "sd4match", "data": DataSummary(**summary), "not_comparable_because": (), "published": (),
-        "backbone": None, "config": {}, "seed": 0, "versions": {"sd4match": "1", "torch": "2"}, "platform": "p", "wall_seconds": 1.0, "extra": {},
+        "backbone": None, "config": preset.model_dump(mode="json"), "seed": 0,
+        "versions": {"sd4match": "1", "torch": "2"}, "platform": "p", "wall_seconds": 1.0, "extra": {},
     }  # fmt: skip
     made = evaluation.Report(**report)
     evaluation.write_report(made, base / "saved", title="t")
@@ -201,7 +203,7 @@ def light_calls(base: Path) -> Calls:  # one table
         "pair_transform": None,
     }  # fmt: skip
     components = config.Components(**built)
-    preset, protocol = config.load_preset("mini-empty"), config.get_protocol("sd4match")
+    protocol = config.get_protocol("sd4match")
     picture, array = photo.to_image(), np.array([[1.0, 2.0]])
     evaluator = {
         "backbone": backbone, "protocol": protocol, "matchers": {"m": KernelSoftArgmax()}, "sampling": sampling,

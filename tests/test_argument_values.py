@@ -39,7 +39,7 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.0, 0.5)}
         ],
         (lambda: IMAGES.views["backbone"][[1]], InputError, "rows must be"),
         (lambda: MAPS.grid[[7]], InputError, "rows must be"),
-        (lambda: IMAGES.view("clip"), InputError, "must have views of 'clip'"),
+        (lambda: IMAGES.view("clip"), InputError, r"images must have views .*'clip'"),
         (lambda: replace(IMAGES, categories=("cat", "dog")), ShapeError, "expected backbone of 2 photos"),
         (lambda: ImageBatch({}, ("cat",), (PHOTO, PHOTO)), ShapeError, "expected photos of 1 photos"),
         (lambda: replace(ENCODED, names=("a", "b")), ShapeError, "expected names for 1 photos"),
