@@ -177,7 +177,7 @@ def light_calls(base: Path) -> Calls:  # one table
         "name": "fake", "split": "test", "pairs": 2, "published_pairs": None, "complete": False,
         "pair_list_digest": "d", "categories": ("cat",), "reference": "box",
     }  # fmt: skip
-    preset = config.load_preset("mini-empty")
+    preset = config.load_preset("mini-empty", ["evaluation.protocol.alphas=[0.1]"])
     report = {
         "results": (evaluation.Row(**row),), "comparisons": (evaluation.Comparison(**comparison),), "baselines": (),
         "protocol": "sd4match", "data": DataSummary(**summary), "not_comparable_because": (), "published": (),
