@@ -174,7 +174,7 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     comparison = {"a": "a", "b": "b", "metric": "m", "difference": 0.1, "ci95": (0.0, 0.2)}
     summary = {
-        "name": "fake", "split": "test", "pairs": 2, "published_pairs": None, "complete": False,
+        "name": "fake", "split": "test", "pairs": 3, "published_pairs": None, "complete": False,
         "pair_list_digest": "d", "categories": ("cat",), "reference": "box",
     }  # fmt: skip
     preset = config.load_preset("mini-empty", ["evaluation.protocol.alphas=[0.1]"])
