@@ -34,6 +34,7 @@ __all__ = [
     "check_number",
     "check_odd",
     "check_positive",
+    "check_rows",
     "check_same_device",
     "check_shape",
     "check_text",
@@ -45,6 +46,8 @@ SMALLEST_POSITIVE, LARGEST_POSITIVE = 1e-12, 1e12
 """Bounds of numbers that are divided by in float32, such as temperatures."""
 LARGEST_WINDOW = 255
 """Largest side, in cells, of a square around a cell."""
+LARGEST_SEED = 2**63 - 1
+"""Largest seed that torch takes for a generator."""
 _FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
@@ -279,6 +282,26 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"unknown {name} {shown(value)}; {choose_from(str(value)[:80], choices)}")
     return value
+
+
+def check_rows(rows: slice | Sequence[int], count: int) -> None:
+    """Check which of `count` items are chosen: a slice that goes forward, or indices.
+
+    Raises:
+        InputError: an index is beyond the items, or the slice is none that goes forward.
+
+    >>> check_rows([0, 2, -1], 3)
+    """
+    if not isinstance(rows, slice):
+        for row in rows:
+            check_count("rows", row, -count, count - 1)
+        return
+    try:
+        _, _, step = rows.indices(count)
+    except (TypeError, ValueError):  # of bounds that are no whole numbers, or of a step of 0
+        step = 0
+    if step < 1:
+        raise InputError(f"rows must be a slice of whole numbers that goes forward, not {shown(rows)}")
 
 
 def check_odd(name: str, value: object, low: int = 1) -> int:

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from sd4match.checks import check_choice, check_count, check_number, check_positive, check_shape
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_choice, check_count, check_number, check_positive, check_rows, check_shape
 from sd4match.errors import InputError, shown
 
 __all__ = [
@@ -315,8 +316,10 @@ class Grid:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> Grid:
         """Return the grid of some of the photos."""
+        check_rows(rows, len(self))
         frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[row] for row in rows)
         return replace(self, frames=frames)
 

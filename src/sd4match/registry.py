@@ -33,6 +33,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import CoreSchema, ErrorDetails
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from sd4match.arguments import check_arguments
 from sd4match.documents import check_extent
 from sd4match.errors import ConfigError, UnknownComponentError, a, choose_from, shown
 
@@ -133,6 +134,7 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(describe(error, cls)) from None
 
+    @check_arguments
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other fields, which are checked as those of a new config are.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.config import FusionOptions
 from sd4match.backbones.fusion_spec import fused_spec
 from sd4match.checks import check_each_finite
@@ -53,6 +54,7 @@ class Fusion(Backbone):
         ConfigError: there are fewer than two backbones, another number of weights, or two backbones with a prompt.
     """
 
+    @check_arguments
     def __init__(self, config: FusionOptions | None = None, *, backbones: Sequence[Backbone]) -> None:
         super().__init__()
         self.config = config or FusionOptions()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
 from sd4match.errors import ConfigError, shown
 from sd4match.fields import BatchSize, Count, PositiveNumber, Seed, Text
@@ -34,6 +35,7 @@ class SamplingConfig(Config):
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
     )
 
+    @check_arguments
     def sampling(self, seed: int = 0) -> Sampling:
         """Return the sampling with evaluation noise from `seed`."""
         from sd4match.structures.tensors import EvaluationNoise, Sampling

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import ConfigError, InputError, PromptFileError, SD4MatchError, shown
 from sd4match.paths import as_path, exists, is_folder, require_file
 from sd4match.prompting.config import (
@@ -63,6 +64,7 @@ class PublishedPrompt:
     details: Mapping[str, Any]
 
 
+@check_arguments
 def read_published(path: str | Path) -> PublishedPrompt:
     """Read a folder of the reference implementation, or a checkpoint of ODISE.
 

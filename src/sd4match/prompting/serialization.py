@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_finite
 from sd4match.documents import parse_json
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, UnknownComponentError, shown
@@ -45,6 +46,9 @@ class PromptInfo:
     details: Mapping[str, Any]
     """Further JSON-able metadata: layer, timesteps, data set, categories, scores."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def describe_prompt(info: PromptInfo) -> dict[str, Any]:
     """Return the metadata of a prompt file by readable names, for display.
@@ -66,6 +70,7 @@ class UnknownWeightsWarning(UserWarning):
     """A prompt was learned on other weights of the same architecture."""
 
 
+@check_arguments
 def save_prompt(
     prompt: Prompt, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
 ) -> Path:
@@ -170,6 +175,7 @@ def stored_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
+@check_arguments
 def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> tuple[PromptInfo, dict[str, Tensor]]:
     """Read the metadata and the tensors of a prompt file.
 
@@ -300,6 +306,7 @@ def _check_backbone(backbone: object) -> None:
         raise InputError(f"backbone must be a Backbone, not {shown(backbone)}")
 
 
+@check_arguments
 def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, Any] | None = None) -> Prompt:
     """Load a learned prompt from its file, for a backbone of the architecture that it was learned on.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite, check_text
 from sd4match.errors import InputError, is_visible, shown
 from sd4match.interfaces import Backbone, TextEncoder
@@ -125,11 +126,13 @@ class EmptyPrompt(Prompt):
     torch.Size([2, 16, 8])
     """
 
+    @check_arguments
     def __init__(self, config: EmptyPromptConfig | None = None, *, backbone: Backbone) -> None:
         super().__init__()
         self.config = config or EmptyPromptConfig()
         self._embed = TextEmbeddings(text_encoder_of(backbone))
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embedding (B, L, D), the same for every photo.
 
@@ -157,12 +160,14 @@ class TextPrompt(Prompt):
     torch.Size([2, 16, 8])
     """
 
+    @check_arguments
     def __init__(self, config: TextPromptConfig | None = None, *, backbone: Backbone) -> None:
         super().__init__()
         self.config: TextPromptConfig = config or TextPromptConfig()
         self.scope = "category" if "{category}" in self.config.template or self.config.by_category else "dataset"
         self._embed = TextEmbeddings(text_encoder_of(backbone))
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embeddings (B, L, D).
 
@@ -195,10 +200,12 @@ class NoPrompt(Prompt):
     torch.Size([2, 0, 1])
     """
 
+    @check_arguments
     def __init__(self, config: NoPromptConfig | None = None, *, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.config = config or NoPromptConfig()
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return an embedding without tokens, (B, 0, 1).
 

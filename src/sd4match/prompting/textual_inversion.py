@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
 from sd4match.errors import InputError, PromptFileError, a, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
@@ -25,6 +26,7 @@ LONGEST_WORD = 100
 
 
 @torch.no_grad()
+@check_arguments
 def export_textual_inversion(
     prompt: Prompt,
     path: str | Path,

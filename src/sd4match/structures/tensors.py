@@ -17,11 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import (
+    LARGEST_SEED,
     check_choice,
     check_count,
     check_number,
     check_positive,
+    check_rows,
     check_same_device,
     check_shape,
     check_text,
@@ -31,7 +34,6 @@ from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
 from sd4match.norms import vector_norms
 
-_LARGEST_SEED = 2**63 - 1
 _LARGEST_ENSEMBLE = 1000
 
 
@@ -60,7 +62,7 @@ class EvaluationNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,9 @@ class TrainingNoise:
     """Index of each image in the global batch; () for 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_fields(self)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
         check_count("step", self.step, 0)
-        if not isinstance(self.indices, tuple):
-            raise InputError(f"indices must be a tuple of whole numbers, not {shown(self.indices)}")
         for index in self.indices:
             check_count("indices", index, 0)
 
@@ -105,8 +106,7 @@ class Sampling:
         check_count("timestep", self.timestep, 0, 999)
         check_count("ensemble_size", self.ensemble_size, 1, _LARGEST_ENSEMBLE)
         check_choice("posterior", self.posterior, get_args(Posterior))
-        if not isinstance(self.noise, (EvaluationNoise, TrainingNoise)):
-            raise InputError(f"noise must be EvaluationNoise or TrainingNoise, not {shown(self.noise)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +130,16 @@ class Encoded:
     """Name of each photo, for messages; () if they are not known."""
 
     def __post_init__(self) -> None:
-        _check_tuple("frames", self.frames, ImageFrame)
-        _check_tuple("keys", self.keys, str)
+        check_fields(self)
         if len(self.frames) != len(self.keys):
             raise ShapeError(f"expected a frame for each of {len(self.keys)} photos, got {len(self.frames)}")
-        if not isinstance(self.tensors, Mapping):
-            raise InputError(f"tensors must be a mapping from names to tensors, not {shown(self.tensors)}")
+        if self.names and len(self.names) != len(self.keys):
+            raise ShapeError(f"expected names for {len(self.keys)} photos, or none, got {len(self.names)}")
         for name, tensor in self.tensors.items():
-            if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(self.keys):
+            if tensor.dim() == 0 or len(tensor) != len(self.keys):
                 raise ShapeError(
                     f"expected tensors whose first dimension is of {len(self.keys)} photos, not {shown(name)}: "
-                    f"{tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__}"
+                    f"{tuple(tensor.shape)}"
                 )
 
     def __len__(self) -> int:
@@ -199,16 +198,14 @@ class FeatureMap:
     _same_values: FeatureMap | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         channels = check_shape("the values of a feature map", self.values, "B C h w", of="floats")["C"]
-        if not isinstance(self.grid, Grid):
-            raise InputError(f"grid must be a Grid, not {shown(self.grid)}")
         batch, _, *size = self.values.shape
         if (batch, tuple(size)) != (len(self.grid), self.grid.size):
             raise ShapeError(
                 f"expected a grid of {batch} images and {tuple(size)} cells, "
                 f"got {len(self.grid)} images and {self.grid.size} cells"
             )
-        _check_tuple("groups", self.groups, int)
         if self.groups and sum(check_count("groups", count) for count in self.groups) != channels:
             raise ShapeError(f"expected groups that sum to {channels} channels, got {self.groups}")
 
@@ -227,6 +224,7 @@ class FeatureMap:
             return self._same_values.norms
         return vector_norms(self.values, dim=1)
 
+    @check_arguments
     def with_grid(self, grid: Grid) -> FeatureMap:
         """Return the same values on another grid; nothing is copied."""
         if grid == self.grid:
@@ -235,8 +233,10 @@ class FeatureMap:
         object.__setattr__(moved, "_same_values", self._same_values or self)
         return moved
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """Return the maps of some of the images."""
+        check_rows(rows, len(self))
         return FeatureMap(self.values[rows], self.grid[rows], self.groups)
 
 
@@ -264,16 +264,14 @@ class Correlation:
     _probabilities: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         sizes = check_shape("the values of a correlation", self.values, "B N h w", of="floats")
         check_shape("query_points", self.query_points, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
         for name, features in (("source", self.source), ("target", self.target)):
-            if not isinstance(features, FeatureMap):
-                raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
             if len(features) != sizes["B"]:
                 raise ShapeError(f"expected {a(name)} of {sizes['B']} maps, got {len(features)}")
         if self.target.size != (sizes["h"], sizes["w"]):
             raise ShapeError(f"expected values of {self.target.size} cells, got {(sizes['h'], sizes['w'])}")
-        check_choice("query_mode", self.query_mode, get_args(QueryMode))
 
     @cached_property
     def query_cells(self) -> Float[Tensor, "batch points 2"]:
@@ -285,6 +283,7 @@ class Correlation:
         """Target cell of the largest value, (x, y); computed once for all matchers."""
         return functional.nearest_neighbor(self.values)
 
+    @check_arguments
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
         """Return softmax(values / temperature) over all cells (Eq. 4); computed once per temperature."""
         temperature = check_number("temperature", temperature)
@@ -316,6 +315,7 @@ class Matches:
     tensor([[1., 1.]])
     """
 
+    @check_arguments
     def __init__(
         self,
         points: Float[Tensor, "batch points 2"],
@@ -377,14 +377,9 @@ class ParameterGroup:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_text("name", self.name)
-        _check_tuple("parameters", self.parameters, nn.Parameter)
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
-
-
-def _check_tuple(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
-        raise InputError(f"{name} must be a tuple of {kind.__name__}, not {shown(value)}")
 
 
 MatchFunction = Callable[[Correlation], Matches]

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from sd4match.arguments import check_arguments
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset, load_config
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
@@ -33,6 +34,7 @@ from sd4match.evaluation.scratch import remove_abandoned_folders
 from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
 from sd4match.io.locks import locked_folder
+from sd4match.paths import as_path
 from sd4match.prompting.serialization import save_prompt
 from sd4match.training.checkpoint import (
     Checkpoint,
@@ -50,12 +52,13 @@ from sd4match.viz.curves import plot_training
 _RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
 
 
+@check_arguments
 def train(
     config: ExperimentConfig,
     components: Components,
-    output: Path,
+    output: str | Path,
     *,
-    prompt_file: Path | None = None,
+    prompt_file: str | Path | None = None,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
@@ -86,11 +89,10 @@ def train(
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
-    processes = Processes()
-    processes.on_main(lambda: _check_folder(output, resume=resume))
-    return train_in_folder(
-        config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
-    )
+    folder = as_path(output, what="output")
+    file = None if prompt_file is None else as_path(prompt_file, what="prompt_file")
+    Processes().on_main(lambda: _check_folder(folder, resume=resume))
+    return train_in_folder(config, components, folder, prompt_file=file, resume=resume, stop=stop, callbacks=callbacks)
 
 
 def _check_folder(output: Path, *, resume: bool) -> None:
