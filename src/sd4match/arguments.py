@@ -61,8 +61,8 @@ def check_arguments(function: Function) -> Function:
     >>> @check_arguments
     ... def scaled(values: list[float], factor: float = 2.0) -> list[float]:
     ...     return [value * factor for value in values]
-    >>> scaled([1, 2.5])
-    [2, 5.0]
+    >>> scaled([1.5, 2.5])
+    [3.0, 5.0]
     >>> scaled([1], factor="x")
     Traceback (most recent call last):
         ...

@@ -162,7 +162,7 @@ def check_finite(name: str, value: Tensor, hint: str = "") -> None:
         raise NonFiniteError(f"{name} are not finite: {count} of {finite.numel()} values are NaN or infinite{end}")
 
 
-def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype) -> None:
+def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype | str) -> None:
     """Check that what was computed for each photo is finite.
 
     Args:
@@ -170,7 +170,7 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
         names: of the photos, or their keys.
         where: "at layer 1" and the like; "" if there is only one place.
         values: the first dimension is that of the photos.
-        dtype: in which it was computed.
+        dtype: in which it was computed, or its name; several are joined by "+".
 
     Raises:
         NonFiniteError: a value is NaN or infinite; the message names photo, place and dtype, and what helps.
@@ -184,14 +184,14 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
             check_finite(label, values[row], range_hint(dtype))
 
 
-def range_hint(dtype: torch.dtype) -> str:
+def range_hint(dtype: torch.dtype | str) -> str:
     """Return what helps against values that are not finite in a dtype."""
-    if dtype_name(dtype) == "float16":
+    if "float16" in dtype_name(dtype).split("+"):
         return "its range may be too small; bfloat16 or float32 has the range, as with dtype=bfloat16"
     return "the weights, the prompt or the photo are damaged or too large; `sd4match models check` looks at the weights"
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype | str) -> str:
     """Return the name of a dtype as configs write it.
 
     >>> import torch

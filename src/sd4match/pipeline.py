@@ -51,7 +51,7 @@ def build_for_matching(
     *,
     prompt: str | Path | None = None,
     prompt_changes: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
     """Build components as `build_components` does, but refuse a learned prompt without its file.
@@ -129,7 +129,7 @@ class SemanticMatcher:
         *,
         prompt: str | Path | None = None,
         overrides: Iterable[str] = (),
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> SemanticMatcher:
         """Build the experiment of a preset.
 
@@ -144,7 +144,7 @@ class SemanticMatcher:
     @classmethod
     @check_arguments
     def from_config(
-        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str = "cpu"
+        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> SemanticMatcher:
         """Build the experiment of a config; `prompt` as in `from_preset`.
 

@@ -182,7 +182,7 @@ def test_a_wrong_change_is_an_error_about_the_change(backbone, tmp_path):
     cases = {
         "changes must be values by names": (5, "fallback", ["fallback"], {1: 2}),
         "the changes do not fit .*good": ({"fallback": "txet"}, {"fallback": None}, {"unknown": 1}, {"seed": True}),
-        "kind cannot be changed": ({"kind": "text"}, {"kind": None}),
+        "it cannot be changed": ({"kind": "text"}, {"kind": None}),
     }
     for message, wrong in cases.items():
         for changes in wrong:

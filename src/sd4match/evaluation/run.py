@@ -70,7 +70,7 @@ def evaluate(
     only_baselines: bool = False,
     maps: str | Path | None = None,
     scratch: str | Path | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     progress: PromptProgress = _no_prompt_progress,
     tell: Tell = _tell_nothing,
 ) -> Report:

@@ -148,7 +148,7 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
         raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")
     spec, names = backbone.spec, [photo_name(images, row) for row in range(len(images))]
     where = "" if spec.layer is None else f"at layer {spec.layer}"
-    check_each_finite("the features", names, where, maps.values, getattr(torch, spec.dtype))
+    check_each_finite("the features", names, where, maps.values, spec.dtype)
     return maps
 
 

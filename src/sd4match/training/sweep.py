@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
 from sd4match.checks import check_number
@@ -79,7 +81,7 @@ def sweep_prompts(
     seed: int = 0,
     overrides: Iterable[str] = (),
     split: Split = "test",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
     """Train and measure each prompt on one model, with one seed and one number of steps.
