@@ -1,4 +1,4 @@
-"""Hostile arguments of the public functions of the functional core, PCK and geometry."""
+"""Hostile arguments: of the functional core, PCK and geometry by value; of all that is public by type."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustness import callables
 from robustness.cases import Case
 from sd4match import geometry
 from sd4match.data import pad_points
@@ -92,6 +93,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 def cases(base: Path) -> Iterator[Case]:
     """Yield every function with one hostile argument."""
+    yield from callables.cases(base)
     for name, (function, arguments) in FUNCTIONS.items():
         for argument, value in arguments.items():
             for what, other, may_differ in hostile_values(value, argument):

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sd4match.checks import check_choice, check_count, check_finite, check_number, check_positive, check_shape
-from sd4match.errors import InputError, NonFiniteError, ShapeError, shown
+from sd4match.checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_instance,
+    check_number,
+    check_positive,
+    check_shape,
+    check_text,
+)
+from sd4match.errors import InputError, NonFiniteError, ShapeError, decimal_of, shown
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (0, 3, 2, 1)])
@@ -64,3 +73,32 @@ def test_shown_is_short():
 
     assert len(shown("x" * 10**6)) < 100
     assert "Broken" in shown(Broken())
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\u200b", "\ufeff\u2060", "\0", "\u3164", "\n", "\ud800", "a\nb", "a\x1b[2J", 5]
+)
+def test_texts_are_visible_and_of_one_line(text):
+    with pytest.raises(InputError, match=r"category (is empty|must be one line of text|is not Unicode|must be a text)"):
+        check_text("category", text)
+
+
+@pytest.mark.parametrize("text", ["cat", " cat ", "\u732b", "\U0001f408", "\u0915\u094d\u200d\u0937"])
+def test_texts_of_any_script_are_taken(text):
+    assert check_text("category", text) == text
+
+
+@pytest.mark.parametrize(("kind", "part"), [(ShapeError, "a ShapeError"), (InputError, "an InputError")])
+def test_messages_have_the_article_of_the_class(kind, part):
+    with pytest.raises(InputError, match=f"value must be {part}, not 5"):
+        check_instance("value", 5, kind)
+
+
+@pytest.mark.parametrize("text", ["1", "-1.5", "+.5e-3", " 7"])
+def test_decimal_numbers(text):
+    assert decimal_of(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["", "1_0", "\uff15", "\u0665", "inf", "nan", "0x10", "1,5", "1e", "\u20031"])
+def test_other_texts_are_no_number(text):
+    assert np.isnan(decimal_of(text))

@@ -19,11 +19,13 @@ from sd4match.geometry import (
 from sd4match.testing import tensors
 
 SIZES = st.tuples(st.integers(2, 900), st.integers(2, 900))
-RULES = st.sampled_from(["corners", "centers", "patch"])
+RULES = st.sampled_from([("corners", None), ("centers", None), ("patch", None), ("patch", 6.5), ("patch", 7.0)])
+"""Alignments, with their offsets."""
 
 
-@given(tensors((3, 4, 2), low=-50.0, high=900.0), SIZES, SIZES, RULES, st.sampled_from([None, 6.5, 7.0]))
-def test_there_and_back(points, image, cells, rule, offset):
+@given(tensors((3, 4, 2), low=-50.0, high=900.0), SIZES, SIZES, RULES)
+def test_there_and_back(points, image, cells, rule_and_offset):
+    rule, offset = rule_and_offset
     there = pixels_to_cells(points, image, cells, alignment=rule, offset=offset)
     back = cells_to_pixels(there, image, cells, alignment=rule, offset=offset)
     torch.testing.assert_close(back, points, atol=2e-2, rtol=1e-3)
@@ -60,10 +62,10 @@ def test_patch_rule_is_cell_times_stride_plus_offset(offset):
     SIZES,
     SIZES,
     RULES,
-    st.sampled_from([None, 6.5, 7.0]),
     st.booleans(),
 )
-def test_a_grid_composes_frame_and_cell_rule(points, photo, model, size, rule, offset, padded):
+def test_a_grid_composes_frame_and_cell_rule(points, photo, model, size, rule_and_offset, padded):
+    rule, offset = rule_and_offset
     frame = pad_frame(photo, model[0]) if padded else squash_frame(photo, model)
     grid = Grid((frame, frame), size, rule, offset)
     cells = pixels_to_cells(to_model(points, [frame] * 2), frame.model_size, size, alignment=rule, offset=offset)

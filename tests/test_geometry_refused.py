@@ -123,3 +123,37 @@ def test_a_frame_knows_its_photo_from_its_padding():
     rows = torch.tensor([[5.0, 31.0], [5.0, 32.0], [5.0, 63.0], [5.0, 64.0]])
     assert frame.holds(rows).tolist() == [False, True, True, False]
     assert squash_frame((40, 40), (96, 96)).holds(torch.tensor([[0.0, 95.0], [95.0, 0.0]])).all()
+
+
+@pytest.mark.parametrize("alignment", ["corners", "centers"])
+def test_an_offset_goes_with_patches_only(alignment):
+    for call in (
+        lambda: Grid((FRAME,), (4, 4), alignment, 3.0),
+        lambda: pixels_to_cells(POINTS, (96, 96), (4, 4), alignment=alignment, offset=3.0),
+        lambda: cells_to_pixels(POINTS, (96, 96), (4, 4), alignment=alignment, offset=0.0),
+    ):
+        with pytest.raises(InputError, match='offset goes with alignment "patch"'):
+            call()
+
+
+@pytest.mark.parametrize("offset", [1e300, -1e300, 1e8, math.inf])
+def test_offsets_are_bounded(offset):
+    for call in (
+        lambda: Grid((FRAME,), (4, 4), "patch", offset),
+        lambda: pixels_to_cells(POINTS, (96, 96), (4, 4), alignment="patch", offset=offset),
+        lambda: ImageFrame((96, 96), (96, 96), (1.0, 1.0), (0.0, offset)),
+        lambda: ImageFrame((96, 96), (96, 96), (1.0, offset)),
+    ):
+        with pytest.raises(InputError, match="at least -1e\\+07 and at most 1e\\+07"):
+            call()
+
+
+def test_what_a_frame_holds_is_asked_with_points():
+    inside = FRAME.holds(torch.tensor([[20.0, 40.0], [200.0, 40.0]]))
+    assert inside.tolist() == [True, False]
+    assert torch.equal(FRAME.holds(torch.tensor([[20, 40], [200, 40]], dtype=torch.uint16)), inside)
+    points = torch.ones(2, 2)
+    float8 = points.to(torch.float8_e5m2)
+    for wrong in (torch.tensor(1.0), points[:, :1], points.to_sparse(), float8, points.bool(), [1]):
+        with pytest.raises(InputError, match="points must be"):
+            FRAME.holds(wrong)

@@ -37,14 +37,14 @@ def test_a_component_of_another_type_is_named(name, value):
 
 @pytest.mark.parametrize("config", [None, "text", {}, 5])
 def test_a_config_of_another_type_is_named(config):
-    with pytest.raises(InputError, match="config must be an instance of ExperimentConfig"):
+    with pytest.raises(InputError, match="config must be an ExperimentConfig"):
         SemanticMatcher.from_config(config)
 
 
 @pytest.mark.parametrize("device", ["meta", "cuda:77", "mps", "tpu9", "", None, 5])
 def test_a_device_that_is_none_is_named(device, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device"):
+    with pytest.raises((ConfigError, InputError), match="device"):
         SemanticMatcher.from_preset("mini-empty", device=device)
 
 
@@ -79,9 +79,9 @@ def test_points_that_are_none_are_refused_in_a_short_line(points):
 def test_a_category_that_is_no_text_is_refused(category):
     text = TextPrompt(TextPromptConfig(template="{category}"), backbone=BACKBONE)
     for prompt in (PROMPT, text):
-        with pytest.raises(InputError, match="the category of random-0 "):
+        with pytest.raises(InputError, match="category"):
             matcher(prompt=prompt).match(PHOTO, PHOTO, category=category)
-        with pytest.raises(InputError, match="the category of random-0 "):
+        with pytest.raises(InputError, match="category"):
             matcher(prompt=prompt).feature_map(PHOTO, category=category)
 
 

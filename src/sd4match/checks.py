@@ -6,9 +6,19 @@ import functools
 import math
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sd4match.errors import InputError, NonFiniteError, ShapeError, choose_from, is_unicode, shown
+from sd4match.errors import (
+    InputError,
+    NonFiniteError,
+    ShapeError,
+    a,
+    choose_from,
+    control_character,
+    is_unicode,
+    is_visible,
+    shown,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +34,7 @@ __all__ = [
     "check_number",
     "check_odd",
     "check_positive",
+    "check_rows",
     "check_same_device",
     "check_shape",
     "check_text",
@@ -35,6 +46,8 @@ SMALLEST_POSITIVE, LARGEST_POSITIVE = 1e-12, 1e12
 """Bounds of numbers that are divided by in float32, such as temperatures."""
 LARGEST_WINDOW = 255
 """Largest side, in cells, of a square around a cell."""
+LARGEST_SEED = 2**63 - 1
+"""Largest seed that torch takes for a generator."""
 _FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
@@ -110,7 +123,7 @@ def check_same_device(**tensors: Tensor) -> None:
     """Check that tensors, named by keyword, are on one device.
 
     Raises:
-        InputError: one is on another device than the first; the message names both.
+        InputError: one is on another device than the first; the message names both. Or they have no values (meta).
 
     >>> import torch
     >>> check_same_device(points=torch.zeros(1), frames=torch.zeros(1))
@@ -121,6 +134,8 @@ def check_same_device(**tensors: Tensor) -> None:
             raise InputError(
                 f"{name} is on {tensor.device}, and {first} on {reference.device}: move them to one device"
             )
+    if reference.is_meta:
+        raise InputError(f"{first} is on the device meta, which holds no values: give a tensor on another device")
 
 
 def check_finite(name: str, value: Tensor, hint: str = "") -> None:
@@ -147,7 +162,7 @@ def check_finite(name: str, value: Tensor, hint: str = "") -> None:
         raise NonFiniteError(f"{name} are not finite: {count} of {finite.numel()} values are NaN or infinite{end}")
 
 
-def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype) -> None:
+def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype | str) -> None:
     """Check that what was computed for each photo is finite.
 
     Args:
@@ -155,7 +170,7 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
         names: of the photos, or their keys.
         where: "at layer 1" and the like; "" if there is only one place.
         values: the first dimension is that of the photos.
-        dtype: in which it was computed.
+        dtype: in which it was computed, or its name; several are joined by "+".
 
     Raises:
         NonFiniteError: a value is NaN or infinite; the message names photo, place and dtype, and what helps.
@@ -169,14 +184,14 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
             check_finite(label, values[row], range_hint(dtype))
 
 
-def range_hint(dtype: torch.dtype) -> str:
+def range_hint(dtype: torch.dtype | str) -> str:
     """Return what helps against values that are not finite in a dtype."""
-    if dtype_name(dtype) == "float16":
+    if "float16" in dtype_name(dtype).split("+"):
         return "its range may be too small; bfloat16 or float32 has the range, as with dtype=bfloat16"
     return "the weights, the prompt or the photo are damaged or too large; `sd4match models check` looks at the weights"
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype | str) -> str:
     """Return the name of a dtype as configs write it.
 
     >>> import torch
@@ -225,28 +240,34 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     return number
 
 
-def check_positive(name: str, value: object) -> None:
-    """Check a number that values are divided by: a positive number, or a tensor of them.
+@overload
+def check_positive(name: str, value: Tensor) -> Tensor: ...
+@overload
+def check_positive(name: str, value: float) -> float: ...
+def check_positive(name: str, value: object) -> float | Tensor:
+    """Return a number that values are divided by: a positive number as a float, or a tensor of them as it is.
 
     Raises:
         InputError: it is not finite, not positive, or beyond what float32 divides by (1e-12 to 1e12).
 
     >>> check_positive("temperature", 0.04)
+    0.04
     """
     from torch import Tensor
 
     if not isinstance(value, Tensor):
-        check_number(f"{name} (positive)", value, SMALLEST_POSITIVE, LARGEST_POSITIVE)
-        return
-    if not value.is_floating_point() or value.numel() == 0:
-        raise InputError(f"{name} must be a positive number or a floating-point tensor, not {value.dtype} of "
-                         f"{value.numel()} values")  # fmt: skip
+        return check_number(f"{name} (positive)", value, SMALLEST_POSITIVE, LARGEST_POSITIVE)
+    _check_dtype(name, value, "floats")
+    check_same_device(**{name: value})
+    if value.numel() == 0:
+        raise InputError(f"{name} must be a positive number or a tensor of them, not one without values")
     values = value.detach()
     if not bool(((values >= SMALLEST_POSITIVE) & (values <= LARGEST_POSITIVE)).all()):
         raise InputError(
             f"{name} must be positive and finite ({SMALLEST_POSITIVE:g} to {LARGEST_POSITIVE:g}), "
             f"not {shown(values.flatten()[:4].tolist())}"
         )
+    return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> str:
@@ -261,6 +282,26 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"unknown {name} {shown(value)}; {choose_from(str(value)[:80], choices)}")
     return value
+
+
+def check_rows(rows: slice | Sequence[int], count: int) -> None:
+    """Check which of `count` items are chosen: a slice that goes forward, or indices.
+
+    Raises:
+        InputError: an index is beyond the items, or the slice is none that goes forward.
+
+    >>> check_rows([0, 2, -1], 3)
+    """
+    if not isinstance(rows, slice):
+        for row in rows:
+            check_count("rows", row, -count, count - 1)
+        return
+    try:
+        _, _, step = rows.indices(count)
+    except (TypeError, ValueError):  # of bounds that are no whole numbers, or of a step of 0
+        step = 0
+    if step < 1:
+        raise InputError(f"rows must be a slice of whole numbers that goes forward, not {shown(rows)}")
 
 
 def check_odd(name: str, value: object, low: int = 1) -> int:
@@ -293,20 +334,22 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object) -> str:
-    """Return a text with at least one visible character.
+    """Return a text of one line with at least one visible character.
 
     Raises:
-        InputError: it is no string, empty, of spaces only, or not Unicode text.
+        InputError: it is no string, empty or invisible, holds a control character, or is not Unicode text.
 
     >>> check_text("category", "cat")
     'cat'
     """
     if not isinstance(value, str):
         raise InputError(f"{name} must be a text, not {shown(value)}")
-    if not value.strip():
-        raise InputError(f"{name} is empty: {shown(value)}")
     if not is_unicode(value):
         raise InputError(f"{name} is not Unicode text: {shown(value)}")
+    if not is_visible(value):
+        raise InputError(f"{name} is empty: {shown(value)}")
+    if control := control_character(value):
+        raise InputError(f"{name} must be one line of text: {shown(value)} holds the control character {control!r}")
     return value
 
 
@@ -322,4 +365,4 @@ def check_instance(name: str, value: object, kind: type) -> None:
     sd4match.errors.InputError: sampling must be a str, not 50
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name} must be a {kind.__name__}, not {shown(value)}")
+        raise InputError(f"{name} must be {a(kind.__name__)}, not {shown(value)}")

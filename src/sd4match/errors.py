@@ -19,7 +19,10 @@ Each message names the input and says what would be right.
 
 from __future__ import annotations
 
+import math
+import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -120,6 +123,47 @@ def shown(value: object) -> str:
         return " ".join(_SHORT.repr(value).split())
     except Exception:  # of a foreign `__repr__`, or of an integer of thousands of digits
         return f"<{type(value).__name__}>"
+
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that are drawn as nothing."""
+
+
+def decimal_of(text: str) -> float:
+    """Return the number that a text is, in the digits 0 to 9; NaN for any other text, also for "inf" and "1_000".
+
+    >>> decimal_of("1.5e3"), decimal_of(" -7 "), decimal_of("1_0"), decimal_of("\uff15")
+    (1500.0, -7.0, nan, nan)
+    """
+    return float(text) if _NUMBER.fullmatch(text.strip(" \t")) else math.nan
+
+
+def is_visible(text: str) -> bool:
+    r"""Return whether a text holds a character that is drawn: not only spaces, controls and marks of formatting.
+
+    >>> is_visible("cat"), is_visible(" \u200b\ufeff\0")
+    (True, False)
+    """
+    return any(unicodedata.category(letter)[0] not in "CZM" and letter not in _INVISIBLE for letter in text)
+
+
+def control_character(text: str) -> str | None:
+    r"""Return the first control character of a text, such as a line break or an escape; None if there is none.
+
+    >>> control_character("a\x1b[2J"), control_character("a b")
+    ('\x1b', None)
+    """
+    return next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Zl", "Zp")), None)
+
+
+def a(noun: str) -> str:
+    """Return a noun with its indefinite article.
+
+    >>> a("image encoder"), a("unit"), a("prompt file")
+    ('an image encoder', 'a unit', 'a prompt file')
+    """
+    return f"{'an' if re.match(r'(?!uni|use|eu|one)[aeiou]', noun, re.IGNORECASE) else 'a'} {noun}"
 
 
 def is_unicode(text: str) -> bool:

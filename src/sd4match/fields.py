@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from sd4match.checks import LARGEST_POSITIVE, SMALLEST_POSITIVE
-from sd4match.errors import is_unicode
+from sd4match.errors import is_unicode, is_visible
 
 __all__ = ["BatchSize", "Cells", "Count", "Factor", "Pixels", "PositiveNumber", "Seed", "Text"]
 
@@ -35,6 +35,8 @@ def check_field_text(text: str) -> str:
         raise ValueError(f"has {len(text):,} characters; at most {LONGEST_TEXT:,} are allowed")
     if "\0" in text or not is_unicode(text):
         raise ValueError("holds a null character, or bytes that are not UTF-8")
+    if not is_visible(text):
+        raise ValueError("has no visible character")
     return text
 
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from sd4match.checks import check_choice, check_count, check_number, check_positive, check_shape
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_choice, check_count, check_number, check_positive, check_rows, check_shape
 from sd4match.errors import InputError, shown
 
 __all__ = [
@@ -44,6 +45,7 @@ QueryMode = Literal["bilinear", "floor", "pixel"]
 
 
 _LARGEST_SIDE = 10**7
+"""Largest side of an image, and largest distance between its corner and a grid, in pixels."""
 _LARGEST_GRID = 1000
 
 
@@ -62,11 +64,15 @@ def check_size(name: str, size: object) -> Size:
     return height, width
 
 
-def _check_pair(name: str, pair: object) -> None:
+def _check_pair(name: str, pair: object) -> tuple[float, float]:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise InputError(f"{name} must be (x, y), not {shown(pair)}")
-    for number in pair:
-        check_number(name, number)
+    x, y = (_check_offset(name, number) for number in pair)
+    return x, y
+
+
+def _check_offset(name: str, number: object) -> float:
+    return check_number(name, number, -_LARGEST_SIDE, _LARGEST_SIDE)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class ImageFrame:
     """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y).
 
     Raises:
-        InputError: a size is no pair of positive whole numbers, a scale is not positive, or an offset is not finite.
+        InputError: a size is no pair of positive whole numbers, a scale is not positive, or a number is not finite or
+            beyond 10 million.
     """
 
     original_size: Size
@@ -85,18 +92,22 @@ class ImageFrame:
     def __post_init__(self) -> None:
         check_size("original_size", self.original_size)
         check_size("model_size", self.model_size)
-        _check_pair("scale", self.scale)
-        _check_pair("offset", self.offset)
+        for name in ("scale", "offset"):
+            object.__setattr__(self, name, _check_pair(name, getattr(self, name)))
         for number in self.scale:
             check_positive("scale", number)
 
     def holds(self, points: Float[Tensor, "... 2"]) -> Bool[Tensor, ...]:
         """Return whether points (x, y) in model pixels lie on the photo, not on what it is padded with.
 
+        Raises:
+            ShapeError: the last dimension is not (x, y).
+
         >>> pad_frame((200, 100), 96).holds(torch.tensor([[20.0, 48.0], [24.0, 95.0]]))
         tensor([False,  True])
         """
-        x, y = points.unbind(-1)
+        check_shape("points", points, "... 2", of="numbers")
+        x, y = _as_floats(points).unbind(-1)
         height, width = self.original_size
         left, top = self.offset
         right, bottom = left + width * self.scale[0], top + height * self.scale[1]
@@ -238,7 +249,7 @@ def pixels_to_cells(
 
     Raises:
         ShapeError: the last dimension is not (x, y).
-        InputError: a size is not positive, an unknown alignment, or an offset that is not finite.
+        InputError: a size is not positive, an unknown alignment, or an offset without "patch" or beyond 10 million.
 
     >>> pixels_to_cells(torch.tensor([767.0, 0.0]), (768, 768), (48, 48), alignment="corners")
     tensor([47.,  0.])
@@ -282,7 +293,8 @@ class Grid:
         offset: pixel of the model's image at which the center of cell 0 lies; for "patch" only.
 
     Raises:
-        InputError: no frames, a size that is not positive, an unknown alignment, or an offset that is not finite.
+        InputError: no frames, a size that is not positive, an unknown alignment, or an offset without "patch" or
+            beyond 10 million.
 
     >>> grid = Grid((squash_frame((100, 100), (96, 96)),), (24, 24), "patch", 0.0)
     >>> grid.to_cells(torch.tensor([[[50.0, 25.0]]]))
@@ -304,8 +316,10 @@ class Grid:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> Grid:
         """Return the grid of some of the photos."""
+        check_rows(rows, len(self))
         frames = self.frames[rows] if isinstance(rows, slice) else tuple(self.frames[row] for row in rows)
         return replace(self, frames=frames)
 
@@ -357,7 +371,9 @@ class Grid:
 def _check_alignment(alignment: object, offset: object) -> None:
     check_choice("alignment", alignment, get_args(Alignment))
     if offset is not None:
-        check_number("offset", offset)
+        _check_offset("offset", offset)
+        if alignment != "patch":
+            raise InputError(f'offset goes with alignment "patch", not with {shown(alignment)}: leave it out')
 
 
 def _cell_rule(

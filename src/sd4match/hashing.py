@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
+from collections.abc import Mapping
 from functools import reduce
 
 import torch
@@ -32,22 +35,47 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """Return a digest of every weight and buffer of some modules, with its dtype."""
+    """Return a digest of every weight and buffer of some modules, with its dtype, and of what their configs say."""
     found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
-    return digest(*(part for item in sorted(found, key=lambda item: item[0]) for part in item))
+    configs = [arithmetic_config(module) for module in modules]
+    return digest(configs, *(part for item in sorted(found, key=lambda item: item[0]) for part in item))
 
 
-def sampled_weights(module: nn.Module, count: int = 24) -> str:
-    """Return some weights of a module as text, equal up to 1 % for the same weights in another dtype or saved again.
+def arithmetic_config(module: nn.Module) -> list[dict[str, str]]:
+    """Return what the configs of diffusers and transformers within a module say of its arithmetic, network by network.
 
-    Args:
-        module: its matrices and kernels are sampled; vectors are skipped.
-        count: number of sampled tensors.
+    Names, paths, versions and fields of the class's default are left out, so that a config that another release
+    saved again is the same.
     """
-    tensors = [value for _, value in sorted(module.state_dict().items()) if value.ndim > 1]
-    chosen = [tensors[index * len(tensors) // count] for index in range(count)]
-    values = [float(tensor.flatten()[tensor.numel() // 2]) for tensor in chosen]
-    return " ".join(f"{value:.4g}" for value in values)
+    config = getattr(module, "config", None)
+    if isinstance(config, Mapping):  # of diffusers, whose defaults are those of the network
+        defaults = {name: it.default for name, it in inspect.signature(type(module).__init__).parameters.items()}
+        return [_other_than(defaults, config)]
+    to_dict = getattr(config, "to_dict", None)
+    if to_dict is not None:  # of transformers, whose defaults are those of the config
+        fields = to_dict()
+        return [_other_than({name: getattr(type(config), name, None) for name in fields}, fields)]
+    return [found for part in module.children() for found in arithmetic_config(part)]
+
+
+def _other_than(defaults: Mapping[str, object], config: Mapping[str, object]) -> dict[str, str]:
+    """Return the fields that decide arithmetic and are not what they are by default."""
+    fields = {name: _as_text(value) for name, value in config.items() if not _NO_ARITHMETIC.fullmatch(name)}
+    return {name: text for name, text in sorted(fields.items()) if text != _as_text(defaults.get(name))}
+
+
+def _as_text(value: object) -> str:
+    """Return a value of a config; whole numbers are written as such, and tuples as lists."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str([_as_text(one) for one in value]) if isinstance(value, list | tuple) else repr(value)
+
+
+_NO_ARITHMETIC = re.compile(
+    r"_.*|architectures|dtype|torch_dtype|transformers_version|name_or_path|initializer_.*|(bos|eos|pad)_token_id|"
+    r"id2label|label2id|problem_type|return_dict|use_cache|chunk_.*|is_.*|output_.*|stage_names|out_features|out_indices"
+)
+"""Fields of configs that decide no arithmetic; the ids of tokens are those of the tokenizer."""
 
 
 _SETTINGS = (

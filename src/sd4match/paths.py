@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from sd4match.errors import InputError, SD4MatchError, is_unicode, shown
+from sd4match.errors import InputError, SD4MatchError, a, is_unicode, shown
 
 __all__ = ["as_path", "exists", "is_file", "is_folder", "read_bytes", "read_text", "require_file", "require_folder"]
 
@@ -90,9 +90,9 @@ def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputErr
     """
     mode = _mode(path, what, error)
     if stat.S_ISDIR(mode):
-        raise error(f"{path} is a folder: give a {what}")
+        raise error(f"{path} is a folder: give {a(what)}")
     if not stat.S_ISREG(mode):
-        raise error(f"{path} is not a regular file: give a {what}")
+        raise error(f"{path} is not a regular file: give {a(what)}")
     return path
 
 
@@ -104,7 +104,7 @@ def require_folder(path: Path, *, what: str, error: type[SD4MatchError] = InputE
     """
     mode = _mode(path, what, error)
     if not stat.S_ISDIR(mode):
-        raise error(f"{path} is not a folder: give a {what}")
+        raise error(f"{path} is not a folder: give {a(what)}")
     return path
 
 

@@ -11,7 +11,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sd4match.checks import check_count, check_flag, check_positive
+from sd4match.arguments import check_arguments, check_value
+from sd4match.checks import (
+    LARGEST_POSITIVE,
+    SMALLEST_POSITIVE,
+    check_count,
+    check_flag,
+    check_number,
+    check_text,
+)
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
@@ -43,7 +51,7 @@ def build_for_matching(
     *,
     prompt: str | Path | None = None,
     prompt_changes: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
     """Build components as `build_components` does, but refuse a learned prompt without its file.
@@ -71,8 +79,10 @@ class SemanticMatcher:
         protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
             that name would count; as the backbone says, if not given.
 
+    Components may be assigned later too, for example `matcher.prompt = load_prompt(...)`.
+
     Raises:
-        InputError: a component is of another type; the message names it.
+        InputError: a component is of another type, also when it is assigned; the message names it.
 
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -81,6 +91,14 @@ class SemanticMatcher:
     ((1, 2), (1,))
     """
 
+    backbone: Backbone
+    prompt: Prompt
+    matcher: MatchFunction
+    sampling: Sampling
+    pair_transform: PairFunction | None
+    protocol: EvaluationProtocol | None
+
+    @check_arguments
     def __init__(
         self,
         *,
@@ -91,15 +109,6 @@ class SemanticMatcher:
         pair_transform: PairFunction | None = None,
         protocol: EvaluationProtocol | None = None,
     ) -> None:
-        _check_component("backbone", backbone, Backbone)
-        _check_component("prompt", prompt, Prompt)
-        _check_function("matcher", matcher)
-        if sampling is not None:
-            _check_component("sampling", sampling, Sampling)
-        if pair_transform is not None:
-            _check_function("pair_transform", pair_transform)
-        if protocol is not None:
-            _check_component("protocol", protocol, EvaluationProtocol)
         self.backbone = backbone
         self.prompt = prompt
         self.matcher = matcher
@@ -107,14 +116,20 @@ class SemanticMatcher:
         self.pair_transform = pair_transform
         self.protocol = protocol
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a component, if it is one."""
+        check_value(type(self), name, value)
+        super().__setattr__(name, value)
+
     @classmethod
+    @check_arguments
     def from_preset(
         cls,
         name: str = "text",
         *,
         prompt: str | Path | None = None,
         overrides: Iterable[str] = (),
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> SemanticMatcher:
         """Build the experiment of a preset.
 
@@ -127,8 +142,9 @@ class SemanticMatcher:
         return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device)
 
     @classmethod
+    @check_arguments
     def from_config(
-        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str = "cpu"
+        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> SemanticMatcher:
         """Build the experiment of a config; `prompt` as in `from_preset`.
 
@@ -136,10 +152,10 @@ class SemanticMatcher:
             ConfigError: the prompt must be learned first, and no file is given; or the device does not exist.
             InputError: it is no config.
         """
-        _check_component("config", config, ExperimentConfig)
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
+    @check_arguments
     def from_components(cls, components: Components, config: ExperimentConfig) -> SemanticMatcher:
         """Compose built components, with the sampling and the protocol of the config's evaluation."""
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
@@ -219,7 +235,7 @@ class SemanticMatcher:
             InputError: as `match`, or the map has fewer cells than candidates.
         """
         check_count("count", count)
-        check_positive("temperature", temperature)
+        temperature = check_number("temperature (positive)", temperature, SMALLEST_POSITIVE, LARGEST_POSITIVE)
         photos = [as_photo(source), as_photo(target)]
         wanted = check_points(points, photos[0])
         maps = self._maps(photos, category)
@@ -277,6 +293,7 @@ class SemanticMatcher:
         """
         if self.prompt.scope == "pair":
             raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
+        _check_category(category)
         images = make_images([as_photo(photo)], [category], preprocessors(self.backbone, self.prompt))
         return extract_maps(self.backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
 
@@ -298,6 +315,7 @@ class SemanticMatcher:
 
     def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
         """Return the maps of source and target."""
+        _check_category(category)
         views = preprocessors(self.backbone, self.prompt)
         source_image, target_image = (make_images([photo], [category], views) for photo in photos)
         source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
@@ -307,6 +325,11 @@ class SemanticMatcher:
         back, _ = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+
+
+def _check_category(category: object) -> None:
+    if category is not None:
+        check_text("category", category)
 
 
 def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
@@ -335,17 +358,11 @@ def as_photo(photo: PhotoLike) -> Photo:
     )
 
 
-def _check_component(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise InputError(f"{name} must be an instance of {kind.__name__}, not {shown(value)}")
-
-
-def _check_function(name: str, value: object) -> None:
-    """Check a component that may be any function; a class is one whose parentheses were forgotten."""
-    if isinstance(value, type):
-        raise InputError(f"{name} must be an instance, not a class: give {value.__name__}()")
-    if not callable(value):
-        raise InputError(f"{name} must be a function or a component, not {shown(value)}")
+def _holds_flags(points: object) -> bool:
+    """Return whether a list of points holds a boolean, which NumPy takes for 0 or 1."""
+    if isinstance(points, (list, tuple)):
+        return any(_holds_flags(row) for row in points)
+    return isinstance(points, (bool, np.bool_))
 
 
 def check_points(points: Points, photo: Photo) -> torch.Tensor:
@@ -354,11 +371,13 @@ def check_points(points: Points, photo: Photo) -> torch.Tensor:
     Raises:
         InputError: another shape, no point, more than a million, or a point outside the photo; the message names it.
     """
+    if isinstance(points, np.ma.MaskedArray):
+        raise InputError("points must be an array without a mask: leave out the points that are masked")
     try:
         array = np.asarray(points)
     except Exception:  # of NumPy, or of a foreign `__array__`
         array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or _holds_flags(points):
         raise InputError(f"points must be (x, y) pairs of numbers, not {shown(points)}")
     if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
         raise InputError(f"points must be (N, 2), at least one, not {array.shape}")

@@ -33,8 +33,9 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import CoreSchema, ErrorDetails
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from sd4match.arguments import check_arguments
 from sd4match.documents import check_extent
-from sd4match.errors import ConfigError, UnknownComponentError, choose_from, shown
+from sd4match.errors import ConfigError, UnknownComponentError, a, choose_from, shown
 
 __all__ = [
     "AnyImageEncoder",
@@ -134,6 +135,7 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(describe(error, cls)) from None
 
+    @check_arguments
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other fields, which are checked as those of a new config are.
 
@@ -264,7 +266,7 @@ class Registry:
                 every config; a required one is missing; the class is not what its sort asks for; or the kind is taken.
         """
         if not isinstance(kind, str) or not kind.strip():
-            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
+            raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
 
         def decorate(target: Target) -> Target:
             self._load_builtins()
@@ -306,7 +308,7 @@ class Registry:
                 )
         for field in self.required:
             if field not in fields:
-                raise ConfigError(f"{name}: a {self.sort} needs a parameter {field!r}")
+                raise ConfigError(f"{name}: {a(self.sort)} needs a parameter {field!r}")
 
     def unregister(self, kind: str) -> None:
         """Forget a kind.
@@ -380,9 +382,9 @@ class Registry:
         if isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-            raise ConfigError(f"a {self.sort} needs a kind, not {shown(value)}; known: {', '.join(self.kinds())}")
+            raise ConfigError(f"{a(self.sort)} needs a kind, not {shown(value)}; known: {', '.join(self.kinds())}")
         if not all(isinstance(name, str) for name in value):
-            raise ConfigError(f"the fields of a {self.sort} must be names, not {shown(list(value))}")
+            raise ConfigError(f"the fields of {a(self.sort)} must be names, not {shown(list(value))}")
         check_extent(value, what=f"the {self.sort}", error=ConfigError)
         return self._find(value["kind"])(**value)
 
@@ -400,7 +402,7 @@ class Registry:
 
     def _find(self, kind: str) -> type[Component]:
         if not isinstance(kind, str):
-            raise ConfigError(f"the kind of a {self.sort} must be a name, not {shown(kind)}")
+            raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
         if kind not in self._classes and kind not in self.kinds():
             reasons = "".join(f"; {reason}" for reason in self._left_out)
             known = choose_from(_short_name(kind), self._classes)

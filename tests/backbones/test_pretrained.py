@@ -20,7 +20,7 @@ from sd4match.backbones.config import StableDiffusionConfig, VisionTransformerCo
 from sd4match.backbones.pretrained import MINI_FOLDER, PRETRAINED, find_overlay, find_pretrained, whereabouts
 from sd4match.config.presets import load_preset, preset_names
 from sd4match.errors import CheckpointError, ConfigError
-from sd4match.prompting.serialization import same_weights
+from sd4match.fingerprints import same_weights
 from sd4match.structures.tensors import PromptEmbedding, Sampling
 from sd4match.testing import random_photo
 

@@ -26,13 +26,12 @@ from sd4match.data.collate import make_pairs
 from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.dataset import SyntheticPairs
 from sd4match.errors import CheckpointError, InputError, ShapeError
-from sd4match.hashing import sampled_weights
+from sd4match.fingerprints import network_fingerprint, same_weights
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional import nearest_neighbor
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.prompting.pairing import pair_maps
-from sd4match.prompting.serialization import same_weights
 from sd4match.prompting.text import EmptyPrompt
 from sd4match.structures.images import ImageBatch, Views
 from sd4match.structures.tensors import EvaluationNoise, PromptEmbedding, Sampling, TrainingNoise
@@ -87,7 +86,7 @@ def test_features_are_those_of_the_whole_unet(name, layers, request):
     assert len(backbone.unet.up_blocks) == max(index.block for index in indices) + 1
     assert backbone.unet.conv_out is None
     assert backbone.vae.decoder is None
-    assert backbone.fingerprint.startswith(sampled_weights(unet))
+    assert backbone.fingerprint.startswith(network_fingerprint("unet", unet))
     with torch.no_grad():
         made = backbone.extract(encoded_of(backbone, 0), empty(backbone), Sampling(40))
     spec, side = backbone.spec, backbone.image_size[0]

@@ -37,7 +37,8 @@ from sd4match.backbones.tokenizer import load_tokenizer
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.backbones.vision_transformer import _blocks, _key_projection, read_normalization
 from sd4match.errors import CheckpointError, ConfigError, InputError
-from sd4match.prompting.serialization import same_weights
+from sd4match.fingerprints import same_weights, what_differs
+from sd4match.hashing import weights_digest
 from sd4match.structures.images import Views
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
@@ -60,6 +61,12 @@ def plain(other_model):
 
 def build(folder, **options):
     return StableDiffusionConfig(weights=str(folder), **options).build()
+
+
+def change_without(file, fields):
+    """Set fields of a JSON file, and leave out those that are `...`."""
+    without = [name for name, value in fields.items() if value is ...]
+    change_json(file, *without, **{name: value for name, value in fields.items() if value is not ...})
 
 
 def one_line(caught, *parts):
@@ -241,7 +248,9 @@ def test_fields_are_named():
         (lambda: fields.whole_list("b"), r"b must be a list of whole numbers from 1 to 1048576, not \[1, 'x'\]"),
         (lambda: fields.whole_list("a"), "a must be a list of 1 to 16 values, not True"),
         (lambda: fields.whole_list("d", length=3), "d must have 3 values"),
-        (lambda: fields.text_list("d", length=2), "d must be a list of names"),
+        (lambda: fields.text_list("d", length=2, choices=("x", "y")), r"d must be a list of names among x, y, not \[1"),
+        (lambda: fields.only("c", 1, why="as always"), "c must be 1, as always, not 'x'"),
+        (lambda: fields.only("a", 1, why="as always"), "a must be 1, as always, not True"),
         (lambda: fields.colors("d", low=0, default=(0, 0, 0)), "d must be 3 numbers, for red, green and blue"),
         (lambda: fields.colors("e", low=0, default=(0, 0, 0)), "e of a color must be a number"),
         (lambda: fields.absent("a", "is not supported"), "a = True is not supported"),
@@ -335,6 +344,39 @@ PROMPT_ONLY = "asks for more than a prompt"
         ("text_encoder", {"num_hidden_layers": None}, "num_hidden_layers must be a whole number"),
         ("text_encoder", {"hidden_size": 64}, "gives vectors of width 64, and the UNet reads 128"),
         ("text_encoder", {"model_type": "t5"}, "unknown model_type 't5'"),
+        *(("unet", {"act_fn": value}, "unknown act_fn") for value in (None, "x", ["silu"], -1, True, {})),
+        ("unet", {"timestep_post_act": "x"}, "unknown timestep_post_act 'x'"),
+        ("unet", {"time_embedding_dim": "x"}, "time_embedding_dim must be a whole number"),
+        ("unet", {"time_embedding_type": "fourier"}, 'time_embedding_type must be "positional", as in every'),
+        ("unet", {"num_class_embeds": False}, PROMPT_ONLY),
+        ("unet", {"encoder_hid_dim": False}, PROMPT_ONLY),
+        ("unet", {"time_cond_proj_dim": False}, PROMPT_ONLY),
+        ("unet", {"class_embeddings_concat": True}, "class_embeddings_concat must be false"),
+        ("unet", {"dropout": None}, "dropout must be a number"),
+        *(
+            ("unet", {f"conv_{end}_kernel": value}, f"conv_{end}_kernel must be 3, as in every Stable Diffusion, not ")
+            for end in ("in", "out")
+            for value in (None, 1, True, [1, 2], 3.5)
+        ),
+        ("unet", {"out_channels": None}, "out_channels must be a whole number"),
+        ("unet", {"only_cross_attention": None}, "only_cross_attention must be true or false"),
+        ("unet", {"use_linear_projection": 0}, "use_linear_projection must be true or false"),
+        ("unet", {"resnet_time_scale_shift": None}, "unknown resnet_time_scale_shift None"),
+        ("unet", {"reverse_transformer_layers_per_block": 1}, "reverse_transformer_layers_per_block = 1 is not supp"),
+        ("unet", {"transformer_layers_per_block": None}, "transformer_layers_per_block must be a whole number"),
+        ("unet", {"downsample_padding": 0}, "downsample_padding must be 1"),
+        ("unet", {"flip_sin_to_cos": False}, "flip_sin_to_cos must be true"),
+        ("unet", {"mid_block_scale_factor": 1.5}, "mid_block_scale_factor must be 1"),
+        ("unet", {"down_block_types": ["x"] * 3}, "down_block_types must be a list of names among DownBlock2D"),
+        ("unet", {"sample_size": 13}, "sample_size must be a multiple of 4, not 13; or set backbone.image_size"),
+        ("vae", {"layers_per_block": None}, "layers_per_block must be a whole number"),
+        ("vae", {"sample_size": None}, "sample_size must be a whole number"),
+        ("vae", {"act_fn": "x"}, "unknown act_fn"),
+        ("vae", {"use_quant_conv": None}, "use_quant_conv must be true or false"),
+        ("vae", {"shift_factor": False}, "shift_factor = False is not supported"),
+        ("text_encoder", {"hidden_act": "foo"}, "unknown hidden_act 'foo'"),
+        ("text_encoder", {"initializer_factor": None}, "initializer_factor must be a number"),
+        ("text_encoder", {"intermediate_size": 10**15}, "intermediate_size must be a whole number from 1 to 65536"),
     ],
 )
 def test_a_field_that_cannot_work_is_named_before_weights_load(part, fields, message):
@@ -381,14 +423,25 @@ def test_fields_of_a_backbone_are_bounded(fields):
         ({"num_train_timesteps": 0}, "num_train_timesteps must be a whole number"),
         ({"num_train_timesteps": "1000"}, "num_train_timesteps must be a whole number"),
         ({"beta_start": None}, "beta_start must be a number"),
-        ({"beta_end": 7}, "beta_end must be finite, at least 0 and at most 1"),
-        ({"beta_schedule": "odd"}, "odd is not implemented"),
-        ({"trained_betas": [2.0, 3.0, 2.0]}, "its noise schedule must be finite"),
+        ({"beta_end": 7}, "beta_end must be finite, at least 1e-08 and at most 0.999"),
+        ({"beta_end": 1.0}, "beta_end must be"),
+        ({"beta_end": 0.0001}, "beta_end must be at least beta_start, 0.00085, not 0.0001"),
+        ({"beta_start": 0}, "beta_start must be"),
+        ({"beta_schedule": "odd"}, "unknown beta_schedule 'odd'"),
+        ({"beta_schedule": None}, "unknown beta_schedule None"),
+        ({"trained_betas": [2.0, 3.0, 2.0]}, "trained_betas must be null, or 1000 fractions"),
+        ({"trained_betas": False}, "trained_betas must be null"),
+        ({"rescale_betas_zero_snr": 1}, "rescale_betas_zero_snr must be true or false, not 1"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "unknown _class_name"),
+        *(
+            ({name: ...}, f"field '{name}' missing")
+            for name in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")
+        ),
     ],
 )
 def test_a_schedule_that_cannot_work_is_named(other_model, tmp_path, fields, message):
     folder = copy_of(other_model, tmp_path / "m")
-    change_json(folder / "scheduler/scheduler_config.json", **fields)
+    change_without(folder / "scheduler/scheduler_config.json", fields)
     with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: {message}"):
         build(folder)
 
@@ -408,6 +461,13 @@ def test_a_schedule_that_cannot_work_is_named(other_model, tmp_path, fields, mes
         ({"model_type": "vit_mae"}, "type 'vit_mae'"),
         ({"model_type": None}, "type None"),
         ({"model_type": ["vit"]}, "type"),
+        ({"layer_norm_eps": 1.5}, "layer_norm_eps must be finite, at least 1e-12 and at most 0.01"),
+        ({"rope_theta": 1.5}, "rope_theta must be"),
+        ({"num_attention_heads": -1}, "num_attention_heads must be a whole number from 1"),
+        ({"num_attention_heads": 5}, "num_attention_heads must divide hidden_size, 24, and 5 does not"),
+        ({"hidden_act": "foo"}, "unknown hidden_act 'foo'"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob must be"),
+        ({"mlp_ratio": -1}, "mlp_ratio must be"),
     ],
 )
 def test_a_field_of_a_transformer_that_cannot_work_is_named(fields, message):
@@ -468,13 +528,49 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
     for fields, message in (
         ({"model_max_length": "77"}, "model_max_length must be a whole number"),
         ({"model_max_length": True}, "model_max_length must be a whole number"),
-        ({"pad_token": None}, "has no pad_token"),
-        ({"eos_token": 7}, "cannot load the tokenizer"),
+        ({"pad_token": None}, r"tokenizer_config\.json: pad_token must be a token of the vocabulary, not None"),
+        ({"eos_token": 7}, "eos_token must be a token"),
+        ({"eos_token": {"content": 7}}, "eos_token must be a token"),
+        ({"bos_token": "nan"}, r"tokenizer_config\.json: bos_token 'nan' is not in the vocabulary"),
+        ({"bos_token": "x"}, "bos_token is 'x', of id [0-9]*, and the bos_token_id of the text encoder is 722"),
+        ({"eos_token": "x"}, "eos_token is 'x'"),
+        ({"pad_token": "x"}, "pad_token is 'x', of id [0-9]*, and the pad_token_id of the text encoder is 723"),
+        ({"pad_token": ...}, "field 'pad_token' missing"),
+        ({"padding_side": "left"}, "unknown padding_side 'left'"),
     ):
         copy = copy_of(folder, tmp_path / str(len(list(tmp_path.iterdir()))))
-        change_json(copy / "tokenizer_config.json", **fields)
+        change_without(copy / "tokenizer_config.json", fields)
+        text_encoder = json.loads((MINI_FOLDER / "text_encoder/config.json").read_text())
         with pytest.raises(CheckpointError, match=message):
-            load_tokenizer(copy, vocabulary=724)
+            load_tokenizer(copy, vocabulary=724, text_encoder=text_encoder)
+
+
+def test_a_tokenizer_whose_small_letters_are_special_is_refused(other_model, tmp_path):
+    folder = copy_of(other_model / "tokenizer", tmp_path / "tokenizer")
+    change_json(folder / "tokenizer_config.json", pad_token="a")
+    with pytest.raises(CheckpointError, match="must read capital letters as small ones"):
+        load_tokenizer(folder, vocabulary=55)
+
+
+def exchanged(content):
+    """Exchange the ids of two tokens."""
+    vocabulary = content["model"]["vocab"]
+    vocabulary["photo</w>"], vocabulary["of</w>"] = vocabulary["of</w>"], vocabulary["photo</w>"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (exchanged, "is not mini's: 'a photo of a cat' must be"),
+        (lambda content: content.update(normalizer=None), r"tokenizer\.json: normalizer must be an object"),
+        (lambda content: content.update(post_processor=[]), r"tokenizer\.json: post_processor must be an object"),
+    ],
+)
+def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, change, message):
+    folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
+    retokenized(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(folder, vocabulary=724)
 
 
 def test_a_tokenizer_without_its_vocabulary_lacks_files(other_model, tmp_path):
@@ -490,7 +586,7 @@ def test_clips_tokenizer_knows_a_sentence(tmp_path, monkeypatch):
     """49,408 tokens, of which the words of another vocabulary have other ids."""
     from sd4match.backbones import tokenizer as module
 
-    monkeypatch.setattr(module, "_CLIP_VOCABULARY", 724)
+    monkeypatch.setattr(module, "_IDS", {724: module._IDS[49408]})
     with pytest.raises(CheckpointError, match=r"is not CLIP's: 'a photo of a cat' must be \[49406, 320, 1125"):
         load_tokenizer(MINI_FOLDER / "tokenizer", vocabulary=724)
 
@@ -594,15 +690,133 @@ def test_colors_are_normalized_as_the_file_says(kind, tmp_path):
     assert read_normalization(folder, default=((0.5,) * 3, (2.0,) * 3)) == ((0.0,) * 3, (1.0,) * 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("dinov2", {"num_attention_heads": ...}, "field 'num_attention_heads' missing"),
+        ("dinov2", {"num_attention_heads": -1}, "num_attention_heads must be a whole number"),
+        ("dinov2", {"num_hidden_layers": 10**15}, "num_hidden_layers must be a whole number from 1 to 512"),
+        ("dinov2", {"layer_norm_eps": 1.5}, "layer_norm_eps must be"),
+        ("dinov2", {"patch_size": 0}, "patch_size must be"),
+        ("clip", {"num_attention_heads": ...}, "field 'num_attention_heads' missing"),
+        ("clip", {"hidden_act": ...}, "field 'hidden_act' missing"),
+        ("clip", {"projection_dim": -1}, "projection_dim must be"),
+        ("clip", {"model_type": "clip", "vision_config": {"layer_norm_eps": 2}}, "vision_config: layer_norm_eps must"),
+    ],
+)
+def test_a_field_of_an_image_encoder_that_cannot_work_is_named(tmp_path, kind, fields, message):
+    folder = write_random_transformer(tmp_path / "m", kind=kind)
+    change_without(folder / "config.json", fields)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
+        encoder_of(ClipConfig if kind == "clip" else Dinov2Config, folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"do_normalize": "no"}, "do_normalize must be true or false, not 'no'"),
+        ({"do_normalize": 0}, "do_normalize must be true or false, not 0"),
+        ({"do_rescale": False}, "do_rescale must be true, since pixels are scaled"),
+        ({"rescale_factor": 1.0}, "rescale_factor must be finite, at least"),
+    ],
+)
+def test_preprocessing_that_is_not_done_is_refused(tmp_path, fields, message):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json: {message}"):
+        read_normalization(tmp_path, default=((0.5,) * 3, (2.0,) * 3))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("unet", "down_block_types"), ("unet", "norm_num_groups"), ("vae", "layers_per_block"),
+     ("text_encoder", "hidden_act"), ("text_encoder", "hidden_size")],
+)  # fmt: skip
+def test_a_field_without_which_a_library_takes_its_default_is_missed(other_model, tmp_path, part, name):
+    folder = copy_of(other_model, tmp_path / "m")
+    change_json(folder / part / "config.json", name)
+    with pytest.raises(CheckpointError, match=rf"{part}/config\.json: field '{name}' missing"):
+        build(folder)
+
+
 # fingerprints
 
 
-@pytest.mark.parametrize("file", [TEXT, VAE, UNET])
-def test_other_weights_of_any_network_have_another_fingerprint(other_model, plain, tmp_path, file):
+@pytest.mark.parametrize(
+    ("file", "tensor", "change"),
+    [
+        (VAE, "encoder.conv_in.weight", lambda value: value * 1.3),
+        (VAE, "quant_conv.bias", lambda value: value + 0.1),
+        (UNET, "mid_block.resnets.0.norm1.weight", lambda value: value * 1.5),
+        (UNET, "conv_in.bias", lambda value: value * 1.5 + 0.1),
+        (UNET, "up_blocks.1.resnets.0.conv1.weight", lambda value: -value),
+        (TEXT, "encoder.layers.0.mlp.fc1.bias", lambda value: value + 0.5),
+    ],
+)
+def test_another_value_of_a_single_tensor_changes_the_fingerprint(other_model, plain, tmp_path, file, tensor, change):
     folder = copy_of(other_model, tmp_path / "m")
-    change_weights(folder / file, lambda name, value: (name, value * 1.5))
+    change_weights(folder / file, lambda name, value: (name, change(value) if name == tensor else value))
     assert not same_weights(build(folder).fingerprint, plain.fingerprint)
-    assert same_weights(build(other_model, dtype="bfloat16", layers=0).fingerprint, plain.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("scheduler/scheduler_config.json", {"beta_start": 0.0008}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "linear"}),
+        ("unet/config.json", {"upcast_attention": True}),
+        ("unet/config.json", {"norm_eps": 1e-4}),
+        ("vae/config.json", {"scaling_factor": 0.3}),
+        ("text_encoder/config.json", {"hidden_act": "gelu"}),
+        ("text_encoder/config.json", {"layer_norm_eps": 1e-3}),
+    ],
+)
+def test_another_setting_changes_fingerprint_and_digest(other_model, plain, tmp_path, file, fields):
+    folder = copy_of(other_model, tmp_path / "m")
+    change_json(folder / file, **fields)
+    changed = build(folder)
+    assert what_differs(changed.fingerprint, plain.fingerprint) == [
+        {"scheduler": "schedule"}.get(part := file.partition("/")[0], part)
+    ]
+    assert weights_digest(changed) != weights_digest(plain)
+
+
+def test_a_pad_token_changes_the_fingerprint(other_model, plain, tmp_path):
+    folder = copy_of(other_model, tmp_path / "m")
+    change_json(folder / "tokenizer/tokenizer_config.json", pad_token="<|endoftext|>")
+    assert what_differs(build(folder).fingerprint, plain.fingerprint) == ["text_encoder"]
+
+
+def test_names_versions_and_defaults_of_a_config_change_nothing(other_model, plain, tmp_path):
+    folder = copy_of(other_model, tmp_path / "m")
+    change_json(folder / "unet/config.json", "flip_sin_to_cos", _diffusers_version="0.2.2", _name_or_path="x")
+    change_json(folder / "vae/config.json", "force_upcast", scaling_factor=0.18215)
+    change_json(folder / "text_encoder/config.json", "attention_dropout", architectures=["X"], initializer_range=0.1)
+    changed = build(folder)
+    assert changed.fingerprint == plain.fingerprint
+    assert changed.weights_digest() == plain.weights_digest()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("dinov2", {"num_attention_heads": 6}), ("dinov2", {"layer_norm_eps": 1e-2}), ("dinov3", {"rope_theta": 50.0}),
+        ("clip", {"hidden_act": "relu"}),
+    ],
+)  # fmt: skip
+def test_another_setting_of_a_transformer_changes_fingerprint_and_digest(tmp_path, kind, fields):
+    folder = write_random_transformer(tmp_path / "m", kind=kind)
+
+    def built():
+        image_encoder = {"clip": ClipConfig, "dinov2": Dinov2Config}.get(kind)
+        encoders = [encoder_of(image_encoder, folder)] if image_encoder else []
+        return [VisionTransformerConfig(weights=str(folder)).build(), *encoders]
+
+    before = built()
+    change_json(folder / "config.json", **fields)
+    after = built()
+    assert not same_weights(before[0].fingerprint, after[0].fingerprint)
+    for one, other in zip(before, after, strict=True):
+        assert one.weights_digest() != other.weights_digest()
 
 
 # where models are

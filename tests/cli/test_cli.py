@@ -171,7 +171,7 @@ def test_a_wrong_option_is_one_line_too(run, photos):
         ("evaluate", "--nope"): "No such option: --nope",
         ("data", "chek"): "Did you mean 'check'",
         ("prompts", "imagine", "x", "--steps", 2000): "'--steps'",
-        ("prompts", "imagine", "x", "--guidance", "nan"): "--guidance must be from 1 to 100",
+        ("prompts", "imagine", "x", "--guidance", "0.5"): "--guidance must be from 1 to 100",
         ("match", *photos, "--prompt", "empty", "--fallback", "text"): "--fallback goes with --prompt FILE",
         ("sweep", "prompts", "--only", "single", *sets("prompt={kind: class}")): "cannot be changed in a sweep",
         ("train", "--output", photos[0] / "below"): "cannot be made",

@@ -7,7 +7,9 @@ import os
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from sd4match.cli.prompts import SOFTWARE
 from sd4match.testing import random_photo
 
 
@@ -23,7 +25,9 @@ def refused(run, *arguments):
     return error
 
 
-@pytest.mark.parametrize("point", ["1e999,2", "nan,1", "1,inf", "1,2,3", "1", ",", "a,b", "9" * 400 + ",1"])
+@pytest.mark.parametrize(
+    "point", ["1e999,2", "nan,1", "1,inf", "1,2,3", "1", ",", "a,b", "9" * 400 + ",1", "1_0,5", "\uff15,5", "0x10,5"]
+)
 def test_a_point_that_is_none_is_refused(run, photos, tmp_path, point):
     error = refused(run, "match", *photos, "--point", point, "--output", tmp_path / "out")
     assert "--point is X,Y in pixels" in error
@@ -32,10 +36,10 @@ def test_a_point_that_is_none_is_refused(run, photos, tmp_path, point):
 
 
 @pytest.mark.parametrize("command", ["match", "extract"])
-@pytest.mark.parametrize("category", ["", "  ", "\ud800"])
+@pytest.mark.parametrize("category", ["", "  ", "\ud800", "\u200b", "\ufeff \u2060", "a\nb"])
 def test_an_empty_category_is_refused(run, photos, tmp_path, command, category):
     error = refused(run, command, *photos, "--category", category, "--output", tmp_path / "out")
-    assert "--category is" in error
+    assert "--category " in error
 
 
 @pytest.mark.parametrize("grid", ["0", "-1", "65", "x", "2.5"])
@@ -107,3 +111,26 @@ def test_extract_opens_all_photos_before_the_work(run, photos, tmp_path):
     random_photo().to_image().save(other)
     assert "two photos would both" in refused(run, "extract", photos[0], other, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["1_0", "\uff15", "0x8"])
+@pytest.mark.parametrize("arguments", [("demo", "--seed"), ("match", "a", "b", "--grid")])
+def test_numbers_are_written_in_plain_digits(run, arguments, number):
+    assert f"{arguments[-1]} must be a whole number such as 5, not" in refused(run, *arguments, number)
+    assert "--guidance must be a number such as 2.5" in refused(run, "prompts", "imagine", "a", "--guidance", number)
+
+
+def test_match_takes_no_picture_of_imagine_and_no_link_for_its_own(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run("match", *photos, "--grid", 2, "--output", out)[0] == 0
+    (tmp_path / "archive.json").write_bytes((out / "matches.json").read_bytes())
+    (out / "matches.json").unlink()
+    (out / "matches.json").symlink_to(tmp_path / "archive.json")
+    assert "matches.json is a link, and would be replaced" in refused(run, "match", *photos, "--output", out)
+    (out / "matches.json").unlink()
+    software = PngInfo()
+    software.add_text("Software", SOFTWARE)
+    Image.open(photos[0]).save(out / "matches.png", pnginfo=software)
+    drawn = (out / "matches.png").read_bytes()
+    assert "is no result of match" in refused(run, "match", *photos, "--output", out)
+    assert (out / "matches.png").read_bytes() == drawn

@@ -75,7 +75,7 @@ LONG = "x" * 300
         (("--output", "/dev/null"), "is a file; give a folder"),
         (("--seed", str(2**64)), "seed: must be less than 9223372036854775808"),
         (("--seed", "-1"), "Invalid value for '--seed'"),
-        (("--seed", "1.5"), "Invalid value for '--seed'"),
+        (("--seed", "1.5"), "--seed must be a whole number such as 5"),
         (("--steps", str(10**12)), "training.steps: must be less than or equal to"),
         (("--set", "training.steps"), "an override is FIELD=VALUE"),
         (("--set", "seed=!!int x"), "is not valid YAML"),

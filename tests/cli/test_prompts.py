@@ -191,7 +191,7 @@ def test_no_command_writes_over_its_input_or_a_file_that_it_did_not_make(files, 
         ],
         "is empty: give a (path|value)": [("inspect", ""), ("convert", ""), ("export", ""), ("imagine", "")],
         "a user that does not exist": [("export", single, "--output", "~nobody-here/x"), ("inspect", "~nobody-here/x")],
-        "--guidance must be from 1 to 100": [("imagine", single, "--guidance", "nan", "--output", tmp_path / "x.png")],
+        "--guidance must be from 1 to 100": [("imagine", single, "--guidance", "101", "--output", tmp_path / "x.png")],
         "try '<cat>'": [("export", single, "--output", tmp_path / "x.st", "--token", "<Cat>")],
         "has no words": [
             (command, classes, "--category", "(G)", "--output", tmp_path / name)

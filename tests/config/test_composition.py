@@ -15,6 +15,7 @@ from sd4match.data.config import DatasetConfig
 from sd4match.errors import CheckpointError, ConfigError
 from sd4match.prompting.config import PromptConfig, SinglePromptConfig
 from sd4match.registry import Component, datasets, matchers, prompts
+from sd4match.testing import FakeBackbone
 
 GROUPS = ("matcher", "loss", "training", "evaluation")
 
@@ -238,7 +239,7 @@ def test_a_prompt_that_needs_categories_is_refused_for_data_without(joined):
             Bare().build()
     for config in (PartConfig(), PromptConfig(kind="x")):
         with pytest.raises(NotImplementedError, match="does not define build"):
-            config.build(backbone=None)
+            config.build(backbone=FakeBackbone())
     with pytest.raises(ConfigError, match=r"set backbone\.frame=pad"):
         read("{evaluation: {protocol: geoaware}}")
 

@@ -284,7 +284,7 @@ def test_query_modes_read_where_they_say():
         ({"boxes": [None]}, DatasetError, "needs the box"),
         ({"boxes": [(0.0, 0.0, math.inf, 9.0)]}, DatasetError, "box .* must be finite"),
         ({"boxes": [(9.0, 0.0, 1.0, 9.0)]}, DatasetError, "inside out"),
-        ({"boxes": [(9.0, 0.0, 1.0)]}, DatasetError, "a box is"),
+        ({"boxes": [(9.0, 0.0, 1.0)]}, InputError, "boxes must be"),
         ({"reference": "side"}, InputError, "reference"),
         ({"visible": torch.ones(1, 2, dtype=torch.long)}, InputError, "visible"),
         ({"target": torch.zeros(1, 1, 2)}, ShapeError, "target"),

@@ -223,6 +223,11 @@ FOLDER = [
     (["photos", "a.jpg", "category"], 17, "category must be a text that is not empty, not 17", True),
     (["photos", "a.jpg", "category"], " ", "category must be a text that is not empty", True),
     (["photos", "a.jpg", "category"], ["cat"], "category must be a text that is not empty", True),
+    (["photos", "a.jpg", "category"], "\u200b\ufeff", "category must be a text that is not empty", True),
+    (["photos", "a.jpg", "category"], "cat\ndog", "must be one line of text: 'cat\\ndog' holds the control", True),
+    (["photos", "a.jpg", "category"], "\x1b[2Jcat", "holds the control character '\\x1b'", True),
+    (["photos", "a.jpg", "category"], "17", "category must be a word that says what the photo shows", True),
+    (["photos", "a.jpg", "category"], "True", "category must be a word that says what the photo shows", True),
     (["photos", "a.jpg", "split"], "tset", "unknown split 'tset'; did you mean 'test'?", True),
     (["photos", "a.jpg", "split"], 5, "unknown split 5", True),
     (["photos", "a.jpg", "box"], [0, 0, 1e9, 9], "the box 0, 0, 1e+09, 9 is outside a.jpg", True),
@@ -233,7 +238,7 @@ FOLDER = [
     (["photos", "../x.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
     (["photos", "/etc/x.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
     (["photos", "./a.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
-    (["photos", "x\0.jpg"], {"points": {}}, "must be the name of a file below the folder", False),
+    (["photos", "x\0.jpg"], {"points": {}}, "holds the control character", False),
     (["photos", ""], {"points": {}}, "a photo must be a text that is not empty", False),
     (["photos", "\ud800.jpg"], {"points": {}}, "holds half of a surrogate pair", False),
     (["photos"], [], 'has no "photos"', False),
@@ -335,6 +340,12 @@ def test_damaged_rows_of_points_csv(folder, row, message, others):
         ("photo,point,x,y\n", "has no row below its header"),
         ("", "has no column photo, point, x, y"),
         ("photo,point,x,y,split\na.jpg,eye,1,2,tset", "unknown split 'tset'; did you mean 'test'?"),
+        ("photo,point,x,y,category\na.jpg,eye,1,2,17", "must be a word that says what the photo shows, such as cat"),
+        ("photo,point,x,y,category\na.jpg,eye,1,2,true", "must be a word that says what the photo shows"),
+        ('photo,point,x,y,category\na.jpg,eye,1,2,"  "', "category must be a text that is not empty"),
+        ("photo,point,x,y,category\na.jpg,eye,1,2,\u200b", "category must be a text that is not empty"),
+        ("photo,point,x,y,category\na.jpg,eye,1,2,c\x1bat", "holds the control character"),
+        ("photo,point,x,y\na.jpg,eye,\uff15,2", "a coordinate must be a finite number, not '\uff15'"),
         ("photo,point,x,y,category\na.jpg,eye,1,2,cat\na.jpg,ear,3,4,dog", "the category of a.jpg is 'cat' in"),
     ],
 )  # fmt: skip
@@ -797,3 +808,23 @@ def test_any_rows_of_a_table_are_read_or_refused(tmp_path_factory, rows, header)
     errors_of(FolderConfig(root=root, split="test"))
     (root / "test_pairs.csv").write_text("\n".join(["source_image,target_image,class", *rows]))
     errors_of(PFPascalConfig(root=root, split="test"))
+
+
+def test_one_file_of_points_is_read(folder):
+    (folder / "points.json").write_text(json.dumps(POINTS))
+    (folder / "points.csv").write_text("photo,point,x,y\na.jpg,eye,1,2\nb.jpg,eye,3,4\n")
+    check_damage(FolderConfig(root=folder, split="test"), "holds points.json and points.csv, of which one is read")
+    assert len(FolderConfig(root=folder, split="test", points="points.csv").build()) == 2
+
+
+def test_fields_of_coco_that_contradict_the_points_are_said(tmp_path):
+    file = layouts.write_ap10k(tmp_path) / "annotations" / "ap10k-test-split1.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["num_keypoints"] = 99
+    content["annotations"][1]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
+    notes = AP10KConfig(root=tmp_path, split="test").build().notes
+    assert [note.partition(": ")[2].split(",")[0] for note in notes] == [
+        "1 of 9 annotations are of a crowd (iscrowd)",
+        "1 of 9 annotations have a num_keypoints that is not the number of their key points",
+    ]

@@ -20,6 +20,13 @@ def test_subsets_of_categories_keep_the_order(tmp_path):
         of_categories(data, ["dog"])
 
 
+def test_a_category_of_targets_alone_has_no_pairs():
+    data = FakePairs(pairs=5)
+    data.categories = (*data.categories, "fish")
+    with pytest.raises(InputError, match=r"has a source of the category \['fish'\]; sources are of: left"):
+        of_categories(data, ["fish"])
+
+
 def test_subsets_of_indices_keep_their_order():
     data = FakePairs(pairs=5)
     subset = Subset(data, [3, 1])

@@ -47,7 +47,7 @@ def points(value):
         (points(torch.zeros(5, 2)), ShapeError, r"must be \(B, N, 2\), not \(5, 2\)"),
         (points(torch.zeros(1, 1, 2)), ComponentError, r"must return points of shape \(1, 5, 2\)"),
         (points(torch.zeros(1, 5, 3)), ShapeError, r"must be \(B, N, 2\), not \(1, 5, 3\)"),
-        (points(np.zeros((1, 5, 2))), InputError, "must be a torch tensor"),
+        (points(np.zeros((1, 5, 2))), InputError, "points must be a Tensor"),
         (lambda c: Matches(c.query_points * float("nan"), torch.ones(1, 5)), ComponentError, "points that are NaN"),
     ],
 )
@@ -178,8 +178,8 @@ INFINITE = (0.0, 0.0, float("inf"), 9.0)
     ("data", "error", "part"),
     [
         (FakePairs(pairs=0), DatasetError, "the data set fake, test split has no pairs"),
-        (None, InputError, "the data set must be a PairDataset"),
-        ([1], InputError, "the data set must be a PairDataset"),
+        (None, InputError, "dataset must be a PairDataset"),
+        ([1], InputError, "dataset must be a PairDataset"),
         (
             Longer(pairs=3),
             ComponentError,
@@ -218,10 +218,10 @@ def test_a_reference_that_is_none_is_named():
     [
         ({"batch_size": 0}, "batch_size"), ({"batch_size": -1}, "batch_size"), ({"batch_size": 2.5}, "batch_size"),
         ({"batch_size": True}, "batch_size"), ({"memory": -1}, "memory"), ({"memory": "8 GB"}, "memory"),
-        ({"matchers": {}}, "at least one matcher"), ({"matchers": None}, "at least one matcher"),
-        ({"matchers": {"x": None}}, "the matcher 'x'"), ({"matchers": {"x": NearestNeighbor}}, "the matcher 'x'"),
-        ({"matchers": {3: NearestNeighbor()}}, "the matcher 3"), ({"sampling": None}, "sampling must be a Sampling"),
-        ({"protocol": "dift"}, "protocol must be a EvaluationProtocol"), ({"backbone": None}, "must be a Backbone"),
+        ({"matchers": {}}, "matchers must hold one"), ({"matchers": None}, "matchers must be a mapping"),
+        ({"matchers": {"x": None}}, "matchers must be"), ({"matchers": {"x": NearestNeighbor}}, "matchers must be"),
+        ({"matchers": {3: NearestNeighbor()}}, "matchers must be"), ({"sampling": None}, "sampling must be a Sampling"),
+        ({"protocol": "dift"}, "protocol must be an EvaluationProtocol"), ({"backbone": None}, "must be a Backbone"),
         ({"map_dtype": torch.int8}, "map_dtype must be one of"), ({"pair_transform": 3}, "pair_transform must be"),
     ],
 )  # fmt: skip

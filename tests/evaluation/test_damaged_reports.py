@@ -162,7 +162,7 @@ def test_what_is_no_regular_file_is_not_waited_for(report, tmp_path):
         (tmp_path / "fifo", "not a regular file"), ("/dev/zero", "not a regular file"), (tmp_path, "no such report"),
         (tmp_path / ("x" * 300), "cannot read the report"), ("~nobody-here/r", "user that does not exist"),
         ("", "empty"),
-        (None, "must be a path"),
+        (None, "path must be"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=part):
             read_report(path)
@@ -171,7 +171,7 @@ def test_what_is_no_regular_file_is_not_waited_for(report, tmp_path):
 @pytest.mark.parametrize("samples", [0, -1, 10**10, 2.5, True, "many", None])
 def test_the_samples_of_a_comparison_are_bounded(report, samples):
     folder, _ = report
-    with pytest.raises(InputError, match="the number of bootstrap samples must be a whole number from 1 to 100000"):
+    with pytest.raises(InputError, match="samples must be a whole number"):
         compare_reports(folder, folder, samples=samples)
 
 
@@ -193,19 +193,19 @@ def test_scores_check_what_they_are_made_of():
     one, rows = np.array([1]), np.array([[1]])
     for arguments, error, part in (
         ((("a",), ("x",), np.array([1.0]), rows, (0.1,)), ShapeError, "visible must be whole numbers"),
-        ((("a",), ("x",), [1], rows, (0.1,)), ShapeError, "visible must be whole numbers"),
+        ((("a",), ("x",), [1], rows, (0.1,)), InputError, "visible must be an array of numbers"),
         ((("a",), ("x",), one, np.array([[1, 1]]), (0.1,)), ShapeError, "correct must be whole numbers"),
         ((("a",), ("x", "y"), one, rows, (0.1,)), ShapeError, "different lengths"),
         ((("a",), ("x",), one, np.array([[2]]), (0.1,)), InputError, "0 <= correct <= visible"),
         ((("a",), ("x",), one, np.zeros((1, 0), dtype=int), ()), InputError, "alphas must be positive"),
         ((("a",), ("x",), one, rows, (float("nan"),)), InputError, "alpha must be finite"),
         ((("a",), ("x",), one, rows, (0.1,), -1), InputError, "left_out"),
-        (((3,), ("x",), one, rows, (0.1,)), InputError, "pair_ids must be texts"),
+        (((3,), ("x",), one, rows, (0.1,)), InputError, "pair_ids must be a tuple of items that are a text"),
     ):
         with pytest.raises(error, match=part):
             PairScores(*arguments)
     for arguments in (("a", "x", -1, ()), ("a", "x", 1, (2,)), ("a", "x", 1.5, ()), ("a", "x", True, ())):
-        with pytest.raises(InputError, match="pair 'a': "):
+        with pytest.raises(InputError, match=r"visible must be|pair 'a': "):
             PairCount(*arguments)
     with pytest.raises(ShapeError, match="2 counts of correct points, but there are 1 alphas"):
         PairScores.of([PairCount("a", "x", 2, (1, 1))], alphas=(0.1,))

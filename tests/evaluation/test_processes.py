@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from helpers import layouts
@@ -79,52 +78,39 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory):
-    """A whole data set and one with a damaged photo."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("whole", "damaged")}
-    for folder in folders.values():
-        layouts.write_spair(folder)
-    (photo,) = folders["damaged"].rglob("JPEGImages/cat/2008_000002.jpg")
+def test_two_processes_agree_and_make_each_map_once(tmp_path):
+    """In one launch for all cases, since a start takes seconds."""
+    roots = {name: tmp_path / name for name in ("whole", "damaged")}
+    for root in roots.values():
+        layouts.write_spair(root)
+    (photo,) = roots["damaged"].rglob("JPEGImages/cat/2008_000002.jpg")
     photo.write_bytes(b"no picture")
-    return folders
-
-
-@pytest.fixture(scope="module")
-def answers(roots, tmp_path_factory):
-    """What each of two processes finds in each case."""
     cases = {name: case | {"root": str(roots[case.get("root", "whole")])} for name, case in CASES.items()}
-    folder, tests = tmp_path_factory.mktemp("two"), Path(__file__).parents[1]
+    folder, tests = tmp_path / "two", Path(__file__).parents[1]
+    folder.mkdir()
     launch([sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), str(tests), json.dumps(cases)], 2)
     files = {folder / f"{rank}.json" for rank in range(2)}
     assert {file for file in folder.rglob("*") if file.is_file()} == files  # no maps are left
     found = [json.loads(file.read_text()) for file in sorted(files)]
-    return {name: [answer[name] for answer in found] for name in CASES}
+    answers = {name: [answer[name] for answer in found] for name in CASES}
 
+    for name in ("image", "pair", "on disk", "one batch"):
+        alone = evaluate(tmp_path / "one", **cases[name] | {"memory": 1 << 30})
+        two = answers[name]
+        assert [answer["scores"] for answer in two] == [json.loads(json.dumps(alone["scores"]))] * 2
+        assert alone["extracted"] == sum(answer["extracted"] for answer in two) == (10 if name == "pair" else 5)
+        if name == "one batch":
+            assert [answer["extracted"] for answer in two] == [5, 0]  # no photo is left for the second
+        else:
+            assert all(answer["extracted"] for answer in two)
 
-@pytest.mark.parametrize("name", ["image", "pair", "on disk", "one batch"])
-def test_two_processes_count_what_one_counts(answers, roots, tmp_path, name):
-    alone = evaluate(tmp_path / "one", roots["whole"], **CASES[name] | {"memory": 1 << 30})
-    two = answers[name]
-    assert [answer["scores"] for answer in two] == [json.loads(json.dumps(alone["scores"]))] * 2
-    assert alone["extracted"] == sum(answer["extracted"] for answer in two) == (10 if name == "pair" else 5)
-    if name == "one batch":
-        assert [answer["extracted"] for answer in two] == [5, 0]  # no photo is left for the second
-    else:
-        assert all(answer["extracted"] for answer in two)
-
-
-def test_all_processes_stop_at_the_error_of_one_and_skip_the_same_pairs(answers):
     one, other = answers["damaged"]
-    assert one["error"] == other["error"]
+    assert one["error"] == other["error"]  # all stop at the error of one
     assert "not a readable image" in one["error"]
     one, other = answers["skipping"]
     assert one["scores"] == other["scores"]
     assert len(one["scores"]["skipped"]) == 2
-
-
-def test_a_stop_of_one_process_stops_all(answers):
-    assert [answer["scores"] for answer in answers["stopping"]] == [None, None]
+    assert [answer["scores"] for answer in answers["stopping"]] == [None, None]  # a stop of one stops all
 
 
 def test_one_process_needs_no_launcher():

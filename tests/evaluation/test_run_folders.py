@@ -9,12 +9,15 @@ import sys
 
 import pytest
 
+from sd4match.cli.run_folder import check_is_free, config_on_disk, held
 from sd4match.config.presets import load_preset
-from sd4match.errors import InputError, SD4MatchError
+from sd4match.errors import InputError, NonFiniteError, SD4MatchError
 from sd4match.evaluation.run_folders import (
+    check_maps_folder,
     check_resumed_folder,
     check_run_folder,
     check_sweep_folder,
+    earlier_report,
     is_written_config,
     kind_of_run,
 )
@@ -191,3 +194,73 @@ def test_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_pa
             assert not theirs.exists()
         process.stdin.close()
     assert sorted(folder.name for folder in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("left", ["prompt.safetensors", "report.json", "validation.csv"])
+def test_a_training_without_its_checkpoints_is_not_done_again(tmp_path, left):
+    folder = a_run(tmp_path, "training") if left == "report.json" else a_started_training(tmp_path)
+    if left != "report.json":
+        (folder / left).write_bytes(b"step,pck@0.1\n0,0.1\n25,0.2\n")
+    with pytest.raises(InputError, match=rf"--resume .* has no checkpoints .* would replace its {left}"):
+        check_resumed_folder(folder)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-00000001.safetensors").write_bytes(b"x")
+    check_resumed_folder(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_replaces_no_link(tmp_path, kind):
+    a_run(tmp_path / "archive", kind)
+    a_run(tmp_path / "run", kind)
+    (tmp_path / "run" / "report.json").unlink()
+    (tmp_path / "run" / "report.json").symlink_to(tmp_path / "archive" / "report.json")
+    with pytest.raises(InputError, match=r"report.json is a link, and would be replaced"):
+        check_run_folder(tmp_path / "run", kind)
+
+
+def test_maps_have_a_folder_of_their_own(tmp_path):
+    check_maps_folder(tmp_path / "maps", tmp_path / "output")
+    with pytest.raises(InputError, match=r"--maps .* is the folder of --output"):
+        check_maps_folder(tmp_path / "output" / "." / ".." / "output", tmp_path / "output")
+    for kind in KINDS:
+        with pytest.raises(InputError, match=r"--maps .* holds a run"):
+            check_maps_folder(a_run(tmp_path / kind, kind), tmp_path / "output")
+
+
+def test_a_report_that_is_replaced_is_named_with_its_date(tmp_path):
+    assert earlier_report(tmp_path) is None
+    os.utime(a_run(tmp_path, "evaluation") / "report.json", (0, 86400 * 400))
+    assert earlier_report(tmp_path).startswith("Replaced: the report of 1971-02-0")
+
+
+def fail(folder):
+    (folder / "losses.csv").write_text("step,loss\n")
+    (folder / "validation.csv").write_text("step,pck@0.1\n")
+    (folder / "checkpoints").mkdir()
+    raise NonFiniteError("the features are not finite")
+
+
+def test_a_training_that_fails_before_its_first_step_leaves_nothing(tmp_path):
+    folder = tmp_path / "runs" / "new"
+    with pytest.raises(NonFiniteError), held(folder), config_on_disk(load_preset("single"), folder):
+        fail(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_after_a_step_can_be_tried_again(tmp_path):
+    def fail_later():
+        (tmp_path / "losses.csv").write_text("step,loss\n1,5.0\n")
+        raise NonFiniteError("the loss is not finite")
+
+    with pytest.raises(NonFiniteError), held(tmp_path), config_on_disk(load_preset("single"), tmp_path):
+        fail_later()
+    assert sorted(content(tmp_path)) == ["config.yaml", "losses.csv"]
+    check_is_free(tmp_path, overwrite=False, config=None)
+
+
+def test_a_training_killed_before_its_first_checkpoint_may_start_again(tmp_path):
+    folder = a_started_training(tmp_path)
+    for name, text in (("losses.csv", "step,loss\n1,5\n"), ("validation.csv", "step,pck@0.1\n0,0.1\n")):
+        (folder / name).write_text(text)
+    (folder / "prompt.safetensors").write_bytes(b"x")
+    check_resumed_folder(folder)

@@ -204,10 +204,11 @@ def write_ap10k(root: Path, *, split: str = "test") -> Path:
         file = f"{number:012d}.jpg"
         save_photo(root / "data" / file, (48, 52), seed=number)
         images.append({"id": number, "file_name": file, "width": 52, "height": 48, "background": 1, "license": 1})
+        animal = ap10k_animal(number)
         for second in range(1 + (number == len(ANIMALS))):
             annotations.append(
                 {"id": 100 + number + second, "image_id": number, "category_id": species.index(name) + 1, "area": 1}
-                | {"iscrowd": 0, "num_keypoints": 17, **ap10k_animal(number)}
+                | {"iscrowd": 0, "num_keypoints": sum(v > 0 for v in animal["keypoints"][2::3]), **animal}
             )
     categories = [
         {"id": i + 1, "name": name, "supercategory": families[name], "keypoints": ["nose"] * 17}

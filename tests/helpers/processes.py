@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 
 
 def launch(command, count):
@@ -21,3 +22,20 @@ def launch(command, count):
     for process in running:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from sd4match.io.locks import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold_folder(folder):
+    """Return a process that holds the folder of a run until it is killed."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process

@@ -118,10 +118,13 @@ def test_an_output_is_no_input_and_no_file_of_another_sort(tmp_path):
     source.write_text("x")
     other.write_text("y")
     (tmp_path / "link").symlink_to(source)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     assert check_output_file(tmp_path / "new") == tmp_path / "new"
     assert check_output_file(other, is_own=lambda path: True) == other
     for path, options, part in (
         (tmp_path, {}, "is not a file"), (tmp_path / "link", {"inputs": [source]}, "is an input of this command"),
+        (tmp_path / "link", {"is_own": lambda path: True}, "is a link, and would be replaced"),
+        (tmp_path / "gone", {}, "is a link, and would be replaced"),
         (other, {"is_own": lambda path: False, "what": "prompt file"}, "is no prompt file of sd4match"),
         (other, {}, "exists and is no file"),
     ):  # fmt: skip

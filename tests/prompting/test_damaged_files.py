@@ -16,8 +16,9 @@ from safetensors.torch import load, save
 
 from helpers.prompts import fake_backbone, single_prompt
 from sd4match.errors import ConfigError, InputError, NonFiniteError, PromptFileError, PromptMismatchError
+from sd4match.fingerprints import same_weights, what_differs
 from sd4match.prompting import Prompt, load_prompt, read_prompt, save_prompt
-from sd4match.prompting.serialization import UnknownWeightsWarning, same_weights
+from sd4match.prompting.serialization import UnknownWeightsWarning
 from sd4match.registry import prompts, register_prompt
 from sd4match.structures.tensors import PromptEmbedding
 
@@ -181,7 +182,7 @@ def test_a_wrong_change_is_an_error_about_the_change(backbone, tmp_path):
     cases = {
         "changes must be values by names": (5, "fallback", ["fallback"], {1: 2}),
         "the changes do not fit .*good": ({"fallback": "txet"}, {"fallback": None}, {"unknown": 1}, {"seed": True}),
-        "kind cannot be changed": ({"kind": "text"}, {"kind": None}),
+        "it cannot be changed": ({"kind": "text"}, {"kind": None}),
     }
     for message, wrong in cases.items():
         for changes in wrong:
@@ -200,8 +201,22 @@ def test_fingerprints_of_any_length_are_compared():
         assert not same_weights(one, two)
         assert not same_weights(two, one)
     for wrong in ("words", "", "nan", "0.1 inf"):
-        with pytest.raises(PromptFileError, match="a fingerprint is finite numbers"):
+        with pytest.raises(InputError, match="a fingerprint is finite numbers"):
             same_weights("0.1", wrong)
+    for wrong in ("unet:xyz:1.0", "unet:0a:1,", "unet:0a:1-2", "unet:0a"):
+        with pytest.raises(InputError, match="a fingerprint is finite numbers"):
+            what_differs(wrong, "0.1")
+
+
+def test_words_of_fingerprints_are_compared_by_name_config_and_numbers():
+    plain = "unet:0a1b:1.5,-2.0 vae:0c:0.5"
+    assert same_weights(plain, "unet:0a1b:1.6,-2.1 vae:0c:0.5")
+    for other, differs in (
+        ("unet:0a1c:1.5,-2.0 vae:0c:0.5", ["unet"]), ("unet:0a1b:1.5,-2.0 vae:0c:1.0", ["vae"]),
+        ("unet:0a1c:1.5 vae:0c:1.0", ["unet", "vae"]), ("unet:0a1b:1.5,-2.0", []), ("0.1 0.2", []), ("unknown", []),
+    ):  # fmt: skip
+        assert not same_weights(plain, other)
+        assert what_differs(plain, other) == differs
 
 
 def test_a_prompt_that_was_learned_on_another_text_encoder_warns(tmp_path):
@@ -209,8 +224,26 @@ def test_a_prompt_that_was_learned_on_another_text_encoder_warns(tmp_path):
     one.fingerprint, two.fingerprint, longer.fingerprint = "0.1 0.2", "0.1 0.9", "0.1 0.2 0.3"
     path = save_prompt(single_prompt(one, num_tokens=3), tmp_path / "p.safetensors", backbone=one)
     for other in (two, longer):
-        with pytest.warns(UnknownWeightsWarning, match="the text encoder's included"):
+        with pytest.warns(
+            UnknownWeightsWarning, match=r"learned on other \(or unknown\) weights or settings of the same"
+        ):
             load_prompt(path, backbone=other)
+
+
+@pytest.mark.parametrize(
+    ("learned", "message"),
+    [
+        ("0.1 0.2", "the file is of an earlier release, whose fingerprints say less"),
+        ("unet:0a:1.0 text_encoder:0b:9.0", "architecture: the weights or settings of text_encoder differ; its scores"),
+        ("unknown", "architecture; its scores"),
+    ],
+)
+def test_the_warning_of_other_weights_says_what_differs(tmp_path, learned, message):
+    one, other = fake_backbone(), fake_backbone()
+    one.fingerprint, other.fingerprint = learned, "unet:0a:1.0 text_encoder:0b:2.0"
+    path = save_prompt(single_prompt(one, num_tokens=3), tmp_path / "p.safetensors", backbone=one)
+    with pytest.warns(UnknownWeightsWarning, match=message):
+        load_prompt(path, backbone=other)
 
 
 def test_a_prompt_of_another_layer_is_refused(tmp_path):

@@ -10,8 +10,9 @@ from torch import nn
 
 from helpers.prompts import photos
 from sd4match.errors import ConfigError, InputError
-from sd4match.prompting import EmptyPrompt, NoPrompt, Prompt, TextPrompt, TextPromptConfig
+from sd4match.prompting import EmptyPrompt, NoPrompt, Prompt, SinglePromptConfig, TextPrompt, TextPromptConfig
 from sd4match.prompting.text import clean_category
+from sd4match.testing import FakeBackbone, FakeTextEncoder
 
 
 def test_text_prompt_is_the_text_encoders_output(mini):
@@ -92,3 +93,25 @@ def test_a_category_without_words_is_refused(mini):
     assert torch.equal(fixed(photos("(G)")).values, fixed(photos(None)).values)
     with pytest.raises(ConfigError, match=r"template: .* not UTF-8"):
         TextPromptConfig(template="a \ud800")
+
+
+@pytest.mark.parametrize("category", ["\u200b", "\ufeff", "\0", "_", "\u3164", "(G)", "a\nb", "\x1b[2J", "a\u2028b"])
+def test_categories_that_cannot_be_read_are_refused(mini, category):
+    with pytest.raises(InputError, match="category"):
+        TextPrompt(backbone=mini)(photos(category))
+    with pytest.raises(InputError, match="category"):
+        clean_category(category)
+
+
+@pytest.mark.parametrize("special", ["<|endoftext|>", "<|startoftext|>"])
+def test_texts_hold_no_special_token(mini, special):
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    for text in (f"cat{special}", f"{special} cat", f"a{special}b"):
+        for call in (
+            lambda text=text: TextPrompt(backbone=mini)(photos(text)),
+            lambda text=text: TextPrompt(TextPromptConfig(template="{category}"), backbone=backbone)(photos(text)),
+            lambda text=text: TextPrompt(TextPromptConfig(template=text), backbone=mini)(photos("cat")),
+            lambda text=text: SinglePromptConfig(init=text, num_tokens=8).build(backbone=mini),
+        ):
+            with pytest.raises(InputError, match=r"holds <\|(end|start)oftext\|>, which begins or ends a text"):
+                call()

@@ -57,7 +57,7 @@ SEEN, SCORES, NAN = torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 3), math.n
         (lambda: ImageFeatures(torch.rand(2, 3, 4), torch.rand(1, 4)), ShapeError, "pooled"),
         (lambda: ImageFeatures(torch.rand(2, 3), torch.rand(2, 4)), ShapeError, "local"),
         (lambda: Encoded({"x": torch.zeros(2)}, (FRAME,), ("a",)), ShapeError, "first dimension"),
-        (lambda: Encoded({"x": None}, (FRAME,), ("a",)), ShapeError, "NoneType"),
+        (lambda: Encoded({"x": None}, (FRAME,), ("a",)), InputError, "tensors must be a mapping"),
         (lambda: Encoded({}, (FRAME,), ("a", "b")), ShapeError, "a frame for each of 2 photos"),
         (lambda: Encoded({}, (None,), ("a",)), InputError, "frames"),
         (lambda: Encoded({}, (FRAME,), "a"), InputError, "keys"),

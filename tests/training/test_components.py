@@ -108,7 +108,7 @@ def fields(**changes):
         ({"backbone": None}, InputError, "backbone must be a Backbone"),
         ({"prompt": "single"}, InputError, "prompt must be a Prompt"),
         ({"config": {}}, InputError, "config must be a TrainingConfig"),
-        ({"protocol": "dift"}, InputError, "protocol must be a EvaluationProtocol"),
+        ({"protocol": "dift"}, InputError, "protocol must be an EvaluationProtocol"),
         ({"loss": None}, InputError, "loss must be a MatchingLoss or a function"),
         ({"loss": dict}, InputError, "loss must be a MatchingLoss or a function"),
         ({"protocol": EvaluationProtocol().derive(alphas=(0.01, 0.05))}, ConfigError, "alphas = .* must contain 0.1"),

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.precision import without_autocast
 from sd4match.errors import SD4MatchError
 from sd4match.hashing import arithmetic_settings, digest
@@ -148,6 +149,7 @@ class CachedBackbone(Backbone):
         cache: on disk, shared with other processes and later runs; None: in memory only.
     """
 
+    @check_arguments
     def __init__(self, backbone: Backbone, *, max_bytes: int = 1 << 30, cache: Cache | None = None) -> None:
         super().__init__()
         self.backbone = backbone
@@ -176,6 +178,7 @@ class CachedBackbone(Backbone):
         return self.backbone.weights_digest()
 
 
+@check_arguments
 def cached(backbone: Backbone, cache: Cache | None = None) -> CachedBackbone:
     """Wrap a backbone so that it encodes each photo once; return it as it is if it is wrapped already."""
     return backbone if isinstance(backbone, CachedBackbone) else CachedBackbone(backbone, cache=cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -46,9 +47,9 @@ class AntitheticNoise(NoiseEnsemble):
 
         def noise(member: int) -> Tensor:
             if triple is not None and member < first:
-                return (triple[member] - triple.mean(dim=0)) * 1.5**0.5
+                return (triple[member] - triple.mean(dim=0)) * math.sqrt(1.5)
             pair, sign = divmod(member - first, 2)
-            return draw(first + pair) * (1 - 2 * sign)
+            return -draw(first + pair) if sign else draw(first + pair)
 
         return torch.stack([noise(member) for member in members])
 
@@ -58,8 +59,7 @@ class MatchedNoise(NoiseEnsemble):
     """Noises that have, in every number of the latent, mean 0 and variance 1 over the ensemble (moment matching).
 
     This cancels the linear terms of the features in the noise, and of the quadratic terms the squares; independent
-    noises match these moments on average only. The noises of an ensemble of two are signs, +1 and -1; an ensemble of one
-    is the published one.
+    noises match these moments on average only. Two noises are signs, +1 and -1; a single one is the published one.
     """
 
     kind: Literal["matched"] = "matched"

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.config import FusionOptions
 from sd4match.backbones.fusion_spec import fused_spec
 from sd4match.checks import check_each_finite
@@ -19,6 +20,7 @@ from sd4match.errors import ConfigError, InputError
 from sd4match.geometry import ImageFrame
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone
+from sd4match.norms import unit_vectors
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
@@ -52,6 +54,7 @@ class Fusion(Backbone):
         ConfigError: there are fewer than two backbones, another number of weights, or two backbones with a prompt.
     """
 
+    @check_arguments
     def __init__(self, config: FusionOptions | None = None, *, backbones: Sequence[Backbone]) -> None:
         super().__init__()
         self.config = config or FusionOptions()
@@ -108,7 +111,7 @@ class Fusion(Backbone):
         first = maps[0].values
         values = [first, *(_resample(features, maps[0]).to(first) for features in maps[1:])]
         if self.config.normalize:
-            values = [F.normalize(features, dim=1) for features in values]
+            values = [unit_vectors(features, dim=1) for features in values]
         weighted = [weight * features for weight, features in zip(self.weights, values, strict=True)]
         groups = [size for features in maps for size in (features.groups or (features.values.shape[1],))]
         fused = torch.cat(weighted, dim=1)

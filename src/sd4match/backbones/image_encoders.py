@@ -14,14 +14,14 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithR
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
+from sd4match.backbones.network_fields import TRANSFORMER, check_fields, require
 from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import center_crop
 from sd4match.backbones.pretrained import find_pretrained
-from sd4match.backbones.transformer_spec import check_family
+from sd4match.backbones.transformer_spec import check_family, check_transformer
 from sd4match.backbones.vision_transformer import Colors, read_normalization
 from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, shown
-from sd4match.fields import LARGEST_SIDE
 from sd4match.hashing import digest, weights_digest
 from sd4match.interfaces import Backbone, ImageEncoder
 from sd4match.structures.images import Photo, View, Views
@@ -191,7 +191,9 @@ def load_dinov2(config: Dinov2Config, *, device: str | torch.device = "cpu") -> 
         CheckpointError: the model is not found, damaged, or not a DINOv2.
     """
     folder, content = _find(config.weights, tuple(_DINOV2_FAMILIES), "DINOv2")
-    Fields(content, f"{config.weights} (config.json)").whole("patch_size", high=_DINOV2_SIDE)
+    fields = Fields(content, str(folder / "config.json"))
+    _check(fields)
+    fields.whole("patch_size", high=_DINOV2_SIDE)
     model = _load(_DINOV2_FAMILIES[content["model_type"]], folder, unused=_DINOV2_UNUSED, others=_DINOV2_HEAD)
     return Dinov2Encoder(model, normalization=read_normalization(folder, default=_IMAGENET)).to(device)
 
@@ -204,8 +206,9 @@ def load_clip(config: ClipConfig, *, device: str | torch.device = "cpu") -> Clip
     """
     folder, content = _find(config.weights, ("clip", "clip_vision_model"), "CLIP")
     if content["model_type"] == "clip_vision_model":
-        fields = Fields(content, f"{config.weights} (config.json)")
-        fields.whole("patch_size", high=fields.whole("image_size", high=LARGEST_SIDE))
+        _check(Fields(content, str(folder / "config.json")), "hidden_act", "projection_dim")
+    elif isinstance(content.get("vision_config"), dict):  # of a whole CLIP, which may leave out what is the default
+        check_fields(Fields(content["vision_config"], f"{folder / 'config.json'}: vision_config"), TRANSFORMER)
     model = _load(CLIPVisionModelWithProjection, folder, others=_CLIP_OTHER_TOWER)
     return ClipEncoder(model, normalization=read_normalization(folder, default=_CLIP)).to(device)
 
@@ -225,6 +228,11 @@ def _find(weights: str, families: tuple[str, ...], name: str) -> tuple[Path, dic
             f"cannot load the image encoder {shown(weights)}, which must be a {name}: {error}"
         ) from None
     return folder, content
+
+
+def _check(fields: Fields, *needed: str) -> None:
+    require(fields, "num_attention_heads", *needed)
+    check_transformer(fields)
 
 
 def _load(model_class: type[PreTrainedModel], folder: Path, **patterns: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sd4match.backbones.model_files import Fields
+from sd4match.backbones.network_fields import TEXT_ENCODER, UNET, VAE, check_fields
 from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
@@ -94,6 +95,10 @@ def stable_diffusion_spec(
     native = unet.whole("sample_size", high=LARGEST_SIDE // down) * down
     width, heads = unet.whole("cross_attention_dim"), _heads(unet, blocks)
     latents = _check_parts(unet, vae, text, blocks=blocks, width=width)
+    if image_size is None and native % (down * 2 ** (blocks - 1)):
+        raise unet.refuse(
+            f"sample_size must be a multiple of {2 ** (blocks - 1)}, not {native // down}; or set backbone.image_size"
+        )
     _check_exist(indices, blocks, sub_blocks, where)
     channels = tuple(widths[index.block] for index in indices)
     strides = [_stride(index, blocks, down) for index in indices]
@@ -112,38 +117,13 @@ def stable_diffusion_spec(
 
 def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width: int) -> int:
     """Check that UNet, VAE and text encoder are those of a Stable Diffusion; return the number of latent channels."""
-    for fields, field, known in (
-        (unet, "_class_name", "UNet2DConditionModel"), (vae, "_class_name", "AutoencoderKL"),
-        (text, "model_type", "clip_text_model"),
-    ):  # fmt: skip
-        fields.choice(field, (known,), default=known)
-    for fields, sides in ((unet, ("down", "up")), (vae, ("down",))):
+    for fields, table in ((unet, UNET), (vae, VAE), (text, TEXT_ENCODER)):
+        check_fields(fields, table)
+    for fields, sides in ((unet, ("down", "up")), (vae, ("down", "up"))):
         count = blocks if fields is unet else len(vae.content["block_out_channels"])
         for side in sides:
             if f"{side}_block_types" in fields.content:
-                fields.text_list(f"{side}_block_types", length=count)
-    for field in _CONDITIONS:
-        unet.absent(field, "asks for more than a prompt, and a model like that is not supported")
-    for field in _ARITHMETIC:
-        unet.absent(field, "is not supported")
-    unet.absent("attention_type", "asks for more than a prompt, and a model like that is not supported",
-                allowed=(None, "default"))  # fmt: skip
-    if "mid_block_type" in unet.content:
-        unet.choice("mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn"))
-    for field in ("shift_factor", "latents_mean", "latents_std"):
-        vae.absent(field, "is not supported", allowed=(None, 0, 0.0))
-    unet.flag("flip_sin_to_cos", default=True)
-    unet.whole("freq_shift", low=0, high=1, default=0)
-    unet.whole("downsample_padding", low=0, high=1, default=1)
-    unet.number("mid_block_scale_factor", low=1e-6, high=1e6, default=1)
-    unet.number("norm_eps", low=1e-12, high=1e-2, default=1e-5)
-    unet.whole("norm_num_groups", default=32)
-    vae.whole("norm_num_groups", default=32)
-    text.number("layer_norm_eps", low=1e-12, high=1e-2, default=1e-5)
-    text.whole("num_attention_heads", high=1024, default=1)
-    vae.number("scaling_factor", low=1e-6, high=1e6, default=0.18215)
-    if vae.whole("in_channels", default=3) != 3:
-        raise vae.refuse(f"in_channels must be 3, for RGB photos, not {vae.content['in_channels']}")
+                fields.text_list(f"{side}_block_types", length=count, choices=_BLOCKS[fields is unet, side])
     latents, given = unet.whole("in_channels", high=1024), vae.whole("latent_channels", high=1024, default=4)
     if latents != given:
         raise unet.refuse(
@@ -158,13 +138,13 @@ def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width:
     return latents
 
 
-_CONDITIONS = (
-    "class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type",
-    "time_cond_proj_dim", "dual_cross_attention",
-)  # fmt: skip
-"""Fields of a UNet's config that ask for another input besides latents, timestep and prompt."""
-_ARITHMETIC = ("center_input_sample", "time_embedding_act_fn")
-"""Fields of a UNet's config that change what it computes, in ways that `features_at` does not know."""
+_BLOCKS = {
+    (True, "down"): ("DownBlock2D", "CrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    (True, "up"): ("UpBlock2D", "CrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    (False, "down"): ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+    (False, "up"): ("UpDecoderBlock2D", "AttnUpDecoderBlock2D"),
+}
+"""Types of blocks of UNets (True) and VAEs (False)."""
 
 
 def _heads(unet: Fields, blocks: int) -> int | list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,18 @@ class Fields:
             raise self.refuse(f"{name} must be a list of whole numbers from 1 to {high}, not {shown(values)}")
         return values
 
-    def text_list(self, name: str, *, length: int) -> list[str]:
-        """Return a list of names, of a given length."""
+    def text_list(self, name: str, *, length: int, choices: tuple[str, ...]) -> list[str]:
+        """Return a list of some names, of a given length."""
         values = self._list(name, length)
-        if not all(isinstance(value, str) for value in values):
-            raise self.refuse(f"{name} must be a list of names, not {shown(values)}")
+        if not all(isinstance(value, str) and value in choices for value in values):
+            raise self.refuse(f"{name} must be a list of names among {', '.join(choices)}, not {shown(values)}")
         return values
+
+    def only(self, name: str, value: object, *, why: str) -> None:
+        """Check that a field is missing or has the one value that is supported."""
+        given = self.content.get(name, value)
+        if given != value or isinstance(given, bool) != isinstance(value, bool):
+            raise self.refuse(f"{name} must be {json.dumps(value)}, {why}, not {shown(given)}")
 
     def _list(self, name: str, length: int | None) -> list[Any]:
         values = self._value(name, None)

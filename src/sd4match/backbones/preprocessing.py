@@ -8,13 +8,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_count, check_number, check_positive
 from sd4match.geometry import ImageFrame, Size, pad_frame, padded_size, squash_frame
 from sd4match.structures.images import Photo, View
 
 _LONGEST_RESIZED = 16_384
 """Longest side in pixels to which a whole photo is resized before it is cropped."""
+_LONGEST_SIDE = 16_384
+"""Longest side of a view in pixels."""
 
 
+@check_arguments
 def squash(photo: Photo, size: Size) -> View:
     """Resize a photo without regard to its aspect (antialiased bilinear) and scale it to [-1, 1].
 
@@ -26,12 +31,15 @@ def squash(photo: Photo, size: Size) -> View:
     >>> view.pixels.shape, view.pixels.max().item(), view.frame.scale
     (torch.Size([3, 6, 6]), 1.0, (0.75, 1.5))
     """
+    for name, side in zip(("height", "width"), size, strict=True):
+        check_count(name, side, 1, _LONGEST_SIDE)
     image = photo.to_image()
     if photo.size != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return View(_to_signed(image), squash_frame(photo.size, size), photo.key, photo.name)
 
 
+@check_arguments
 def pad(photo: Photo, side: int) -> View:
     """Scale the longer side of a photo (Lanczos, as SD-DINO does), center it in a black square, scale it to [-1, 1].
 
@@ -43,6 +51,7 @@ def pad(photo: Photo, side: int) -> View:
     >>> view.pixels[0, :, 0].tolist(), view.frame.offset
     ([-1.0, 1.0, 1.0, 1.0, -1.0, -1.0], (0.0, 1.0))
     """
+    check_count("side", side, 1, _LONGEST_SIDE)
     height, width = padded_size(photo.size, side)
     square = Image.new("RGB", (side, side))
     scaled = photo.to_image().resize((width, height), Image.Resampling.LANCZOS)
@@ -55,6 +64,7 @@ def _to_signed(image: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
 
 
+@check_arguments
 def center_crop(
     photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> View:
@@ -72,6 +82,11 @@ def center_crop(
     >>> view.pixels.shape, view.frame.offset
     (torch.Size([3, 6, 6]), (-5.0, -1.0))
     """
+    check_count("shorter", shorter, 1, _LONGEST_SIDE)
+    check_count("side", side, 1, _LONGEST_SIDE)
+    for average, deviation in zip(mean, std, strict=True):
+        check_number("mean", average)
+        check_positive("std", deviation)
     height, width = photo.size
     scale = shorter / min(height, width)
     size = (shorter, int(scale * width)) if height < width else (int(scale * height), shorter)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.model_files import find_variant, read_json, refuse_pointer, weight_files
 from sd4match.errors import CheckpointError, SD4MatchError, choose_from, shown
 from sd4match.paths import as_path, is_file, is_folder
@@ -111,6 +112,7 @@ PRETRAINED: dict[str, PretrainedModel] = {
 """Known models by name. Sizes are rounded."""
 
 
+@check_arguments
 def find_pretrained(weights: str, kind: ModelKind = "stable_diffusion") -> Path:
     """Return the folder of a model, downloaded from the hub if it is not on this machine.
 

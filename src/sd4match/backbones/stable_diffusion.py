@@ -15,17 +15,19 @@ from sd4match.backbones.config import StableDiffusionConfig
 from sd4match.backbones.layers import layer_name, parse_layers, stable_diffusion_spec
 from sd4match.backbones.loading import check_values, load_whole, read_weights
 from sd4match.backbones.model_files import Fields, find_variant, read_json
+from sd4match.backbones.network_fields import SCHEDULE, check_scheduler, require
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.precision import without_autocast, working_dtype
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import WEIGHTS, find_overlay, find_pretrained
 from sd4match.backbones.text_encoder import ClipTextEncoder
-from sd4match.backbones.tokenizer import load_tokenizer
+from sd4match.backbones.tokenizer import load_tokenizer, tokenizer_digest
 from sd4match.backbones.unet import features_at, prune
 from sd4match.checks import check_each_finite, check_finite, dtype_name, range_hint
 from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.fingerprints import network_fingerprint, schedule_fingerprint
 from sd4match.geometry import Grid
-from sd4match.hashing import digest, sampled_weights, weights_digest
+from sd4match.hashing import arithmetic_config, digest, weights_digest
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
@@ -87,7 +89,7 @@ class StableDiffusionBackbone(Backbone):
         self.image_size = (side, side) if side else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {side}")
-        self.fingerprint = fingerprint or fingerprint_of(unet, text_encoder, vae)
+        self.fingerprint = fingerprint or fingerprint_of(unet, text_encoder, vae, alphas_cumprod)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
@@ -222,10 +224,10 @@ def load_stable_diffusion(
         configs, where=str(folder), layers=config.layers, frame=config.frame, dtype=config.dtype,
         image_size=config.image_size, cells=config.cells, clean=config.is_clean,
     )  # fmt: skip
-    text_fields = Fields(configs["text_encoder"], str(folder / "text_encoder" / "config.json"))
-    text_fields.whole("num_attention_heads")  # transformers would take 8 of them where the field is missing
+    for name, needed in _NEEDED.items():
+        require(Fields(configs[name], str(folder / name / "config.json")), *needed)
     vocabulary: int = configs["text_encoder"]["vocab_size"]
-    tokenizer = load_tokenizer(folder / "tokenizer", vocabulary=vocabulary)
+    tokenizer = load_tokenizer(folder / "tokenizer", vocabulary=vocabulary, text_encoder=configs["text_encoder"])
     alphas_cumprod = _read_schedule(folder / "scheduler" / "scheduler_config.json")
     variants = {name: find_variant(folder / name, stem, config.variant) for name, stem in WEIGHTS.items()}
     dtype: torch.dtype = getattr(torch, config.dtype)
@@ -242,7 +244,9 @@ def load_stable_diffusion(
         dtype=dtype, others=_OTHER_TOWER,
     )  # fmt: skip
     text_encoder = ClipTextEncoder(text_model, tokenizer)
-    fingerprint = fingerprint_of(unet, text_encoder, vae)  # before pruning, so that it does not depend on the layers
+    fingerprint = fingerprint_of(
+        unet, text_encoder, vae, alphas_cumprod
+    )  # before pruning, so that it does not depend on the layers
     prune(unet, parse_layers(config.layers))
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -261,9 +265,17 @@ def load_stable_diffusion(
     return backbone.to(device)
 
 
-def fingerprint_of(unet: nn.Module, text_encoder: ClipTextEncoder, vae: AutoencoderKL) -> str:
-    """Return weights of all networks that features depend on, as numbers separated by spaces."""
-    return " ".join(sampled_weights(network) for network in (unet, text_encoder.model, vae.encoder))
+def fingerprint_of(
+    unet: nn.Module, text_encoder: ClipTextEncoder, vae: AutoencoderKL, alphas_cumprod: Float[Tensor, " timesteps"]
+) -> str:
+    """Return the fingerprint of everything that features depend on; see `sd4match.fingerprints`."""
+    vae_parts = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
+    return " ".join([
+        network_fingerprint("unet", unet),
+        network_fingerprint("text_encoder", text_encoder.model, config=tokenizer_digest(text_encoder.tokenizer)),
+        network_fingerprint("vae", *vae_parts, config=arithmetic_config(vae)),
+        schedule_fingerprint(alphas_cumprod),
+    ])  # fmt: skip
 
 
 def _read_schedule(file: Path) -> Float[Tensor, " timesteps"]:
@@ -273,16 +285,10 @@ def _read_schedule(file: Path) -> Float[Tensor, " timesteps"]:
         CheckpointError: a field has a value that cannot work.
     """
     content = read_json(file)
-    fields = Fields(content, str(file))
-    fields.whole("num_train_timesteps", high=100_000, default=1000)
-    for name, default in (("beta_start", 0.0001), ("beta_end", 0.02)):
-        fields.number(name, low=0.0, high=1.0, default=default)
-    try:
-        alphas_cumprod: Tensor = DDIMScheduler.from_config(content).alphas_cumprod
-    except Exception as error:  # diffusers raises many types of errors
-        raise fields.refuse(" ".join(str(error).split())[:200]) from None
-    if not bool(((alphas_cumprod >= 0) & (alphas_cumprod <= 1)).all()):  # False for NaN
-        raise fields.refuse("its noise schedule must be finite, with cumulative products of alphas from 0 to 1")
+    check_scheduler(Fields(content, str(file)))
+    alphas_cumprod: Tensor = DDIMScheduler(
+        **{name: content[name] for name in SCHEDULE if name in content}
+    ).alphas_cumprod
     return alphas_cumprod
 
 
@@ -298,3 +304,9 @@ def _replace_weights(unet: UNet2DConditionModel, file: Path) -> None:
 
 _OTHER_TOWER = (r"^vision_model\.", r"^visual_projection\.", r"^text_projection\.", r"^logit_scale$")
 """Tensors of a whole CLIP besides its text transformer."""
+_NEEDED = {
+    "unet": ("layers_per_block", "norm_num_groups", "out_channels", "down_block_types", "up_block_types"),
+    "vae": ("layers_per_block", "latent_channels", "down_block_types", "up_block_types"),
+    "text_encoder": ("num_attention_heads", "hidden_size", "intermediate_size", "hidden_act"),
+}
+"""Fields for which the libraries would take a default that is that of no, or of another Stable Diffusion."""

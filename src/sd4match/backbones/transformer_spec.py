@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sd4match.backbones.model_files import Fields
+from sd4match.backbones.network_fields import TRANSFORMER, check_fields
 from sd4match.errors import CheckpointError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
@@ -41,12 +42,7 @@ def transformer_spec(
     """
     model_type = check_family(config, FAMILIES, where=where)
     fields = Fields(config, f"{where} (config.json)")
-    width, blocks = fields.whole("hidden_size"), fields.whole("num_hidden_layers", high=512)
-    fields.whole("num_attention_heads", high=1024, default=1)
-    side = fields.whole("image_size", high=LARGEST_SIDE)
-    patch = fields.whole("patch_size", high=side)
-    if fields.whole("num_channels", default=3) != 3:
-        raise fields.refuse(f"num_channels must be 3, for RGB photos, not {config['num_channels']}")
+    width, blocks, side, patch = check_transformer(fields)
     chosen = blocks - 1 if layer is None else layer
     if not 0 <= chosen < blocks:
         raise CheckpointError(f"layer {layer} does not exist in {where}: its blocks are 0 to {blocks - 1}")
@@ -70,3 +66,18 @@ def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where:
             f"{where} is a model of type {shown(model_type)}, and one of these is wanted: {', '.join(families)}"
         )
     return model_type
+
+
+def check_transformer(fields: Fields) -> tuple[int, int, int, int]:
+    """Check the fields of a vision transformer; return its width, its blocks, and the sides of its image and patch.
+
+    Raises:
+        CheckpointError: a field is missing or has a value that cannot work.
+    """
+    check_fields(fields, TRANSFORMER)
+    width, blocks = fields.whole("hidden_size"), fields.whole("num_hidden_layers", high=512)
+    heads = fields.whole("num_attention_heads", high=1024, default=1)
+    if width % heads:
+        raise fields.refuse(f"num_attention_heads must divide hidden_size, {width}, and {heads} does not")
+    side = fields.whole("image_size", high=LARGEST_SIDE)
+    return width, blocks, side, fields.whole("patch_size", high=side)

@@ -13,14 +13,16 @@ from transformers import AutoModel, PreTrainedModel
 from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
+from sd4match.backbones.network_fields import require
 from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import pad, squash
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.fingerprints import network_fingerprint
 from sd4match.geometry import Grid
-from sd4match.hashing import digest, sampled_weights, weights_digest
+from sd4match.hashing import digest, weights_digest
 from sd4match.interfaces import Backbone
 from sd4match.paths import exists
 from sd4match.structures.images import Photo, View, Views
@@ -74,7 +76,7 @@ class VisionTransformerBackbone(Backbone):
         if side % spec.size_multiple:
             raise InputError(f"image_size must be a multiple of the patch, {spec.size_multiple}, not {side}")
         self.image_size = (side, side)
-        self.fingerprint = sampled_weights(model)
+        self.fingerprint = network_fingerprint("transformer", model, unused=_UNUSED, config=normalization)
         blocks, layer = _blocks(model), spec.layer
         if not (isinstance(layer, int) and 0 <= layer < len(blocks)):
             raise InputError(f"layer must be a block, 0 to {len(blocks) - 1}, not {layer}")
@@ -159,7 +161,7 @@ def load_vision_transformer(
         content, where=str(folder), layer=config.layer, facet=config.facet,
         frame=config.frame, dtype=config.dtype,
     )  # fmt: skip
-    Fields(content, str(folder / "config.json")).whole("num_attention_heads")  # transformers would take its default
+    require(Fields(content, str(folder / "config.json")), "num_attention_heads")
     model: PreTrainedModel = load_whole(
         AutoModel, folder, stem="model", variant=find_variant(folder, "model", None), unused=_UNUSED, others=_HEADS,
         dtype=getattr(torch, config.dtype),
@@ -182,7 +184,9 @@ def read_normalization(folder: Path, *, default: tuple[Colors, Colors]) -> tuple
     if not exists(file):
         return default
     fields = Fields(read_json(file), str(file))
-    if fields.content.get("do_normalize") is False:
+    fields.only("do_rescale", True, why="since pixels are scaled to [0, 1]")
+    fields.number("rescale_factor", low=0.00392, high=0.003923, default=1 / 255)
+    if not fields.flag("do_normalize", default=True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean = fields.colors("image_mean", low=-10.0, default=default[0])
     return mean, fields.colors("image_std", low=1e-3, default=default[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,7 @@ from typer.models import CommandInfo
 
 import sd4match
 from sd4match.cli import cache, compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
-from sd4match.errors import InputError
+from sd4match.errors import InputError, decimal_of, shown
 from sd4match.paths import as_path
 
 app = typer.Typer(
@@ -32,13 +34,15 @@ class _Command(TyperCommand):
         """Parse the arguments of a command line.
 
         Raises:
-            InputError: one of them is empty, consists of spaces, or is no path where a path is wanted.
+                InputError: one of them is empty, consists of spaces, or is no path or no number where one is wanted.
         """
         given, *_ = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in self.params:
             for value in _each(given.get(parameter.name or "")):
                 if isinstance(value, str) and not value.strip():
                     raise InputError(f"{_name_of(parameter)} is empty: give a value, or leave it out")
+                if isinstance(value, str):
+                    _check_number(parameter, value)
         rest: list[str] = super().parse_args(ctx, args)
         for parameter in self.params:
             value = ctx.params.get(parameter.name or "")
@@ -48,6 +52,16 @@ class _Command(TyperCommand):
             if any(isinstance(path, Path) for path in paths):
                 ctx.params[parameter.name or ""] = type(value)(paths) if isinstance(value, (list, tuple)) else paths[0]
         return rest
+
+
+def _check_number(parameter: Any, text: str) -> None:
+    """Refuse a number that is not written in the digits 0 to 9, such as 1_000."""
+    descriptor = getattr(parameter, "type_descriptor", None)
+    kind = str(parameter.type.name if descriptor is None else getattr(descriptor.annotation, "__name__", ""))
+    if kind.startswith("float") and math.isnan(decimal_of(text)):
+        raise InputError(f"{_name_of(parameter)} must be a number such as 2.5, not {shown(text)}")
+    if kind.startswith("int") and not re.fullmatch(r"[-+]?[0-9]+", text):
+        raise InputError(f"{_name_of(parameter)} must be a whole number such as 5, not {shown(text)}")
 
 
 def _each(value: Any) -> Sequence[Any]:

@@ -232,7 +232,7 @@ def prompt_changes(fallback: str | None, file: Path | str | None) -> dict[str, s
     Raises:
         InputError: there is no file, or it does not hold a class prompt.
     """
-    from sd4match.errors import InputError
+    from sd4match.errors import InputError, a
     from sd4match.prompting.serialization import read_prompt
 
     if fallback is None:
@@ -241,7 +241,7 @@ def prompt_changes(fallback: str | None, file: Path | str | None) -> dict[str, s
         raise InputError("--fallback goes with --prompt FILE, of a class prompt")
     kind = read_prompt(file)[0].config.kind
     if kind != "class":
-        raise InputError(f"--fallback is for class prompts; {file} is a {kind} prompt")
+        raise InputError(f"--fallback is for class prompts; {file} is {a(kind)} prompt")
     return {"fallback": fallback}
 
 

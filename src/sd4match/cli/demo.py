@@ -40,19 +40,32 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial prompt, order of pairs and noise.")] = 0,
 ) -> None:
     """Train a prompt on mini and compare it with text on held-out pairs. Two minutes, no network."""
+    from sd4match.cli.common import check_output
+    from sd4match.cli.run_folder import held
+    from sd4match.evaluation.run_folders import check_run_folder, earlier_report
+
+    check_output(output)
+    with held(output):
+        check_run_folder(output, "demo")
+        replaced = earlier_report(output)
+        _run(output, seed)
+    if replaced:
+        typer.echo(replaced)
+
+
+def _run(output: Path, seed: int) -> None:
+    """Train, measure, and write the files of the demo."""
     started = time.perf_counter()
-    from sd4match.cli.common import check_output, quiet_libraries
+    from sd4match.cli.common import quiet_libraries
     from sd4match.cli.progress import console, evaluation_progress, progress_bar, training_progress
     from sd4match.config import presets
     from sd4match.config.experiment import build_components, build_dataset
     from sd4match.evaluation.baselines import BASELINES
     from sd4match.evaluation.report import backbone_entry, make_report, make_row, write_report
     from sd4match.evaluation.run import compare_prompts, evaluate_baselines, evaluate_prompts
-    from sd4match.evaluation.run_folders import DEMO_PICTURE, DEMO_PROMPT_FILE, check_run_folder
+    from sd4match.evaluation.run_folders import DEMO_PICTURE, DEMO_PROMPT_FILE
     from sd4match.training.run import train_in_folder
 
-    check_output(output)
-    check_run_folder(output, "demo")
     quiet_libraries()
     config = presets.load_preset("single", [f"seed={seed}"])
     components = build_components(config)

@@ -70,32 +70,39 @@ def command(
 
     from sd4match.cli.common import check_output, check_split, prepare_device, prompt_changes
     from sd4match.cli.progress import console, evaluation_progress, progress_bar
+    from sd4match.cli.run_folder import held
     from sd4match.distributed import Processes
     from sd4match.evaluation.baselines import check_baselines
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run import evaluate
-    from sd4match.evaluation.run_folders import check_run_folder
+    from sd4match.evaluation.run_folders import check_maps_folder, check_run_folder, earlier_report
     from sd4match.paths import exists, require_folder
 
     checked_split = check_split(split)
     baselines = check_baselines(baseline or [])
     scratch = check_output(output)
-    check_run_folder(output, "evaluation")
-    if maps is not None and exists(maps):
-        require_folder(maps, what="folder for --maps")
-    chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
     is_main = Processes().is_main
-    with progress_bar(visible=is_main) as bar:
-        report = evaluate(
-            config, split=checked_split, prompt=prompt, prompt_changes=prompt_changes(fallback, prompt),
-            against=against, baselines=baselines, only_baselines=bool(baselines) and not chooses_model, maps=maps,
-            scratch=scratch, device=prepare_device(device), progress=evaluation_progress(bar),
-            tell=console.print if is_main else lambda line: None,
-        )  # fmt: skip
-    if is_main:
-        title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
-        files = write_report(report, output, title=title)
-        _print(report, files, title=title)
+    with held(output):
+        check_run_folder(output, "evaluation")
+        if maps is not None:
+            if exists(maps):
+                require_folder(maps, what="folder for --maps")
+            check_maps_folder(maps, output)
+        replaced = earlier_report(output)
+        chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
+        with progress_bar(visible=is_main) as bar:
+            report = evaluate(
+                config, split=checked_split, prompt=prompt, prompt_changes=prompt_changes(fallback, prompt),
+                against=against, baselines=baselines, only_baselines=bool(baselines) and not chooses_model, maps=maps,
+                scratch=scratch, device=prepare_device(device), progress=evaluation_progress(bar),
+                tell=console.print if is_main else lambda line: None,
+            )  # fmt: skip
+        if is_main:
+            title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
+            files = write_report(report, output, title=title)
+            _print(report, files, title=title)
+            if replaced:
+                typer.echo(replaced)
 
 
 def _protocol_changes(name: str | None) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FORMAT = "sd4match-matches"
 """Name of the format in `matches.json`, by which an earlier result is known."""
 _SOFTWARE = "sd4match"
-"""Start of the text "Software" in `matches.png`, likewise."""
+"""Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another one."""
 _ROWS_SHOWN = 20
 
 MINI_REMARK = (
@@ -89,12 +89,10 @@ def command(
 def _parse_point(text: str) -> tuple[float, float]:
     import math
 
-    from sd4match.errors import InputError, shown
+    from sd4match.errors import InputError, decimal_of, shown
 
-    try:
-        x, y = (float(coordinate) for coordinate in text.split(","))
-    except ValueError:
-        x = y = math.nan
+    numbers = [decimal_of(coordinate) for coordinate in text.split(",")]
+    x, y = numbers if len(numbers) == 2 else (math.nan, math.nan)
     if not (math.isfinite(x) and math.isfinite(y)):
         raise InputError(f"--point is X,Y in pixels, for example 120,80; not {shown(text)}")
     return x, y
@@ -114,11 +112,13 @@ def _is_own_json(path: Path) -> bool:
 
 def _is_own_picture(path: Path) -> bool:
     """Return whether a file is the `matches.png` of an earlier match."""
+    import re
+
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith(_SOFTWARE)
+            return re.fullmatch(rf"{_SOFTWARE} [0-9]\S*", str(image.info.get("Software"))) is not None
     except Exception:  # of pillow, which raises many sorts for files that are no images
         return False
 

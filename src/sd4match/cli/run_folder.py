@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,29 +58,45 @@ def check_is_free(folder: Path, *, overwrite: bool, config: Path | None) -> None
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, in its main process, so that no second run writes into it.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    from sd4match.io.locks import locked_folder
+
+    with locked_folder(folder) if _is_main() else nullcontext():
+        yield
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
 def config_on_disk(config: ExperimentConfig, folder: Path) -> Iterator[None]:
     """Write the config of a new training before models load, so that it can be resumed if it is killed meanwhile.
 
-    If the training is refused before its first checkpoint, the file and the folders made for it are removed again. An
-    existing file is not changed; the training replaces it when it starts.
+    If the training is refused before its first step, what it has written is removed again. An existing file is not
+    changed; the training replaces it when it starts.
     """
     from sd4match.errors import SD4MatchError
-    from sd4match.evaluation.run_folders import has_learned
+    from sd4match.evaluation.run_folders import CHECKPOINTS, CONFIG_FILE, LOG_FILES, has_learned, has_steps
     from sd4match.io.files import write_atomically
     from sd4match.paths import exists
 
-    file = folder / "config.yaml"
-    if exists(file) or os.environ.get("RANK", "0") != "0":
+    file = folder / CONFIG_FILE
+    if exists(file) or not _is_main():
         yield
         return
-    made = [path for path in (folder, *folder.parents) if not exists(path)]
     write_atomically(file, config.to_yaml().encode())
     try:
         yield
     except SD4MatchError:
-        if not has_learned(folder):
-            with suppress(OSError):  # a folder that contains other files stays
-                file.unlink()
-                for path in made:
-                    path.rmdir()
+        if not has_learned(folder) and not has_steps(folder):
+            with suppress(OSError):
+                for name in (CONFIG_FILE, *LOG_FILES):
+                    (folder / name).unlink(missing_ok=True)
+                (folder / CHECKPOINTS).rmdir()
         raise

@@ -45,7 +45,9 @@ def prompts(
     """
     from sd4match.cli.common import changed, check_output, check_split, prepare_device
     from sd4match.cli.progress import progress_bar
+    from sd4match.cli.run_folder import held
     from sd4match.evaluation.report import write_report
+    from sd4match.evaluation.run_folders import earlier_report
     from sd4match.evaluation.tables import to_summary
     from sd4match.training.sweep import PROMPTS, check_sweep_output, sweep_config, sweep_prompts
 
@@ -56,18 +58,22 @@ def prompts(
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=changes) for name in names}
     for config in configs.values():
         config.require_data()
-    check_sweep_output(output, configs)
-    device = prepare_device(device)
-    with progress_bar() as bar:
-        report = sweep_prompts(
-            output, model=model, names=names, seed=seed, overrides=changes, split=checked_split, device=device,
-            callbacks=_callbacks(bar, configs),
-        )  # fmt: skip
-        bar.update(bar.task_ids[0], completed=len(names))
-    title = f"Prompts on {model}, {split} split"
-    write_report(report, output, title=title)
+    with held(output):
+        check_sweep_output(output, configs)
+        replaced = earlier_report(output)
+        device = prepare_device(device)
+        with progress_bar() as bar:
+            report = sweep_prompts(
+                output, model=model, names=names, seed=seed, overrides=changes, split=checked_split, device=device,
+                callbacks=_callbacks(bar, configs),
+            )  # fmt: skip
+            bar.update(bar.task_ids[0], completed=len(names))
+        title = f"Prompts on {model}, {split} split"
+        write_report(report, output, title=title)
     typer.echo(to_summary(report, title=title))
     typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, and a folder for each prompt")
+    if replaced:
+        typer.echo(replaced)
 
 
 def _callbacks(bar: Progress, configs: dict[str, ExperimentConfig]) -> SweepCallbacks:

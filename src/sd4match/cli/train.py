@@ -38,7 +38,7 @@ def command(
     import dataclasses
 
     from sd4match.cli.common import changed, check_output
-    from sd4match.cli.run_folder import check_is_free, config_on_disk, find_config
+    from sd4match.cli.run_folder import check_is_free, config_on_disk, find_config, held
     from sd4match.evaluation.run_folders import check_resumed_folder
 
     if resume is not None:
@@ -49,15 +49,16 @@ def command(
     config = options.read("single", [*changes, *changed("training.trackers", track)])
     config.require_data()
     check_output(output)
-    if resume is None:
-        check_is_free(output, overwrite=overwrite, config=options.config)
-    else:
-        check_resumed_folder(resume)
+    with held(output):
+        if resume is None:
+            check_is_free(output, overwrite=overwrite, config=options.config)
+        else:
+            check_resumed_folder(resume)
 
-    from sd4match.training.stopping import stop_on_signals
+        from sd4match.training.stopping import stop_on_signals
 
-    with stop_on_signals() as stop, config_on_disk(config, output):
-        run = _train(config, output, device=device, resume=resume is not None, stop=stop)
+        with stop_on_signals() as stop, config_on_disk(config, output):
+            run = _train(config, output, device=device, resume=resume is not None, stop=stop)
     _print(run, config, output)
 
 

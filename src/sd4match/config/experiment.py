@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sd4match import registry
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.backbones.config import BackboneConfig, StableDiffusionConfig
+from sd4match.checks import check_instance
 from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
 from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
 from sd4match.data.config import DatasetConfig, Split
 from sd4match.devices import resolve_device
 from sd4match.documents import LARGEST_YAML, parse_yaml, to_yaml
-from sd4match.errors import ConfigError, shown
+from sd4match.errors import ConfigError, InputError, shown
 from sd4match.fields import Seed
 from sd4match.interfaces import LossConfig, Matcher, PairTransform
 from sd4match.matching.losses import GaussianCrossEntropyConfig
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
     from sd4match.io.cache import Cache
+    from sd4match.structures.tensors import LossFunction, MatchFunction, PairFunction
 
 # The fields below have the base class of their sort as their type, so that `build` and the other methods are typed.
 _Backbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(registry.backbones.parse)]
@@ -144,11 +147,15 @@ class Components:
 
     backbone: Backbone
     prompt: Prompt
-    matcher: Matcher
-    loss: MatchingLoss
-    pair_transform: PairTransform | None = None
+    matcher: MatchFunction
+    loss: MatchingLoss | LossFunction
+    pair_transform: PairFunction | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
+@check_arguments
 def build_components(
     config: ExperimentConfig,
     *,
@@ -172,8 +179,8 @@ def build_components(
         ConfigError: the device does not exist, or the prompt needs the categories of a data set, and the experiment
             names none.
     """
-    if not isinstance(config, ExperimentConfig):
-        raise ConfigError(f"an experiment is an ExperimentConfig, for example load_preset('text'), not {shown(config)}")
+    if prompt_file is None and prompt_changes:
+        raise InputError("prompt_changes change the config in the file of a prompt: give prompt_file, or no changes")
     if prompt_file is None:
         _check_categories_known(config)
     device = resolve_device(device)
@@ -218,6 +225,7 @@ def _check_categories_known(config: ExperimentConfig) -> None:
         )
 
 
+@check_arguments
 def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
     """Open one split of the experiment's data set.
 
@@ -260,6 +268,7 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
     'cpm'
     """
+    check_instance("origin", origin, str)
     if not isinstance(text, str):
         raise ConfigError(f"{origin} must be YAML text, not {shown(text)}")
     fields = parse_yaml(text, what=origin, error=ConfigError)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_choice, check_number, check_shape
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError, choose_from, shown
 from sd4match.fields import Factor, Text
@@ -110,6 +111,7 @@ class EvaluationProtocol(Config):
         """Return whether it counts exactly as the benchmark of its name does."""
         return self.name in PROTOCOLS
 
+    @check_arguments
     def error_frame_of(self, size: Size) -> ImageFrame:
         """Return the frame of a photo in which errors are measured."""
         from sd4match import geometry
@@ -120,6 +122,7 @@ class EvaluationProtocol(Config):
             return geometry.pad_frame(size, self.side)
         return geometry.squash_frame(size, (self.side, self.side))
 
+    @check_arguments
     def aligned(self, features: FeatureMap) -> FeatureMap:
         """Return a feature map on the grid of this protocol; no value changes.
 
@@ -142,6 +145,7 @@ class EvaluationProtocol(Config):
             offset = self.side / own.size[1] / 2 + self.cell_shift
         return replace(own, frames=frames, alignment=self.alignment, offset=offset)
 
+    @check_arguments
     def correlate(
         self, source: FeatureMap, target: FeatureMap, query_points: Float[Tensor, "batch points 2"]
     ) -> Correlation:
@@ -156,6 +160,7 @@ class EvaluationProtocol(Config):
 
         return correlate_maps(self.aligned(source), self.aligned(target), query_points, query_mode=self.query_mode)
 
+    @check_arguments
     def correct(
         self,
         predicted: Float[Tensor, "batch points 2"],

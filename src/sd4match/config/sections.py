@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.config.protocols import AnyProtocol, EvaluationProtocol
 from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.fields import BatchSize, Count, PositiveNumber, Seed, Text
@@ -45,6 +46,7 @@ class SamplingConfig(Config):
             raise ValueError(f"unknown noise ensemble {shown(ensemble)}; {choose_from(ensemble, ensembles.kinds())}")
         return ensemble
 
+    @check_arguments
     def sampling(self, seed: int = 0) -> Sampling:
         """Return the sampling with evaluation noise from `seed`."""
         from sd4match.structures.tensors import EvaluationNoise, Sampling

@@ -12,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sd4match.documents import parse_json
-from sd4match.errors import DatasetError, choose_from, is_unicode, shown
+from sd4match.errors import (
+    DatasetError,
+    choose_from,
+    control_character,
+    decimal_of,
+    is_unicode,
+    is_visible,
+    shown,
+)
 from sd4match.geometry import Size
 from sd4match.paths import read_text
 from sd4match.structures.images import LONGEST_SIDE_OF_PHOTOS
@@ -21,9 +29,9 @@ from sd4match.structures.pairs import Box
 Points = npt.NDArray[np.float64]
 """(N, 2), (x, y) in pixels; NaN for points that are not annotated."""
 
+_NO_CATEGORIES = ("true", "false", "null", "none", "nan")
 _LARGEST_FILE = 1 << 28
 """Largest annotation or list in bytes."""
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -79,7 +87,7 @@ def parse_number(text: str, where: str) -> float:
     Raises:
         DatasetError: the text is something else.
     """
-    number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+    number = decimal_of(text)
     if not math.isfinite(number):
         raise DatasetError(f"{where} must be a finite number, not {shown(text)}")
     return number
@@ -113,16 +121,30 @@ def as_whole(value: object, where: str, *, low: int, high: int | None = None) ->
 
 
 def as_word(value: object, where: str) -> str:
-    """Return a text that holds more than white space.
+    """Return a text of one line that holds something visible.
 
     Raises:
-        DatasetError: the value is something else, or cannot be written as UTF-8.
+        DatasetError: the value is something else, holds a control character, or cannot be written as UTF-8.
     """
-    if not isinstance(value, str) or not value.strip():
-        raise DatasetError(f"{where} must be a text that is not empty, not {shown(value)}")
-    if not is_unicode(value):
+    if isinstance(value, str) and not is_unicode(value):
         raise DatasetError(f"{where} is no text: {ascii(value)[:80]} holds half of a surrogate pair")
+    if not isinstance(value, str) or not is_visible(value):
+        raise DatasetError(f"{where} must be a text that is not empty, not {shown(value)}")
+    if control := control_character(value):
+        raise DatasetError(f"{where} must be one line of text: {shown(value)} holds the control character {control!r}")
     return value
+
+
+def as_category(value: object, where: str) -> str:
+    """Return the name of a category, as JSON and tables write it.
+
+    Raises:
+        DatasetError: the value is no text of one line, or the text of a number, of true, false or nothing.
+    """
+    name = as_word(value, where)
+    if name.strip().lower() in _NO_CATEGORIES or math.isfinite(decimal_of(name)):
+        raise DatasetError(f"{where} must be a word that says what the photo shows, such as cat, not {shown(value)}")
+    return name
 
 
 def as_file_name(value: object, where: str) -> str:
@@ -133,7 +155,7 @@ def as_file_name(value: object, where: str) -> str:
     """
     name = as_word(value, where)
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or str(path) != name or name == ".":
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
         raise DatasetError(
             f"{where} must be the name of a file below the folder, such as cats/a.jpg, not {shown(name)}"
         )

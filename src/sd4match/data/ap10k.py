@@ -84,13 +84,14 @@ class AP10KPairs(FilePairs):
         prepared = root / "PairAnnotation" / (_PREPARED[split] + _SUFFIXES[config.pairs])
         self._files: list[Path] = sorted(prepared.glob("*.json"))
         self._annotations: dict[int, _Annotation | str] = {}
+        notes: list[str] = []
         self._drawn: list[tuple[int, int]] = []
         self.list_path: Path | None = None
         if self._files:
             keys = read_all(_prepared_key, self._files)
         else:
             self._photos = next((root / name for name in _PHOTO_FOLDERS if is_folder(root / name)), root / "data")
-            animals, self._annotations = _read_coco(root, split, config.annotation_split)
+            animals, self._annotations, notes = _read_coco(root, split, config.annotation_split)
             name = f"{config.pairs}-{split}-split{config.annotation_split}-seed{config.seed}.json"
             self.list_path = root / "sd4match-pairs" / name
             if config.pair_list is not None:
@@ -103,7 +104,8 @@ class AP10KPairs(FilePairs):
                 seed=config.seed,
             )
             keys = [_drawn_key(*pair, animals) for pair in self._drawn]
-        super().__init__(root, split, keys, problems=[a for a in self._annotations.values() if isinstance(a, str)])
+        problems = [found for found in self._annotations.values() if isinstance(found, str)]
+        super().__init__(root, split, keys, problems=problems, notes=notes)
 
     def photo_path(self, image_id: str) -> Path:
         """Return the file of a photo in the folder that has the photos."""
@@ -133,12 +135,14 @@ class AP10KPairs(FilePairs):
         )  # fmt: skip
 
 
-def _read_coco(root: Path, split: str, number: int) -> tuple[dict[int, Animal], dict[int, _Annotation | str]]:
+def _read_coco(
+    root: Path, split: str, number: int
+) -> tuple[dict[int, Animal], dict[int, _Annotation | str], list[str]]:
     """Read the COCO file of a split.
 
     Returns:
-        The animals that are alone in their photo, and the annotations of all animals or what is wrong with them, by
-        annotation id.
+        The animals that are alone in their photo, the annotations of all animals or what is wrong with them, by
+        annotation id, and notes about what may not be meant.
 
     Raises:
         DatasetError: the file is missing, or its lists of images, categories and annotations do not fit together.
@@ -175,7 +179,29 @@ def _read_coco(root: Path, split: str, number: int) -> tuple[dict[int, Animal], 
             visible = tuple(bool(np.isfinite(point).all()) for point in parsed.points)
         if count[image] == 1:
             animals[animal_id] = Animal(photos[image], *names[kind], visible)
-    return animals, annotations
+    return animals, annotations, _notes(found, annotations, file)
+
+
+def _notes(
+    found: Mapping[int, Mapping[str, Any]], annotations: Mapping[int, _Annotation | str], file: Path
+) -> list[str]:
+    """Return what COCO's fields say that contradicts the key points, or is not an animal."""
+    crowds = [animal_id for animal_id, content in found.items() if content.get("iscrowd", 0) != 0]
+    miscounted = [
+        animal_id
+        for animal_id, one in annotations.items()
+        if not isinstance(one, str)
+        and "num_keypoints" in found[animal_id]
+        and found[animal_id]["num_keypoints"] != int(np.isfinite(one.points).all(axis=1).sum())
+    ]
+    return [
+        f"{file}: {len(those)} of {len(found)} annotations {what}, first {those[0]}: {effect}"
+        for those, what, effect in (
+            (crowds, "are of a crowd (iscrowd)", "they are used like those of one animal"),
+            (miscounted, "have a num_keypoints that is not the number of their key points", "it is not used"),
+        )
+        if those
+    ]
 
 
 def _by_id(content: Mapping[str, Any], field: str, file: Path) -> dict[int, Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
+from sd4match.arguments import check_arguments
 from sd4match.data.base import DamagedListError, FilePairs, outside_photos, repeated_pairs
 from sd4match.data.config import Split
 from sd4match.errors import DatasetError, PhotoError
@@ -24,6 +25,7 @@ class Finding:
     """False for what the authors of the data set intended, for example points that are not annotated."""
 
 
+@check_arguments
 def check_split(
     load: Callable[[], PairDataset], split: Split, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[Finding]:

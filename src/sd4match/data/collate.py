@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.data.loading import Prepared, prepare_all
 from sd4match.errors import DatasetError, InputError, PhotoError, shown
 from sd4match.interfaces import PairDataset, Prepare
@@ -15,6 +16,7 @@ from sd4match.structures.pairs import PairBatch, PairRecord
 from sd4match.structures.tensors import Keypoints
 
 
+@check_arguments
 def make_images(
     photos: Sequence[Photo], categories: Sequence[str | None], prepare: Mapping[str, Prepare]
 ) -> ImageBatch:
@@ -54,6 +56,7 @@ def collate(prepared: Sequence[Prepared], categories: Sequence[str | None]) -> I
     return ImageBatch(views, tuple(categories), tuple(photo.photo for photo in prepared))
 
 
+@check_arguments
 def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Mapping[str, Prepare]) -> PairBatch:
     """Read and preprocess the photos of pairs and collate them.
 
@@ -97,6 +100,7 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
     )
 
 
+@check_arguments
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
     """Stack arrays of different first size, padded with zeros.
 

@@ -15,6 +15,7 @@ from sd4match.checks import check_choice
 from sd4match.data.annotations import (
     Points,
     as_box,
+    as_category,
     as_file_name,
     as_numbers,
     as_word,
@@ -78,7 +79,8 @@ class FolderPairs(FilePairs):
         config: root, split, file of points, and the frame that the points are in.
 
     Raises:
-        DatasetError: the folder or the file of points is missing, or its content is wrong; the message says where.
+        DatasetError: the folder or the file of points is missing, there are two, or the content is wrong; the message
+            says where.
     """
 
     name = "folder"
@@ -89,9 +91,15 @@ class FolderPairs(FilePairs):
         files = [root / "points.json", root / "points.csv"]
         if config.points is not None:
             files = [root / as_path(config.points, what="data.points", error=DatasetError)]
-        file = next((file for file in files if exists(file)), None)
-        if file is None:
+        found = [file for file in files if exists(file)]
+        if not found:
             raise DatasetError(f"no {' or '.join(file.name for file in files)} in {root}")
+        if len(found) > 1:
+            raise DatasetError(
+                f"{root} holds {' and '.join(file.name for file in found)}, of which one is read: say which with "
+                f"data.points={found[0].name}"
+            )
+        file = found[0]
         read = _read_csv if file.suffix.lower() == ".csv" else _read_json
         self._annotations, listed = read(file)
         self._exif = config.exif
@@ -273,7 +281,7 @@ def _parse_photo(value: object, where: str) -> _Annotation:
 
 
 def _parse_category(value: object, where: str) -> str | None:
-    return None if value is None else as_word(value, f"{where}: category")
+    return None if value is None else as_category(value, f"{where}: category")
 
 
 def _parse_split(value: object, where: str) -> str | None:

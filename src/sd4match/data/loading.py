@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from sd4match.errors import ComponentError, PhotoError, SD4MatchError, shown
+from sd4match.errors import ComponentError, PhotoError, SD4MatchError, a, shown
 from sd4match.interfaces import PairDataset, Prepare
 from sd4match.structures.images import Photo, View
 
@@ -87,7 +87,7 @@ def _call(what: str, function: Callable[[Key], Value], argument: Key, image_id: 
     except Exception as error:  # of a component of a user
         raise ComponentError(f"{what} failed for {image_id!r}: {type(error).__name__}: {error}") from error
     if not isinstance(value, wanted):
-        raise ComponentError(f"{what} must return a {wanted.__name__} for {image_id!r}, not {shown(value)}")
+        raise ComponentError(f"{what} must return {a(wanted.__name__)} for {image_id!r}, not {shown(value)}")
     return value
 
 

@@ -68,7 +68,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         header, *rows = list(csv.reader(read_lines(path), skipinitialspace=True, strict=True)) or [[]]
     except csv.Error as error:
         raise DatasetError(f"{path} is not a readable table: {error}") from None
-    return [name.strip() for name in header], [[cell.strip() for cell in row] for row in rows]
+    return [name.strip() for name in header], [[cell.strip() or cell for cell in row] for row in rows]
 
 
 def read_list(path: Path, *, known: Sequence[str], required: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:

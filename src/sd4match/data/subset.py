@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.data.base import pair_index
 from sd4match.errors import InputError, choose_from, shown
@@ -27,6 +28,7 @@ class Subset(PairDataset):
     ['pair-3', 'pair-1']
     """
 
+    @check_arguments
     def __init__(self, dataset: PairDataset, indices: Sequence[int]) -> None:
         self.dataset = dataset
         self.indices = tuple(pair_index(index, len(dataset)) for index in indices)
@@ -38,9 +40,11 @@ class Subset(PairDataset):
         present = {category for key in self.keys for _, category in key.sides}
         self.categories = tuple(name for name in dataset.categories if name in present)
 
+    @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
         return self.dataset[self.indices[pair_index(index, len(self.indices))]]
 
+    @check_arguments
     def photo(self, image_id: str) -> Photo:
         """Decode a photo of the whole data set.
 
@@ -50,18 +54,17 @@ class Subset(PairDataset):
         return self.dataset.photo(image_id)
 
 
+@check_arguments
 def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
     """Return the pairs whose category is one of the names; the data set itself if there are no names.
 
     Raises:
-        InputError: the data set has no such category.
+        InputError: the data set has no such category, or no pair whose source is of one of them.
 
     >>> from sd4match.testing import FakePairs
     >>> of_categories(FakePairs(), ["left"]).categories
     ('left',)
     """
-    if isinstance(names, str):
-        raise InputError(f"categories must be a list of names, not {shown(names)}")
     for name in names:
         if not isinstance(name, str) or name not in dataset.categories:
             raise InputError(
@@ -70,9 +73,17 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
             )
     if not names:
         return dataset
-    return Subset(dataset, [index for index, key in enumerate(dataset.keys) if key.category in names])
+    indices = [index for index, key in enumerate(dataset.keys) if key.category in names]
+    if not indices:
+        there = sorted({str(key.category) for key in dataset.keys})
+        raise InputError(
+            f"no pair of {dataset.name}, {dataset.split} split, has a source of the category {shown(list(names))}; "
+            f"sources are of: {', '.join(there[:20])}"
+        )
+    return Subset(dataset, indices)
 
 
+@check_arguments
 def first(dataset: PairDataset, limit: int | None) -> PairDataset:
     """Return the first `limit` pairs; the data set itself if it has no more, or if `limit` is None.
 

@@ -9,7 +9,8 @@ from typing import get_args, overload
 
 import torch
 
-from sd4match.checks import check_choice, check_count, check_instance
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_choice, check_count
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.checked import check_dataset
 from sd4match.data.collate import make_pairs
@@ -30,6 +31,7 @@ from sd4match.evaluation.scratch import scratch_folder
 from sd4match.interfaces import Backbone, PairDataset, Prompt, Scope
 from sd4match.io.cache import Store
 from sd4match.matching.checked import checked_matches, checked_pair
+from sd4match.paths import as_path
 from sd4match.prompting.pairing import pair_maps, preprocessors
 from sd4match.structures.pairs import PairRecord
 from sd4match.structures.tensors import FeatureMap, MatchFunction, PairFunction, Sampling
@@ -69,6 +71,7 @@ class Evaluator:
         InputError: an argument is of another type, or beyond its bounds.
     """
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -77,32 +80,28 @@ class Evaluator:
         matchers: Mapping[str, MatchFunction],
         sampling: Sampling,
         batch_size: int = 8,
-        maps: Path | None = None,
-        scratch: Path | None = None,
+        maps: str | Path | None = None,
+        scratch: str | Path | None = None,
         memory: int | None = None,
         map_dtype: torch.dtype = torch.float32,
         skip_bad: bool = False,
         pair_transform: PairFunction | None = None,
     ) -> None:
-        check_instance("backbone", backbone, Backbone)
-        check_instance("protocol", protocol, EvaluationProtocol)
-        check_instance("sampling", sampling, Sampling)
         check_count("batch_size", batch_size)
         if memory is not None:
             check_count("memory", memory, 0)
         if map_dtype not in _MAP_DTYPES:
             raise InputError(f"map_dtype must be one of {', '.join(map(str, _MAP_DTYPES))}, not {shown(map_dtype)}")
-        if pair_transform is not None and not callable(pair_transform):
-            raise InputError(f"pair_transform must be a function of two feature maps, not {shown(pair_transform)}")
-        _check_matchers(matchers)
+        if not matchers:
+            raise InputError("matchers must hold one matcher or more, by name")
         check_frame(protocol, backbone.spec.frame)
         self.backbone = backbone
         self.protocol = protocol
         self.matchers = dict(matchers)
         self.sampling = sampling
         self.batch_size = batch_size
-        self.maps = maps
-        self.scratch = scratch
+        self.maps = None if maps is None else as_path(maps, what="maps")
+        self.scratch = None if scratch is None else as_path(scratch, what="scratch")
         self.memory = memory_budget(backbone.device, processes=Processes().count) if memory is None else memory
         self.map_dtype = map_dtype
         self.skip_bad = skip_bad
@@ -119,6 +118,7 @@ class Evaluator:
     ) -> dict[str, PairScores] | None: ...
 
     @torch.no_grad()
+    @check_arguments
     def evaluate(
         self,
         dataset: PairDataset,
@@ -145,7 +145,6 @@ class Evaluator:
             ComponentError: a component raises something else, or answers what its interface does not allow.
         """
         check_dataset(dataset)
-        check_instance("prompt", prompt, Prompt)
         check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
         if prompt.scope == "pair":
             batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)
@@ -163,6 +162,7 @@ class Evaluator:
             return self._count(dataset, _one_by_one(maps.of_pair), batches, progress, should_stop)
 
     @torch.no_grad()
+    @check_arguments
     def count(
         self, dataset: PairDataset, maps: MapsOfPair, *, progress: Progress = no_progress
     ) -> dict[str, PairScores]:
@@ -241,14 +241,6 @@ class Evaluator:
 
 def _one_by_one(maps: MapsOfPair) -> _MapsOfPairs:
     return lambda records: (maps(record) for record in records)
-
-
-def _check_matchers(matchers: object) -> None:
-    if not isinstance(matchers, Mapping) or not matchers:
-        raise InputError(f"matchers must be a mapping of at least one matcher by its name, not {shown(matchers)}")
-    for name, matcher in matchers.items():
-        if not isinstance(name, str) or not callable(matcher) or isinstance(matcher, type):
-            raise InputError(f"the matcher {shown(name)} must be a function of a correlation, not {shown(matcher)}")
 
 
 def check_frame(protocol: EvaluationProtocol, frame: str) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.config.experiment import ExperimentConfig
 from sd4match.documents import read_json
 from sd4match.errors import InputError, shown
@@ -49,6 +50,9 @@ class Row:
         ci95: 95 % bootstrap intervals by average and alpha.
         scores: counts of every pair.
         extra: further JSON-able values.
+
+    Raises:
+        InputError: a field is of another type, or PCK and intervals are not of the averages and alphas of the counts.
     """
 
     prompt: str
@@ -58,6 +62,14 @@ class Row:
     ci95: Mapping[str, Mapping[str, tuple[float, float]]]
     scores: PairScores
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        alphas = [f"{alpha:g}" for alpha in self.scores.alphas]
+        for name, table in (("pck", self.pck), ("ci95", self.ci95)):
+            for average in AVERAGES:
+                if set(table.get(average, ())) != set(alphas):
+                    raise InputError(f"{name}.{average}: must have the alphas of the counts, {', '.join(alphas)}")
 
     @property
     def pairs(self) -> int:
@@ -120,9 +132,6 @@ class Row:
         """Refuse values that do not follow from the counts."""
         for average in AVERAGES:
             counted = self.scores.pck(average)
-            for name, table in (("pck", self.pck), ("ci95", self.ci95)):
-                if set(table[average]) != set(counted):
-                    raise InputError(f"{name}.{average}: must have the alphas of the counts, {', '.join(counted)}")
             for alpha, value in counted.items():
                 if not math.isclose(value, self.pck[average][alpha], abs_tol=1e-6):
                     raise InputError(
@@ -139,6 +148,9 @@ class Comparison:
     metric: str
     difference: float
     ci95: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able values; inverse of `from_json`."""
@@ -179,6 +191,9 @@ class DataSummary:
     pair_list_digest: str
     categories: tuple[str, ...]
     reference: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def of(cls, data: PairDataset) -> DataSummary:
@@ -246,11 +261,15 @@ class Report:
     wall_seconds: float
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def rows(self) -> tuple[Row, ...]:
         """Results, then baselines."""
         return self.results + self.baselines
 
+    @check_arguments
     def row(self, prompt: str) -> Row:
         """Return the row of a prompt or a baseline.
 
@@ -442,7 +461,10 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def write_report(report: Report, folder: Path, *, title: str, figures: Mapping[str, bytes] | None = None) -> list[Path]:
+@check_arguments
+def write_report(
+    report: Report, folder: str | Path, *, title: str, figures: Mapping[str, bytes] | None = None
+) -> list[Path]:
     """Write `report.json`, `report.md`, `report.csv` and `report.tex`, and return their paths.
 
     The four files, and the figures if there are any, appear together or not at all.
@@ -460,6 +482,7 @@ def write_report(report: Report, folder: Path, *, title: str, figures: Mapping[s
     """
     from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
 
+    folder = as_path(folder, what="the folder of a report")
     check_report_folder(folder, report.extra)
     texts = {
         "report.json": _dump(report),
@@ -490,6 +513,7 @@ def _dump(report: Report) -> str:
     return text + "\n"
 
 
+@check_arguments
 def read_report(path: str | Path) -> Report:
     """Read a report from its folder or its `report.json`.
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from sd4match import registry
+from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
-from sd4match.checks import check_count
+from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset
 from sd4match.config.sections import parse_size
 from sd4match.data.checked import check_dataset
@@ -57,6 +58,7 @@ class PromptScores:
         return self.prompt if self.matcher == default_matcher else f"{self.prompt} + {self.matcher}"
 
 
+@check_arguments
 def evaluate(
     config: ExperimentConfig,
     *,
@@ -66,9 +68,9 @@ def evaluate(
     against: str | Path | None = None,
     baselines: Sequence[str] = (),
     only_baselines: bool = False,
-    maps: Path | None = None,
-    scratch: Path | None = None,
-    device: str = "cpu",
+    maps: str | Path | None = None,
+    scratch: str | Path | None = None,
+    device: str | torch.device = "cpu",
     progress: PromptProgress = _no_prompt_progress,
     tell: Tell = _tell_nothing,
 ) -> Report:
@@ -101,6 +103,8 @@ def evaluate(
     started = time.perf_counter()
     check_samples(config.evaluation.bootstrap_samples)
     check_baselines(baselines)
+    if only_baselines and not baselines:
+        raise InputError("only_baselines needs the names of baselines: without one there is nothing to evaluate")
     data = chosen_pairs(config, build_dataset(config, split))
     check_dataset(data)
     components: Components | None = None
@@ -160,14 +164,15 @@ def chosen_pairs(config: ExperimentConfig, data: PairDataset) -> PairDataset:
     return first(of_categories(data, config.evaluation.categories), config.evaluation.limit)
 
 
+@check_arguments
 def evaluate_prompts(
     config: ExperimentConfig,
     components: Components,
     data: PairDataset,
     prompts: Mapping[str, Prompt],
     *,
-    maps: Path | None = None,
-    scratch: Path | None = None,
+    maps: str | Path | None = None,
+    scratch: str | Path | None = None,
     progress: PromptProgress = _no_prompt_progress,
     tell: Tell = _tell_nothing,
 ) -> list[PromptScores]:
@@ -255,6 +260,7 @@ def compare_prompts(config: ExperimentConfig, scores: Mapping[str, PairScores], 
     return Comparison(a, b, f"image PCK@{alpha:g}", found.difference, found.ci95)
 
 
+@check_arguments
 def compare_reports(
     a: str | Path,
     b: str | Path,
@@ -280,7 +286,7 @@ def compare_reports(
     """
     reports = [read_report(path) for path in (a, b)]
     check_samples(samples)
-    check_count("seed", seed, 0, 2**63 - 1)
+    check_count("seed", seed, 0, LARGEST_SEED)
     rows = [_row(report, name, path) for report, name, path in zip(reports, (row_a, row_b), (a, b), strict=True)]
     scores_a, scores_b = (row.scores for row in rows)
     missing = sorted(set(scores_a.pair_ids) ^ set(scores_b.pair_ids))

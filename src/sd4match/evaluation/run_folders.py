@@ -7,12 +7,14 @@ else in a folder belongs to the user or to another run. Importing this module lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from sd4match.config.experiment import load_config
 from sd4match.documents import LARGEST_YAML, read_json
 from sd4match.errors import InputError, SD4MatchError
+from sd4match.io.files import check_no_link
 from sd4match.paths import exists, is_file, is_folder, read_text
 
 RunKind = Literal["training", "evaluation", "sweep", "demo"]
@@ -21,7 +23,9 @@ CONFIG_FILE, PROMPT_FILE, SCORES_FILE, CHECKPOINTS = "config.yaml", "prompt.safe
 REPORT_FILES = ("report.json", "report.md", "report.csv", "report.tex")
 DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
 
-_TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, "losses.csv", "validation.csv", "loss.png", *REPORT_FILES)
+LOG_FILES = ("losses.csv", "validation.csv")
+
+_TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, *LOG_FILES, "loss.png", *REPORT_FILES)
 _FILES: Mapping[RunKind, tuple[str, ...]] = {
     "training": (PROMPT_FILE, *_TRAINING_FILES),
     "evaluation": REPORT_FILES,
@@ -89,21 +93,50 @@ def check_run_folder(folder: Path, kind: RunKind, *, option: str = "--output") -
         check_new(folder, _FILES[kind], option=option)
 
 
+def check_maps_folder(maps: Path, output: Path) -> None:
+    """Check that feature maps are kept in a folder of their own.
+
+    Raises:
+        InputError: it is the folder of the report, or holds a run.
+    """
+    if exists(maps) and kind_of_run(maps) is not None:
+        raise InputError(f"--maps {maps} holds a run: give a folder of its own for feature maps")
+    if maps.resolve() == output.resolve():
+        raise InputError(f"--maps {maps} is the folder of --output: give a folder of its own for feature maps")
+
+
+def earlier_report(folder: Path) -> str | None:
+    """Return a line that names the report that a command replaces; None if there is none."""
+    file = folder / "report.json"
+    if not is_file(file):
+        return None
+    written = datetime.fromtimestamp(file.stat().st_mtime)
+    return f"Replaced: the report of {written:%Y-%m-%d %H:%M} in {folder}"
+
+
 def check_resumed_folder(folder: Path, *, option: str = "--resume") -> None:
     """Check that a training can be resumed in a folder, whatever its user has changed in the config there.
 
     Raises:
-        InputError: it holds another kind of run, or a file or folder is in the way.
+        InputError: it holds another kind of run, results of a training without its checkpoints, or a file or folder is
+            in the way.
     """
     found = kind_of_run(folder)
     if found not in (None, "training", "sweep"):
         raise InputError(f"{option} {folder} holds {_NAMES[found]}, not a training: its files would be lost")
+    if not holds_checkpoints(folder) and (lost := _learned_file(folder)):
+        raise InputError(
+            f"{option} {folder} has no checkpoints to go on from, and a training from the start would replace its "
+            f"{lost}: put {CHECKPOINTS}/ back, or train into another folder with --config {folder / CONFIG_FILE}"
+        )
     _check_nothing_in_the_way(folder, "training", option=option)
 
 
 def _check_nothing_in_the_way(folder: Path, kind: RunKind, *, option: str) -> None:
     for name in _FILES[kind]:
         path = folder / name
+        if name != CHECKPOINTS:
+            check_no_link(path, option=option)
         if exists(path) and not (is_folder(path) if name == CHECKPOINTS else is_file(path)):
             raise InputError(f"{option} {folder}: {name} in it is in the way: choose another folder, or move it away")
 
@@ -171,6 +204,30 @@ def holds_checkpoints(folder: Path) -> bool:
 def has_learned(folder: Path) -> bool:
     """Return whether a folder holds what a training has learned: checkpoints, a prompt or a report."""
     return holds_checkpoints(folder) or any(exists(folder / name) for name in (PROMPT_FILE, "report.json"))
+
+
+def has_steps(folder: Path) -> bool:
+    """Return whether a training has logged a step in a folder."""
+    return _lines(folder / LOG_FILES[0]) > 1  # below its header
+
+
+def _learned_file(folder: Path) -> str | None:
+    """Return the name of a file with what was learned: of a training that ended, or that validated after a step.
+
+    A training that was killed before its first checkpoint has validated its initial prompt alone.
+    """
+    if exists(folder / "report.json"):
+        return "report.json"
+    if exists(folder / PROMPT_FILE) and (_lines(folder / LOG_FILES[1]) > 2 or not exists(folder / LOG_FILES[0])):
+        return PROMPT_FILE
+    return LOG_FILES[1] if _lines(folder / LOG_FILES[1]) > 2 else None
+
+
+def _lines(file: Path) -> int:
+    try:
+        return read_text(file, what="log").count("\n")
+    except SD4MatchError:
+        return 0
 
 
 def is_written_config(file: Path) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.checks import check_choice, check_count, check_number
+from sd4match.arguments import check_arguments, check_fields
+from sd4match.checks import LARGEST_SEED, check_choice, check_count, check_number
 from sd4match.errors import InputError, ShapeError, is_unicode, shown
 
 Average = Literal["image", "point", "category", "category_point"]
@@ -41,6 +42,7 @@ class PairCount:
     difficulty: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_count(f"pair {shown(self.pair_id)}: visible", self.visible, 0, _LARGEST_COUNT)
         for correct in self.correct:
             check_count(f"pair {shown(self.pair_id)}: correct", correct, 0, self.visible)
@@ -80,6 +82,9 @@ class Skipped:
     pair_id: str
     reason: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, eq=False)
 class PairScores:
@@ -110,6 +115,7 @@ class PairScores:
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         pairs, alphas = len(_texts(self.pair_ids, "pair_ids")), check_alphas(self.alphas)
         _texts(self.categories, "categories")
         if len(self.categories) != pairs or len(self.difficulty) not in (0, pairs):
@@ -119,9 +125,8 @@ class PairScores:
             ("visible", self.visible, (pairs,)),
             ("correct", self.correct, (pairs, len(alphas))),
         ):
-            if not isinstance(column, np.ndarray) or column.shape != shape or column.dtype.kind not in "iu":
-                found = f"{column.dtype} {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
-                raise ShapeError(f"{name} must be whole numbers {shape}, not {found}")
+            if column.shape != shape or column.dtype.kind not in "iu":
+                raise ShapeError(f"{name} must be whole numbers {shape}, not {column.dtype} {column.shape}")
         if len(set(self.pair_ids)) < pairs:
             raise InputError(f"the pair {shown(_first_repeated(self.pair_ids))} is listed twice")
         by_alpha = self.correct[:, np.argsort(alphas)]
@@ -135,6 +140,7 @@ class PairScores:
         check_count("left_out", self.left_out, 0, _LARGEST_COUNT)
 
     @classmethod
+    @check_arguments
     def of(cls, outcomes: Sequence[PairCount | Skipped], *, alphas: Sequence[float]) -> PairScores:
         """Collect the outcomes of all pairs, in order.
 
@@ -233,6 +239,7 @@ class PairScores:
             }
         return groups
 
+    @check_arguments
     def intervals(self, *, samples: int, seed: int) -> dict[Average, dict[str, tuple[float, float]]]:
         """Return 95 % intervals of every average, by alpha: percentile bootstrap over pairs.
 
@@ -313,7 +320,7 @@ def resampling(pairs: int, samples: int, seed: int) -> Iterator[Fractions]:
     """
     check_count("the number of pairs", pairs)
     check_samples(samples)
-    check_count("the seed of the bootstrap", seed, 0, 2**63 - 1)
+    check_count("the seed of the bootstrap", seed, 0, LARGEST_SEED)
     rng = np.random.default_rng(seed)
     chances = np.full(pairs, 1.0 / pairs)
     for start in range(0, samples, _SAMPLES_PER_CHUNK):
@@ -329,6 +336,7 @@ class PairedDifference:
     ci95: tuple[float, float]
 
 
+@check_arguments
 def compare(
     a: PairScores, b: PairScores, *, average: Average, alpha: float, samples: int, seed: int
 ) -> PairedDifference:

@@ -154,8 +154,8 @@ def _provenance(report: Report) -> str:
         lines += [MINI_NOTE] if backbone["name"] == "mini" else []
     versions = report.versions
     lines.append(
-        f"Wall time {report.wall_seconds} s, seed {report.seed}, sd4match {versions['sd4match']}, torch "
-        f"{versions['torch']}. report.json holds the whole experiment and the counts of every pair."
+        f"Wall time {report.wall_seconds} s, seed {report.seed}, sd4match {versions.get('sd4match', 'unknown')}, torch "
+        f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
     return "\n\n".join(lines)
 

@@ -88,7 +88,7 @@ class Backbone(_Frozen):
     text_encoder: TextEncoder | None
     """None for a backbone without a prompt."""
     fingerprint: str
-    """Some of the weights as text, equal up to 1 % in other dtypes; "unknown" if there is none."""
+    """What tells its weights and settings from others, see `sd4match.fingerprints`; "unknown" if there is none."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_count
 from sd4match.errors import InputError, SD4MatchError, shown
 from sd4match.hashing import bytes_of
 from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, safetensors_buffers, write_atomically
@@ -154,9 +156,10 @@ class Cache(Store):
     (2, True)
     """
 
-    def __init__(self, folder: Path, *, limit: int, dtype: torch.dtype | None = None) -> None:
-        super().__init__(folder)
-        self.limit = limit
+    @check_arguments
+    def __init__(self, folder: str | Path, *, limit: int, dtype: torch.dtype | None = None) -> None:
+        super().__init__(as_path(folder, what="the folder of a cache"))
+        self.limit = check_count("limit", limit, 0)
         self.dtype = dtype
         self._free = 0
         """Bytes that this process may write before it measures the folder again."""

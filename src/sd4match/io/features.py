@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_count, check_finite, check_number, check_shape
 from sd4match.documents import parse_json
 from sd4match.errors import InputError, SD4MatchError, ShapeError, shown
@@ -21,7 +22,8 @@ _LARGEST = 1 << 24
 """Largest number of pixels or cells of a side, and of channels."""
 
 
-def write_features(features: FeatureMap, path: Path, *, provenance: Mapping[str, Any]) -> None:
+@check_arguments
+def write_features(features: FeatureMap, path: str | Path, *, provenance: Mapping[str, Any]) -> None:
     """Write the map of one photo: `features` (C, h, w) in float32, with grid and provenance as JSON in the metadata.
 
     Args:
@@ -34,6 +36,7 @@ def write_features(features: FeatureMap, path: Path, *, provenance: Mapping[str,
         NonFiniteError: the features are not finite.
         SD4MatchError: it cannot be written.
     """
+    file = as_path(path, what="file of features")
     if len(features) != 1:
         raise ShapeError(f"a file of features holds the map of one photo, not of {len(features)}")
     check_finite("the features", features.values)
@@ -42,9 +45,10 @@ def write_features(features: FeatureMap, path: Path, *, provenance: Mapping[str,
     except (TypeError, ValueError) as error:
         raise InputError(f"the provenance of features must be JSON: {error}") from None
     metadata = {"format": _FORMAT, **grid_metadata(features), "provenance": described}
-    write_atomically(path, to_safetensors({"features": features.values[0].float()}, metadata))
+    write_atomically(file, to_safetensors({"features": features.values[0].float()}, metadata))
 
 
+@check_arguments
 def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:
     """Return the map of a file, (1, C, h, w), ready to be correlated, and its provenance.
 

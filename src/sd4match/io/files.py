@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sd4match.errors import InputError, SD4MatchError
+from sd4match.errors import InputError, SD4MatchError, a
 from sd4match.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def write_together(
     current = next(iter(contents))
     try:
         for current, content in contents.items():
-            made += _make_folders(current.parent)
+            made += make_folders(current.parent)
             if exists(current) and not is_file(current):
                 kind = "a folder" if is_folder(current) else "not a regular file"
                 raise error(f"cannot write {name or current}: {current} is {kind}")
@@ -123,7 +123,7 @@ def _second_name(path: Path) -> Path:
     return kept
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def make_folders(folder: Path) -> list[Path]:
     """Create a folder and those above it; return those that were not there, from the top."""
     missing = []
     while not exists(folder) and folder != folder.parent:
@@ -178,20 +178,30 @@ def check_output_file(
         what: sort of the file, for messages.
 
     Raises:
-        InputError: it is a folder, an input, or an existing file of another sort.
+        InputError: it is a link, a folder, an input, or an existing file of another sort.
     """
     if not exists(path):
-        if path.is_symlink():
-            raise InputError(f"{option} {path} is a link that leads nowhere: give the name of a {what} to write")
+        check_no_link(path, option=option)
         return path
     if not is_file(path):
-        raise InputError(f"{option} {path} is not a file: give the name of a {what} to write")
+        raise InputError(f"{option} {path} is not a file: give the name of {a(what)} to write")
     for source in inputs:
         if exists(source) and path.samefile(source):
             raise InputError(f"{option} {path} is an input of this command, and would be lost: give another name")
+    check_no_link(path, option=option)
     if is_own is None or not is_own(path):
         raise InputError(f"{option} {path} exists and is no {what} of sd4match: give another name, or move it away")
     return path
+
+
+def check_no_link(path: Path, *, option: str = "--output") -> None:
+    """Check that a file that will be written is no link, which would be replaced by the file.
+
+    Raises:
+        InputError: it is one, also one that leads nowhere.
+    """
+    if os.path.islink(path):  # noqa: PTH114 - `Path.is_symlink` raises for a name that is too long
+        raise InputError(f"{option} {path} is a link, and would be replaced: give the name of the file it leads to")
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from sd4match.errors import InputError, shown
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_positive, check_shape
 from sd4match.geometry import QueryMode, Size, pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.structures.tensors import Correlation as Correlation
@@ -14,6 +15,7 @@ from sd4match.structures.tensors import FeatureMap, query_cells
 from sd4match.structures.tensors import Matches as Matches
 
 
+@check_arguments
 def correlate_maps(
     source: FeatureMap,
     target: FeatureMap,
@@ -38,15 +40,13 @@ def correlate_maps(
         ShapeError: the two maps differ in B or C, or the queries in B.
         InputError: one is of another type, or an unknown query mode.
     """
-    for name, features in (("source", source), ("target", target)):
-        if not isinstance(features, FeatureMap):
-            raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
     cells = query_cells(source, query_points, query_mode)
     norms = target.norms if normalize else None
     values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)
     return Correlation(values, query_points, source, target, query_mode)
 
 
+@check_arguments
 def matches_from_cells(
     cells: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float
 ) -> Matches:
@@ -56,7 +56,12 @@ def matches_from_cells(
         cells: (B, N, 2), (x, y) in target cells.
         correlation: that the matches come from.
         temperature: of the scores, see `functional.probability_mass`; they are computed when they are first read.
+
+    Raises:
+        ShapeError: there is not one cell for each query point.
+        InputError: an argument is of another type, or the temperature is not positive.
     """
+    _check_answers("cells", cells, correlation, temperature)
 
     def scores() -> Tensor:
         return functional.mass_around(cells, correlation.probability(temperature))
@@ -64,16 +69,24 @@ def matches_from_cells(
     return Matches(correlation.target.grid.to_pixels(cells), scores)
 
 
+@check_arguments
 def matches_from_points(
     points: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float
 ) -> Matches:
     """Return matches from points in original pixels of the target photos; otherwise as `matches_from_cells`."""
+    _check_answers("points", points, correlation, temperature)
 
     def scores() -> Tensor:
         cells = correlation.target.grid.to_cells(points)
         return functional.mass_around(cells, correlation.probability(temperature))
 
     return Matches(points, scores)
+
+
+def _check_answers(name: str, values: Tensor, correlation: Correlation, temperature: float) -> None:
+    batch, points, _ = correlation.query_points.shape
+    check_shape(name, values, "B N 2", of="floats", B=batch, N=points)
+    check_positive("temperature", temperature)
 
 
 def nearest_pixels(correlation: Correlation) -> Float[Tensor, "batch points 2"]:

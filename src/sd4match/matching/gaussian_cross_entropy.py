@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sd4match.arguments import check_arguments
 from sd4match.interfaces import MatchingLoss as MatchingLoss
 from sd4match.matching import functional
 from sd4match.matching.losses import GaussianCrossEntropyConfig
@@ -30,6 +31,7 @@ class GaussianCrossEntropy(nn.Module, MatchingLoss):
 
     has_lower_bound = True
 
+    @check_arguments
     def __init__(self, config: GaussianCrossEntropyConfig | None = None) -> None:
         super().__init__()
         self.config = config or GaussianCrossEntropyConfig()
@@ -44,6 +46,7 @@ class GaussianCrossEntropy(nn.Module, MatchingLoss):
         """A number, or a scalar tensor that gradients reach."""
         return self._fixed if self.log_temperature is None else self.log_temperature.exp()
 
+    @check_arguments
     def forward(self, correlation: Correlation, targets: Keypoints) -> LossValue:
         """Return the loss of B pairs and its lower bound.
 

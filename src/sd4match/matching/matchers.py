@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import LARGEST_WINDOW
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Matcher as Matcher
@@ -26,10 +27,12 @@ class CellMatcher(Matcher):
 
     temperature: PositiveNumber = Field(default=0.04, description="temperature of the score")
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the matches (B, N, 2), (x, y) in target cells."""
         raise NotImplementedError
 
+    @check_arguments
     def __call__(self, correlation: Correlation) -> Matches:
         """Return the matches in original pixels; scores are computed when they are first read."""
         from sd4match.matching.correlation import matches_from_cells
@@ -43,6 +46,7 @@ class NearestNeighbor(CellMatcher):
 
     kind: Literal["nearest_neighbor"] = "nearest_neighbor"
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the arg-max."""
         return correlation.peak
@@ -55,6 +59,7 @@ class SoftArgmax(CellMatcher):
     kind: Literal["soft_argmax"] = "soft_argmax"
     temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the soft arg-max."""
         from sd4match.matching import functional
@@ -70,6 +75,7 @@ class KernelSoftArgmax(CellMatcher):
     temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
     sigma: PositiveNumber = Field(default=7.0, description="standard deviation of the Gaussian, in cells")
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the soft arg-max under the Gaussian."""
         from sd4match.matching import functional
@@ -94,6 +100,7 @@ class WindowSoftArgmax(CellMatcher):
             raise ValueError(f"must be odd, not {window}")
         return window
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the soft arg-max inside the window."""
         from sd4match.matching import functional
@@ -109,6 +116,7 @@ class BilinearNearestNeighbor(CellMatcher):
 
     kind: Literal["bilinear_nearest_neighbor"] = "bilinear_nearest_neighbor"
 
+    @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
         """Return the blended arg-max."""
         from sd4match.matching import functional
@@ -129,6 +137,7 @@ class PixelNearestNeighbor(Matcher):
     kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"
     temperature: PositiveNumber = Field(default=0.04, description="temperature of the score")
 
+    @check_arguments
     def __call__(self, correlation: Correlation) -> Matches:
         """Return the matches in original pixels; scores are computed when they are first read."""
         from sd4match.matching.correlation import matches_from_points, nearest_pixels

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import InputError
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import PairTransform as PairTransform
@@ -43,6 +44,7 @@ class CoPCA(PairTransform):
             raise ValueError(f"components of {len(self.components)} groups do not go with blocks of {sum(blocks)}")
         return self
 
+    @check_arguments
     def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         """Return both maps with fewer channels.
 

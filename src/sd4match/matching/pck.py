@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
@@ -12,6 +13,9 @@ from sd4match.checks import check_flag, check_number, check_same_device, check_s
 from sd4match.errors import InputError, shown
 
 __all__ = ["correct_points", "pck"]
+
+_ROUNDING = 1e-12
+"""Relative difference of two float64 that stand for the same decimal number."""
 
 
 def correct_points(
@@ -26,8 +30,9 @@ def correct_points(
     """Return which visible points lie within alpha * reference length of the truth: |p - p^| <= alpha * l (Eq. 8).
 
     A prediction that is not finite is wrong; a point that is not visible is never correct. Distances and limits are
-    computed and compared in float64, whatever the data types are, so that a point exactly on the limit counts only if
-    the comparison is inclusive. Args and errors: as `pck`.
+    computed in float64, whatever the data types are, and are equal if they differ by no more than its rounding (a
+    relative 1e-12): a point exactly on the limit in decimal numbers, such as 7 of 0.07 * 100, counts only if the
+    comparison is inclusive. Args and errors: as `pck`.
 
     >>> truth, guess = torch.zeros(1, 1, 2), torch.tensor([[[15.0, 0.0]]])
     >>> visible, length = torch.tensor([[True]]), torch.tensor([100])
@@ -50,6 +55,7 @@ def correct_points(
         raise InputError("target must be finite where a point is visible")
     distance = torch.linalg.vector_norm(predicted.double() - target.double(), dim=-1)
     limit = length[:, None] * length.new_tensor(thresholds)
+    limit = limit * (1 + _ROUNDING if inclusive else 1 - _ROUNDING)
     near = distance[..., None] <= limit[:, None] if inclusive else distance[..., None] < limit[:, None]
     correct: Tensor = near & visible[..., None]
     return correct
@@ -94,9 +100,15 @@ def pck(
 
 
 def _check_alphas(alphas: Sequence[float]) -> list[float]:
-    if isinstance(alphas, (str, bytes, Tensor)) or not isinstance(alphas, Iterable):
+    unordered = (str, bytes, Tensor, Mapping, Set, np.ma.MaskedArray)
+    if isinstance(alphas, unordered) or not isinstance(alphas, Iterable):
         raise InputError(f"alphas must be a sequence of numbers, not {shown(alphas)}")
-    thresholds = [check_number("alphas", alpha, low=0.0) for alpha in alphas]
+    thresholds = [check_number("alphas", _decimal(alpha), low=0.0) for alpha in alphas]
     if not thresholds:
         raise InputError("alphas must hold one threshold or more")
     return thresholds
+
+
+def _decimal(alpha: object) -> object:
+    """Return the decimal number that NumPy's floats of 16 or 32 bits stand for: 0.15, not 0.1500000060."""
+    return float(str(alpha)) if isinstance(alpha, (np.float16, np.float32)) else alpha

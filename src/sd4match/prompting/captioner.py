@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
 from sd4match.interfaces import Backbone, Scope
 from sd4match.prompting.config import ImplicitCaptionerConfig
@@ -35,6 +36,7 @@ class ImplicitCaptioner(ImageConditionedPrompt):
 
     scope: Scope = "image"
 
+    @check_arguments
     def __init__(
         self, config: ImplicitCaptionerConfig | None = None, *, backbone: Backbone, initialize: bool = True
     ) -> None:
@@ -58,6 +60,7 @@ class ImplicitCaptioner(ImageConditionedPrompt):
             self.positions.copy_(0.02 * torch.randn(self.positions.shape))
         self.alpha.zero_()
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embeddings (B, L, D).
 
@@ -74,6 +77,7 @@ class ImplicitCaptioner(ImageConditionedPrompt):
         check_finite(f"the values of the prompt in {values.dtype}", values)
         return PromptEmbedding(values)
 
+    @check_arguments
     def condition(self, pooled: Float[Tensor, "batch features"]) -> Float[Tensor, "batch tokens width"]:
         """Return tanh(alpha) * (W e + pos), (B, L, D).
 

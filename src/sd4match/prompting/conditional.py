@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import InputError
 from sd4match.interfaces import Backbone
 from sd4match.prompting.config import ConditionalPromptConfig
@@ -45,6 +46,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
         InputError: the backbone takes no prompt, or a text to start from is too long.
     """
 
+    @check_arguments
     def __init__(
         self, config: ConditionalPromptConfig | None = None, *, backbone: Backbone, initialize: bool = True
     ) -> None:
@@ -88,6 +90,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
                 )
             )  # fmt: skip
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embeddings (B, L, D).
 
@@ -100,6 +103,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
         """
         return PromptEmbedding(encode_token_vectors(self.text_encoder, self.token_vectors(images, partners)))
 
+    @check_arguments
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
     ) -> Float[Tensor, "batch tokens width"]:
@@ -122,6 +126,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
             return conditional
         return torch.cat([self.global_embeddings.expand(len(images), -1, -1), conditional], dim=1)
 
+    @check_arguments
     def condition(
         self, own: ImageFeatures, partner: ImageFeatures | None = None
     ) -> Float[Tensor, "batch tokens width"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import ConfigError, shown
 from sd4match.fields import Seed, Text
 from sd4match.registry import AnyImageEncoder, Component, Registry, image_encoders, prompts, register
@@ -30,6 +31,7 @@ class PromptConfig(Component):
 
     registry: ClassVar[Registry] = prompts
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> Prompt:
         """Return the prompt.
 
@@ -70,10 +72,12 @@ class PromptConfig(Component):
         """Whether the config needs `for_categories` before it can be built: it learns per category and names none."""
         return False
 
+    @check_arguments
     def for_categories(self, categories: Sequence[str]) -> PromptConfig:
         """Return the config for a data set with these categories."""
         return self
 
+    @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that this prompt can condition a backbone.
 
@@ -93,12 +97,14 @@ class NoPromptConfig(PromptConfig):
 
     kind: Literal["none"] = "none"
 
+    @check_arguments
     def build(self, *, backbone: Backbone | None = None, initialize: bool = True) -> NoPrompt:
         """Return the prompt."""
         from sd4match.prompting.text import NoPrompt
 
         return NoPrompt(self, backbone=backbone)
 
+    @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that the backbone takes no prompt.
 
@@ -115,6 +121,7 @@ class EmptyPromptConfig(PromptConfig):
 
     kind: Literal["empty"] = "empty"
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> EmptyPrompt:
         """Return the prompt."""
         from sd4match.prompting.text import EmptyPrompt
@@ -132,6 +139,7 @@ class TextPromptConfig(PromptConfig):
         default={}, description="templates of single categories, used instead of `template`"
     )
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> TextPrompt:
         """Return the prompt."""
         from sd4match.prompting.text import TextPrompt
@@ -205,6 +213,7 @@ class _VectorsConfig(LearnedPromptConfig):
         default="token", description="what is learned: the input of the text transformer, or its whole output"
     )
 
+    @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that the backbone takes a prompt and that the learned tokens fit.
 
@@ -222,6 +231,7 @@ class SinglePromptConfig(_VectorsConfig):
 
     _fixed = field_validator("init")(check_fixed)
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> SinglePrompt:
         """Return the prompt."""
         from sd4match.prompting.learned import SinglePrompt
@@ -251,6 +261,7 @@ class ClassPromptConfig(_VectorsConfig):
             raise ValueError(f"{shown(twice[0])} stands twice")
         return categories
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ClassPrompt:
         """Return the prompt."""
         from sd4match.prompting.learned import ClassPrompt
@@ -267,6 +278,7 @@ class ClassPromptConfig(_VectorsConfig):
         """Whether `categories` is empty."""
         return not self.categories
 
+    @check_arguments
     def for_categories(self, categories: Sequence[str]) -> ClassPromptConfig:
         """Return the config with these categories."""
         return self.model_copy(update={"categories": tuple(categories)})
@@ -291,6 +303,7 @@ class ConditionalPromptConfig(LearnedPromptConfig):
 
     _fixed = field_validator("init")(check_fixed)
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ConditionalPrompt:
         """Return the prompt."""
         from sd4match.prompting.conditional import ConditionalPrompt
@@ -310,6 +323,7 @@ class ConditionalPromptConfig(LearnedPromptConfig):
             return self.condition_on == "pair" and self.features == "local"
         return self.mix_patches
 
+    @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that the backbone takes a prompt and that global and conditional tokens fit.
 
@@ -329,6 +343,7 @@ class ImplicitCaptionerConfig(PromptConfig):
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("clip"))
     seed: Seed = Field(default=0, description="seed of the random initialization")
 
+    @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ImplicitCaptioner:
         """Return the prompt."""
         from sd4match.prompting.captioner import ImplicitCaptioner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
 from sd4match.errors import InputError
 from sd4match.interfaces import Backbone, ImageEncoder, Prompt
@@ -34,6 +35,7 @@ class ImageConditionedPrompt(Prompt):
     alpha: nn.Parameter
     """Gate of the image-conditioned vectors."""
 
+    @check_arguments
     def __init__(self, config: ConditionalPromptConfig | ImplicitCaptionerConfig, backbone: Backbone) -> None:
         super().__init__()
         self.text_encoder = text_encoder_of(backbone)
@@ -41,6 +43,7 @@ class ImageConditionedPrompt(Prompt):
         self.image_encoder: ImageEncoder = config.image_encoder.build(backbone=backbone)
         self.views = {VIEW: self.image_encoder.prepare}
 
+    @check_arguments
     def encode_images(self, images: ImageBatch) -> ImageFeatures:
         """Return the image features of B photos, on the device of the parameters.
 
@@ -55,7 +58,7 @@ class ImageConditionedPrompt(Prompt):
             raise InputError(
                 f"the batch has no view {VIEW!r}: make it with the prompt's `views` (`pairing.preprocessors`)"
             )
-        features = self.image_encoder.encode(images.views[VIEW])
+        features = self.image_encoder.encode(images.view(VIEW))
         for name, values in (("local", features.local), ("pooled", features.pooled)):
             check_finite(
                 f"the {name} image features of {type(self.image_encoder).__name__} in {values.dtype}", values,

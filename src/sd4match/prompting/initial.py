@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sd4match.checks import check_finite
-from sd4match.errors import InputError, PromptMismatchError, shown
+from sd4match.errors import InputError, PromptMismatchError, a, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
 from sd4match.prompting.serialization import check_fits, read_prompt
-from sd4match.prompting.text import RANGE_HINT, check_utf8
+from sd4match.prompting.text import RANGE_HINT, check_plain, check_utf8
 from sd4match.prompting.tokens import random_token_vectors
 
 Space = Literal["token", "hidden"]
@@ -61,6 +61,7 @@ def _check_text(init: str) -> str:
 
 
 def _text_vectors(text_encoder: TextEncoder, text: str, space: Space, num_tokens: int) -> Tensor:
+    check_plain(text, text_encoder)
     ids = text_encoder.tokenize([text])
     length = _text_length(ids[0], text_encoder)
     end = text_encoder.template_ids(0)[1]
@@ -130,7 +131,7 @@ def _state_from_file(
             raise PromptMismatchError(f"{path} holds prompts of other categories: {', '.join(stored.categories)}")
         return tensors
     if isinstance(config, SinglePromptConfig) or not isinstance(stored, SinglePromptConfig):
-        raise PromptMismatchError(f"a {config.kind} prompt cannot start from {path}, which holds a {stored.kind}")
+        raise PromptMismatchError(f"{a(config.kind)} prompt cannot start from {path}, which holds {a(stored.kind)}")
     space: Space = "token" if isinstance(config, ConditionalPromptConfig) else config.space
     if stored.space != space:
         raise PromptMismatchError(f"{path} was learned in {stored.space} space; this {config.kind} needs {space} space")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
 from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.interfaces import Backbone, Prompt, Scope, TextEncoder
@@ -41,6 +42,7 @@ class SinglePrompt(Prompt):
     torch.Size([2, 16, 8])
     """
 
+    @check_arguments
     def __init__(
         self, config: SinglePromptConfig | None = None, *, backbone: Backbone, initialize: bool = True
     ) -> None:
@@ -65,6 +67,7 @@ class SinglePrompt(Prompt):
         for vectors in self.parameters():
             vectors.copy_(_initial_vectors(self.config, self.text_encoder, self.config.init, self.config.seed))
 
+    @check_arguments
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
     ) -> Float[Tensor, "batch tokens width"] | None:
@@ -76,6 +79,7 @@ class SinglePrompt(Prompt):
         """
         return None if self.token_embeddings is None else self.token_embeddings.expand(len(images), -1, -1)
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embedding (B, L, D), the same for every photo.
 
@@ -115,6 +119,7 @@ class ClassPrompt(Prompt):
 
     scope: Scope = "category"
 
+    @check_arguments
     def __init__(self, config: ClassPromptConfig | None = None, *, backbone: Backbone, initialize: bool = True) -> None:
         super().__init__()
         self.config: ClassPromptConfig = config or ClassPromptConfig()
@@ -143,6 +148,7 @@ class ClassPrompt(Prompt):
             seed = self.config.seed * 1_009 + row
             vectors.copy_(_initial_vectors(self.config, self.text_encoder, init, seed))
 
+    @check_arguments
     def row(self, category: str | None) -> int | None:
         """Return the index of a category in `config.categories`; None if the fallback is used for it.
 
@@ -165,6 +171,7 @@ class ClassPrompt(Prompt):
             "(fallback = text takes the text template for other categories)"
         )
 
+    @check_arguments
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
     ) -> Float[Tensor, "batch tokens width"] | None:
@@ -183,6 +190,7 @@ class ClassPrompt(Prompt):
         known = [row for row in rows if row is not None]
         return torch.stack([self.token_embeddings[row] for row in known]) if len(known) == len(rows) else None
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embeddings (B, L, D); each category is encoded once.
 

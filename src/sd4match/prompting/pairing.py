@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_choice, check_each_finite, check_finite, check_text
 from sd4match.errors import ComponentError, InputError, ShapeError
 from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
@@ -60,6 +61,7 @@ def photo_name(images: ImageBatch, row: int) -> str:
     return images.photos[row].name if row < len(images.photos) else f"photo {row + 1}"
 
 
+@check_arguments
 def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tuple[PromptEmbedding, PromptEmbedding]:
     """Return the prompt embeddings of the sources and of the targets of B pairs, (B, L, D) each.
 
@@ -135,17 +137,18 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
     """
     name = describe_component("backbone", backbone)
     _check_fit(prompts, backbone, name)
-    encoded = call_component("backbone", backbone, backbone.encode, images.views["backbone"])
+    views = images.view("backbone")
+    encoded = call_component("backbone", backbone, backbone.encode, views)
     check_answer("backbone", backbone, encoded, Encoded)
     answer = call_component("backbone", backbone, backbone.extract, encoded, prompts, sampling)
     maps = check_answer("backbone", backbone, answer, FeatureMap)
-    if maps.grid.frames != images.views["backbone"].frames:
+    if maps.grid.frames != views.frames:
         raise ComponentError(f"{name} must return one map for each of {len(images)} photos, with the photo's frame")
     if maps.values.shape[1] != backbone.spec.channels:
         raise ComponentError(f"{name} must return {backbone.spec.channels} channels, not {maps.values.shape[1]}")
     spec, names = backbone.spec, [photo_name(images, row) for row in range(len(images))]
     where = "" if spec.layer is None else f"at layer {spec.layer}"
-    check_each_finite("the features", names, where, maps.values, getattr(torch, spec.dtype))
+    check_each_finite("the features", names, where, maps.values, spec.dtype)
     return maps
 
 
@@ -160,6 +163,7 @@ def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
         raise ShapeError(f"{name} reads prompt embeddings (B, L, {width}), not (B, {tokens}, {found})")
 
 
+@check_arguments
 def pair_maps(
     backbone: Backbone, prompt: Prompt, source: ImageBatch, target: ImageBatch, sampling: Sampling
 ) -> tuple[FeatureMap, FeatureMap]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.errors import ConfigError, InputError, PromptFileError, SD4MatchError, shown
 from sd4match.paths import as_path, exists, is_folder, require_file
 from sd4match.prompting.config import (
@@ -37,9 +38,9 @@ SD2_1_ARCHITECTURE = "UNet 320-640-1280-1280, heads [5, 10, 20, 20], latents 4, 
 SD1_ARCHITECTURE = "UNet 320-640-1280-1280, heads 8, latents 4, text 768 x 12 layers, 49408 tokens"
 """Architecture in the spec of Stable Diffusion 1.x, on which the captioner of ODISE was learned."""
 
-_VECTORS = re.compile(r"(Single|Class)_(?P<data>.+)_sd2-1_(?:TokenEmbeds(?P<tokens>\d+)|(?P<hidden>HiddenState))$")
+_VECTORS = re.compile(r"(Single|Class)_(?P<data>.+)_sd2-1_(?:TokenEmbeds(?P<tokens>[0-9]+)|(?P<hidden>HiddenState))$")
 _CPM = re.compile(
-    r"CPM_(?P<data>.+)_sd2-1_(?P<on>Pair|Img)-(?P<encoder>DINO|CLIP)-(?P<features>Feat|Head)-G(?P<globals>\d+)-C(?P<tokens>\d+)$"
+    r"CPM_(?P<data>.+)_sd2-1_(?P<on>Pair|Img)-(?P<encoder>DINO|CLIP)-(?P<features>Feat|Head)-G(?P<globals>[0-9]+)-C(?P<tokens>[0-9]+)$"
 )
 _NAMES = (
     "Single_DATA_sd2-1_TokenEmbeds75, Class_DATA_sd2-1_HiddenState, CPM_DATA_sd2-1_Pair-DINO-Feat-G25-C50 and the like"
@@ -63,6 +64,7 @@ class PublishedPrompt:
     details: Mapping[str, Any]
 
 
+@check_arguments
 def read_published(path: str | Path) -> PublishedPrompt:
     """Read a folder of the reference implementation, or a checkpoint of ODISE.
 

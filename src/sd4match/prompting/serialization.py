@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_finite
 from sd4match.documents import parse_json
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, UnknownComponentError, shown
+from sd4match.fingerprints import same_weights, what_differs
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.paths import as_path, exists, require_file
@@ -45,6 +46,9 @@ class PromptInfo:
     details: Mapping[str, Any]
     """Further JSON-able metadata: layer, timesteps, data set, categories, scores."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def describe_prompt(info: PromptInfo) -> dict[str, Any]:
     """Return the metadata of a prompt file by readable names, for display.
@@ -66,6 +70,7 @@ class UnknownWeightsWarning(UserWarning):
     """A prompt was learned on other weights of the same architecture."""
 
 
+@check_arguments
 def save_prompt(
     prompt: Prompt, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
 ) -> Path:
@@ -170,6 +175,7 @@ def stored_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
+@check_arguments
 def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> tuple[PromptInfo, dict[str, Tensor]]:
     """Read the metadata and the tensors of a prompt file.
 
@@ -189,8 +195,8 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
         _text(metadata, name, path) for name in ("architecture", "fingerprint", "library_version")
     )
     try:
-        _numbers(fingerprint)
-    except PromptFileError as error:
+        same_weights(fingerprint, fingerprint)
+    except InputError as error:
         raise PromptFileError(f"{path} is damaged: {error}") from None
     layer = details.get("layer")
     if isinstance(layer, (bool, float, dict)):
@@ -259,7 +265,7 @@ def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> Pro
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
         raise ConfigError(f"changes must be values by names of fields, not {shown(changes)}")
     if changes.get("kind", stored.get("kind")) != stored.get("kind"):
-        raise ConfigError(f"{path} holds a {shown(stored.get('kind'))} prompt: its kind cannot be changed")
+        raise ConfigError(f"{path} holds a prompt of the kind {shown(stored.get('kind'))}: it cannot be changed")
     try:
         config = cast(PromptConfig, prompts.parse({**stored, **changes}))
     except ConfigError as error:
@@ -300,6 +306,7 @@ def _check_backbone(backbone: object) -> None:
         raise InputError(f"backbone must be a Backbone, not {shown(backbone)}")
 
 
+@check_arguments
 def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, Any] | None = None) -> Prompt:
     """Load a learned prompt from its file, for a backbone of the architecture that it was learned on.
 
@@ -324,8 +331,8 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
     check_fits(info, path, backbone)
     if not same_weights(info.fingerprint, backbone.fingerprint):
         warnings.warn(
-            f"{path} was learned on other (or unknown) weights of the same architecture, the text encoder's included; "
-            "its scores need not hold here",
+            f"{path} was learned on other (or unknown) weights or settings of the same architecture"
+            f"{_difference(info.fingerprint, backbone.fingerprint)}; its scores need not hold here",
             UnknownWeightsWarning,
             stacklevel=2,
         )
@@ -351,35 +358,9 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
     return prompt.to(backbone.device)
 
 
-def same_weights(fingerprint: str, other: str) -> bool:
-    """Return whether two fingerprints are of the same weights, up to what another dtype changes.
-
-    Args:
-        fingerprint: numbers separated by spaces, or "unknown".
-        other: the other one; of another number of numbers, it is of other weights.
-
-    Raises:
-        PromptFileError: one is neither.
-
-    >>> same_weights("0.1234 -0.5", "0.1235 -0.4999"), same_weights("0.1234", "unknown")
-    (True, False)
-    """
-    numbers, others = _numbers(fingerprint), _numbers(other)
-    return len(numbers) == len(others) > 0 and all(
-        abs(a - b) <= 1e-2 * max(abs(a), abs(b)) + 1e-5 for a, b in zip(numbers, others, strict=True)
-    )
-
-
-def _numbers(fingerprint: str) -> list[float]:
-    """Return the numbers of a fingerprint; none for an unknown one."""
-    if fingerprint == "unknown":
-        return []
-    try:
-        numbers = [float(number) for number in fingerprint.split()]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise PromptFileError(
-            f"a fingerprint is finite numbers separated by spaces, or 'unknown', not {shown(fingerprint)}"
-        )
-    return numbers
+def _difference(fingerprint: str, own: str) -> str:
+    """Return, for a message, in what the weights of a prompt's backbone differ from those of another one."""
+    if ":" in own and ":" not in fingerprint and fingerprint != "unknown":
+        return " (the file is of an earlier release, whose fingerprints say less: learn or save the prompt again)"
+    names = what_differs(fingerprint, own)
+    return f": the weights or settings of {', '.join(names)} differ" if names else ""

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.checks import check_finite
-from sd4match.errors import InputError, shown
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_finite, check_text
+from sd4match.errors import InputError, is_visible, shown
 from sd4match.interfaces import Backbone, TextEncoder
 from sd4match.interfaces import Prompt as Prompt
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, TextPromptConfig
@@ -19,6 +20,8 @@ from sd4match.structures.tensors import PromptEmbedding
 
 RANGE_HINT = "bfloat16 and float32 have the range; where they fail too, the weights are damaged"
 """What helps where the text encoder overflows."""
+_ENDS = ("<|startoftext|>", "<|endoftext|>")
+"""Tokens that begin and end a text in the vocabulary of CLIP."""
 
 
 def text_encoder_of(backbone: Backbone) -> TextEncoder:
@@ -36,17 +39,17 @@ def clean_category(category: str) -> str:
     """Return the words of a category, without underscores and the suffixes of PF-Willow.
 
     Raises:
-        InputError: it is no text, has no words, or cannot be written as UTF-8.
+        InputError: it is no text, has no words, holds a control character, or cannot be written as UTF-8.
 
     >>> clean_category("car(G)"), clean_category("potted_plant")
     ('car', 'potted plant')
     """
     if not isinstance(category, str):
         raise InputError(f"a category must be text, not {shown(category)}")
-    words = re.sub(r"\s*\(.*\)\s*$", "", category).replace("_", " ").strip()
-    if not words:
+    words = re.sub(r"\s*\(.*\)\s*$", "", check_utf8(category, name="the category")).replace("_", " ").strip()
+    if not is_visible(words):
         raise InputError(f"the category {shown(category)} has no words: say what the photo shows")
-    return check_utf8(words, name="the category")
+    return check_text("the category", words)
 
 
 def check_utf8(text: str, *, name: str) -> str:
@@ -60,6 +63,19 @@ def check_utf8(text: str, *, name: str) -> str:
     except UnicodeEncodeError:
         raise InputError(f"{name} {shown(text)} is not UTF-8 text") from None
     return text
+
+
+def check_plain(text: str, text_encoder: TextEncoder) -> None:
+    """Check that a text holds no token that begins or ends a text, which would cut off what follows.
+
+    Raises:
+        InputError: it holds one; the message names it.
+    """
+    tokenizer = getattr(text_encoder, "tokenizer", None)
+    names = [getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "unk")]
+    for special in {*_ENDS, *(name for name in names if isinstance(name, str) and len(name) > 1)}:
+        if special in text:
+            raise InputError(f"the text {shown(text)} holds {special}, which begins or ends a text: leave it out")
 
 
 class TextEmbeddings:
@@ -82,10 +98,11 @@ class TextEmbeddings:
         """Return the embeddings (B, L, D) of B texts.
 
         Raises:
-            InputError: a text is too long, or is not UTF-8.
+            InputError: a text is too long, is not UTF-8, or holds a special token.
             NonFiniteError: the text encoder overflows.
         """
         for text in set(texts) - self._cache.keys():
+            check_plain(text, self._text_encoder)
             ids = self._text_encoder.tokenize([check_utf8(text, name="the text")])
             values = self._text_encoder.encode(self._text_encoder.embed(ids))[0]
             check_finite(f"the embedded tokens of {shown(text)} in {values.dtype}", values, RANGE_HINT)
@@ -109,11 +126,13 @@ class EmptyPrompt(Prompt):
     torch.Size([2, 16, 8])
     """
 
+    @check_arguments
     def __init__(self, config: EmptyPromptConfig | None = None, *, backbone: Backbone) -> None:
         super().__init__()
         self.config = config or EmptyPromptConfig()
         self._embed = TextEmbeddings(text_encoder_of(backbone))
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embedding (B, L, D), the same for every photo.
 
@@ -141,12 +160,14 @@ class TextPrompt(Prompt):
     torch.Size([2, 16, 8])
     """
 
+    @check_arguments
     def __init__(self, config: TextPromptConfig | None = None, *, backbone: Backbone) -> None:
         super().__init__()
         self.config: TextPromptConfig = config or TextPromptConfig()
         self.scope = "category" if "{category}" in self.config.template or self.config.by_category else "dataset"
         self._embed = TextEmbeddings(text_encoder_of(backbone))
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return the prompt embeddings (B, L, D).
 
@@ -179,10 +200,12 @@ class NoPrompt(Prompt):
     torch.Size([2, 0, 1])
     """
 
+    @check_arguments
     def __init__(self, config: NoPromptConfig | None = None, *, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.config = config or NoPromptConfig()
 
+    @check_arguments
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
         """Return an embedding without tokens, (B, 0, 1).
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
-from sd4match.errors import InputError, PromptFileError, shown
+from sd4match.errors import InputError, PromptFileError, a, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.io.files import check_output_file, to_safetensors, write_atomically
 from sd4match.paths import as_path
@@ -25,6 +26,7 @@ LONGEST_WORD = 100
 
 
 @torch.no_grad()
+@check_arguments
 def export_textual_inversion(
     prompt: Prompt,
     path: str | Path,
@@ -68,7 +70,7 @@ def export_textual_inversion(
     vectors = prompt.token_vectors(images, partners)
     if vectors is None:
         raise InputError(
-            f"a {type(prompt).__name__} in hidden space or without learned token vectors cannot be exported: textual "
+            f"{a(type(prompt).__name__)} in hidden space or without learned token vectors cannot be exported: textual "
             "inversion holds the input of the text encoder, not its output"
         )
     _check_tokenizer(token, text_encoder, vectors.shape[1])

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.checks import check_finite, check_shape
+from sd4match.arguments import check_arguments
+from sd4match.checks import LARGEST_SEED, check_count, check_finite, check_shape
 from sd4match.interfaces import TextEncoder
 from sd4match.prompting.text import RANGE_HINT
 
 
+@check_arguments
 def encode_token_vectors(
     text_encoder: TextEncoder, vectors: Float[Tensor, "batch vectors width"]
 ) -> Float[Tensor, "batch tokens width"]:
@@ -45,6 +47,7 @@ def encode_token_vectors(
     return values
 
 
+@check_arguments
 def random_token_vectors(
     text_encoder: TextEncoder, num_tokens: int, *, seed: int
 ) -> Float[Tensor, "{num_tokens} width"]:
@@ -60,15 +63,18 @@ def random_token_vectors(
 
     Raises:
         ShapeError: they do not fit into L.
+        InputError: no token, or no seed.
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> random_token_vectors(FakeTextEncoder(), 5, seed=0).shape
     torch.Size([5, 8])
     """
+    check_count("seed", seed, 0, LARGEST_SEED)
+    check_count("num_tokens", num_tokens)
+    ids = text_encoder.template_ids(num_tokens).clone()
     vocabulary = text_encoder.token_embeddings()
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(vocabulary.shape[0], (num_tokens,), generator=generator)
-    ids = text_encoder.template_ids(num_tokens).clone()
     ids[1 : num_tokens + 1] = tokens.to(ids)
     with torch.no_grad():
         return text_encoder.embed(ids[None])[0, 1 : num_tokens + 1].float()

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sd4match.checks import check_shape
+from sd4match.arguments import check_arguments, check_fields
+from sd4match.checks import check_instance, check_rows, check_shape
 from sd4match.errors import InputError, PhotoError, SD4MatchError, ShapeError, shown
 from sd4match.geometry import ImageFrame, Size
 from sd4match.hashing import digest
@@ -54,9 +55,11 @@ class Photo:
         shape = self.pixels.shape
         if len(shape) != 3 or shape[2] != 3 or self.pixels.dtype != np.uint8 or 0 in shape:
             raise PhotoError(f"{wanted}, not {shape} {self.pixels.dtype}")
+        check_instance("name", self.name, str)
         _check_size(self.name, *self.size)
 
     @classmethod
+    @check_arguments
     def open(cls, path: str | Path, *, exif: bool = True) -> Photo:
         """Decode a file to RGB.
 
@@ -72,6 +75,7 @@ class Photo:
             return cls(_decode(image, exif=exif, name=str(file)), file.name)
 
     @staticmethod
+    @check_arguments
     def size_of(path: str | Path) -> Size:
         """Return (H, W) of a file in its stored frame, from its header.
 
@@ -82,6 +86,7 @@ class Photo:
             return image.height, image.width
 
     @classmethod
+    @check_arguments
     def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
         """Convert a pillow image of any mode; transparency is laid on white.
 
@@ -208,9 +213,8 @@ class View:
     """Of the photo, for messages."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_shape("the pixels of a view", self.pixels, "3 height width", of="floats")
-        if not isinstance(self.frame, ImageFrame) or not isinstance(self.key, str):
-            raise InputError(f"a view has an ImageFrame and a text key, not {shown((self.frame, self.key))}")
 
     @cached_property
     def digest(self) -> str:
@@ -230,10 +234,10 @@ class Views:
     views: tuple[View, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.views, tuple) or not all(isinstance(view, View) for view in self.views):
-            raise InputError(f"views must be a tuple of View, not {shown(self.views)}")
+        check_fields(self)
 
     @classmethod
+    @check_arguments
     def of(cls, views: Iterable[View]) -> Views:
         """Return a batch of single views."""
         return cls(tuple(views))
@@ -264,10 +268,13 @@ class Views:
         """Name of each photo for messages; its key if it has none."""
         return tuple(view.name or view.key for view in self.views)
 
+    @check_arguments
     def __getitem__(self, rows: Sequence[int]) -> Views:
         """Return the views of some of the photos."""
+        check_rows(rows, len(self))
         return Views(tuple(self.views[row] for row in rows))
 
+    @check_arguments
     def __add__(self, more: Views) -> Views:
         """Concatenate two batches."""
         return Views(self.views + more.views)
@@ -279,16 +286,45 @@ class Views:
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """B photos with their categories, preprocessed for the backbone and the prompt."""
+    """B photos with their categories, preprocessed for the backbone and the prompt.
+
+    Raises:
+        InputError: a field is of another type.
+        ShapeError: views, or photos, and categories are of different numbers of photos.
+    """
 
     views: dict[str, Views]
     """By the name of the preprocessing function; "backbone" is the backbone's."""
     categories: tuple[str | None, ...]
     photos: tuple[Photo, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        counts = {name: len(views) for name, views in self.views.items()}
+        counts |= {"photos": len(self.photos)} if self.photos else {}
+        for name, count in counts.items():
+            if count != len(self.categories):
+                raise ShapeError(
+                    f"expected {name} of {len(self.categories)} photos with a category or None, got {count}"
+                )
+
     def __len__(self) -> int:
         return len(self.categories)
 
+    @check_arguments
+    def view(self, name: str) -> Views:
+        """Return the views of a preprocessing function.
+
+        Raises:
+            InputError: the photos were not preprocessed by it.
+        """
+        if name not in self.views:
+            raise InputError(
+                f"images must have views named {name!r}, not only {shown(list(self.views))}; see `make_images`"
+            )
+        return self.views[name]
+
+    @check_arguments
     def __add__(self, more: ImageBatch) -> ImageBatch:
         """Concatenate two batches, with the views that both have."""
         views = {name: own + more.views[name] for name, own in self.views.items() if name in more.views}

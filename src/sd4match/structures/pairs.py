@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sd4match.arguments import check_fields
+from sd4match.checks import check_count, check_text
 from sd4match.errors import DatasetError, shown
 from sd4match.geometry import Size
-from sd4match.structures.images import ImageBatch
+from sd4match.structures.images import LONGEST_SIDE_OF_PHOTOS, ImageBatch
 from sd4match.structures.tensors import Keypoints
 
 Box = tuple[float, float, float, float]
@@ -24,7 +26,11 @@ Reference = Literal["box", "photo"]
 
 @dataclass(frozen=True, kw_only=True)
 class PairKey:
-    """What is known of a pair before its annotation is read."""
+    """What is known of a pair before its annotation is read.
+
+    Raises:
+        InputError: an id or a category is no text, or empty; the message names it.
+    """
 
     pair_id: str
     source_id: str
@@ -33,6 +39,13 @@ class PairKey:
     """Category of the source, under which the pair is counted."""
     target_category: str | None = None
     """Category of the target, if it is another one."""
+
+    def __post_init__(self) -> None:
+        for name in ("pair_id", "source_id", "target_id"):
+            check_text(name, getattr(self, name))
+        for name in ("category", "target_category"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
 
     @property
     def sides(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
@@ -67,6 +80,7 @@ class PairRecord(PairKey):
     __hash__ = object.__hash__
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sides = (
             ("source", self.source_id, self.source_size, self.source_points, self.source_box),
             ("target", self.target_id, self.target_size, self.target_points, self.target_box),
@@ -83,6 +97,13 @@ class PairRecord(PairKey):
                 raise DatasetError(f"{name}: a visible point is not finite")
             if box is not None:
                 _check_box(box, name)
+        if not isinstance(self.difficulty, Mapping):
+            raise DatasetError(
+                f"difficulty must be a mapping from names of flags to numbers, not {shown(self.difficulty)}"
+            )
+        for flag, value in self.difficulty.items():
+            check_text("a flag of difficulty", flag)
+            check_count(f"difficulty: {flag[:80]}", value, 0)
 
 
 def _described(value: object) -> str:
@@ -92,8 +113,11 @@ def _described(value: object) -> str:
 def _check_size(size: Size, name: str) -> None:
     """Check that a size is (H, W)."""
     whole = isinstance(size, tuple) and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in size)
-    if not whole or len(size) != 2 or min(size) < 1:
-        raise DatasetError(f"{name}: its size must be two positive whole numbers (height, width), not {shown(size)}")
+    if not whole or len(size) != 2 or min(size) < 1 or max(size) > LONGEST_SIDE_OF_PHOTOS:
+        raise DatasetError(
+            f"{name}: its size must be two whole numbers (height, width) from 1 to {LONGEST_SIDE_OF_PHOTOS:,}, "
+            f"not {shown(size)}"
+        )
 
 
 def _check_box(box: Box, name: str) -> None:
@@ -115,6 +139,9 @@ class PairBatch:
     source_points: Keypoints
     target_points: Keypoints
     pair_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __len__(self) -> int:
         return len(self.pair_ids)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sd4match.arguments import check_fields
 from sd4match.errors import NonFiniteError, ShapeError
 from sd4match.structures.images import Photo
 
@@ -38,7 +39,8 @@ class MatchResult:
     """(N,), in [0, 1]: the probability mass around the match."""
 
     def __post_init__(self) -> None:
-        count = len(self.source_points)
+        check_fields(self)
+        count, *_ = (*self.source_points.shape, 0)
         _check("source_points", self.source_points, (count, 2))
         _check("target_points", self.target_points, (count, 2))
         _check("scores", self.scores, (count,))
@@ -59,9 +61,11 @@ class Candidates:
     """(N, K), in [0, 1]: the probability mass around each candidate."""
 
     def __post_init__(self) -> None:
-        _check("source_points", self.source_points, (len(self.source_points), 2))
-        _check("scores", self.scores, (len(self.source_points), *self.scores.shape[1:2]))
-        _check("target_points", self.target_points, (*self.scores.shape, 2))
+        check_fields(self)
+        count, each, *_ = (*self.scores.shape, 0, 0)
+        _check("scores", self.scores, (count, each))
+        _check("source_points", self.source_points, (count, 2))
+        _check("target_points", self.target_points, (count, each, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,9 @@ class DenseMatch:
     """(h, w), whether a cell lies in the source photo, not in its padding."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        height, width, *_ = (*self.inside.shape, 0, 0)
+        _check("inside", self.inside, (height, width))
         cells = (*self.inside.shape, 2)
         _check("source_points", self.source_points, cells)
         _check("target_points", self.target_points, cells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sd4match.arguments import check_fields
 from sd4match.checks import check_count
 
 
@@ -44,6 +45,7 @@ class FeatureSpec:
     """What else the features depend on, for example "clean" or "key"."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("channels", "stride", "size_multiple"):
             check_count(f"{name} of a FeatureSpec", getattr(self, name))
         if self.prompt_width is not None:

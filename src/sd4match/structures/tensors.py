@@ -17,13 +17,24 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from sd4match.checks import check_choice, check_count, check_positive, check_same_device, check_shape, check_text
-from sd4match.errors import InputError, ShapeError, shown
+from sd4match.arguments import check_arguments, check_fields
+from sd4match.checks import (
+    LARGEST_SEED,
+    check_choice,
+    check_count,
+    check_number,
+    check_positive,
+    check_rows,
+    check_same_device,
+    check_shape,
+    check_text,
+)
+from sd4match.errors import InputError, ShapeError, a, shown
 from sd4match.geometry import Grid, ImageFrame, QueryMode, Size
 from sd4match.matching import functional
+from sd4match.norms import vector_norms
 from sd4match.registry import ensembles
 
-_LARGEST_SEED = 2**63 - 1
 _LARGEST_ENSEMBLE = 1000
 
 
@@ -52,7 +63,7 @@ class EvaluationNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,9 @@ class TrainingNoise:
     """Index of each image in the global batch; () for 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
+        check_fields(self)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
         check_count("step", self.step, 0)
-        if not isinstance(self.indices, tuple):
-            raise InputError(f"indices must be a tuple of whole numbers, not {shown(self.indices)}")
         for index in self.indices:
             check_count("indices", index, 0)
 
@@ -102,6 +112,7 @@ class Sampling:
         if not isinstance(self.noise, (EvaluationNoise, TrainingNoise)):
             raise InputError(f"noise must be EvaluationNoise or TrainingNoise, not {shown(self.noise)}")
         check_choice("ensemble", self.ensemble, ensembles.kinds())
+        check_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,17 +136,16 @@ class Encoded:
     """Name of each photo, for messages; () if they are not known."""
 
     def __post_init__(self) -> None:
-        _check_tuple("frames", self.frames, ImageFrame)
-        _check_tuple("keys", self.keys, str)
+        check_fields(self)
         if len(self.frames) != len(self.keys):
             raise ShapeError(f"expected a frame for each of {len(self.keys)} photos, got {len(self.frames)}")
-        if not isinstance(self.tensors, Mapping):
-            raise InputError(f"tensors must be a mapping from names to tensors, not {shown(self.tensors)}")
+        if self.names and len(self.names) != len(self.keys):
+            raise ShapeError(f"expected names for {len(self.keys)} photos, or none, got {len(self.names)}")
         for name, tensor in self.tensors.items():
-            if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(self.keys):
+            if tensor.dim() == 0 or len(tensor) != len(self.keys):
                 raise ShapeError(
                     f"expected tensors whose first dimension is of {len(self.keys)} photos, not {shown(name)}: "
-                    f"{tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__}"
+                    f"{tuple(tensor.shape)}"
                 )
 
     def __len__(self) -> int:
@@ -194,16 +204,14 @@ class FeatureMap:
     _same_values: FeatureMap | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         channels = check_shape("the values of a feature map", self.values, "B C h w", of="floats")["C"]
-        if not isinstance(self.grid, Grid):
-            raise InputError(f"grid must be a Grid, not {shown(self.grid)}")
         batch, _, *size = self.values.shape
         if (batch, tuple(size)) != (len(self.grid), self.grid.size):
             raise ShapeError(
                 f"expected a grid of {batch} images and {tuple(size)} cells, "
                 f"got {len(self.grid)} images and {self.grid.size} cells"
             )
-        _check_tuple("groups", self.groups, int)
         if self.groups and sum(check_count("groups", count) for count in self.groups) != channels:
             raise ShapeError(f"expected groups that sum to {channels} channels, got {self.groups}")
 
@@ -220,10 +228,9 @@ class FeatureMap:
         """L2 norm of every cell, in float32 or better. Computed once, also for other grids of the same values."""
         if self._same_values is not None:
             return self._same_values.norms
-        dtype = torch.promote_types(self.values.dtype, torch.float32)
-        norms: Tensor = torch.linalg.vector_norm(self.values, dim=1, dtype=dtype)
-        return norms
+        return vector_norms(self.values, dim=1)
 
+    @check_arguments
     def with_grid(self, grid: Grid) -> FeatureMap:
         """Return the same values on another grid; nothing is copied."""
         if grid == self.grid:
@@ -232,8 +239,10 @@ class FeatureMap:
         object.__setattr__(moved, "_same_values", self._same_values or self)
         return moved
 
+    @check_arguments
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """Return the maps of some of the images."""
+        check_rows(rows, len(self))
         return FeatureMap(self.values[rows], self.grid[rows], self.groups)
 
 
@@ -261,16 +270,14 @@ class Correlation:
     _probabilities: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         sizes = check_shape("the values of a correlation", self.values, "B N h w", of="floats")
         check_shape("query_points", self.query_points, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
         for name, features in (("source", self.source), ("target", self.target)):
-            if not isinstance(features, FeatureMap):
-                raise InputError(f"{name} must be a FeatureMap, not {shown(features)}")
             if len(features) != sizes["B"]:
-                raise ShapeError(f"expected a {name} of {sizes['B']} maps, got {len(features)}")
+                raise ShapeError(f"expected {a(name)} of {sizes['B']} maps, got {len(features)}")
         if self.target.size != (sizes["h"], sizes["w"]):
             raise ShapeError(f"expected values of {self.target.size} cells, got {(sizes['h'], sizes['w'])}")
-        check_choice("query_mode", self.query_mode, get_args(QueryMode))
 
     @cached_property
     def query_cells(self) -> Float[Tensor, "batch points 2"]:
@@ -282,8 +289,10 @@ class Correlation:
         """Target cell of the largest value, (x, y); computed once for all matchers."""
         return functional.nearest_neighbor(self.values)
 
+    @check_arguments
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
         """Return softmax(values / temperature) over all cells (Eq. 4); computed once per temperature."""
+        temperature = check_number("temperature", temperature)
         if temperature not in self._probabilities:
             self._probabilities[temperature] = functional.match_probability(self.values, temperature=temperature)
         return self._probabilities[temperature]
@@ -312,6 +321,7 @@ class Matches:
     tensor([[1., 1.]])
     """
 
+    @check_arguments
     def __init__(
         self,
         points: Float[Tensor, "batch points 2"],
@@ -373,14 +383,9 @@ class ParameterGroup:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_text("name", self.name)
-        _check_tuple("parameters", self.parameters, nn.Parameter)
-        check_positive("scale", self.scale)
-
-
-def _check_tuple(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
-        raise InputError(f"{name} must be a tuple of {kind.__name__}, not {shown(value)}")
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
 
 MatchFunction = Callable[[Correlation], Matches]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_number
 from sd4match.geometry import ImageFrame
 from sd4match.interfaces import Backbone
 from sd4match.structures.images import Views
@@ -16,6 +18,7 @@ from sd4match.testing.fakes import random_photo
 _SIZES = ((40, 60), (70, 30), (50, 50))
 
 
+@check_arguments
 def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tolerance: float = 1e-4) -> None:
     """Check the contract of `Backbone`.
 
@@ -31,7 +34,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
     >>> from sd4match.testing import FakeBackbone
     >>> check_backbone(FakeBackbone())
     """
-    assert isinstance(backbone, Backbone), "it must derive from Backbone"
+    check_number("tolerance", tolerance, low=0.0)
     sampling = sampling or Sampling(100, 2, EvaluationNoise(1))
     photos = [random_photo(size, seed=seed) for seed, size in enumerate(_SIZES)]
     views = [backbone.prepare(photo) for photo in photos]

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
+from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.errors import InputError
 from sd4match.geometry import Grid, squash_frame
 from sd4match.interfaces import Backbone, ImageEncoder, PairDataset, TextEncoder
@@ -21,17 +23,25 @@ from sd4match.structures.pairs import PairKey, PairRecord
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
 from sd4match.structures.tensors import Correlation, Encoded, FeatureMap, ImageFeatures, PromptEmbedding, Sampling
 
+_LARGEST = 4096
+"""Largest number of pixels, cells, pairs and the like."""
 
+
+@check_arguments
 def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
     """Return a photo of noise with (H, W) pixels.
 
     >>> random_photo((4, 6)).size
     (4, 6)
     """
+    for name, side in zip(("height", "width"), size, strict=True):
+        check_count(f"the {name} of size", side, 1, _LARGEST)
+    check_count("seed", seed, 0)
     rng = np.random.default_rng(seed)
     return Photo(rng.integers(0, 256, size=(*size, 3), dtype=np.uint8), f"random-{seed}")
 
 
+@check_arguments
 def random_correlation(
     batch: int = 2, points: int = 3, map_size: tuple[int, int] = (8, 8), *, channels: int = 6, seed: int = 0
 ) -> Correlation:
@@ -40,6 +50,10 @@ def random_correlation(
     >>> random_correlation().values.shape
     torch.Size([2, 3, 8, 8])
     """
+    for name, count in (("batch", batch), ("channels", channels), *(("map_size", side) for side in map_size)):
+        check_count(name, count, 1, _LARGEST)
+    check_count("points", points, 0, _LARGEST)
+    check_count("seed", seed, 0, LARGEST_SEED)
     generator = torch.Generator().manual_seed(seed)
     grid = Grid((squash_frame((32, 48), (64, 64)),) * batch, map_size)
     source, target = (FeatureMap(torch.randn(batch, channels, *map_size, generator=generator), grid) for _ in range(2))
@@ -64,12 +78,15 @@ class FakeTextEncoder(TextEncoder):
         self._vocabulary = torch.randn(32, self.width, generator=generator)
         self._positions = 0.1 * torch.randn(self.max_length, self.width, generator=generator)
 
+    @check_arguments
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
         """Return one token per letter; BOS is 0, EOS 1, padding 2.
 
         Raises:
             InputError: a text has more than 14 letters.
         """
+        if not texts:
+            raise InputError("texts must hold one text or more")
         rows = []
         for text in texts:
             if len(text) > self.max_length - 2:
@@ -79,18 +96,26 @@ class FakeTextEncoder(TextEncoder):
             rows.append(row)
         return torch.stack(rows)
 
+    @check_arguments
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
-        """Return ids of BOS, placeholders, EOS and padding."""
+        """Return ids of BOS, placeholders, EOS and padding.
+
+        Raises:
+            InputError: they do not fit into 16 tokens.
+        """
+        check_count("num_tokens", num_tokens, 0, self.max_length - 2)
         return torch.tensor([0, *[2] * num_tokens, 1, *[2] * (self.max_length - num_tokens - 2)])
 
     def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
         """Return the embeddings without positions."""
         return self._vocabulary
 
+    @check_arguments
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Return embeddings plus positions."""
         return self._vocabulary[ids] + self._positions
 
+    @check_arguments
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Return tanh of the running mean over each token and those before it."""
         count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype)[:, None]
@@ -106,10 +131,12 @@ class FakeImageEncoder(ImageEncoder):
 
     spec = ImageFeatureSpec(patches=16, local=48, pooled=48)
 
+    @check_arguments
     def prepare(self, photo: Photo) -> View:
         """Resize the photo to 16 x 16."""
         return squash(photo, (16, 16))
 
+    @check_arguments
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, 16, 48) and (B, 48) features."""
         local = F.pixel_unshuffle(views.pixels, 4).flatten(2).transpose(1, 2)
@@ -128,8 +155,11 @@ class FakeBackbone(Backbone):
     (8, torch.Size([3, 32, 32]))
     """
 
+    @check_arguments
     def __init__(self, *, side: int = 32, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
+        if check_count("side", side, 4, _LARGEST) % 4:
+            raise InputError(f"side must be a multiple of 4, not {side}")
         self.side = side
         self.text_encoder = text_encoder
         self.encoded = 0
@@ -141,15 +171,18 @@ class FakeBackbone(Backbone):
             architecture="fake",
         )  # fmt: skip
 
+    @check_arguments
     def prepare(self, photo: Photo) -> View:
         """Resize the photo to its square."""
         return squash(photo, (self.side, self.side))
 
+    @check_arguments
     def encode(self, views: Views) -> Encoded:
         """Return the pixels themselves."""
         self.encoded += len(views)
         return Encoded({"pixels": views.pixels}, views.frames, views.keys)
 
+    @check_arguments
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Return patches; the prompt's mean is added to the first channels, so that gradients reach it."""
         self.extracted += len(encoded)
@@ -178,11 +211,16 @@ class FakePairs(PairDataset):
     split = "test"
     categories = ("left", "right")
 
+    @check_arguments
     def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
-        self._photos, self._points, self._invisible_pair = photos, points, invisible_pair
+        for name, count, low in (("pairs", pairs, 0), ("photos", photos, 2), ("points", points, 1)):
+            check_count(name, count, low, _LARGEST)
+        self._pairs, self._photos, self._points, self._invisible_pair = pairs, photos, points, invisible_pair
         self.keys: tuple[PairKey, ...] = tuple(self[index] for index in range(pairs))
 
+    @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
+        check_count("index", index, 0, self._pairs - 1)
         rng = np.random.default_rng(index)
         source, target = rng.choice(self._photos, size=2, replace=False)
         points = self._points + index % 2
@@ -202,6 +240,7 @@ class FakePairs(PairDataset):
             target_box=(1.0, 3.0, 29.0, 20.0),
         )
 
+    @check_arguments
     def photo(self, image_id: str) -> Photo:
         """Return noise, always the same for an id."""
         seed = int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=4).digest(), "little")

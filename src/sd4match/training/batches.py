@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_count
 from sd4match.data.checked import read_pair
 from sd4match.data.collate import make_pairs
 from sd4match.data.loading import Prefetcher
@@ -34,6 +36,7 @@ class BatchSplit:
         per_device: pairs that a device takes at once.
 
     Raises:
+        InputError: a number is no whole number of at least 1.
         ConfigError: there are more devices than pairs.
 
     >>> BatchSplit(9, devices=3, per_device=3).describe()
@@ -47,6 +50,8 @@ class BatchSplit:
     per_device: int
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "devices", "per_device"):
+            check_count(name, getattr(self, name))
         if self.devices > self.batch_size:
             raise ConfigError(
                 f"training.batch_size = {self.batch_size} is fewer pairs than there are processes ({self.devices}): "
@@ -63,6 +68,7 @@ class BatchSplit:
         """Number of micro-batches of the device with the largest share."""
         return -(-self.share // self.per_device)
 
+    @check_arguments
     def indices(self, device: int) -> list[range]:
         """Return the indices in the global batch that a device computes, in ranges of at most `per_device`.
 
@@ -72,6 +78,7 @@ class BatchSplit:
         >>> BatchSplit(9, devices=2, per_device=2).indices(1)
         [range(4, 6), range(6, 8), range(8, 9)]
         """
+        check_count("device", device, 0, self.devices - 1)
         start, stop = (self.batch_size * number // self.devices for number in (device, device + 1))
         return [range(low, min(low + self.per_device, stop)) for low in range(start, stop, self.per_device)]
 

@@ -12,10 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from sd4match.arguments import check_arguments, check_fields
+from sd4match.checks import check_count
 from sd4match.documents import parse_json
 from sd4match.errors import ConfigError, TrainingError, shown
 from sd4match.hashing import digest
 from sd4match.io.files import TEMPORARY_SUFFIX, read_safetensors, remove, to_safetensors, write_atomically
+from sd4match.paths import as_path
 
 FORMAT_VERSION = 2
 
@@ -51,6 +54,10 @@ class Checkpoint:
     name: str = "the checkpoint"
     """How messages call it: its file."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_count("step", self.step, 0)
+
     def group(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a group, by their names inside the group."""
         prefix = f"{name}/"
@@ -81,11 +88,15 @@ class Checkpoints:
         folder: used for checkpoints only.
         keep: number of most recent checkpoints that stay, besides that of the best step.
         origin: stored in every checkpoint that is written.
+
+    Raises:
+        InputError: an argument is of another type, or fewer than one checkpoint stays.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 3, origin: Mapping[str, Any] | None = None) -> None:
-        self.folder = folder
-        self.keep = keep
+    @check_arguments
+    def __init__(self, folder: str | Path, *, keep: int = 3, origin: Mapping[str, Any] | None = None) -> None:
+        self.folder = as_path(folder, what="the folder of checkpoints")
+        self.keep = check_count("keep", keep)
         self.origin = dict(origin or {})
 
     def path(self, step: int) -> Path:
@@ -98,6 +109,7 @@ class Checkpoints:
         numbers = [int(found[1]) for name in names if (found := re.fullmatch(r"step-([0-9]{8,18})", name))]
         return sorted((number for number in numbers if self.path(number).stem in names), reverse=True)
 
+    @check_arguments
     def write(self, checkpoint: Checkpoint, *, best_step: int) -> None:
         """Write a checkpoint to a temporary file, sync and rename it, and only then remove old ones.
 
@@ -126,6 +138,7 @@ class Checkpoints:
             if step not in (best_step, checkpoint.step):
                 remove(self.path(step), error=TrainingError)
 
+    @check_arguments
     def read(self, step: int) -> Checkpoint:
         """Read the checkpoint of a step.
 

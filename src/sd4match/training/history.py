@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.evaluation.scores import PairScores
 from sd4match.training.batches import BatchSplit
 
@@ -35,6 +36,9 @@ class TrainingRun:
     stopped: bool = False
     """Whether the run ended because of a stop request."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def step(self) -> int:
         """Number of steps made so far."""
@@ -45,6 +49,7 @@ class TrainingRun:
         """Loss of every step."""
         return self.column("loss")
 
+    @check_arguments
     def column(self, name: str) -> list[float]:
         """Return one column of the rows; [] if there is none of that name."""
         if name not in self.columns:
@@ -61,10 +66,12 @@ class TrainingRun:
         own = ("loss", "excess_loss", "learning_rate")
         return {name: value for name, value in self.last().items() if name not in own}
 
+    @check_arguments
     def is_validated(self, step: int) -> bool:
         """Return whether the prompt was validated after that step."""
         return any(validated == step for validated, _ in self.validation)
 
+    @check_arguments
     def has_stalled(self, patience: int | None) -> bool:
         """Return whether the last `patience` validations found no better prompt; False if `patience` is None.
 
@@ -88,3 +95,6 @@ class TrainerCallbacks:
     """Called during a validation with the number of measured pairs and of all pairs."""
     on_validation: Callable[[TrainingRun], None] = lambda run: None
     """Called after every validation."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from sd4match.arguments import check_arguments
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset, load_config
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
@@ -30,8 +33,17 @@ from sd4match.evaluation.run_folders import (
 from sd4match.evaluation.scratch import remove_abandoned_folders
 from sd4match.interfaces import PairDataset
 from sd4match.io.files import remove, write_atomically
+from sd4match.io.locks import locked_folder
+from sd4match.paths import as_path
 from sd4match.prompting.serialization import save_prompt
-from sd4match.training.checkpoint import Checkpoints, check_same_config, check_same_training, config_of
+from sd4match.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    DamagedCheckpointWarning,
+    check_same_config,
+    check_same_training,
+    config_of,
+)
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer, check_selection_alpha
@@ -40,12 +52,13 @@ from sd4match.viz.curves import plot_training
 _RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
 
 
+@check_arguments
 def train(
     config: ExperimentConfig,
     components: Components,
-    output: Path,
+    output: str | Path,
     *,
-    prompt_file: Path | None = None,
+    prompt_file: str | Path | None = None,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
@@ -70,17 +83,16 @@ def train(
         The history of the training.
 
     Raises:
-        InputError: the folder holds another kind of run, or files that no training has made.
+        InputError: the folder holds another kind of run or files that no training has made, or a second run writes.
         ConfigError: fields of the config do not go together, or differ from those that the run was started with.
         InputError: the prompt has no parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
-    processes = Processes()
-    processes.on_main(lambda: _check_folder(output, resume=resume))
-    return train_in_folder(
-        config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
-    )
+    folder = as_path(output, what="output")
+    file = None if prompt_file is None else as_path(prompt_file, what="prompt_file")
+    Processes().on_main(lambda: _check_folder(folder, resume=resume))
+    return train_in_folder(config, components, folder, prompt_file=file, resume=resume, stop=stop, callbacks=callbacks)
 
 
 def _check_folder(output: Path, *, resume: bool) -> None:
@@ -101,6 +113,23 @@ def train_in_folder(
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
     """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
+    with ExitStack() as held:
+        Processes().on_main(lambda: held.enter_context(locked_folder(output)))
+        return _train(
+            config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
+        )
+
+
+def _train(
+    config: ExperimentConfig,
+    components: Components,
+    output: Path,
+    *,
+    prompt_file: Path | None,
+    resume: bool,
+    stop: Callable[[], bool],
+    callbacks: TrainerCallbacks | None,
+) -> TrainingRun:
     check_trainable(config)
     data, processes = build_dataset(config, "train"), Processes()
     trainer = Trainer(
@@ -184,16 +213,23 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
         ConfigError: names the fields that differ.
         TrainingError: there are checkpoints, and none can be read.
     """
-    checkpoint = Checkpoints(output / CHECKPOINTS).latest()
+    checkpoint = _latest(Checkpoints(output / CHECKPOINTS))
     if checkpoint is not None:
         before = config_of(checkpoint.origin, where=str(output))
         check_same_config(before, config.model_dump(mode="json"), where=str(output))
 
 
+def _latest(checkpoints: Checkpoints) -> Checkpoint | None:
+    """Return the latest checkpoint without the warning of damaged ones, which the training gives when it resumes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedCheckpointWarning)
+        return checkpoints.latest()
+
+
 def can_resume(config: ExperimentConfig, output: Path) -> bool:
     """Return whether a folder holds a training with exactly this config that can be resumed."""
     try:
-        checkpoint = Checkpoints(output / CHECKPOINTS).latest()
+        checkpoint = _latest(Checkpoints(output / CHECKPOINTS))
     except SD4MatchError:
         return False
     return checkpoint is not None and checkpoint.origin.get("config") == config.model_dump(mode="json")
@@ -256,7 +292,7 @@ def _origin(
 
 def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
     """Check that the folder holds this very training, or remove the results of another one; write the config."""
-    checkpoint = checkpoints.latest() if resume else None
+    checkpoint = _latest(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_training(checkpoint.origin, checkpoints.origin, where=str(output))
     elif not resume:

@@ -11,20 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
 from sd4match.checks import check_number
 from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset
 from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
 from sd4match.documents import read_json
-from sd4match.errors import ConfigError, InputError, choose_from, shown
+from sd4match.errors import ConfigError, InputError, a, choose_from, shown
 from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
 from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_atomically
-from sd4match.paths import exists
+from sd4match.paths import as_path, exists
 from sd4match.training.history import TrainerCallbacks
 from sd4match.training.run import can_resume, train_in_folder
 from sd4match.version import __version__
@@ -69,15 +72,16 @@ class _Measurement:
     seconds: float
 
 
+@check_arguments
 def sweep_prompts(
-    output: Path,
+    output: str | Path,
     *,
     model: str = "mini",
     names: Sequence[str] = PROMPTS,
     seed: int = 0,
     overrides: Iterable[str] = (),
     split: Split = "test",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
     """Train and measure each prompt on one model, with one seed and one number of steps.
@@ -110,15 +114,16 @@ def sweep_prompts(
     overrides = list(overrides)
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
     shared = _shared_config(configs)
-    check_sweep_output(output, configs)
+    folder = as_path(output, what="output")
+    check_sweep_output(folder, configs)
     data = chosen_pairs(shared, build_dataset(shared, split))
     backbone = cached(shared.backbone.build(device=device), shared.cache.open())
     measured: dict[str, _Measurement] = {}
     for name, config in configs.items():
         callbacks.on_start(name)
         origin = _origin(config, backbone, split)
-        measured[name] = _read_scores(output / name, origin) or _measure(
-            name, config, backbone, data, output / name, origin, callbacks
+        measured[name] = _read_scores(folder / name, origin) or _measure(
+            name, config, backbone, data, folder / name, origin, callbacks
         )
     scores = {name: measurement.scores for name, measurement in measured.items()}
     return make_report(
@@ -144,7 +149,7 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
     config = load_experiment(name, model=model, overrides=[*overrides, f"seed={seed}"])
     kind = load_experiment(name, model=model).prompt.kind
     if config.prompt.kind != kind:
-        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of a {kind} prompt")
+        raise ConfigError(f"prompt.kind cannot be changed in a sweep: {name} is of {a(kind)} prompt")
     return config
 
 

@@ -13,17 +13,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
-from sd4match.checks import check_instance
+from sd4match.checks import check_count
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.config.sections import TrainingConfig
 from sd4match.data.checked import check_dataset
 from sd4match.data.subset import first
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError, shown
+from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
 from sd4match.interfaces.calls import describe_component
+from sd4match.paths import as_path
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import LossFunction, MatchFunction
 from sd4match.training.accumulation import GradientAccumulator, LossTotals
@@ -65,6 +67,7 @@ class Trainer:
         DatasetError: there are no training or no validation pairs.
     """
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -78,12 +81,7 @@ class Trainer:
         protocol: EvaluationProtocol,
         validation_batch_size: int = 8,
     ) -> None:
-        check_instance("backbone", backbone, Backbone)
-        check_instance("prompt", prompt, Prompt)
-        check_instance("config", config, TrainingConfig)
-        check_instance("protocol", protocol, EvaluationProtocol)
-        if not callable(loss) or isinstance(loss, type):
-            raise InputError(f"loss must be a MatchingLoss or a function that returns a scalar, not {shown(loss)}")
+        check_count("validation_batch_size", validation_batch_size)
         check_learns(prompt)
         check_selection_alpha(protocol)
         check_dataset(train_data, what="train_data")
@@ -100,9 +98,10 @@ class Trainer:
         self.protocol = protocol
         self.validation_batch_size = validation_batch_size
 
+    @check_arguments
     def fit(
         self,
-        output: Path | None = None,
+        output: str | Path | None = None,
         *,
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
@@ -131,7 +130,14 @@ class Trainer:
             DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
             ComponentError: a component raises an error, or answers what its interface does not allow.
         """
-        run = _Run(self, output, checkpoints, stop, on_best, callbacks or TrainerCallbacks())
+        run = _Run(
+            self,
+            None if output is None else as_path(output, what="output"),
+            checkpoints,
+            stop,
+            on_best,
+            callbacks or TrainerCallbacks(),
+        )
         with seeded_random_state(self.config.seed + run.processes.index), closing(run.logger):
             if resume:
                 run.resume()

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from sd4match.arguments import check_arguments
 from sd4match.io.files import write_atomically
+from sd4match.paths import as_path
 
 
+@check_arguments
 def plot_training(
     losses: Sequence[float],
     validation: Sequence[tuple[int, float]],
-    path: Path,
+    path: str | Path,
     *,
     excess_losses: Sequence[float] = (),
     title: str = "",
@@ -31,6 +34,7 @@ def plot_training(
     Raises:
         SD4MatchError: the file cannot be written.
     """
+    file = as_path(path, what="the file of a plot")
     values, label = (excess_losses, "loss above its lower bound") if excess_losses else (losses, "loss")
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -50,4 +54,4 @@ def plot_training(
     axes.legend(loc="center right")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
-    write_atomically(path, picture.getvalue())
+    write_atomically(file, picture.getvalue())

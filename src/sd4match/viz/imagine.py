@@ -11,23 +11,28 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.pretrained import find_pretrained
-from sd4match.checks import check_finite
-from sd4match.errors import CheckpointError
+from sd4match.checks import LARGEST_SEED, check_count, check_finite, check_number, check_shape
+from sd4match.devices import resolve_device
+from sd4match.errors import CheckpointError, InputError
 from sd4match.structures.images import Photo
 
+_MOST_IMAGES, _MOST_STEPS = 1000, 1000
 _SIDE = 160
 _GAP = 6
 _LABEL_WIDTH = 190
 _INK = (30, 30, 30)
 
 
+@check_arguments
 def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipeline:
     """Load the whole diffusion pipeline of a model, in float32, without progress bars and safety checker.
 
     Raises:
         CheckpointError: the folder is missing, incomplete or damaged.
     """
+    resolved = resolve_device(device)
     folder = find_pretrained(weights)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -36,10 +41,11 @@ def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipelin
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot load a pipeline from {folder}: {' '.join(str(error).split())[:300]}") from None
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device, torch.float32)
+    return pipeline.to(resolved, torch.float32)
 
 
 @torch.no_grad()
+@check_arguments
 def paint(
     painter: StableDiffusionPipeline,
     embedding: Float[Tensor, "tokens width"],
@@ -64,8 +70,15 @@ def paint(
         on_step: called after each step.
 
     Raises:
+        InputError: an argument is of another type or shape, or beyond its bounds.
         NonFiniteError: a picture has NaN or infinite pixels.
     """
+    check_shape("embedding", embedding, "L D", of="floats")
+    check_shape("empty", empty, "L D", of="floats", L=len(embedding), D=embedding.shape[1])
+    check_count("images", images, 1, _MOST_IMAGES)
+    check_count("steps", steps, 1, _MOST_STEPS)
+    check_number("guidance", guidance)
+    check_count("seed", seed, 0, LARGEST_SEED // 10_007 - _MOST_IMAGES)
 
     def tell(pipeline: object, step: int, timestep: object, values: dict[str, Tensor]) -> dict[str, Tensor]:
         on_step()
@@ -86,13 +99,19 @@ def paint(
     return pictures
 
 
+@check_arguments
 def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]], *, title: str = "") -> Image.Image:
     """Draw a row for each prompt: its label, the photos it was computed from, the generated images.
 
     >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
     >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size
     (694, 366)
+
+    Raises:
+        InputError: there is no row.
     """
+    if not rows:
+        raise InputError("rows must hold one prompt or more")
     seen = max(len(photos) for _, photos, _ in rows)
     columns = seen + max(len(drawn) for _, _, drawn in rows)
     step, top = _SIDE + _GAP, 34 if title else _GAP

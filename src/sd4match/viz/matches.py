@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
@@ -22,17 +23,19 @@ _WIDEST = 8
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
 
 PointArray = npt.NDArray[np.float64]
+Points = PointArray | Sequence[Sequence[float]]
 
 
+@check_arguments
 def draw_matches(
     source: Photo,
     target: Photo,
-    source_points: PointArray,
-    target_points: PointArray,
+    source_points: Points,
+    target_points: Points,
     *,
-    hits: Sequence[bool] | None = None,
-    scores: Sequence[float] | None = None,
-    truth: PointArray | None = None,
+    hits: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    scores: Sequence[float] | npt.NDArray[np.float64] | None = None,
+    truth: Points | None = None,
     title: str = "",
     height: int = 480,
 ) -> Image.Image:
@@ -92,6 +95,7 @@ def draw_matches(
     return canvas
 
 
+@check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     """Stack pictures below each other.
 

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from sd4match.arguments import check_arguments
 from sd4match.data.base import check_split_name, pair_index
 from sd4match.data.config import SyntheticConfig
 from sd4match.data.synthetic.anatomy import ANATOMIES
@@ -43,6 +44,7 @@ class SyntheticPairs(PairDataset):
     name = "synthetic"
     categories = tuple(ANATOMIES)
 
+    @check_arguments
     def __init__(self, config: SyntheticConfig | None = None) -> None:
         self.config = config if config is not None else SyntheticConfig()
         self.split = check_split_name(self.config.split)
@@ -57,6 +59,7 @@ class SyntheticPairs(PairDataset):
     def __len__(self) -> int:
         return self._num_pairs  # `keys` would render photos
 
+    @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
         key = self.keys[pair_index(index, len(self.keys))]
         source, target = self.scene(key.source_id), self.scene(key.target_id)
@@ -89,6 +92,7 @@ class SyntheticPairs(PairDataset):
             for index, (category, source, target) in enumerate(self._draw_pairs())
         )
 
+    @check_arguments
     def photo(self, image_id: str) -> Photo:
         """Return the rendered photo "category-number".
 
@@ -97,6 +101,7 @@ class SyntheticPairs(PairDataset):
         """
         return Photo(self.scene(image_id).pixels, image_id)
 
+    @check_arguments
     def scene(self, image_id: str) -> Scene:
         """Return the photo "category-number" with its ground truth.
 

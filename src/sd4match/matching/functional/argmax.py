@@ -23,9 +23,11 @@ from sd4match.checks import (
     check_same_device,
     check_shape,
 )
+from sd4match.errors import InputError, shown
 from sd4match.matching.functional.correlation import checked_maps, similarities
 from sd4match.matching.functional.probability import match_probability
 from sd4match.matching.functional.sampling import bilinear_corners, full_precision, gather_cells
+from sd4match.norms import in_range
 
 
 def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
@@ -101,7 +103,7 @@ def kernel_soft_argmax(
         correlation: (B, N, h, w).
         temperature: the correlation is divided by it; positive.
         sigma: standard deviation of the Gaussian, in cells; positive.
-        peak: (B, N, 2), the arg-max, where it is known.
+        peak: (B, N, 2), the arg-max, where it is known; in the map, or NaN for a point that has no match.
 
     Returns:
         (B, N, 2), (x, y) in cells.
@@ -131,7 +133,7 @@ def window_soft_argmax(
         correlation: (B, N, h, w).
         temperature: the correlation is divided by it; positive.
         window: side of the square in cells; odd.
-        peak: (B, N, 2), the arg-max, where it is known.
+        peak: (B, N, 2), the arg-max, where it is known; in the map, or NaN for a point that has no match.
 
     Returns:
         (B, N, 2), (x, y) in cells.
@@ -152,9 +154,25 @@ def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor,
     if peak is not None:
         check_shape("peak", peak, "B N 2", of="floats", B=sizes["B"], N=sizes["N"])
         check_same_device(correlation=correlation, peak=peak)
+        _check_peak(peak, correlation)
     peak = nearest_neighbor(correlation) if peak is None else peak
     y, x = (torch.arange(n, dtype=peak.dtype, device=peak.device) for n in correlation.shape[-2:])
     return x - peak[..., 0, None, None], y[:, None] - peak[..., 1, None, None]
+
+
+def _check_peak(peak: Tensor, correlation: Tensor) -> None:
+    """Check that a peak lies in the map, and is NaN only where a point has no match."""
+    height, width = correlation.shape[-2:]
+    inside = ((peak >= 0) & (peak <= peak.new_tensor([width - 1, height - 1]))).all(dim=-1)
+    if not bool(inside.all()):
+        missing = peak.isnan().any(dim=-1)
+        if missing.any():
+            inside = inside | (missing & nearest_neighbor(correlation).isnan().any(dim=-1))
+        if not bool(inside.all()):
+            raise InputError(
+                f"peak must be cells of the map, x from 0 to {width - 1} and y from 0 to {height - 1}, not "
+                f"{shown(peak[~inside][0].tolist())}"
+            )
 
 
 def bilinear_nearest_neighbor(
@@ -179,7 +197,9 @@ def bilinear_nearest_neighbor(
     check_flag("normalize", normalize)
     source_features, target_features = checked_maps(source_features, target_features, query_cells, target_norms)
     index, weight = bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
-    cells = gather_cells(source_features, index.flatten(1))
+    cells, _ = in_range(gather_cells(source_features, index.flatten(1)), -1)  # the arg-max is that of any multiple
+    if not normalize:
+        target_features = in_range(target_features.flatten(1), 1)[0].view_as(target_features)
     products = similarities(cells, target_features, normalize=normalize, target_norms=target_norms)
     corners = nearest_neighbor(products).unflatten(1, index.shape[1:])
     blended: Tensor = (corners * weight[..., None]).sum(dim=2)
@@ -206,8 +226,9 @@ def best_cells(
     [[[[1.0, 0.0], [4.0, 0.0]]]]
     """
     sizes = check_shape("correlation", correlation, "B N h w", of="floats")
+    check_same_device(correlation=correlation)
     check_count("count", count, 1, sizes["h"] * sizes["w"])
-    check_number("radius", radius, low=0.0)
+    radius = check_number("radius", radius, low=0.0)
     left = full_precision(correlation).clone()
     y, x = (torch.arange(n, dtype=left.dtype, device=left.device) for n in left.shape[-2:])
     cells, values = [], []

@@ -9,14 +9,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor
-from torch.nn import functional as F
 
 from sd4match.checks import check_flag, check_same_device, check_shape
-from sd4match.errors import ShapeError
+from sd4match.errors import InputError, ShapeError
 from sd4match.matching.functional.sampling import full_precision, sample_bilinear
-
-_SMALLEST_NORM = 1e-12
-"""A cell without features has a cosine of 0 with everything."""
+from sd4match.norms import in_range, unit_vectors
 
 
 def correlate(
@@ -37,7 +34,8 @@ def correlate(
         target_features: (B, C, h', w').
         query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. A query of which a coordinate is not
             finite means cell (0, 0): such a point is padding, and must not spoil the gradient of the others.
-        normalize: divide both sides by their L2 norm.
+        normalize: divide both sides by their L2 norm, whatever its magnitude; a cell or a query without features, all
+            of whose channels are 0, has a cosine of 0 with everything.
         target_norms: (B, h', w'), L2 norms of the target's cells, if they are known.
 
     Returns:
@@ -45,7 +43,7 @@ def correlate(
 
     Raises:
         ShapeError: the two maps differ in B or C, the queries in B, or the norms are not those of the target's cells.
-        InputError: maps of integers or booleans, or tensors on several devices.
+        InputError: maps of integers or booleans, norms that are negative or NaN, or tensors on several devices.
 
     >>> features = torch.eye(4).reshape(1, 4, 2, 2)
     >>> correlate(features, features, torch.tensor([[[1.0, 0.0]]])).flatten().tolist()
@@ -55,17 +53,20 @@ def correlate(
     source_features, target_features = checked_maps(source_features, target_features, query_cells, target_norms)
     queries = sample_bilinear(source_features, query_cells)
     if normalize:
-        queries = F.normalize(queries, dim=-1)
+        queries = unit_vectors(queries, dim=-1)
     return similarities(queries, target_features, normalize=normalize, target_norms=target_norms)
 
 
 def similarities(cells: Tensor, target_features: Tensor, *, normalize: bool, target_norms: Tensor | None) -> Tensor:
     """Return products (B, N, h, w) of vectors (B, N, C) with every cell of (B, C, h, w), divided by its norm."""
-    values: Tensor = torch.bmm(cells, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
+    norms: Tensor | None = None
     if normalize:
-        norms = torch.linalg.vector_norm(target_features, dim=1) if target_norms is None else target_norms
-        values = values / norms[:, None].clamp_min(_SMALLEST_NORM)
-    return values
+        known = None if target_norms is None else target_norms[:, None]
+        target_features, norms = in_range(target_features, 1, known)
+        if known is not None and norms is not known and bool((~(known >= 0) & norms.isfinite()).any()):
+            raise InputError("target_norms must be the L2 norms of the target's cells, not negative or NaN")
+    values: Tensor = torch.bmm(cells, target_features.flatten(2)).unflatten(2, target_features.shape[2:])
+    return values if norms is None else values / norms
 
 
 def checked_maps(

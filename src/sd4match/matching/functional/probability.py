@@ -14,8 +14,8 @@ from jaxtyping import Float, Real
 from torch import Tensor
 
 from sd4match.checks import check_number, check_positive, check_same_device, check_shape
-from sd4match.errors import ShapeError
-from sd4match.matching.functional.sampling import full_precision
+from sd4match.errors import NonFiniteError, ShapeError
+from sd4match.matching.functional.sampling import as_floats, full_precision
 
 
 def match_probability(
@@ -33,14 +33,26 @@ def match_probability(
 def log_match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
-    """Compute the logarithm of Eq. 4, which does not underflow."""
+    """Compute the logarithm of Eq. 4, which does not underflow.
+
+    Raises:
+        NonFiniteError: differences of the correlations, divided by the temperature, are beyond the range of floats.
+    """
     scores = _scores(correlation, temperature)
+    if bool(((scores == -torch.inf) & (correlation > -torch.inf)).any()):
+        raise NonFiniteError(
+            "the logarithms of the match probabilities are not finite: the correlations divided by the temperature are "
+            "out of range; give a larger temperature, or normalize the features"
+        )
     return scores.flatten(2).log_softmax(dim=-1).view_as(scores)
 
 
 def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
     check_shape("correlation", correlation, "B N h w", of="floats")
-    check_positive("temperature", temperature)
+    check_same_device(correlation=correlation)
+    correlation, temperature = full_precision(correlation), check_positive("temperature", temperature)
+    best = correlation.detach().flatten(2).amax(dim=-1)[..., None, None]
+    impossible: Tensor | None = None
     if isinstance(temperature, Tensor):
         if temperature.numel() != 1 or temperature.dim() > 1:
             raise ShapeError(
@@ -48,9 +60,12 @@ def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
             )
         if temperature.requires_grad:  # whose gradient would be 0 * -inf = NaN at impossible cells
             impossible = correlation == -torch.inf
-            scores = full_precision(correlation).masked_fill(impossible, 0.0) / temperature
-            return scores.masked_fill(impossible, -torch.inf)
-    return full_precision(correlation) / temperature
+            correlation = torch.where(impossible, torch.where(best.isfinite(), best, 0.0), correlation)
+    scores = correlation / temperature
+    overflows = best.isfinite() & ~(best / temperature).isfinite()
+    if bool(overflows.any()):  # of which only the differences to the largest have a meaning
+        scores = torch.where(overflows, correlation - best, correlation) / temperature
+    return scores if impossible is None else scores.masked_fill(impossible, -torch.inf)
 
 
 def probability_mass(
@@ -91,9 +106,9 @@ def mass_around(
     """
     sizes = check_shape("probability", probability, "B N h w", of="floats")
     check_shape("cells", cells, "B N 2", of="numbers", B=sizes["B"], N=sizes["N"])
-    check_number("radius", radius, low=0.0)
+    radius = check_number("radius", radius, low=0.0)
     check_same_device(probability=probability, cells=cells)
-    probability, cells = full_precision(probability), full_precision(cells)
+    probability, cells = full_precision(probability), as_floats(cells)
     y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
     across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
     down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from sd4match.checks import check_count, check_finite, check_number, check_same_device, check_shape
-from sd4match.errors import InputError
+from sd4match.errors import InputError, shown
+from sd4match.norms import unit_vectors
 
 
 def co_pca(
@@ -75,6 +75,9 @@ def weighted_concatenation(
     >>> weighted_concatenation([torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)], [1, 1], [0.5, 2.0]).flatten()
     tensor([0.5000, 2.0000])
     """
+    for name, value in (("values", values), ("blocks", blocks), ("weights", weights)):
+        if not isinstance(value, (tuple, list)):
+            raise InputError(f"{name} must be a tuple or a list, not {shown(value)}")
     count = sum(check_count("blocks", size) for size in blocks)
     if count != len(values) or count == 0 or len(blocks) != len(weights):
         raise InputError(
@@ -88,5 +91,5 @@ def weighted_concatenation(
         sizes = {name: found[name] for name in ("B", "h", "w")}
     pieces = iter(values)
     joined = [torch.cat([next(pieces) for _ in range(count)], dim=1) for count in blocks]
-    scaled = [weight * F.normalize(block, dim=1) for block, weight in zip(joined, weights, strict=True)]
+    scaled = [weight * unit_vectors(block, dim=1) for block, weight in zip(joined, weights, strict=True)]
     return torch.cat(scaled, dim=1)

@@ -17,8 +17,10 @@ from sd4match.checks import check_same_device, check_shape
 from sd4match.errors import InputError
 from sd4match.matching.functional.argmax import cells_of_index
 from sd4match.matching.functional.sampling import full_precision
+from sd4match.norms import unit_vectors
 
 _POINTS_AT_ONCE = 8
+_SMALLEST_NORM, _LARGEST_NORM = 1e-12, 1e18
 
 
 def upsampled_nearest_neighbor(
@@ -51,8 +53,12 @@ def upsampled_nearest_neighbor(
     _check_pixels(target_features, columns, rows)
     check_same_device(target_features=target_features, queries=queries)
     features = full_precision(target_features)
-    queries = F.normalize(queries.to(features), dim=-1)
-    scale = interpolated_norm(features, columns, rows).clamp(min=1e-12)
+    queries = unit_vectors(queries.to(features), dim=-1)
+    scale = interpolated_norm(features, columns, rows)
+    if not _LARGEST_NORM > float(scale.max()) > _SMALLEST_NORM:  # then all of the map is scaled, which no cosine shows
+        features = features / features.abs().amax().clamp_min(torch.finfo(features.dtype).tiny)
+        scale = interpolated_norm(features, columns, rows)
+    scale = scale.clamp(min=_SMALLEST_NORM)
     correlation = torch.einsum("nc,chw->nhw", queries, features)
     width = len(columns)
     found = []
