@@ -17,6 +17,10 @@ from .config import FusionOptions as FusionOptions
 from .config import ImageEncoderConfig as ImageEncoderConfig
 from .config import StableDiffusionConfig as StableDiffusionConfig
 from .config import VisionTransformerConfig as VisionTransformerConfig
+from .ensembles import AntitheticNoise as AntitheticNoise
+from .ensembles import IndependentNoise as IndependentNoise
+from .ensembles import MatchedNoise as MatchedNoise
+from .ensembles import NoiseEnsemble as NoiseEnsemble
 from .fusion import Fusion as Fusion
 from .fusion_spec import FeatureSpec as FeatureSpec
 from .image_encoders import ImageFeatureSpec as ImageFeatureSpec
