@@ -107,7 +107,9 @@ def cases(base: Path) -> Iterator[Case]:
             ("device",),
         )
     for value in (5, None, "", "no-such", b"single"):
-        yield _case(f"from_preset({value!r})", lambda value=value: SemanticMatcher.from_preset(value), ("preset",))
+        yield _case(
+            f"from_preset({value!r})", lambda value=value: SemanticMatcher.from_preset(value), ("preset", "name")
+        )
         yield _case(f"load_preset({value!r})", lambda value=value: load_preset(value), ("preset",))
     yield from _components()
 

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from sd4match.errors import InputError, SD4MatchError, a, is_unicode, shown
 
-__all__ = ["as_path", "exists", "is_file", "is_folder", "read_bytes", "read_text", "require_file", "require_folder"]
+__all__ = [
+    "as_path",
+    "exists",
+    "is_file",
+    "is_folder",
+    "read_bytes",
+    "read_text",
+    "require_file",
+    "require_folder",
+    "resolved",
+]
 
 LARGEST_DOCUMENT = 1 << 30
 """Largest file, in bytes, that is read into memory as a whole, unless a caller says less."""
@@ -70,6 +80,15 @@ def is_folder(path: Path) -> bool:
     """Return whether a folder is there; False for a name that no folder can have."""
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def resolved(path: Path) -> Path:
+    """Return an absolute path without links; `Path.resolve` raises a RuntimeError where links form a loop.
+
+    >>> resolved(Path("/usr/../tmp/..")).as_posix()
+    '/'
+    """
+    return Path(os.path.realpath(path))
 
 
 def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputError) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sd4match.errors import DatasetError, InputError
-from sd4match.paths import as_path, exists, is_file, is_folder, read_bytes, require_file, require_folder
+from sd4match.paths import as_path, exists, is_file, is_folder, read_bytes, require_file, require_folder, resolved
 
 LONG = Path("x" * 300)
 
@@ -65,3 +65,12 @@ def test_a_file_without_permission(tmp_path):
     file.touch(mode=0)
     with pytest.raises(InputError, match=r"cannot read the report .*Permission denied"):
         read_bytes(file, what="report")
+
+
+def test_links_that_form_a_loop_are_a_path_that_is_not_there(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert resolved(loop) == loop
+    assert not exists(loop)
+    with pytest.raises(InputError, match="Too many levels of symbolic links"):
+        require_file(loop, what="report")

@@ -20,14 +20,13 @@ from sd4match.io import files
 from sd4match.config import build_components, load_preset
 from sd4match.training.run import train
 
-output, kills, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+output, kills, steps, write_every = Path(sys.argv[1]), *map(int, sys.argv[2:])
 config = load_preset("single", [
     f"training.steps={steps}", "training.checkpoint_every=2", "training.validate_every=10", "training.batch_size=1",
     "training.validation_pairs=4", "data.photos_per_category=3", "data.pairs=16", "prompt.num_tokens=4", "seed=3",
     "cache.limit='0'",
 ])
 backbone = build_components(config).backbone
-from sd4match.viz import curves  # imported here, or each child would import it at its end
 
 
 def train_in_child(folder, resume, kill_in_write=None):
@@ -50,7 +49,7 @@ def train_in_child(folder, resume, kill_in_write=None):
 
 
 started = time.perf_counter()
-assert os.waitpid(train_in_child(output / "whole", False), 0)[1] == 0
+train(config, build_components(config, backbone=backbone), output / "whole")  # here, so that children import nothing
 length = time.perf_counter() - started
 rng = random.Random(7)
 killed = in_write = half_written = 0
@@ -58,7 +57,7 @@ attempts = 0
 while True:
     attempts += 1
     folder = output / "killed"
-    if killed < kills and killed % 4 == 3:
+    if killed < kills and killed % write_every == 0:
         child = train_in_child(folder, True, kill_in_write=rng.randint(1, 6))
     else:
         child = train_in_child(folder, True)
@@ -93,15 +92,16 @@ print(json.dumps({"killed": killed, "half_written": half_written, "same": same, 
 '''
 
 
-def kill_and_resume(folder, kills, steps):
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), str(kills), str(steps)]
+def kill_and_resume(folder, kills, steps, write_every):
+    """Kill a training `kills` times, every `write_every`-th time while a file is being written."""
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), *map(str, (kills, steps, write_every))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_killed_at_some_moments_it_ends_with_the_same_bits(tmp_path):
-    answer = kill_and_resume(tmp_path, kills=4, steps=16)
+    answer = kill_and_resume(tmp_path, kills=4, steps=12, write_every=2)
     assert answer["killed"] == 4
     assert answer["half_written"] >= 1
     assert all(answer["same"].values()), answer
@@ -110,7 +110,7 @@ def test_killed_at_some_moments_it_ends_with_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tmp_path):
-    answer = kill_and_resume(tmp_path, kills=20, steps=100)
+    answer = kill_and_resume(tmp_path, kills=20, steps=100, write_every=4)
     assert answer["killed"] == 20
     assert answer["half_written"] >= 3  # of five kills in a write; some come after the renaming
     assert all(answer["same"].values()), answer

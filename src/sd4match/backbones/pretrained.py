@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sd4match.arguments import check_arguments
 from sd4match.backbones.model_files import find_variant, read_json, refuse_pointer, weight_files
 from sd4match.errors import CheckpointError, SD4MatchError, choose_from, shown
-from sd4match.paths import as_path, is_file, is_folder
+from sd4match.paths import as_path, is_file, is_folder, resolved
 
 MINI_FOLDER = Path(__file__).parent / "mini_weights"
 """Diffusers folder of mini, which comes with the package."""
@@ -194,7 +194,7 @@ def is_known_as_clean(weights: str) -> bool:
     root = _models_folder()
     if known is None and root is not None:
         folder = as_path(weights, what="the model", error=CheckpointError).absolute()
-        if is_folder(folder) and folder.parent.resolve() == root.resolve():
+        if is_folder(folder) and resolved(folder.parent) == resolved(root):
             known = PRETRAINED.get(folder.name)
     return known is not None and known.clean
 

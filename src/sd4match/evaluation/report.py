@@ -22,7 +22,7 @@ from sd4match.evaluation.scores import AVERAGES, PairScores
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, PairDataset
 from sd4match.io.files import write_together
-from sd4match.paths import as_path, is_folder
+from sd4match.paths import as_path, is_folder, resolved
 from sd4match.version import __version__
 
 SCHEMA_VERSION = 3
@@ -445,7 +445,7 @@ def make_report(
 def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:
     """Return how reports and prompt files describe a backbone: name, architecture and fingerprint."""
     weights = config.backbone.model_name
-    name = weights if weights == "mini" else Path(weights).expanduser().resolve().name
+    name = weights if weights == "mini" else resolved(Path(weights).expanduser()).name
     return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}
 
 

@@ -15,7 +15,7 @@ from sd4match.config.experiment import load_config
 from sd4match.documents import LARGEST_YAML, read_json
 from sd4match.errors import InputError, SD4MatchError
 from sd4match.io.files import check_no_link
-from sd4match.paths import exists, is_file, is_folder, read_text
+from sd4match.paths import exists, is_file, is_folder, read_text, resolved
 
 RunKind = Literal["training", "evaluation", "sweep", "demo"]
 
@@ -101,7 +101,7 @@ def check_maps_folder(maps: Path, output: Path) -> None:
     """
     if exists(maps) and kind_of_run(maps) is not None:
         raise InputError(f"--maps {maps} holds a run: give a folder of its own for feature maps")
-    if maps.resolve() == output.resolve():
+    if resolved(maps) == resolved(output):
         raise InputError(f"--maps {maps} is the folder of --output: give a folder of its own for feature maps")
 
 

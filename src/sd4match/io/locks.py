@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sd4match.errors import InputError, SD4MatchError
 from sd4match.io.files import make_folders
+from sd4match.paths import resolved
 
 LOCK_FILE = ".sd4match-lock"
 """File of a folder that a run holds locked. The system frees the lock of a process that ends, however it ends."""
@@ -36,7 +37,7 @@ def locked_folder(folder: Path, *, error: type[SD4MatchError] = InputError) -> I
     ...     (Path(name) / LOCK_FILE).exists()
     True
     """
-    place = folder.resolve()
+    place = resolved(folder)
     if place in _held.get():
         yield
         return

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.errors import ConfigError, InputError, PromptFileError, SD4MatchError, shown
-from sd4match.paths import as_path, exists, is_folder, require_file
+from sd4match.paths import as_path, exists, is_folder, require_file, resolved
 from sd4match.prompting.config import (
     ClassPromptConfig,
     ConditionalPromptConfig,
@@ -79,7 +79,7 @@ def read_published(path: str | Path) -> PublishedPrompt:
         raise PromptFileError(f"no such folder: {path}")
     if not is_folder(path):
         return _read_odise(require_file(path, what="checkpoint of ODISE", error=PromptFileError))
-    name = path.resolve().name
+    name = resolved(path).name
     if match := _VECTORS.match(name):
         return _read_vectors(path / "caption.pt", match)
     if match := _CPM.match(name):

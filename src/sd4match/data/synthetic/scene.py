@@ -136,7 +136,7 @@ def _color_name(rng: np.random.Generator) -> str:
 def _jitter(rng: np.random.Generator, name: str) -> tuple[int, int, int]:
     """Draw an RGB value near the color of that name."""
     shift = rng.integers(-25, 26, size=3)
-    red, green, blue = (int(np.clip(c + s, 0, 255)) for c, s in zip(PALETTE[name], shift, strict=True))
+    red, green, blue = (min(max(c + s, 0), 255) for c, s in zip(PALETTE[name], shift.tolist(), strict=True))
     return red, green, blue
 
 
@@ -216,10 +216,11 @@ def _paint_texture(
     ImageDraw.Draw(stencil).polygon(corners, fill=255)
     paint = Image.new("RGB", canvas.size, fill)
     pen, second = ImageDraw.Draw(paint), tuple(int(np.clip(c + shade, 0, 255)) for c in fill)
-    slant = (0, grid, 0)[direction]
-    for start in range(offset - grid, 2 * grid, spacing):
-        ends = (0, start, grid, start) if direction == 0 else (start, 0, start + slant, grid)
-        pen.line(ends, fill=second, width=max(2, spacing // 3))
+    slant, width = (0, grid, 0)[direction], max(2, spacing // 3)
+    for start in range(offset - grid, grid + width, spacing):
+        if start + slant >= -width:  # others do not touch the canvas
+            ends = (0, start, grid, start) if direction == 0 else (start, 0, start + slant, grid)
+            pen.line(ends, fill=second, width=width)
     canvas.paste(paint, mask=stencil)
 
 
