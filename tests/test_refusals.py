@@ -32,6 +32,7 @@ from sd4match.errors import (
     ConfigError,
     InputError,
     NonFiniteError,
+    PhotoError,
     ShapeError,
 )
 from sd4match.evaluation import compare_reports, evaluate, write_report
