@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TOKENS = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
 NUM_TOKENS = 49_409
 """Tokens of the vocabulary: CLIP's and one more, so that it is not taken for CLIP's, whose words are known."""
 
@@ -52,6 +53,9 @@ def build_text_encoder(*, quarter: bool = False) -> CLIPTextModel:
             num_attention_heads=width // 64,
             max_position_embeddings=77,
             hidden_act="gelu",
+            bos_token_id=TOKENS.index("<|startoftext|>"),
+            eos_token_id=TOKENS.index("<|endoftext|>"),
+            pad_token_id=TOKENS.index("!"),
         )
     )
 
@@ -62,8 +66,7 @@ def write_stable_diffusion_2(folder: Path, *, quarter: bool = False) -> Path:
     build_unet(quarter=quarter).save_pretrained(folder / "unet")
     build_vae(quarter=quarter).save_pretrained(folder / "vae")
     build_text_encoder(quarter=quarter).save_pretrained(folder / "text_encoder")
-    tokens = ["!", *LETTERS, *(f"{c}</w>" for c in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    tokens += [chr(0x20000 + number) for number in range(NUM_TOKENS - len(tokens))]  # letters of their own
+    tokens = TOKENS + [chr(0x20000 + number) for number in range(NUM_TOKENS - len(TOKENS))]  # letters of their own
     vocab = {token: number for number, token in enumerate(tokens)}
     CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=77).save_pretrained(folder / "tokenizer")
     PNDMScheduler(

@@ -76,6 +76,19 @@ def same_weights(fingerprint: str, other: str) -> bool:
     return len(words) == len(others) > 0 and all(map(_same, words, others))
 
 
+def abbreviated(fingerprint: str) -> str:
+    """Return a fingerprint for a screen: of each network its name, and digests of its config and of its sums.
+
+    >>> abbreviated("unet:0a1b2c3d4e5f:0.25,-1.5"), abbreviated("unknown")
+    ('unet 0a1b2c3d-f7462797', 'unknown')
+    """
+    words = [
+        f"{name} {config[:8]}-{digest(numbers)[:8]}" if name else str(*numbers)
+        for name, config, numbers in _parse(fingerprint)
+    ]
+    return ", ".join(words) or fingerprint
+
+
 def what_differs(fingerprint: str, other: str) -> list[str]:
     """Return the names of the networks in which two fingerprints differ; [] where that is not known.
 

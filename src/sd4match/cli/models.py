@@ -106,6 +106,7 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
 
     from sd4match.checks import check_finite
     from sd4match.data.collate import make_images
+    from sd4match.fingerprints import abbreviated
     from sd4match.prompting.text import EmptyPrompt, NoPrompt
     from sd4match.structures.images import Photo
     from sd4match.structures.tensors import Sampling
@@ -129,7 +130,7 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
     lines = {
         "weights": f"{count / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB in {spec.dtype}",
         "architecture": f"{spec.architecture}, layer {spec.layer} of {spec.layers}",
-        "fingerprint": backbone.fingerprint,
+        "fingerprint": abbreviated(backbone.fingerprint),
         "image": f"{tuple(images.views['backbone'].pixels.shape[1:])}, {spec.frame}",
         "prompt": f"{tuple(embedding.values.shape[1:])}" if backbone.text_encoder else "none",
         "encoded": shapes,

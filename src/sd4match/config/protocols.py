@@ -225,15 +225,14 @@ class EvaluationProtocol(Config):
                 f"protocol {self.name!r} needs the box of every target object; without boxes, derive it with "
                 "reference: photo"
             )
-        for box in boxes:
+        known = [box for box in boxes if box is not None]
+        for box in known:
             _check_box(box)
-        corners = to_model(tensor([box for box in boxes if box is not None]).reshape(-1, 2, 2), frames)
+        corners = to_model(tensor(known).reshape(-1, 2, 2), frames)
         return (corners[:, 1] - corners[:, 0]).amax(dim=-1)
 
 
-def _check_box(box: object) -> None:
-    if not isinstance(box, (tuple, list)) or len(box) != 4:
-        raise DatasetError(f"a box is (left, top, right, bottom), not {shown(box)}")
+def _check_box(box: Box) -> None:
     try:
         left, top, right, bottom = (check_number("box", number) for number in box)
     except InputError as reason:

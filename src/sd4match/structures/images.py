@@ -99,8 +99,6 @@ class Photo:
         >>> Photo.from_image(Image.new("L", (4, 2))).size
         (2, 4)
         """
-        if not isinstance(image, Image.Image):
-            raise PhotoError(f"{name}: not a pillow image but {shown(image)}")
         with _naming(name):
             return cls(_decode(image, exif=exif, name=name), name)
 

@@ -331,8 +331,6 @@ class Matches:
         self.points = points
         if isinstance(scores, Tensor):
             check_shape("the scores of matches", scores, "B N", of="floats", B=points.shape[0], N=points.shape[1])
-        elif not callable(scores):
-            raise InputError(f"scores must be a tensor or a function that returns one, not {shown(scores)}")
         self._scores = scores
 
     @cached_property
