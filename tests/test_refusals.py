@@ -44,6 +44,7 @@ from sd4match.prompting.initial import initial_vectors
 from sd4match.structures.images import Views
 from sd4match.structures.tensors import PromptEmbedding, Sampling
 from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo
+from sd4match.training.batches import BatchSplit
 from sd4match.training.stopping import stop_on_signals
 from sd4match.training.sweep import _shared_config, sweep_prompts
 
@@ -60,11 +61,12 @@ def test_a_folder_that_is_no_model(tmp_path):
         declared_transformer(str(tmp_path))
 
 
-def test_a_timestep_beyond_the_schedule_of_a_model(mini, monkeypatch):
-    monkeypatch.setattr(mini, "alphas_cumprod", mini.alphas_cumprod[:100])
-    encoded = mini.encode(Views.of([mini.prepare(PHOTO)]))
+def test_a_timestep_beyond_the_schedule_of_a_model():
+    backbone = StableDiffusionConfig(weights="mini").build()
+    backbone.alphas_cumprod = backbone.alphas_cumprod[:100]
+    encoded = backbone.encode(Views.of([backbone.prepare(PHOTO)]))
     with pytest.raises(InputError, match=r"timestep must be in \[0, 100\), not 261"):
-        mini.extract(encoded, PromptEmbedding(torch.zeros(1, 77, 128)), Sampling(261))
+        backbone.extract(encoded, PromptEmbedding(torch.zeros(1, 77, 128)), Sampling(261))
 
 
 def test_a_vision_transformer_of_another_size_or_layer(tmp_path):
@@ -114,6 +116,8 @@ def test_texts_without_a_visible_character():
         SinglePromptConfig(num_tokens=2, init=" ").build(backbone=backbone)
     with pytest.raises(ConfigError, match="twice"):
         ClassPromptConfig(num_tokens=2, categories=("cat", "cat")).build(backbone=backbone)
+    with pytest.raises(ConfigError, match="is fewer pairs than there are processes"):
+        BatchSplit(batch_size=2, devices=3, per_device=1)
 
 
 def test_an_entry_of_a_cache_under_another_name(tmp_path):
