@@ -1,7 +1,7 @@
 """`python -m benchmarks.ensembles`: how near few passes come to the mean of many, and the PCK that they reach.
 
-Measures on `mini`, with text, Single and CPM prompts, and on a quarter-width Stable Diffusion 2.1 with random weights. The
-learned prompts are trained first. Each result is one line of a file, and a run that was stopped goes on where it was.
+Measures on `mini`, with text, Single and CPM prompts, and on a quarter-width Stable Diffusion 2.1 with random weights.
+The learned prompts are trained first. Each result is one line of a file; a stopped run goes on there.
 """
 
 from __future__ import annotations

@@ -420,7 +420,11 @@ def light_calls(base: Path) -> Calls:  # one table
         "EvaluationNoise": (EvaluationNoise, {"seed": 0}),
         "TrainingNoise": (TrainingNoise, {"seed": 0, "step": 1, "indices": (0,)}),
         "Sampling": (
-            Sampling, {"timestep": 50, "ensemble_size": 1, "noise": EvaluationNoise(), "posterior": "image"},
+            Sampling,
+            {
+                "timestep": 50, "ensemble_size": 1, "noise": EvaluationNoise(), "posterior": "image",
+                "ensemble": "matched",
+            },
         ),
         "FeatureSpec": (FeatureSpec, spec),
         "ImageFeatureSpec": (ImageFeatureSpec, {"patches": 1, "local": 2, "pooled": 3}),

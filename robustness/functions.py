@@ -85,7 +85,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Keypoints": (Keypoints, {"points": _CELLS, "visible": _VISIBLE}),
     "Matches": (Matches, {"points": _CELLS, "scores": torch.rand(2, 3)}),
     "PromptEmbedding": (PromptEmbedding, {"values": torch.randn(1, 77, 8)}),
-    "Sampling": (Sampling, {"timestep": 50, "ensemble_size": 2, "posterior": "image"}),
+    "Sampling": (Sampling, {"timestep": 50, "ensemble_size": 2, "posterior": "image", "ensemble": "matched"}),
     "pad_points": (pad_points, {"arrays": [np.zeros((2, 2)), np.zeros((3, 2))]}),
 }  # fmt: skip
 """By name: the function, and arguments that are right."""

@@ -18,8 +18,8 @@ class NoiseEnsemble(Component):
     Every member must be standard normal noise, or near it: a UNet expects no other.
 
     >>> from typing import Literal
-    >>> from sd4match import register
-    >>> from sd4match.structures import Sampling
+    >>> from sd4match.registry import ensembles, register
+    >>> from sd4match.backbones import NoiseEnsemble, Sampling
     >>> with ensembles.temporarily():
     ...     @register
     ...     class Repeated(NoiseEnsemble):
