@@ -26,7 +26,7 @@ from sd4match.data.collate import make_pairs
 from sd4match.evaluation import Evaluator
 from sd4match.evaluation.scores import PairScores, compare
 from sd4match.prompting import Prompt
-from sd4match.prompting.pairing import pair_prompts
+from sd4match.prompting.pairing import pair_prompts, preprocessors
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.training import train
 
@@ -72,8 +72,7 @@ def mini_prompt(kind: str, folder: Path) -> tuple[Backbone, Prompt]:
 def embeddings(backbone: Backbone, prompt: Prompt, data: PairDataset, count: int) -> tuple[Any, PromptEmbedding]:
     """Return encoded photos and their embeddings: the sources of pairs from all over the data set."""
     step = max(1, len(data) // count)
-    views = {"backbone": backbone.prepare, **({"prompt": prompt.prepare} if hasattr(prompt, "prepare") else {})}
-    pairs = make_pairs([data[step * index] for index in range(count)], data, views)
+    pairs = make_pairs([data[step * index] for index in range(count)], data, preprocessors(backbone, prompt))
     with torch.no_grad():
         own, _ = pair_prompts(prompt, pairs.source, pairs.target)
         return backbone.encode(pairs.source.views["backbone"]), PromptEmbedding(own.values.expand(count, -1, -1))

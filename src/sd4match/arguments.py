@@ -19,7 +19,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sd4match.errors import InputError, shown
+from sd4match.errors import InputError, a, shown
 
 __all__ = ["check_arguments", "check_fields", "check_value"]
 
@@ -31,7 +31,7 @@ _CHECKED_ITEMS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What an annotation allows."""
+    """Values that an annotation allows."""
 
     wanted: str
     fits: Callable[[Any], bool]
@@ -229,7 +229,7 @@ def _kind(annotation: Any) -> _Kind | None:
         return None
     if annotation.__module__ == "collections.abc":
         return _generic(annotation, ())
-    return _Kind(_with_article(annotation.__name__), lambda value: isinstance(value, annotation))
+    return _Kind(a(annotation.__name__), lambda value: isinstance(value, annotation))
 
 
 def _union(parts: tuple[Any, ...]) -> _Kind | None:
@@ -259,7 +259,7 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
         return _Kind("a class", lambda value: isinstance(value, type))
     if origin.__name__ == "Callable":
         return _Kind("a function", lambda value: callable(value) and not isinstance(value, type))
-    name = _with_article(origin.__name__.lower())
+    name = a(origin.__name__.lower())
     if origin is tuple and parts and parts[-1] is not Ellipsis:
         return _fixed_tuple(parts)
     if issubclass(origin, Mapping):
@@ -310,10 +310,6 @@ def _array(origin: type, parts: tuple[Any, ...]) -> _Kind:
     if scalar is np.bool_:
         letters, wanted = "b", "an array of booleans"
     return _Kind(wanted, lambda value: isinstance(value, origin) and value.dtype.kind in letters)  # type: ignore[attr-defined]
-
-
-def _with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _either(names: list[str]) -> str:

@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithR
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
-from sd4match.backbones.network_fields import TRANSFORMER, check_fields, require
+from sd4match.backbones.network_fields import TRANSFORMER, check_table, require
 from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import center_crop
 from sd4match.backbones.pretrained import find_pretrained
@@ -208,7 +208,7 @@ def load_clip(config: ClipConfig, *, device: str | torch.device = "cpu") -> Clip
     if content["model_type"] == "clip_vision_model":
         _check(Fields(content, str(folder / "config.json")), "hidden_act", "projection_dim")
     elif isinstance(content.get("vision_config"), dict):  # of a whole CLIP, which may leave out what is the default
-        check_fields(Fields(content["vision_config"], f"{folder / 'config.json'}: vision_config"), TRANSFORMER)
+        check_table(Fields(content["vision_config"], f"{folder / 'config.json'}: vision_config"), TRANSFORMER)
     model = _load(CLIPVisionModelWithProjection, folder, others=_CLIP_OTHER_TOWER)
     return ClipEncoder(model, normalization=read_normalization(folder, default=_CLIP)).to(device)
 

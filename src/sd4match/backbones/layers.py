@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sd4match.backbones.model_files import Fields
-from sd4match.backbones.network_fields import TEXT_ENCODER, UNET, VAE, check_fields
+from sd4match.backbones.network_fields import TEXT_ENCODER, UNET, VAE, check_table
 from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
@@ -118,7 +118,7 @@ def stable_diffusion_spec(
 def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width: int) -> int:
     """Check that UNet, VAE and text encoder are those of a Stable Diffusion; return the number of latent channels."""
     for fields, table in ((unet, UNET), (vae, VAE), (text, TEXT_ENCODER)):
-        check_fields(fields, table)
+        check_table(fields, table)
     for fields, sides in ((unet, ("down", "up")), (vae, ("down", "up"))):
         count = blocks if fields is unet else len(vae.content["block_out_channels"])
         for side in sides:

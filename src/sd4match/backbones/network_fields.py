@@ -15,13 +15,13 @@ Check = Callable[[Fields, str], object]
 """Check of one field by its name."""
 
 
-def check_fields(fields: Fields, table: Mapping[str, Check]) -> None:
+def check_table(fields: Fields, table: Mapping[str, Check]) -> None:
     """Check every field of a table that a file holds.
 
     Raises:
         CheckpointError: one has a value that cannot work; the message names file and field and says what would.
 
-    >>> check_fields(Fields({"conv_in_kernel": None}, "unet/config.json"), UNET)
+    >>> check_table(Fields({"conv_in_kernel": None}, "unet/config.json"), UNET)
     Traceback (most recent call last):
         ...
     sd4match.errors.CheckpointError: unet/config.json: conv_in_kernel must be 3, as in every Stable Diffusion, not None

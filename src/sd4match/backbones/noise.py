@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sd4match.checks import check_shape
 from sd4match.errors import ComponentError, InputError
+from sd4match.interfaces import NoiseEnsemble
 from sd4match.interfaces.calls import call_component, describe_component
 from sd4match.registry import ensembles
 from sd4match.structures.tensors import Encoded, Sampling
@@ -42,6 +43,8 @@ def noisy_latents(
     mean = encoded.tensors["mean"].to(alpha_cumprod.device)
     std = torch.exp(0.5 * encoded.tensors["log_variance"].to(mean))
     images = range(len(encoded))
+    draws = [member if sampling.posterior == "member" else 0 for member in members]
+    ensemble = ensembles.parse(sampling.ensemble).build()
 
     def clean(draw: int) -> Tensor:
         if sampling.posterior == "mode":
@@ -49,13 +52,12 @@ def noisy_latents(
         noise = torch.stack([image_noise(encoded, sampling, image, "posterior", draw) for image in images])
         return (mean + std * noise.to(mean)) * scale
 
-    latents = {draw: clean(draw) for draw in {member if sampling.posterior == "member" else 0 for member in members}}
-    noises = torch.stack([_member_noises(encoded, sampling, image, members) for image in images], dim=1).to(mean)
+    latents = {draw: clean(draw) for draw in set(draws)}
+    noises = [_member_noises(ensemble, encoded, sampling, image, members) for image in images]
     return torch.cat(
         [
-            alpha_cumprod.sqrt() * latents[member if sampling.posterior == "member" else 0]
-            + (1 - alpha_cumprod).sqrt() * noise
-            for member, noise in zip(members, noises, strict=True)
+            alpha_cumprod.sqrt() * latents[draw] + (1 - alpha_cumprod).sqrt() * noise
+            for draw, noise in zip(draws, torch.stack(noises, dim=1).to(mean), strict=True)
         ]
     )
 
@@ -89,10 +91,9 @@ def image_noise(
 
 
 def _member_noises(
-    encoded: Encoded, sampling: Sampling, image: int, members: Sequence[int]
+    ensemble: NoiseEnsemble, encoded: Encoded, sampling: Sampling, image: int, members: Sequence[int]
 ) -> Float[Tensor, "members latent_channels latent_height latent_width"]:
     """Return the noises of some ensemble members of one image."""
-    ensemble = ensembles.parse(sampling.ensemble).build()
     draw = partial(image_noise, encoded, sampling, image, "noise")
     answer = call_component("noise ensemble", ensemble, ensemble.noises, draw, sampling.ensemble_size, tuple(members))
     _, channels, height, width = encoded.tensors["mean"].shape

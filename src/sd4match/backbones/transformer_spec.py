@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sd4match.backbones.model_files import Fields
-from sd4match.backbones.network_fields import TRANSFORMER, check_fields
+from sd4match.backbones.network_fields import TRANSFORMER, check_table
 from sd4match.errors import CheckpointError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
@@ -74,7 +74,7 @@ def check_transformer(fields: Fields) -> tuple[int, int, int, int]:
     Raises:
         CheckpointError: a field is missing or has a value that cannot work.
     """
-    check_fields(fields, TRANSFORMER)
+    check_table(fields, TRANSFORMER)
     width, blocks = fields.whole("hidden_size"), fields.whole("num_hidden_layers", high=512)
     heads = fields.whole("num_attention_heads", high=1024, default=1)
     if width % heads:

@@ -88,7 +88,7 @@ class Backbone(_Frozen):
     text_encoder: TextEncoder | None
     """None for a backbone without a prompt."""
     fingerprint: str
-    """What tells its weights and settings from others, see `sd4match.fingerprints`; "unknown" if there is none."""
+    """Text that tells its weights and settings from others (see `sd4match.fingerprints`), or "unknown"."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,7 +6,6 @@ from torch import nn
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_finite
-from sd4match.errors import InputError
 from sd4match.interfaces import Backbone, ImageEncoder, Prompt
 from sd4match.prompting.config import ConditionalPromptConfig, ImplicitCaptionerConfig
 from sd4match.prompting.text import text_encoder_of
@@ -54,10 +53,6 @@ class ImageConditionedPrompt(Prompt):
             InputError: the batch lacks the view.
             NonFiniteError: an image feature is NaN or infinite.
         """
-        if VIEW not in images.views:
-            raise InputError(
-                f"the batch has no view {VIEW!r}: make it with the prompt's `views` (`pairing.preprocessors`)"
-            )
         features = self.image_encoder.encode(images.view(VIEW))
         for name, values in (("local", features.local), ("pooled", features.pooled)):
             check_finite(

@@ -318,7 +318,8 @@ class ImageBatch:
         """
         if name not in self.views:
             raise InputError(
-                f"images must have views named {name!r}, not only {shown(list(self.views))}; see `make_images`"
+                f"images must have views of every name that is asked for: there is no view {name!r}, only "
+                f"{shown(list(self.views))}; `pairing.preprocessors` returns the functions for `make_images`"
             )
         return self.views[name]
 

@@ -26,7 +26,7 @@ Reference = Literal["box", "photo"]
 
 @dataclass(frozen=True, kw_only=True)
 class PairKey:
-    """What is known of a pair before its annotation is read.
+    """Identity of a pair, known before its annotation is read.
 
     Raises:
         InputError: an id or a category is no text, or empty; the message names it.

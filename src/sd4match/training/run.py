@@ -113,66 +113,59 @@ def train_in_folder(
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
     """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
+    processes = Processes()
     with ExitStack() as held:
-        Processes().on_main(lambda: held.enter_context(locked_folder(output)))
-        return _train(
-            config, components, output, prompt_file=prompt_file, resume=resume, stop=stop, callbacks=callbacks
+        processes.on_main(lambda: held.enter_context(locked_folder(output)))
+        check_trainable(config)
+        data = build_dataset(config, "train")
+        trainer = Trainer(
+            backbone=components.backbone,
+            prompt=components.prompt,
+            loss=components.loss,
+            config=config.training,
+            train_data=data,
+            validation_data=build_dataset(config, "validation"),
+            validation_matcher=config.training.validation_matcher.build(),
+            protocol=config.evaluation.protocol,
+            validation_batch_size=config.evaluation.batch_size,
         )
-
-
-def _train(
-    config: ExperimentConfig,
-    components: Components,
-    output: Path,
-    *,
-    prompt_file: Path | None,
-    resume: bool,
-    stop: Callable[[], bool],
-    callbacks: TrainerCallbacks | None,
-) -> TrainingRun:
-    check_trainable(config)
-    data, processes = build_dataset(config, "train"), Processes()
-    trainer = Trainer(
-        backbone=components.backbone,
-        prompt=components.prompt,
-        loss=components.loss,
-        config=config.training,
-        train_data=data,
-        validation_data=build_dataset(config, "validation"),
-        validation_matcher=config.training.validation_matcher.build(),
-        protocol=config.evaluation.protocol,
-        validation_batch_size=config.evaluation.batch_size,
-    )
-    checkpoints = Checkpoints(
-        output / CHECKPOINTS,
-        keep=config.training.keep_checkpoints,
-        origin=_origin(config, components, data, processes),
-    )
-    processes.on_main(lambda: _prepare_folder(checkpoints, config, output, resume=resume))
-    file = prompt_file or output / PROMPT_FILE
-
-    def save(step: int, pck: float) -> None:
-        save_prompt(
-            components.prompt, file, backbone=components.backbone, details=_details(config, trainer, data, step, pck)
+        checkpoints = Checkpoints(
+            output / CHECKPOINTS,
+            keep=config.training.keep_checkpoints,
+            origin=_origin(config, components, data, processes),
         )
+        processes.on_main(lambda: _prepare_folder(checkpoints, config, output, resume=resume))
+        file = prompt_file or output / PROMPT_FILE
 
-    try:
-        run = trainer.fit(output, checkpoints=checkpoints, resume=resume, stop=stop, on_best=save, callbacks=callbacks)
-    except SD4MatchError as error:
-        raise type(error)(f"{error}{_how_to_continue(checkpoints, error, output)}") from None
+        def save(step: int, pck: float) -> None:
+            save_prompt(
+                components.prompt,
+                file,
+                backbone=components.backbone,
+                details=_details(config, trainer, data, step, pck),
+            )
 
-    def write_results() -> None:
-        title = f"{config.prompt.kind} prompt"
-        plot_training(
-            run.losses, run.validation, output / "loss.png", excess_losses=run.column("excess_loss"), title=title
-        )
-        if not run.stopped:
-            save(run.best_step, run.best_pck)
-            report = training_report(config, components, trainer.validation_pairs, run)
-            write_report(report, output, title=f"Learning {config.prompt.kind}: the best prompt on validation pairs")
+        try:
+            run = trainer.fit(
+                output, checkpoints=checkpoints, resume=resume, stop=stop, on_best=save, callbacks=callbacks
+            )
+        except SD4MatchError as error:
+            raise type(error)(f"{error}{_how_to_continue(checkpoints, error, output)}") from None
 
-    processes.on_main(write_results)
-    return run
+        def write_results() -> None:
+            title = f"{config.prompt.kind} prompt"
+            plot_training(
+                run.losses, run.validation, output / "loss.png", excess_losses=run.column("excess_loss"), title=title
+            )
+            if not run.stopped:
+                save(run.best_step, run.best_pck)
+                report = training_report(config, components, trainer.validation_pairs, run)
+                write_report(
+                    report, output, title=f"Learning {config.prompt.kind}: the best prompt on validation pairs"
+                )
+
+        processes.on_main(write_results)
+        return run
 
 
 def check_trainable(config: ExperimentConfig) -> None:
