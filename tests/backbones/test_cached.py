@@ -90,6 +90,28 @@ def test_with_the_cache_the_bits_are_those_without(tmp_path, counting):
     assert counting.encoded == 0
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_missing_photos_are_encoded_as_many_at_once_as_the_backbone_allows(counting, at_once):
+    counting.encoded_at_once = at_once
+    sizes, encode = [], counting.encode
+    counting.encode = lambda views: sizes.append(len(views)) or encode(views)
+    wrapped = CachedBackbone(counting)
+    wrapped.encode(views_of(counting, 3))
+    views = views_of(counting, 0, 1, 0, 3, 2, 4)
+    plain = encode(views)
+    sizes.clear()
+    assert equal(wrapped.encode(views), plain)
+    assert sizes == [1] * 4 if at_once == 1 else sizes == [at_once] * (4 // at_once)
+    for entry in wrapped._photos._entries.values():  # a part of a batch must not hold the whole of it in memory
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in entry.values())
+
+
+def test_a_backbone_that_encodes_no_photo_at_once_is_refused(counting):
+    counting.encoded_at_once = 0
+    with pytest.raises(InputError, match="encoded_at_once"):
+        CachedBackbone(counting)
+
+
 def test_another_view_frame_or_weight_is_another_entry(tmp_path, counting):
     """Flipped, of another size, or under other weights: nothing is taken for another."""
     pixels = random_photo((48, 64)).pixels

@@ -361,6 +361,15 @@ def test_cached_features_are_the_same(mini):
             assert torch.equal(cached.extract(cached.encode(views), empty(cached), Sampling(40)).values, plain.values)
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=9))
+@settings(max_examples=8)
+def test_latents_have_the_same_bits_in_any_batch(mini, seeds):
+    """Small photos are encoded several at once, larger ones one by one."""
+    assert (mini.encoded_at_once, StableDiffusionConfig(image_size=192).build().encoded_at_once) == (4, 1)
+    for name, values in encoded_of(mini, *seeds).tensors.items():
+        assert torch.equal(values, torch.cat([encoded_of(mini, seed).tensors[name] for seed in seeds]))
+
+
 @given(st.permutations(range(4)), st.integers(1, 4), st.booleans())
 @settings(max_examples=8)
 def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):

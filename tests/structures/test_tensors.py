@@ -27,6 +27,18 @@ from sd4match.structures.tensors import (
 from sd4match.testing import FakePairs, random_correlation, random_photo
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "rows"),
+    [(1, 4, [[0, 0, 0, 0]]), (4, 2, [[0, 1], [2, 3]]), (5, 3, [[0, 1, 2], [3, 4, 4]]), (2, 1, [[0], [1]])],
+)
+def test_views_go_in_batches_of_one_size(count, size, rows):
+    views = [
+        View(torch.full((3, 2, 2), float(number)), squash_frame((2, 2), (2, 2)), str(number)) for number in range(count)
+    ]
+    found = [[view.key for view in batch.views] for batch in Views.of(views).filled(size)]
+    assert found == [[str(number) for number in batch] for batch in rows]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "LA", "I;16", "1"])
 def test_every_mode_becomes_rgb(mode, tmp_path):
     image = Image.new(mode, (6, 4))

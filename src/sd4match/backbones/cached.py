@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.precision import without_autocast
+from sd4match.checks import check_count
 from sd4match.errors import SD4MatchError
 from sd4match.hashing import arithmetic_settings, digest
 from sd4match.interfaces import Backbone as Backbone
@@ -26,7 +27,7 @@ from sd4match.structures.tensors import ImageFeatures as ImageFeatures
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.structures.tensors import Sampling as Sampling
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of the entries on disk; entries of other versions are not read."""
 
 Tensors = Mapping[str, Tensor]
@@ -39,9 +40,9 @@ class CacheWarning(UserWarning):
 class _EncodedPhotos:
     """Tensors computed for each photo: in memory up to `max_bytes`, and on disk if there is a cache.
 
-    A photo is identified by the digest of its view. Each photo is encoded in a batch of its own and outside of any
-    autocast, so that its tensors depend neither on the rest of the batch, nor on the precision of a training, nor on
-    what is cached already.
+    A photo is identified by the digest of its view. Photos are encoded in batches that the encoder declares to have no
+    effect on their bits, and outside of any autocast, so that tensors depend neither on the rest of the batch, nor on
+    the precision of a training, nor on what is cached already.
     """
 
     def __init__(
@@ -72,35 +73,60 @@ class _EncodedPhotos:
         """
         digests = [view.digest for view in views.views]
         entries: dict[str, Tensors] = {}
+        missing: dict[str, int] = {}
+        for row, name in enumerate(digests):
+            if name not in entries and name not in missing:
+                entry = self._entries.get(name) or self._read(name)
+                if entry is None:
+                    missing[name] = row
+                else:
+                    entries[name] = entry
+        names = list(missing)
         with without_autocast(self.encoder.device):
-            for row, name in enumerate(digests):
-                if name not in entries:
-                    entry = self._entries.get(name)
-                    entries[name] = self._from_disk(name, views[[row]], compute) if entry is None else entry
-                    self._remember(name, entries[name])
+            for first in range(0, len(names), self._at_once):
+                some = names[first : first + self._at_once]
+                computed = compute(views[[missing[name] for name in some]])
+                for number, name in enumerate(some):
+                    own = {key: tensor[number].cpu().clone() for key, tensor in computed.items()}
+                    entries[name] = self._write(name, own)
+        for name in digests:
+            self._remember(name, entries[name])
         rows = [entries[name] for name in digests]
         return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
-    def _from_disk(self, name: str, view: Views, compute: Callable[[Views], Tensors]) -> Tensors:
-        """Read the tensors of one photo from disk, or compute and write them."""
-        cache, origin = self.cache, self._origin
-        key = f"{self.folder}/{digest(origin, arithmetic_settings(self._device_type), name)}"
-        entry = cache.get(key) if cache is not None and origin is not None else None
-        if cache is not None and entry is not None:
-            problem = self._problem(entry[0])
-            if problem is None:
-                return entry[0]
-            cache.discard(key, problem)
-        computed = {name: tensor[0].cpu() for name, tensor in compute(view).items()}
+    def _read(self, name: str) -> Tensors | None:
+        """Return the tensors of one photo from disk; None if they are not there."""
+        if self.cache is None or self._origin is None:
+            return None
+        key = self._key(name)
+        entry = self.cache.get(key)
+        if entry is None:
+            return None
+        problem = self._problem(entry[0])
+        if problem is None:
+            return entry[0]
+        self.cache.discard(key, problem)
+        return None
+
+    def _write(self, name: str, computed: Tensors) -> Tensors:
+        """Write the tensors of one photo, if there is a cache, and return them as they are read from it."""
+        cache = self.cache
         if cache is None:
             return computed
         try:
-            if origin is not None and self._may_write:
-                cache.put(key, computed)
+            if self._origin is not None and self._may_write:
+                cache.put(self._key(name), computed)
         except SD4MatchError as error:
             warnings.warn(f"{error}; going on without keeping more on disk", CacheWarning, stacklevel=2)
             self._may_write = False
         return {name: cache.rounded(tensor) for name, tensor in computed.items()}
+
+    def _key(self, name: str) -> str:
+        return f"{self.folder}/{digest(self._origin, arithmetic_settings(self._device_type), name)}"
+
+    @property
+    def _at_once(self) -> int:
+        return self.encoder.encoded_at_once if isinstance(self.encoder, Backbone) else 1
 
     def _problem(self, tensors: Tensors) -> str | None:
         """Return why the tensors of a file cannot be those of a photo; None if they can."""
@@ -156,6 +182,8 @@ class CachedBackbone(Backbone):
         self.spec = backbone.spec
         self.text_encoder = backbone.text_encoder
         self.fingerprint = backbone.fingerprint
+        check_count("encoded_at_once of the backbone", backbone.encoded_at_once)
+        self.encoded_at_once = backbone.encoded_at_once
         self.cache = cache
         shapes = getattr(backbone, "encoded_shapes", None)
         self._photos = _EncodedPhotos("encoded", backbone, shapes=shapes, max_bytes=max_bytes, cache=cache)

@@ -35,6 +35,8 @@ from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sa
 
 _CLEAN_TIMESTEP = 261
 """Timestep of the time embedding of a CleanDIFT UNet, at which its features were trained."""
+_PIXELS_ENCODED_AT_ONCE = 4 * 96 * 96
+"""Smaller photos do not employ the cores one by one; larger ones do."""
 
 
 class StableDiffusionBackbone(Backbone):
@@ -89,6 +91,7 @@ class StableDiffusionBackbone(Backbone):
         self.image_size = (side, side) if side else spec.native_size
         if any(side % spec.size_multiple for side in self.image_size):
             raise InputError(f"image_size must be a multiple of {spec.size_multiple}, not {side}")
+        self.encoded_at_once = max(1, _PIXELS_ENCODED_AT_ONCE // (self.image_size[0] * self.image_size[1]))
         self.fingerprint = fingerprint or fingerprint_of(unet, text_encoder, vae, alphas_cumprod)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
@@ -98,7 +101,7 @@ class StableDiffusionBackbone(Backbone):
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
-        """Compute the VAE's posterior, in batches of one photo, which is as fast as larger ones.
+        """Compute the VAE's posterior, in batches whose size depends on the size of the model's image only.
 
         The VAE runs in its own dtype, also inside an autocast, so that latents have the same bits everywhere.
 
@@ -115,9 +118,11 @@ class StableDiffusionBackbone(Backbone):
                 raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
         where = {"device": self.alphas_cumprod.device, "dtype": self.vae.encoder.conv_in.weight.dtype}
         with without_autocast(self.device):
-            posteriors = [self.vae.encode(view.pixels.to(**where)).latent_dist for view in views.each()]
-        mean = torch.cat([posterior.mean for posterior in posteriors]).float()
-        log_variance = torch.cat([posterior.logvar for posterior in posteriors]).float()
+            posteriors = [
+                self.vae.encode(some.pixels.to(**where)).latent_dist for some in views.filled(self.encoded_at_once)
+            ]
+        mean = torch.cat([posterior.mean for posterior in posteriors])[: len(views)].float()
+        log_variance = torch.cat([posterior.logvar for posterior in posteriors])[: len(views)].float()
         for values in (mean, log_variance):
             check_each_finite("the latents", views.names, "", values, self.vae.encoder.conv_in.weight.dtype)
         return Encoded({"mean": mean, "log_variance": log_variance}, views.frames, views.keys, views.names)

@@ -89,11 +89,14 @@ class Backbone(_Frozen):
     """None for a backbone without a prompt."""
     fingerprint: str
     """Text that tells its weights and settings from others (see `sd4match.fingerprints`), or "unknown"."""
+    encoded_at_once: int
+    """Photos that `encode` computes together without any effect on their bits; 1 if that is not known."""
 
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = None
         self.fingerprint = "unknown"
+        self.encoded_at_once = 1
 
     @abstractmethod
     def prepare(self, photo: Photo) -> View:

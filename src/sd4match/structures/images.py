@@ -281,6 +281,16 @@ class Views:
         """Iterate over batches of one photo, whose results have the same bits whatever the whole batch is."""
         return (Views((view,)) for view in self.views)
 
+    def filled(self, size: int) -> Iterator[Views]:
+        """Iterate over batches of `size` photos; the last photo fills up the last batch.
+
+        Their results, too, have the same bits whatever the whole batch is, if a network computes a photo in any place
+        of a batch alike.
+        """
+        for first in range(0, len(self), size):
+            views = self.views[first : first + size]
+            yield Views(views + views[-1:] * (size - len(views)))
+
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
