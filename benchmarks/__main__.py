@@ -31,12 +31,13 @@ class Size:
     image_size: int
     members: int
     rounds: int
+    reference: int
     at_once: tuple[int, ...] = (1, 3)
     dtype: str = "float32"
 
 
-QUICK = Size("quick", "Quarter-width model at 384 x 384, ensemble 8, float32.", True, 384, 8, 3)
-FULL = Size("full", "Stable Diffusion 2.1's architecture at 768 x 768, ensemble 2, float32.", False, 768, 2, 3)
+QUICK = Size("quick", "Quarter-width model at 384 x 384, ensemble 8, float32.", True, 384, 8, 3, 256)
+FULL = Size("full", "Stable Diffusion 2.1's architecture at 768 x 768, ensemble 2, float32.", False, 768, 2, 3, 32)
 
 
 def rows(size: Size) -> Iterator[Row]:
@@ -45,7 +46,7 @@ def rows(size: Size) -> Iterator[Row]:
         folder = Path(temporary)
         bench = Bench.load(
             folder, quarter=size.quarter, image_size=size.image_size, members=size.members, rounds=size.rounds,
-            dtype=size.dtype,
+            reference=size.reference, dtype=size.dtype,
         )  # fmt: skip
         yield from bench.rows()
         if size.quarter:
@@ -64,12 +65,13 @@ def main() -> None:
     parser.add_argument("--members", type=int, help="of the ensemble")
     parser.add_argument("--image-size", type=int, help="side in pixels")
     parser.add_argument("--rounds", type=int, help="that count")
+    parser.add_argument("--reference", type=int, help="passes whose mean few passes are compared with")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="of the UNet")
     parser.add_argument("--folder", type=Path, default=DOCS, help="where performance.md and performance.json are")
     options = parser.parse_args()
     changes = {
         name: value
-        for name in ("members", "image_size", "rounds", "dtype")
+        for name in ("members", "image_size", "rounds", "reference", "dtype")
         if (value := getattr(options, name)) is not None
     }
     chosen = FULL if options.full else QUICK

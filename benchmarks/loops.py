@@ -36,16 +36,25 @@ class Peer:
         self.vae = vae
         self.alphas_cumprod = alphas_cumprod
 
-    def features_like_dift(self, view: Views, prompt: Tensor, sampling: Sampling) -> Tensor:
-        """Encode a photo once for every member of the ensemble, in one batch, then run the UNet up to the layer."""
-        size = sampling.ensemble_size
-        moments = self._moments(Views(view.views * size))
-        draws = torch.cat(
-            [image_noise(_one(view, moments), sampling, 0, "posterior", one)[None] for one in range(size)]
-        )
-        clean = (moments[0] + torch.exp(0.5 * moments[1]) * draws.to(moments[0])) * self.vae.config.scaling_factor
-        noisy = self._noisy(view, clean, sampling)
-        return features_at(self.unet, noisy, sampling.timestep, prompt.expand(size, -1, -1), [LAYER])[0].mean(0)
+    def features_like_dift(self, view: Views, prompt: Tensor, sampling: Sampling, *, at_once: int) -> Tensor:
+        """Encode a photo once for every member of the ensemble, then run the UNet up to the layer.
+
+        Args:
+            view: one photo.
+            prompt: (1, L, D).
+            sampling: timestep, ensemble, noise.
+            at_once: members of a batch. DIFT's is the ensemble; at 768, smaller ones need less memory.
+        """
+        total = torch.zeros((), device=self.alphas_cumprod.device)
+        for members in torch.arange(sampling.ensemble_size).split(at_once):
+            moments = self._moments(Views(view.views * len(members)))
+            draws = [image_noise(_one(view, moments), sampling, 0, "posterior", one) for one in members.tolist()]
+            std = torch.exp(0.5 * moments[1])
+            clean = (moments[0] + std * torch.stack(draws).to(std)) * self.vae.config.scaling_factor
+            noisy = self._noisy(view, clean, sampling, members.tolist())
+            context = prompt.expand(len(members), -1, -1)
+            total = total + features_at(self.unet, noisy, sampling.timestep, context, [LAYER])[0].float().sum(0)
+        return total / sampling.ensemble_size
 
     def features_like_sd4match(self, view: Views, prompt: Tensor, sampling: Sampling) -> Tensor:
         """Encode a photo, repeat its latents over the ensemble, and run the whole UNet for an early block."""
@@ -54,7 +63,7 @@ class Peer:
             moments = self._moments(view)
         draw = image_noise(_one(view, moments), sampling, 0, "posterior", 0)[None].to(moments[0])
         clean = (moments[0] + torch.exp(0.5 * moments[1]) * draw) * self.vae.config.scaling_factor
-        noisy = self._noisy(view, clean.expand(size, -1, -1, -1), sampling)
+        noisy = self._noisy(view, clean.expand(size, -1, -1, -1), sampling, range(size))
         found: list[Tensor] = []
         hook = self.unet.up_blocks[LAYER.block].register_forward_hook(lambda _, inputs, output: found.append(output))
         self.unet(noisy, torch.tensor(sampling.timestep), prompt.expand(size, -1, -1))
@@ -65,10 +74,10 @@ class Peer:
         posterior = self.vae.encode(view.pixels.to(self.alphas_cumprod.device, self.vae.dtype)).latent_dist
         return posterior.mean.float(), posterior.logvar.float()
 
-    def _noisy(self, view: Views, clean: Tensor, sampling: Sampling) -> Tensor:
+    def _noisy(self, view: Views, clean: Tensor, sampling: Sampling, members: Sequence[int]) -> Tensor:
         alpha = self.alphas_cumprod[sampling.timestep]
         still = _one(view, (clean, clean))
-        noises = torch.stack([image_noise(still, sampling, 0, "noise", one) for one in range(sampling.ensemble_size)])
+        noises = torch.stack([image_noise(still, sampling, 0, "noise", one) for one in members])
         return (alpha.sqrt() * clean + (1 - alpha).sqrt() * noises.to(clean)).to(self.unet.dtype)
 
 

@@ -9,8 +9,12 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from sd4match.testing import random_photo
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TOKENS = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+_LOG_VARIANCE = -8.0
+"""Of the posteriors of mini."""
 NUM_TOKENS = 49_409
 """Tokens of the vocabulary: CLIP's and one more, so that it is not taken for CLIP's, whose words are known."""
 
@@ -41,6 +45,24 @@ def build_vae(*, quarter: bool = False) -> AutoencoderKL:
     )
 
 
+@torch.no_grad()
+def like_trained(vae: AutoencoderKL) -> AutoencoderKL:
+    """Give a random encoder latents of unit variance and narrow posteriors, as trained ones have.
+
+    Otherwise the noise of Eq. 1 would hide the photo at any timestep, and features would depend on noise alone.
+    """
+    last = vae.quant_conv
+    assert last is not None and last.bias is not None
+    photo = random_photo((256, 256)).pixels
+    latents = vae.encode(torch.from_numpy(photo).permute(2, 0, 1)[None] / 127.5 - 1).latent_dist.mean
+    mean, std = (found[0, :, 0, 0] for found in (latents.mean((2, 3), keepdim=True), latents.std((2, 3), keepdim=True)))
+    scale = 1 / (vae.config.scaling_factor * std)
+    last.weight[:4] *= scale[:, None, None, None]
+    last.bias[:4] = (last.bias[:4] - mean) * scale
+    last.bias[4:] = _LOG_VARIANCE
+    return vae
+
+
 def build_text_encoder(*, quarter: bool = False) -> CLIPTextModel:
     """OpenCLIP's ViT-H text transformer without its last block, or one a quarter as wide."""
     width = 256 if quarter else 1024
@@ -64,7 +86,7 @@ def write_stable_diffusion_2(folder: Path, *, quarter: bool = False) -> Path:
     """Write a folder as diffusers lays it out, float32: 5 GB, or 0.3."""
     torch.manual_seed(0)
     build_unet(quarter=quarter).save_pretrained(folder / "unet")
-    build_vae(quarter=quarter).save_pretrained(folder / "vae")
+    like_trained(build_vae(quarter=quarter)).save_pretrained(folder / "vae")
     build_text_encoder(quarter=quarter).save_pretrained(folder / "text_encoder")
     tokens = TOKENS + [chr(0x20000 + number) for number in range(NUM_TOKENS - len(TOKENS))]  # letters of their own
     vocab = {token: number for number, token in enumerate(tokens)}

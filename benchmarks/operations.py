@@ -39,10 +39,10 @@ class Operations:
         theirs, ours = self.encode + self.unet + self.backward, self.unet_to_layer + self.backward
         return (2 * theirs + self.text) / (2 * ours + self.text)
 
-    def features_limit(self, members: int, *, kept: bool) -> float:
-        """Return the limit of one encoding per member against one, or none."""
+    def features_limit(self, members: int, *, ours: int, kept: bool) -> float:
+        """Return the limit of `members` passes, each with an encoding, against `ours` with one, or with none."""
         theirs = members * (self.encode + self.unet_to_layer)
-        return theirs / (members * self.unet_to_layer + (0 if kept else self.encode))
+        return theirs / (ours * self.unet_to_layer + (0 if kept else self.encode))
 
     def pair_limit(self, members: int) -> float:
         """One encoding and `members` whole UNets, against as many up to the layer."""

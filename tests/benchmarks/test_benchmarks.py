@@ -23,15 +23,19 @@ def test_counts_are_those_of_stable_diffusion_2_at_768():
     assert [round(part / 1e9) for part in (plain.encode, plain.unet, plain.unet_to_layer)] == [2435, 1521, 869]
     whole = count(quarter=False, image_size=768)
     assert whole.encode - plain.encode == 4 * 9216**2 * 512  # the VAE's one attention
-    assert [plain.features_limit(8, kept=kept) for kept in (False, True)] == pytest.approx([2.82, 3.80], abs=0.01)
+    assert [plain.features_limit(8, ours=8, kept=kept) for kept in (False, True)] == pytest.approx(
+        [2.82, 3.80], abs=0.01
+    )
+    fewer = [plain.features_limit(8, ours=size, kept=kept) for size in (2, 3) for kept in (False, True)]
+    assert fewer == pytest.approx([6.33, 15.21, 5.24, 10.14], abs=0.01)
     assert plain.pair_limit(8) == pytest.approx(2.10, abs=0.01)
 
 
 @pytest.mark.slow
 def test_ours_and_the_loops_give_the_same(tmp_path):
-    bench = Bench.load(tmp_path, quarter=True, image_size=64, members=2, rounds=1, dtype="float32")
+    bench = Bench.load(tmp_path, quarter=True, image_size=64, members=2, rounds=1, reference=16, dtype="float32")
     rows = [*bench.rows(), matching(pairs=12, rounds=1)]  # each checks before it measures
-    assert len(rows) == 6
+    assert len(rows) == 10
     assert all(row.ratio > 0 for row in rows)
 
 
