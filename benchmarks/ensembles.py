@@ -10,16 +10,17 @@ import argparse
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.progress import track
+from torch import Tensor
 
 from benchmarks.models import write_stable_diffusion_2
-from sd4match.backbones import Backbone, EvaluationNoise, Sampling, StableDiffusionConfig
+from sd4match.backbones import Backbone, EvaluationNoise, NoiseEnsemble, Sampling, StableDiffusionConfig
 from sd4match.config import build_components, load_preset
 from sd4match.data import PairDataset, SyntheticConfig
 from sd4match.data.collate import make_pairs
@@ -27,6 +28,7 @@ from sd4match.evaluation import Evaluator
 from sd4match.evaluation.scores import PairScores, compare
 from sd4match.prompting import Prompt
 from sd4match.prompting.pairing import pair_prompts, preprocessors
+from sd4match.registry import register
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.training import train
 
@@ -37,6 +39,28 @@ PUBLISHED = ("independent", 8)
 COMPARED = (("independent", 1), ("antithetic", 2), ("antithetic", 4), ("matched", 2), ("matched", 3))
 REFERENCE = 256
 PROMPTS = ("text", "single", "cpm")
+TRAININGS = {
+    "independent 1": (),
+    "clean pass": ("training.sampling.ensemble=noiseless",),
+    "antithetic 2, half the steps": (
+        "training.sampling.ensemble=antithetic", "training.sampling.ensemble_size=2", "training.steps=50",
+    ),
+    "antithetic 2, half the pairs": (
+        "training.sampling.ensemble=antithetic", "training.sampling.ensemble_size=2", "training.batch_size=2",
+    ),
+}  # fmt: skip
+"""Overrides of trainings of as many passes of the UNet."""
+
+
+@register
+class NoNoise(NoiseEnsemble):
+    """The clean pass: z_t without noise."""
+
+    kind: Literal["noiseless"] = "noiseless"
+
+    def noises(self, draw: Callable[[int], Tensor], size: int, members: Sequence[int]) -> Tensor:
+        """Return zeros."""
+        return torch.zeros_like(torch.stack([draw(member) for member in members]))
 
 
 class Results:
@@ -54,18 +78,19 @@ class Results:
             stream.write(json.dumps([key, value]) + "\n")
 
 
-def learned(kind: str, folder: Path) -> Path:
+def learned(kind: str, output: Path, overrides: Sequence[str] = ()) -> Path:
     """Return the file of a prompt of mini, which is trained if it is not there."""
-    output = folder / kind
     if not (output / "report.json").exists():
-        config = load_preset(kind)
+        config = load_preset(kind, overrides)
         train(config, build_components(config), output, resume=(output / "checkpoints").exists())
     return output / "prompt.safetensors"
 
 
 def mini_prompt(kind: str, folder: Path) -> tuple[Backbone, Prompt]:
     """Return mini and a prompt."""
-    components = build_components(load_preset(kind), prompt_file=None if kind == "text" else learned(kind, folder))
+    components = build_components(
+        load_preset(kind), prompt_file=None if kind == "text" else learned(kind, folder / kind)
+    )
     return components.backbone, components.prompt.eval()
 
 
@@ -129,6 +154,32 @@ def pck(backbone: Backbone, prompt: Prompt, kind: str, data: PairDataset, timest
         yield f"{ensemble} {size}", {"difference": difference.difference, "ci95": list(difference.ci95)}
 
 
+def trainings(data: PairDataset, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Yield PCK@0.1 of Single prompts that were learned with other noises, over three seeds, against the published one.
+
+    The prompts are evaluated as mini's preset is.
+    """
+    found: dict[str, PairScores] = {}
+    for name, overrides in TRAININGS.items():
+        scores = []
+        for seed in SEEDS:
+            output = folder / "trainings" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            config = load_preset("single")
+            components = build_components(
+                config, prompt_file=learned("single", output, [*overrides, f"training.seed={seed}"])
+            )
+            evaluator = Evaluator(
+                backbone=components.backbone, protocol=config.evaluation.protocol, matchers={"it": config.matcher},
+                sampling=config.evaluation.sampling.sampling(),
+            )  # fmt: skip
+            scores.append(evaluator.evaluate(data, components.prompt.eval())["it"])
+        found[name] = pooled(scores)
+        yield name, {"pck": [one.pck("image")["0.1"] for one in scores]}
+        if name != "independent 1":
+            difference = compare(found[name], found["independent 1"], average="image", alpha=0.1, samples=2000, seed=0)
+            yield f"{name} difference", {"difference": difference.difference, "ci95": list(difference.ci95)}
+
+
 def measure(
     folder: Path, *, photos: int, pairs: int, parts: Sequence[str], prompts: Sequence[str], timesteps: Sequence[int]
 ) -> Mapping[str, Any]:
@@ -151,6 +202,8 @@ def measure(
                 run(f"mini {kind} t{timestep} error", errors(backbone, encoded, embedding, timestep))
             if "pck" in parts:
                 run(f"mini {kind} t{timestep} pck", pck(backbone, prompt, kind, data, timestep))
+    if "training" in parts:
+        run("mini single training", trainings(data, folder))
     if "layers" in parts:
         for layer in (0, 1, 2, 3):
             backbone = StableDiffusionConfig(weights="mini", layers=layer).build()
@@ -175,7 +228,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("ensembles"), help="folder of results and learned prompts")
     parser.add_argument("--photos", type=int, default=16, help="whose features are compared")
     parser.add_argument("--pairs", type=int, default=480, help="held-out pairs of which PCK is counted")
-    parser.add_argument("--parts", nargs="+", default=["error", "layers", "sd2-1", "pck"])
+    parser.add_argument("--parts", nargs="+", default=["error", "layers", "sd2-1", "pck", "training"])
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, help="of the parts error and pck")
     parser.add_argument("--timesteps", nargs="+", type=int, default=TIMESTEPS)
     options = parser.parse_args()

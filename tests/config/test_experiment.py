@@ -28,7 +28,8 @@ EXPERIMENTS = (
     "empty", "text", "implicit-captioner", "single", "class", "cpm", "cpm-global-features", "cpm-single-image",
     "cpm-single-image-global-features", "cpm-no-global-prompt", "cpm-no-patch-mixing",
 )  # fmt: skip
-BASELINES = ("cleandift", "dift", "dift-empty", "dino", "dinov2", "sd-dino", "sd-dino-star")
+FAST = tuple(f"{model}-{name}-fast" for model in ("sd1-5", "sd2-1") for name in ("single", "class", "cpm"))
+BASELINES = ("cleandift", "dift", "dift-empty", "dift-fast", "dino", "dinov2", "sd-dino", "sd-dino-star")
 
 
 def new_registry() -> Registry:
@@ -102,7 +103,7 @@ def test_every_experiment_of_the_paper_exists_on_every_model():
     assert packaged_names("models") == MODELS
     assert packaged_names("experiments") == tuple(sorted(EXPERIMENTS))
     assert set(preset_names()) == {
-        *EXPERIMENTS, *BASELINES, *(f"{model}-{name}" for model in MODELS for name in EXPERIMENTS),
+        *EXPERIMENTS, *BASELINES, *FAST, *(f"{model}-{name}" for model in MODELS for name in EXPERIMENTS),
     }  # fmt: skip
     for name in EXPERIMENTS:
         assert load_preset(name) == load_preset(f"mini-{name}")

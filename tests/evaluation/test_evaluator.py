@@ -552,7 +552,8 @@ def test_reports_that_cannot_be_compared_are_refused(tmp_path):
 def test_published_numbers_say_whether_they_can_be_compared(tmp_path):
     from sd4match.data.spair import SPairPairs
 
-    config = load_preset("mini-text", ["evaluation.bootstrap_samples=20"])
+    published_noises = ["evaluation.sampling={timestep: 50, ensemble_size: 8}"]
+    config = load_preset("mini-text", ["evaluation.bootstrap_samples=20", *published_noises])
 
     class Whole(FakePairs):
         name = "spair"
@@ -572,12 +573,15 @@ def test_published_numbers_say_whether_they_can_be_compared(tmp_path):
     for changes, reason in (
         ({"backbone": {**foreign, "name": "mini"}}, "of mini"),
         ({"data": Subset(Whole(pairs=6), range(6))}, "not of the whole published test split"),
-        ({"config": load_preset("mini-text", ["matcher=nearest_neighbor"])}, "matched otherwise"),
+        ({"config": load_preset("mini-text", ["matcher=nearest_neighbor", *published_noises])}, "matched otherwise"),
+        ({"config": load_preset("mini-text")}, "ours is of matched noises, not of independent ones"),
     ):
         report = make_report(**{"data": Whole(pairs=6), "backbone": foreign, **fields, **changes})
         assert not any(row.comparable for row in report.published)
         assert reason in report.not_comparable_because[0]
-        assert "None of them can be compared with ours" in to_markdown(report, title="t")
+        text = to_markdown(report, title="t")
+        assert "None of them can be compared with ours" in text
+    assert "Sampling: timestep 40, ensemble size 2, noises matched, posterior image." in text
     assert of_categories(Whole(pairs=6), []).published_pairs["test"] == 6
 
 

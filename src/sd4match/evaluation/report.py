@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sd4match.arguments import check_arguments, check_fields
 from sd4match.config.experiment import ExperimentConfig
+from sd4match.config.sections import SamplingConfig
 from sd4match.documents import read_json
 from sd4match.errors import InputError, shown
 from sd4match.evaluation.published import PublishedRow, published_for
@@ -415,12 +416,14 @@ def make_report(
         wall_seconds: duration of the run.
         extra: further JSON-able values.
     """
-    protocol = config.evaluation.protocol
+    protocol, sampling = config.evaluation.protocol, config.evaluation.sampling
     summary = DataSummary.of(data)
+    published_ensemble = sampling.ensemble == SamplingConfig().ensemble or sampling.ensemble_size == 1
     reasons = {
         "ours is not of the whole published test split": not summary.complete,
         "some of our pairs were left out": any(row.pairs_skipped for row in results),
         "ours was matched otherwise than the protocol's benchmark": config.matcher != protocol.matcher,
+        f"ours is of {sampling.ensemble} noises, not of independent ones": not published_ensemble,
         "ours is of mini, not of Stable Diffusion": backbone is not None and backbone["name"] == "mini",
     }
     against_all = tuple(reason for reason, holds in reasons.items() if holds)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sd4match.evaluation.report import Comparison, Report, Row
 
@@ -151,6 +152,7 @@ def _provenance(report: Report) -> str:
         lines.append("No model was used.")
     else:
         lines.append(f"Backbone: {backbone['name']} ({backbone['architecture']}).")
+        lines += [_sampling(report.config)]
         lines += [MINI_NOTE] if backbone["name"] == "mini" else []
     versions = report.versions
     lines.append(
@@ -158,6 +160,14 @@ def _provenance(report: Report) -> str:
         f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
     return "\n\n".join(lines)
+
+
+def _sampling(config: Mapping[str, Any]) -> str:
+    """Say which noises the features were averaged over, as far as the config of a report says it."""
+    sampling = config.get("evaluation", {}).get("sampling", {})
+    names = {"timestep": "timestep", "ensemble_size": "ensemble size", "ensemble": "noises", "posterior": "posterior"}
+    found = ", ".join(f"{text} {sampling[name]}" for name, text in names.items() if name in sampling)
+    return f"Sampling: {found}." if found else ""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
