@@ -52,7 +52,8 @@ def like_trained(vae: AutoencoderKL) -> AutoencoderKL:
     Otherwise the noise of Eq. 1 would hide the photo at any timestep, and features would depend on noise alone.
     """
     last = vae.quant_conv
-    assert last is not None and last.bias is not None
+    assert last is not None
+    assert last.bias is not None
     photo = random_photo((256, 256)).pixels
     latents = vae.encode(torch.from_numpy(photo).permute(2, 0, 1)[None] / 127.5 - 1).latent_dist.mean
     mean, std = (found[0, :, 0, 0] for found in (latents.mean((2, 3), keepdim=True), latents.std((2, 3), keepdim=True)))
