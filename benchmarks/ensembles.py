@@ -36,7 +36,10 @@ TIMESTEPS = (40, 50, 100, 261)
 SEEDS = (0, 1, 2)
 SIZES = {"independent": (1, 2, 4, 8), "antithetic": (2, 3, 4, 8), "matched": (2, 3, 4, 8)}
 PUBLISHED = ("independent", 8)
-COMPARED = (("independent", 1), ("antithetic", 2), ("antithetic", 4), ("matched", 2), ("matched", 3))
+COMPARED = {
+    timestep: [("independent", 1), ("antithetic", 2), ("matched", 2), *([("matched", 3)] if timestep > 200 else [])]
+    for timestep in TIMESTEPS
+}
 REFERENCE = 256
 PROMPTS = ("text", "single", "cpm")
 TRAININGS = {
@@ -149,7 +152,7 @@ def pck(backbone: Backbone, prompt: Prompt, kind: str, data: PairDataset, timest
 
     published = counts(*PUBLISHED)
     yield "independent 8", {"pck": published.pck("image")["0.1"]}
-    for ensemble, size in COMPARED:
+    for ensemble, size in COMPARED[timestep]:
         difference = compare(counts(ensemble, size), published, average="image", alpha=0.1, samples=2000, seed=0)
         yield f"{ensemble} {size}", {"difference": difference.difference, "ci95": list(difference.ci95)}
 
