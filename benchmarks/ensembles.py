@@ -143,7 +143,7 @@ def pck(backbone: Backbone, prompt: Prompt, kind: str, data: PairDataset, timest
             sampling = Sampling(timestep, size, EvaluationNoise(seed), "image", ensemble)
             evaluator = Evaluator(
                 backbone=backbone, protocol=config.evaluation.protocol, matchers={"it": config.matcher},
-                sampling=sampling,
+                sampling=sampling, batch_size=16,
             )  # fmt: skip
             scores = evaluator.evaluate(data, prompt)
             assert scores is not None
