@@ -34,9 +34,9 @@ from sd4match.matching import (
     matches_from_points,
 )
 from sd4match.matching import matchers as matchers_module
+from sd4match.results import Candidates, DenseMatch, MatchResult
 from sd4match.structures.images import ImageBatch, Photo, View, Views
 from sd4match.structures.pairs import PairBatch, PairKey, PairRecord
-from sd4match.structures.results import Candidates, DenseMatch, MatchResult
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
 from sd4match.structures.tensors import (
     Correlation,
@@ -195,7 +195,7 @@ def light_calls(base: Path) -> Calls:  # one table
     key = {name: record[name] for name in ("pair_id", "source_id", "target_id", "category", "target_category")}
     parts = {
         "backbone": backbone, "prompt": prompt, "matcher": KernelSoftArgmax(), "sampling": sampling,
-        "pair_transform": None, "protocol": None,
+        "pair_transform": None, "protocol": None, "config": None,
     }  # fmt: skip
     matcher = SemanticMatcher(**parts)
     built = {
@@ -231,7 +231,14 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     batch = data.make_pairs([pairs[0]], pairs, {"backbone": backbone.prepare})
     pair_batch = {name: getattr(batch, name) for name in ("source", "target", "source_points", "target_points")}
-    matched = {"source": photo, "target": photo, "source_points": array, "target_points": array, "scores": np.ones(1)}
+    matched = {
+        "source": photo,
+        "target": photo,
+        "source_points": array,
+        "target_points": array,
+        "scores": np.ones(1),
+        "indices": np.zeros(1, dtype=np.int64),
+    }
     dense = {
         "source_points": np.ones((2, 3, 2)), "target_points": np.ones((2, 3, 2)), "scores": np.ones((2, 3)),
         "inside": np.ones((2, 3), dtype=bool),
@@ -401,17 +408,18 @@ def light_calls(base: Path) -> Calls:  # one table
             Correlation,
             {
                 "values": correlation.values, "query_points": points, "source": maps, "target": maps,
-                "query_mode": "bilinear",
+                "query_mode": "bilinear", "normalize": True,
             },
         ),
+        "Correlation.reversed": (correlation.reversed, {"points": points}),
         "Correlation.probability": (correlation.probability, {"temperature": 0.1}),
-        "FeatureMap": (FeatureMap, {"values": maps.values, "grid": maps.grid, "groups": ()}),
+        "FeatureMap": (FeatureMap, {"values": maps.values, "grid": maps.grid, "groups": (), "mask": None}),
         "FeatureMap[]": (maps.__getitem__, {"rows": [0]}),
         "FeatureMap.with_grid": (maps.with_grid, {"grid": maps.grid}),
         "Grid": (Grid, {"frames": (frame,), "size": (8, 8), "alignment": "patch", "offset": 1.0}),
         "Grid[]": (grid.__getitem__, {"rows": [0]}), "ImageFrame.holds": (frame.holds, {"points": points[0]}),
         "Keypoints": (Keypoints, {"points": points, "visible": visible}),
-        "Matches": (Matches, {"points": points, "scores": torch.ones(2, 3)}),
+        "Matches": (Matches, {"points": points, "scores": torch.ones(2, 3), "valid": None}),
         "LossValue": (LossValue, {"value": torch.tensor(1.0), "lower_bound": None}),
         "ParameterGroup": (ParameterGroup, {"name": "a", "parameters": (), "scale": 1.0}),
         "PromptEmbedding": (PromptEmbedding, {"values": torch.zeros(1, 16, 8)}),
@@ -428,9 +436,10 @@ def light_calls(base: Path) -> Calls:  # one table
         ),
         "FeatureSpec": (FeatureSpec, spec),
         "ImageFeatureSpec": (ImageFeatureSpec, {"patches": 1, "local": 2, "pooled": 3}),
-        "Photo": (Photo, {"pixels": photo.pixels, "name": "n"}),
+        "Photo": (Photo, {"pixels": photo.pixels, "name": "n", "mask": None}),
+        "Photo.from_array": (Photo.from_array, {"array": photo.pixels, "name": "n", "mask": None}),
         "Photo.from_image": (Photo.from_image, {"image": picture, "exif": True, "name": "n"}),
-        "View": (View, {"pixels": view.pixels, "frame": view.frame, "key": "k", "name": "n"}),
+        "View": (View, {"pixels": view.pixels, "frame": view.frame, "key": "k", "name": "n", "mask": None}),
         "Views": (Views, {"views": (view,)}), "Views.of": (Views.of, {"views": [view]}),
         "Views[]": (views.__getitem__, {"rows": [0]}), "Views+": (views.__add__, {"more": views}),
         "ImageBatch": (ImageBatch, {"views": {}, "categories": ("cat",), "photos": (photo,)}),

@@ -48,7 +48,7 @@ def test_a_device_that_is_none_is_named(device, monkeypatch):
         SemanticMatcher.from_preset("mini-empty", device=device)
 
 
-@pytest.mark.parametrize("photo", [None, 5, [PHOTO], {"a": 1}, b"a.png", io.BytesIO(b""), torch.zeros(3, 4, 4)])
+@pytest.mark.parametrize("photo", [None, 5, [PHOTO], {"a": 1}, b"a.png", io.BytesIO(b"")])
 def test_a_photo_of_another_type_is_refused(photo):
     for call in (
         lambda: matcher().match(photo, PHOTO),
@@ -75,7 +75,7 @@ def test_points_that_are_none_are_refused_in_a_short_line(points):
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("category", [5, b"cat", ["cat"], ("cat", "dog"), "", "  ", "\ud800"])
+@pytest.mark.parametrize("category", [5, b"cat", ["cat"], ("cat", "dog", "cow"), ("cat", 5), "", "  ", "\ud800"])
 def test_a_category_that_is_no_text_is_refused(category):
     text = TextPrompt(TextPromptConfig(template="{category}"), backbone=BACKBONE)
     for prompt in (PROMPT, text):

@@ -10,9 +10,10 @@ from sd4match.errors import ConfigError, shown
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["resolve_device"]
+__all__ = ["resolve_device", "resolve_dtype"]
 
 _NAMES = "auto, cpu, cuda, cuda:N or mps"
+_PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
@@ -46,3 +47,24 @@ def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
         here = ["cpu", *(f"cuda:{index}" for index in range(count["cuda"])), *["mps"] * count["mps"]]
         raise ConfigError(f"{what} = {str(found)!r} is not here: torch sees {', '.join(here)}")
     return str(found)
+
+
+def resolve_dtype(dtype: str | torch.dtype, *, what: str = "dtype") -> str:
+    """Return the name of a precision that models run in: float32, float16 or bfloat16.
+
+    Args:
+        dtype: a name, or a dtype of torch.
+        what: how messages call it.
+
+    Raises:
+        ConfigError: it is none of these.
+
+    >>> resolve_dtype("bfloat16")
+    'bfloat16'
+    """
+    import torch
+
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    if name not in _PRECISIONS:
+        raise ConfigError(f"{what} must be {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}, not {shown(dtype)}")
+    return name

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_choice, check_count, check_number, check_positive, check_rows, check_shape
-from sd4match.errors import InputError, shown
+from sd4match.errors import InputError, ShapeError, shown
 
 __all__ = [
     "Alignment",
@@ -27,6 +27,8 @@ __all__ = [
     "Size",
     "cells_to_pixels",
     "grid_points",
+    "mask_to_cells",
+    "mask_to_model",
     "own_frame",
     "pad_frame",
     "padded_size",
@@ -420,3 +422,61 @@ def grid_points(size: Size, *, side: int) -> Float[Tensor, "points 2"]:
     down, across = ((steps * length - 0.5).clamp(0, length - 1) for length in (height, width))
     y, x = torch.meshgrid(down, across, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+@check_arguments
+def mask_to_cells(mask: Bool[Tensor, "height width"], grid: Grid) -> Bool[Tensor, "h w"]:
+    """Return the cells of a map that a mask of its photo touches: those nearest to a pixel of the mask.
+
+    Args:
+        mask: (H, W), of the photo.
+        grid: of one photo.
+
+    Raises:
+        ShapeError: the mask is of another size than the photo, or the grid of more than one.
+
+    >>> grid = Grid((squash_frame((4, 8), (32, 64)),), (2, 4), "centers")
+    >>> mask_to_cells(torch.arange(32).reshape(4, 8) == 9, grid).int().tolist()
+    [[1, 0, 0, 0], [0, 0, 0, 0]]
+    """
+    if len(grid) != 1:
+        raise ShapeError(f"expected a grid of one photo, got one of {len(grid)}")
+    height, width = grid.frames[0].original_size
+    check_shape("mask", mask, "height width", of="flags", height=height, width=width)
+    diagonal = torch.arange(max(height, width), dtype=torch.float64)[:, None].expand(-1, 2)
+    cells = grid.to_cells(diagonal[None])[0].round().long()
+    return _scattered(mask, cells[:height, 1], cells[:width, 0], grid.size)
+
+
+@check_arguments
+def mask_to_model(mask: Bool[Tensor, "height width"], frame: ImageFrame) -> Bool[Tensor, "H W"]:
+    """Return a mask of a photo in the model's image: no pixel of it is lost, and padding is outside.
+
+    Args:
+        mask: (H, W), of the photo.
+        frame: how the photo lies in the model's image.
+
+    Raises:
+        ShapeError: the mask is of another size than the photo.
+
+    >>> mask_to_model(torch.tensor([[True, False]]), squash_frame((1, 2), (2, 4))).int().tolist()
+    [[1, 1, 0, 0], [1, 1, 0, 0]]
+    """
+    height, width = frame.original_size
+    check_shape("mask", mask, "height width", of="flags", height=height, width=width)
+    longest = max(height, width, *frame.model_size)
+    diagonal = torch.arange(longest, dtype=torch.float64)[:, None].expand(-1, 2)[None]
+    there = to_model(diagonal, (frame,))[0].round().long()
+    scattered = _scattered(mask, there[:height, 1], there[:width, 0], frame.model_size)
+    back = to_photo(diagonal, (frame,))[0].round().long()
+    rows, columns = back[: frame.model_size[0], 1], back[: frame.model_size[1], 0]
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    nearest = mask[rows.clamp(0, height - 1)[:, None], columns.clamp(0, width - 1)] & inside
+    return scattered | nearest
+
+
+def _scattered(mask: Tensor, rows: Tensor, columns: Tensor, size: Size) -> Tensor:
+    """Return (h, w), which rows and columns the pixels of a mask fall on."""
+    height, width = size
+    by_row = torch.zeros(height, mask.shape[1]).index_add_(0, rows.clamp(0, height - 1), mask.float())
+    return torch.zeros(height, width).index_add_(1, columns.clamp(0, width - 1), by_row) > 0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
+from torch import nn
 
 from sd4match.arguments import check_arguments, check_value
+from sd4match.backbones.cached import cached
 from sd4match.checks import (
     LARGEST_POSITIVE,
     SMALLEST_POSITIVE,
@@ -24,26 +27,36 @@ from sd4match.config.experiment import Components, ExperimentConfig, build_compo
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import make_images
-from sd4match.errors import ConfigError, InputError, PhotoError, shown
-from sd4match.geometry import grid_points, to_model
+from sd4match.devices import resolve_device
+from sd4match.errors import ConfigError, InputError, shown
+from sd4match.geometry import grid_points, mask_to_cells, to_model
+from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
 from sd4match.matching.checked import check_correlation, checked_matches, checked_pair
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import extract_maps, pair_maps, preprocessors, prompt_embeddings
-from sd4match.structures.images import Photo
-from sd4match.structures.results import Candidates, DenseMatch, MatchResult
+from sd4match.results import Candidates, DenseMatch, Features, MatchResult
+from sd4match.structures.images import ImageBatch, Photo
+from sd4match.structures.inputs import PhotoLike, Points, as_photo, check_points
 from sd4match.structures.tensors import Correlation, FeatureMap, MatchFunction, PairFunction, Sampling
 
-PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[np.uint8]
-Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]
+Pair = tuple[PhotoLike | Features, PhotoLike | Features] | tuple[PhotoLike | Features, PhotoLike | Features, Points]
+"""(source, target), or (source, target, points)."""
+Progress = Callable[[int, int], None]
+"""Called with how many pairs are matched, and how many there are."""
 
 _QUERIES_AT_ONCE = 4096
 _LARGEST_GRID = 1000
-_LARGEST_POINTS = 1_000_000
+_MAPS_IN_MEMORY = 2 << 30
+"""Bytes of feature maps that `match_pairs` keeps."""
 RETURN_CELLS = 1.5
 """Largest distance in cells, in x and in y, between a point and its match matched back, for mutual matches."""
+
+
+_Photos = tuple[Photo, Photo]
+_Maps = tuple[FeatureMap, FeatureMap]
 
 
 def build_for_matching(
@@ -97,6 +110,8 @@ class SemanticMatcher:
     sampling: Sampling
     pair_transform: PairFunction | None
     protocol: EvaluationProtocol | None
+    config: ExperimentConfig | None
+    """The experiment that it was built from; None if it was composed of components."""
 
     @check_arguments
     def __init__(
@@ -108,6 +123,7 @@ class SemanticMatcher:
         sampling: Sampling | None = None,
         pair_transform: PairFunction | None = None,
         protocol: EvaluationProtocol | None = None,
+        config: ExperimentConfig | None = None,
     ) -> None:
         self.backbone = backbone
         self.prompt = prompt
@@ -115,6 +131,7 @@ class SemanticMatcher:
         self.sampling = sampling or Sampling(timestep=50)
         self.pair_transform = pair_transform
         self.protocol = protocol
+        self.config = config
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set a component, if it is one."""
@@ -129,7 +146,8 @@ class SemanticMatcher:
         *,
         prompt: str | Path | None = None,
         overrides: Iterable[str] = (),
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
     ) -> SemanticMatcher:
         """Build the experiment of a preset.
 
@@ -137,21 +155,28 @@ class SemanticMatcher:
             name: one of `preset_names()`.
             prompt: a learned prompt's file; a preset that learns its prompt needs one.
             overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
-            device: "cpu", "cuda", "cuda:N", "mps", or "auto" for a GPU if there is one.
+            device: "cpu", "cuda", "cuda:N", "mps", a `torch.device`, or "auto" for a GPU if there is one.
+            dtype: of the backbone, "float32", "float16" or "bfloat16", or one of torch; the preset's, if not given.
+
+        Raises:
+            ConfigError: there is no such preset, device or precision; or the prompt must be learned first, and no file
+                is given.
         """
-        return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device)
+        return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device, dtype=dtype)
 
     @classmethod
     @check_arguments
     def from_config(
-        cls, config: ExperimentConfig, *, prompt: str | Path | None = None, device: str | torch.device = "cpu"
+        cls,
+        config: ExperimentConfig,
+        *,
+        prompt: str | Path | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
     ) -> SemanticMatcher:
-        """Build the experiment of a config; `prompt` as in `from_preset`.
-
-        Raises:
-            ConfigError: the prompt must be learned first, and no file is given; or the device does not exist.
-            InputError: it is no config.
-        """
+        """Build the experiment of a config; the other arguments and errors are those of `from_preset`."""
+        if dtype is not None:
+            config = config.with_dtype(dtype)
         return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
 
     @classmethod
@@ -161,64 +186,212 @@ class SemanticMatcher:
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
         return cls(
             backbone=components.backbone, prompt=components.prompt, matcher=components.matcher, sampling=sampling,
-            pair_transform=components.pair_transform, protocol=config.evaluation.protocol,
+            pair_transform=components.pair_transform, protocol=config.evaluation.protocol, config=config,
         )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the backbone."""
+        return self.backbone.device
+
+    @check_arguments
+    def to(self, device: str | torch.device) -> Self:
+        """Move backbone, prompt and matcher to a device, and return the matcher itself.
+
+        Args:
+            device: as in `from_preset`.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        device = resolve_device(device)
+        for component in (self.backbone, self.prompt, self.matcher, self.pair_transform):
+            if isinstance(component, nn.Module):
+                component.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        prompt, matcher = (getattr(one, "__name__", type(one).__name__) for one in (self.prompt, self.matcher))
+        spec = self.backbone.spec
+        return (
+            f"SemanticMatcher({spec.architecture}, layer {spec.layer}, {prompt}, {matcher}, "
+            f"t {self.sampling.timestep}, ensemble of {self.sampling.ensemble_size}, on {self.device})"
+        )
 
     @torch.no_grad()
     def match(
         self,
-        source: PhotoLike,
-        target: PhotoLike,
+        source: PhotoLike | Features,
+        target: PhotoLike | Features,
         points: Points | None = None,
         *,
-        category: str | None = None,
+        category: str | tuple[str, str] | None = None,
         mutual: bool = False,
         grid: int = 8,
     ) -> MatchResult:
         """Find points of one photo in another.
 
         Args:
-            source: a path, a pillow image, an (H, W, 3) uint8 array or a `Photo`.
-            target: likewise, of any size.
+            source: a path, a pillow image, an array (H, W, 3) or a tensor (3, H, W) of uint8 or of floats in [0, 1], a
+                `Photo`, or the `Features` of one from `extract`. Where a `Photo` has a mask, points are taken from it.
+            target: likewise, of any size. Where a `Photo` has a mask, points are matched to cells in it.
             points: (N, 2), (x, y) in pixels of the source; a regular grid, if not given.
-            category: what is in both photos; text prompts need it.
+            category: what is in both photos, or a pair of what is in the source and in the target; text prompts need
+                it.
             mutual: keep only points whose match, matched back, comes within `RETURN_CELLS` cells of them.
             grid: points a side of the regular grid, at most 1000.
 
         Returns:
-            N matches; fewer with `mutual`.
+            N matches; fewer with `mutual`, or where the matcher finds none. `indices` says of which points.
 
         Raises:
             PhotoError: a photo cannot be read.
-            InputError: a point outside the source, or a text prompt without a category.
+            InputError: a point outside the source, a text prompt without a category, or features that another prompt,
+                backbone or sampling made, or that were extracted for a prompt that depends on pairs.
             NonFiniteError: features are NaN or infinite; the message says what helps.
             ComponentError: a component of another author fails, or returns what its interface does not allow.
         """
         check_flag("mutual", mutual)
         side = check_count("grid", grid, 1, _LARGEST_GRID)
-        photos = [as_photo(source), as_photo(target)]
-        wanted = grid_points(photos[0].size, side=side) if points is None else check_points(points, photos[0])
-        maps = self._maps(photos, category)
-        queries = wanted[None].to(maps[0].values)
-        found, scores = self._match_all(maps[0], maps[1], queries)
-        kept = self._comes_back(maps, queries, found) if mutual else torch.ones(len(wanted), dtype=torch.bool)
-        return MatchResult(
-            source=photos[0],
-            target=photos[1],
-            source_points=wanted[kept].double().numpy(),
-            target_points=_inside(found[0].cpu(), photos[1])[kept].double().numpy(),
-            scores=scores[0].cpu()[kept].double().numpy(),
+        photos, maps = self._sides(source, target, category)
+        return self._match_points(photos, maps, _wanted_points(points, photos[0], side), mutual=mutual)
+
+    def match_many(
+        self,
+        source: PhotoLike | Features,
+        targets: Iterable[PhotoLike],
+        points: Points | None = None,
+        *,
+        category: str | tuple[str, str] | None = None,
+        mutual: bool = False,
+        grid: int = 8,
+        batch_size: int = 8,
+        progress: bool | Progress = False,
+    ) -> list[MatchResult]:
+        """Find points of one photo in many others; see `match_pairs`.
+
+        Args:
+            source: as in `match`.
+            targets: M photos.
+            points: as in `match`.
+            category: as in `match`, for all targets.
+            mutual: as in `match`.
+            grid: as in `match`.
+            batch_size: as in `match_pairs`.
+            progress: as in `match_pairs`.
+
+        Returns:
+            M results, in the order of the targets.
+        """
+        if isinstance(targets, (str, bytes, Path, Mapping)) or not isinstance(targets, Iterable):
+            raise InputError(f"targets must be a list of photos, not {shown(targets)}")
+        photo = source if isinstance(source, Features) else as_photo(source)
+        pairs: list[Pair] = [(photo, target) if points is None else (photo, target, points) for target in targets]
+        return self.match_pairs(
+            pairs, category=category, mutual=mutual, grid=grid, batch_size=batch_size, progress=progress
         )
+
+    @torch.no_grad()
+    def match_pairs(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        category: str | tuple[str, str] | list[str | tuple[str, str] | None] | None = None,
+        mutual: bool = False,
+        grid: int = 8,
+        batch_size: int = 8,
+        progress: bool | Progress = False,
+    ) -> list[MatchResult]:
+        """Match many pairs: as `match` one by one, but each photo is encoded once, and photos go in batches.
+
+        Feature maps are kept up to 2 GB, the least recently used are dropped beyond. Pairs that share photos
+        should stand near each other; otherwise some maps are extracted again.
+
+        Args:
+            pairs: M pairs (source, target), or (source, target, points), as in `match`.
+            category: as in `match`, for all pairs; or a list of M categories.
+            mutual: as in `match`.
+            grid: as in `match`.
+            batch_size: photos that are extracted together; pairs, for prompts that depend on pairs.
+            progress: True for a bar, or a function that is called with how many pairs are matched, and how many there
+                are.
+
+        Returns:
+            M results, in the order of the pairs.
+
+        Raises:
+            InputError: as `match`; a pair is no pair, or there is not one category for each.
+
+        >>> matcher = SemanticMatcher.from_preset("mini-empty")
+        >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
+        >>> [len(result) for result in matcher.match_pairs([(photo, photo), (photo, photo, [(40.0, 30.0)])])]
+        [64, 1]
+        """
+        check_flag("mutual", mutual)
+        side = check_count("grid", grid, 1, _LARGEST_GRID)
+        check_count("batch_size", batch_size)
+        if not isinstance(progress, bool) and not callable(progress):
+            raise InputError(f"progress must be True, False or a function of two counts, not {shown(progress)}")
+        rows = _parse_pairs(pairs, category)
+        results: list[MatchResult] = []
+        with _reporting(progress, len(rows)) as report:
+            maps = self._maps_of_pairs(batch_size)
+            for first in range(0, len(rows), batch_size):
+                some = rows[first : first + batch_size]
+                for row, (source, target) in zip(some, maps(some), strict=True):
+                    photos = (row.source_photo, row.target_photo)
+                    wanted = _wanted_points(row.points, photos[0], side)
+                    prepared = self._prepared(photos, (source, target))
+                    results.append(self._match_points(photos, prepared, wanted, mutual=mutual))
+                    report(len(results), len(rows))
+        return results
+
+    def correlate(
+        self,
+        source: PhotoLike | Features,
+        target: PhotoLike | Features,
+        points: Points,
+        *,
+        category: str | tuple[str, str] | None = None,
+        grad: bool = False,
+    ) -> Correlation:
+        """Correlate points of one photo with every cell of another: what matchers and losses take.
+
+        Args:
+            source: as in `match`.
+            target: as in `match`.
+            points: (N, 2), (x, y) in pixels of the source.
+            category: as in `match`.
+            grad: keep the graph, so that the correlation is differentiable in what the prompt learns. `Features` carry
+                no graph.
+
+        Returns:
+            Values (1, N, h, w) in [-1, 1], -inf outside of the target's mask; `full()` correlates all cells of the
+            source, `reversed(points)` points of the target.
+
+        Raises:
+            InputError, PhotoError, NonFiniteError, ComponentError: as `match`.
+
+        >>> matcher = SemanticMatcher.from_preset("mini-empty")
+        >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
+        >>> matcher.correlate(photo, photo, [(40.0, 30.0)]).values.shape
+        torch.Size([1, 1, 24, 24])
+        """
+        check_flag("grad", grad)
+        with torch.set_grad_enabled(grad):
+            photos, maps = self._sides(source, target, category)
+            wanted = check_points(points, photos[0])
+            return self._correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
 
     @torch.no_grad()
     def match_candidates(
         self,
-        source: PhotoLike,
-        target: PhotoLike,
+        source: PhotoLike | Features,
+        target: PhotoLike | Features,
         points: Points,
         *,
         count: int = 5,
-        category: str | None = None,
+        category: str | tuple[str, str] | None = None,
         temperature: float = 0.04,
     ) -> Candidates:
         """Find several candidates for each point: peaks of the correlation, at the resolution of cells.
@@ -236,9 +409,8 @@ class SemanticMatcher:
         """
         check_count("count", count)
         temperature = check_number("temperature (positive)", temperature, SMALLEST_POSITIVE, LARGEST_POSITIVE)
-        photos = [as_photo(source), as_photo(target)]
+        photos, maps = self._sides(source, target, category)
         wanted = check_points(points, photos[0])
-        maps = self._maps(photos, category)
         correlation = self._correlate(maps[0], maps[1], wanted[None].to(maps[0].values))
         check_correlation(correlation)
         height, width = maps[1].size
@@ -257,7 +429,13 @@ class SemanticMatcher:
         return Candidates(wanted.double().numpy(), candidates.double().numpy(), scores[0].double().cpu().numpy())
 
     @torch.no_grad()
-    def match_dense(self, source: PhotoLike, target: PhotoLike, *, category: str | None = None) -> DenseMatch:
+    def match_dense(
+        self,
+        source: PhotoLike | Features,
+        target: PhotoLike | Features,
+        *,
+        category: str | tuple[str, str] | None = None,
+    ) -> DenseMatch:
         """Match every cell of the source's feature map.
 
         Args:
@@ -268,14 +446,13 @@ class SemanticMatcher:
         Returns:
             (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
         """
-        photos = [as_photo(source), as_photo(target)]
-        maps = self._maps(photos, category)
+        photos, maps = self._sides(source, target, category)
         height, width = maps[0].size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
         cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        grid = (self.protocol.aligned(maps[0]) if self.protocol else maps[0]).grid
+        grid = maps[0].grid
         queries = grid.to_pixels(cells)
-        found, scores = self._match_all(maps[0], maps[1], queries)
+        found, scores, _ = self._match_all(maps[0], maps[1], queries)
         inside = grid.frames[0].holds(to_model(queries, grid.frames)[0]).cpu()
         shape = (height, width)
         points = _inside(found[0].cpu(), photos[1])
@@ -285,46 +462,273 @@ class SemanticMatcher:
         return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
 
     @torch.no_grad()
-    def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
-        """Extract the features of one photo, (1, C, h, w), with the grid on which its cells lie.
+    def extract(self, photo: PhotoLike, *, category: str | None = None) -> Features:
+        """Extract the features of one photo, for any number of matches.
+
+        Args:
+            photo: as in `match`.
+            category: what is in it; text prompts need it.
 
         Raises:
-            InputError: the prompt depends on pairs.
+            InputError: the prompt depends on both photos of a pair.
+
+        >>> matcher = SemanticMatcher.from_preset("mini-empty")
+        >>> features = matcher.extract(np.zeros((60, 90, 3), dtype=np.uint8))
+        >>> features, features.at([(45.0, 30.0)]).shape
+        (Features(photo 90 x 60: 96 x 24 x 24, scope='dataset'), torch.Size([1, 96]))
         """
+        self._check_single()
+        _check_category(category)
+        opened = as_photo(photo)
+        images = make_images([opened], [category], preprocessors(self.backbone, self.prompt))
+        return self._features(images, category)
+
+    def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
+        """Extract the features of one photo, (1, C, h, w), with the grid on which its cells lie; see `extract`."""
+        return self.extract(photo, category=category).map
+
+    def _features(self, images: ImageBatch, category: str | None) -> Features:
+        """Return the features of a batch of one photo."""
+        maps = extract_maps(self.backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
+        return Features(images.photos[0], maps, self.prompt.scope, category, self._origin())
+
+    def _origin(self) -> str:
+        """Return a digest of everything that features depend on besides the photo and its category."""
+        prompt = self.prompt
+        tensors = {name: value.detach().cpu() for name, value in prompt.state_dict().items()}
+        about = repr(getattr(prompt, "config", None) or type(prompt))
+        return digest(self.backbone.fingerprint, self.backbone.spec, self.sampling, about, *tensors, *tensors.values())
+
+    def _check_single(self) -> None:
         if self.prompt.scope == "pair":
             raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
-        _check_category(category)
-        images = make_images([as_photo(photo)], [category], preprocessors(self.backbone, self.prompt))
-        return extract_maps(self.backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
 
     def _match_all(
         self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return points (1, N, 2) and scores (1, N) of all queries, so many at once as memory allows."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return points (1, N, 2), scores (1, N) and flags (1, N) of all queries, in chunks that memory allows."""
         found = [
             checked_matches(self.matcher, self._correlate(source, target, some))
             for some in queries.split(_QUERIES_AT_ONCE, dim=1)
         ]
-        points = torch.cat([matches.points for matches in found], dim=1)
-        return points, torch.cat([matches.scores for matches in found], dim=1)
+        points, scores, valid = zip(
+            *[(matches.points, matches.scores, matches.valid) for matches in found], strict=True
+        )
+        return torch.cat(points, dim=1), torch.cat(scores, dim=1), torch.cat(valid, dim=1)
 
     def _correlate(self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor) -> Correlation:
         if self.protocol is None:
             return correlate_maps(source, target, queries)
         return self.protocol.correlate(source, target, queries)
 
-    def _maps(self, photos: Sequence[Photo], category: str | None) -> list[FeatureMap]:
-        """Return the maps of source and target."""
-        _check_category(category)
+    def _sides(
+        self, source: PhotoLike | Features, target: PhotoLike | Features, category: str | tuple[str, str] | None
+    ) -> tuple[_Photos, _Maps]:
+        """Return both photos and their maps, as `_prepared` returns them."""
+        categories = _both(category)
+        given = [side if isinstance(side, Features) else as_photo(side) for side in (source, target)]
+        photos = tuple(side.photo if isinstance(side, Features) else side for side in given)
         views = preprocessors(self.backbone, self.prompt)
-        source_image, target_image = (make_images([photo], [category], views) for photo in photos)
-        source, target = pair_maps(self.backbone, self.prompt, source_image, target_image, self.sampling)
-        return list(checked_pair(self.pair_transform, source, target)) if self.pair_transform else [source, target]
+        if any(isinstance(side, Features) for side in given):
+            self._check_single()
+            maps = []
+            for side, own in zip(given, categories, strict=True):
+                if isinstance(side, Features):
+                    maps.append(self._own(side).map)
+                else:
+                    maps.append(self._features(make_images([side], [own], views), own).map)
+        else:
+            left, right = (make_images([photo], [own], views) for photo, own in zip(photos, categories, strict=True))
+            maps = list(pair_maps(self.backbone, self.prompt, left, right, self.sampling))
+        return (photos[0], photos[1]), self._prepared((photos[0], photos[1]), (maps[0], maps[1]))
 
-    def _comes_back(self, maps: list[FeatureMap], queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        back, _ = self._match_all(maps[1], maps[0], found)
+    def _own(self, features: Features) -> Features:
+        """Return features on the device of the backbone.
+
+        Raises:
+            InputError: something else made them.
+        """
+        if features.origin != self._origin():
+            raise InputError(
+                f"{features!r} was extracted with another backbone, prompt or sampling: extract it with this matcher"
+            )
+        return features.to(self.device)
+
+    def _prepared(self, photos: _Photos, maps: _Maps) -> _Maps:
+        """Return maps after the pair transform, on the grid of the protocol, with the masks of the photos."""
+        source, target = checked_pair(self.pair_transform, *maps) if self.pair_transform else maps
+        if self.protocol is not None:
+            source, target = self.protocol.aligned(source), self.protocol.aligned(target)
+        return _with_mask(source, photos[0]), _with_mask(target, photos[1])
+
+    def _match_points(self, photos: _Photos, maps: _Maps, wanted: torch.Tensor, *, mutual: bool) -> MatchResult:
+        queries = wanted[None].to(maps[0].values)
+        found, scores, valid = self._match_all(maps[0], maps[1], queries)
+        kept = valid[0].cpu()
+        if mutual:
+            kept &= self._comes_back(maps, queries, found)
+        return MatchResult(
+            source=photos[0],
+            target=photos[1],
+            source_points=wanted[kept].double().numpy(),
+            target_points=_inside(found[0].cpu(), photos[1])[kept].double().numpy(),
+            scores=scores[0].cpu()[kept].double().numpy(),
+            indices=kept.nonzero()[:, 0].numpy(),
+        )
+
+    def _maps_of_pairs(self, batch_size: int) -> Callable[[Sequence[_Row]], Iterator[_Maps]]:
+        """Return a function from some pairs to their maps, which encodes each photo once."""
+        backbone = cached(self.backbone)
+        views = preprocessors(backbone, self.prompt)
+
+        def pair_by_pair(rows: Sequence[_Row]) -> Iterator[_Maps]:
+            if any(isinstance(side, Features) for row in rows for side in (row.source, row.target)):
+                self._check_single()
+            sources, targets = [row.source_photo for row in rows], [row.target_photo for row in rows]
+            left = make_images(sources, [row.categories[0] for row in rows], views)
+            right = make_images(targets, [row.categories[1] for row in rows], views)
+            source, target = pair_maps(backbone, self.prompt, left, right, self.sampling)
+            for row in range(len(rows)):
+                yield source[row : row + 1], target[row : row + 1]
+
+        if self.prompt.scope == "pair":
+            return pair_by_pair
+        kept: OrderedDict[tuple[str, str | None], FeatureMap] = OrderedDict()
+
+        def photo_by_photo(rows: Sequence[_Row]) -> Iterator[_Maps]:
+            needed: dict[tuple[str, str | None], Photo | Features] = {}
+            for row in rows:
+                for side, category in zip((row.source, row.target), row.categories, strict=True):
+                    needed[_key(side, category)] = side
+            for key in needed.keys() & kept.keys():
+                kept.move_to_end(key)
+            missing = {key: side for key, side in needed.items() if key not in kept}
+            photos = {key: side for key, side in missing.items() if isinstance(side, Photo)}
+            kept.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
+            for first in range(0, len(photos), batch_size):
+                keys = list(photos)[first : first + batch_size]
+                images = make_images([photos[key] for key in keys], [category for _, category in keys], views)
+                maps = extract_maps(backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
+                kept.update((key, maps[[number]]) for number, key in enumerate(keys))
+            for row in rows:
+                source, target = (
+                    kept[_key(side, category)]
+                    for side, category in zip((row.source, row.target), row.categories, strict=True)
+                )
+                yield source, target
+            while len(kept) > len(needed) and sum(one.values.nbytes for one in kept.values()) > _MAPS_IN_MEMORY:
+                kept.popitem(last=False)
+
+        return photo_by_photo
+
+    def _comes_back(self, maps: _Maps, queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        back, _, _ = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
         return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A pair of `match_pairs`."""
+
+    source: Photo | Features
+    target: Photo | Features
+    points: Points | None
+    categories: tuple[str | None, str | None]
+
+    @property
+    def source_photo(self) -> Photo:
+        return self.source.photo if isinstance(self.source, Features) else self.source
+
+    @property
+    def target_photo(self) -> Photo:
+        return self.target.photo if isinstance(self.target, Features) else self.target
+
+
+def _parse_pairs(
+    pairs: Iterable[Pair], category: str | tuple[str, str] | list[str | tuple[str, str] | None] | None
+) -> list[_Row]:
+    """Return the pairs with opened photos; each file is opened once."""
+    if isinstance(pairs, (str, bytes, Mapping)) or not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be a list of (source, target) or (source, target, points), not {shown(pairs)}")
+    given = list(pairs)
+    each = category if isinstance(category, list) else [category] * len(given)
+    if len(each) != len(given):
+        raise InputError(f"a list of categories has one for each of {len(given)} pairs, not {len(each)}")
+    opened: dict[str, Photo] = {}
+
+    def side(photo: PhotoLike | Features) -> Photo | Features:
+        if isinstance(photo, Features):
+            return photo
+        if not isinstance(photo, (str, Path)):
+            return as_photo(photo)
+        if str(photo) not in opened:
+            opened[str(photo)] = as_photo(photo)
+        return opened[str(photo)]
+
+    rows = []
+    for number, (pair, own) in enumerate(zip(given, each, strict=True)):
+        if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
+            raise InputError(f"pairs[{number}] must be (source, target) or (source, target, points), not {shown(pair)}")
+        points = pair[2] if len(pair) == 3 else None
+        rows.append(_Row(side(pair[0]), side(pair[1]), points, _both(own)))
+    return rows
+
+
+def _key(side: Photo | Features, category: str | None) -> tuple[str, str | None]:
+    """Return what tells the maps of two photos apart."""
+    return (side.photo.key, side.category) if isinstance(side, Features) else (side.key, category)
+
+
+def _both(category: str | tuple[str, str] | None) -> tuple[str | None, str | None]:
+    """Return the categories of source and target."""
+    both = category if isinstance(category, (tuple, list)) else (category, category)
+    if len(both) != 2:
+        raise InputError(f"category must be a text, or a pair for source and target, not {shown(category)}")
+    for one in both:
+        _check_category(one)
+    return both[0], both[1]
+
+
+@contextmanager
+def _reporting(progress: bool | Progress, total: int) -> Iterator[Progress]:
+    """Provide the function that reports progress."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield lambda done, total: None
+    else:
+        from rich.progress import Progress as Bar
+
+        with Bar() as bar:
+            task = bar.add_task("matching pairs", total=total)
+            yield lambda done, total: bar.update(task, completed=done)
+
+
+def _wanted_points(points: Points | None, photo: Photo, side: int) -> torch.Tensor:
+    """Return the points that are to be matched: those given, or a regular grid, inside the mask if there is one."""
+    if points is not None:
+        return check_points(points, photo)
+    if photo.mask is None:
+        return grid_points(photo.size, side=side)
+    rows, columns = (np.flatnonzero(photo.mask.any(axis=axis)) for axis in (1, 0))
+    height, width = (int(found[-1] - found[0]) + 1 for found in (rows, columns))
+    points = grid_points((height, width), side=side) + torch.tensor([columns[0], rows[0]])
+    x, y = points.round().long().unbind(-1)
+    inside = points[torch.from_numpy(photo.mask)[y, x]]
+    if len(inside):
+        return inside
+    y, x = torch.from_numpy(photo.mask).nonzero().unbind(-1)  # a mask so thin that the grid misses it
+    middle = len(x) // 2
+    return torch.stack([x[middle], y[middle]])[None].float()
+
+
+def _with_mask(features: FeatureMap, photo: Photo) -> FeatureMap:
+    """Return a map with the cells that the photo's mask touches."""
+    if photo.mask is None:
+        return features
+    mask = mask_to_cells(torch.from_numpy(photo.mask), features.grid)
+    return replace(features, mask=mask[None].to(features.values.device))
 
 
 def _check_category(category: object) -> None:
@@ -336,60 +740,3 @@ def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
     """Clamp points into the photo: the outermost cells of an enlarged one reach half a pixel over its border."""
     height, width = photo.size
     return torch.stack([points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)], dim=-1)
-
-
-def as_photo(photo: PhotoLike) -> Photo:
-    """Return a `Photo` from a path, a pillow image, an array or a `Photo`.
-
-    Raises:
-        PhotoError: it is none of these, or cannot be read.
-    """
-    if isinstance(photo, Photo):
-        return photo
-    if isinstance(photo, Image.Image):
-        return Photo.from_image(photo)
-    if isinstance(photo, np.ndarray):
-        return Photo(photo)
-    if isinstance(photo, (str, Path)):
-        return Photo.open(photo)
-    raise PhotoError(
-        f"a photo is a path, a pillow image, an (H, W, 3) uint8 array or a Photo, not {type(photo).__name__}: "
-        f"{shown(photo)}"
-    )
-
-
-def _holds_flags(points: object) -> bool:
-    """Return whether a list of points holds a boolean, which NumPy takes for 0 or 1."""
-    if isinstance(points, (list, tuple)):
-        return any(_holds_flags(row) for row in points)
-    return isinstance(points, (bool, np.bool_))
-
-
-def check_points(points: Points, photo: Photo) -> torch.Tensor:
-    """Return points as (N, 2) in float32, each inside the photo.
-
-    Raises:
-        InputError: another shape, no point, more than a million, or a point outside the photo; the message names it.
-    """
-    if isinstance(points, np.ma.MaskedArray):
-        raise InputError("points must be an array without a mask: leave out the points that are masked")
-    try:
-        array = np.asarray(points)
-    except Exception:  # of NumPy, or of a foreign `__array__`
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iuf" or _holds_flags(points):
-        raise InputError(f"points must be (x, y) pairs of numbers, not {shown(points)}")
-    if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
-        raise InputError(f"points must be (N, 2), at least one, not {array.shape}")
-    if len(array) > _LARGEST_POINTS:
-        raise InputError(f"at most {_LARGEST_POINTS:,} points are matched at once, not {len(array):,}")
-    array = array.astype(np.float64)
-    height, width = photo.size
-    outside = ~((array >= 0) & (array <= [width - 1, height - 1])).all(axis=1)
-    if outside.any():
-        x, y = array[outside][0]
-        raise InputError(
-            f"point {x:g},{y:g} is outside {photo.name}, which is {width} x {height} pixels "
-            f"(x from 0 to {width - 1}, y from 0 to {height - 1})"
-        )
-    return torch.from_numpy(array).float()

@@ -16,7 +16,7 @@ from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.geometry import Grid, squash_frame
 from sd4match.matching import correlate_maps
 from sd4match.structures.images import View, Views
-from sd4match.structures.results import Candidates, DenseMatch, MatchResult
+from sd4match.results import Candidates, DenseMatch, MatchResult
 from sd4match.structures.tensors import (
     Encoded,
     EvaluationNoise,

@@ -74,7 +74,7 @@ class Fusion(Backbone):
     def prepare(self, photo: Photo) -> View:
         """Preprocess a photo for every backbone; the frame is that of the first one."""
         views = tuple(backbone.prepare(photo) for backbone in self._all())
-        return _FusedView(views[0].pixels, views[0].frame, views[0].key, views[0].name, views)
+        return _FusedView(views[0].pixels, views[0].frame, views[0].key, views[0].name, views=views)
 
     def encode(self, views: Views) -> Encoded:
         """Encode the photos with every backbone.

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sd4match.cli.common import Category, Device, ExperimentOptions, Fallback, option_groups
 
 if TYPE_CHECKING:
-    from sd4match.structures.results import MatchResult
+    from sd4match.results import MatchResult
 
-_FORMAT = "sd4match-matches"
-"""Name of the format in `matches.json`, by which an earlier result is known."""
-_SOFTWARE = "sd4match"
-"""Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another one."""
 _ROWS_SHOWN = 20
 
 MINI_REMARK = (
@@ -52,8 +48,9 @@ def command(
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
     from sd4match.errors import InputError
-    from sd4match.io.files import check_output_file
-    from sd4match.pipeline import SemanticMatcher, as_photo, build_for_matching, check_points
+    from sd4match.pipeline import SemanticMatcher, build_for_matching
+    from sd4match.results import check_matches_folder
+    from sd4match.structures.inputs import as_photo, check_points
 
     photos = as_photo(source), as_photo(target)
     points = [_parse_point(text) for text in point] if point else None
@@ -63,8 +60,7 @@ def command(
         raise InputError("a text prompt needs to know what is in the photos: give --category NAME, or --prompt empty")
     check_output(output)
     inputs = [source, target, *(Path(path) for path in (file, options.config) if path is not None)]
-    check_output_file(output / "matches.json", inputs=inputs, is_own=_is_own_json, what="result of match")
-    check_output_file(output / "matches.png", inputs=inputs, is_own=_is_own_picture, what="result of match")
+    check_matches_folder(output, inputs=inputs)
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
     components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
@@ -80,7 +76,7 @@ def command(
         "mutual": mutual,
         "note": note,
     }
-    _write(result, output, details)
+    result.save(output, details=details)
     _print(result, output)
     if note:
         typer.echo(note)
@@ -96,60 +92,6 @@ def _parse_point(text: str) -> tuple[float, float]:
     if not (math.isfinite(x) and math.isfinite(y)):
         raise InputError(f"--point is X,Y in pixels, for example 120,80; not {shown(text)}")
     return x, y
-
-
-def _is_own_json(path: Path) -> bool:
-    """Return whether a file is the `matches.json` of an earlier match."""
-    from sd4match.documents import read_json
-    from sd4match.errors import SD4MatchError
-
-    try:
-        content = read_json(path, what="earlier result")
-    except SD4MatchError:
-        return False
-    return isinstance(content, dict) and content.get("format") == _FORMAT
-
-
-def _is_own_picture(path: Path) -> bool:
-    """Return whether a file is the `matches.png` of an earlier match."""
-    import re
-
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return re.fullmatch(rf"{_SOFTWARE} [0-9]\S*", str(image.info.get("Software"))) is not None
-    except Exception:  # of pillow, which raises many sorts for files that are no images
-        return False
-
-
-def _write(result: MatchResult, output: Path, details: dict[str, Any]) -> None:
-    """Write `matches.json` and `matches.png`, both or none."""
-    import io
-    import json
-
-    from PIL.PngImagePlugin import PngInfo
-
-    from sd4match.errors import InputError
-    from sd4match.io.files import write_together
-    from sd4match.version import __version__
-    from sd4match.viz.matches import draw_matches
-
-    rows = zip(result.source_points.tolist(), result.target_points.tolist(), result.scores.tolist(), strict=True)
-    matches = [
-        {"source": [round(v, 2) for v in start], "target": [round(v, 2) for v in end], "score": round(score, 4)}
-        for start, end, score in rows
-    ]
-    picture = draw_matches(
-        result.source, result.target, result.source_points, result.target_points, scores=result.scores.tolist()
-    )
-    text = json.dumps({"format": _FORMAT, **details, "matches": matches}, indent=2, allow_nan=False)
-    software = PngInfo()
-    software.add_text("Software", f"{_SOFTWARE} {__version__}")
-    image = io.BytesIO()
-    picture.save(image, format="png", pnginfo=software)
-    contents = {output / "matches.json": f"{text}\n".encode(), output / "matches.png": image.getvalue()}
-    write_together(contents, error=InputError)
 
 
 def _print(result: MatchResult, output: Path) -> None:

@@ -20,7 +20,7 @@ from sd4match.checks import check_instance
 from sd4match.config.composition import COMPOSED_FIELDS, Fields, compose
 from sd4match.config.sections import CacheConfig, EvaluationConfig, TrainingConfig
 from sd4match.data.config import DatasetConfig, Split
-from sd4match.devices import resolve_device
+from sd4match.devices import resolve_device, resolve_dtype
 from sd4match.documents import LARGEST_YAML, parse_yaml, to_yaml
 from sd4match.errors import ConfigError, InputError, shown
 from sd4match.fields import Seed
@@ -110,6 +110,27 @@ class ExperimentConfig(registry.Config):
     def to_yaml(self) -> str:
         """Return the whole config as YAML that `parse_config` reads back to an equal config."""
         return to_yaml(self.model_dump(mode="json"))
+
+    @check_arguments
+    def with_dtype(self, dtype: str | torch.dtype) -> ExperimentConfig:
+        """Return the same experiment with the backbone in another precision.
+
+        Args:
+            dtype: "float32", "float16" or "bfloat16", or one of torch.
+
+        Raises:
+            ConfigError: it is none of these, or the backbone has no precision of its own, as a fusion has not.
+
+        >>> ExperimentConfig().with_dtype("bfloat16").backbone.dtype
+        'bfloat16'
+        """
+        name = resolve_dtype(dtype)
+        if "dtype" not in type(self.backbone).model_fields:
+            raise ConfigError(
+                f"dtype is for one model, and backbone.kind = {self.backbone.kind!r} has none of its own: "
+                "change the backbones in it"
+            )
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"dtype": name})})
 
     def require_data(self) -> DatasetConfig:
         """Return the config of the data set.

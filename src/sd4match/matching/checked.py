@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from sd4match.errors import ComponentError, InputError, NonFiniteError
@@ -51,7 +54,9 @@ def checked_matches(matcher: MatchFunction, correlation: Correlation) -> Matches
             raise ComponentError(f"{name} returned scores that are NaN or infinite")
         return values
 
-    return Matches(points, scores)
+    if matches.valid.shape != points.shape[:2] or matches.valid.dtype != torch.bool:
+        raise ComponentError(f"{describe_component('matcher', matcher)} must return one flag for each point")
+    return Matches(points, scores, matches.valid)
 
 
 def check_correlation(correlation: Correlation) -> None:
@@ -91,6 +96,8 @@ def checked_pair(transform: PairFunction, source: FeatureMap, target: FeatureMap
         after = check_answer("pair transform", transform, after, FeatureMap)
         if after.grid.frames != before.grid.frames:
             raise ComponentError(f"{name} must return maps of the same photos, on grids with the same frames")
+        if before.mask is not None and after.mask is None and after.size == before.size:
+            after = replace(after, mask=before.mask)
         sides.append(after)
     if sides[0].values.shape[1] != sides[1].values.shape[1]:
         channels = [side.values.shape[1] for side in sides]

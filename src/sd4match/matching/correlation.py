@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float
 from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_positive, check_shape
-from sd4match.geometry import QueryMode, Size, pixels_to_cells, to_photo
+from sd4match.geometry import Size, pixels_to_cells, to_photo
 from sd4match.matching import functional
 from sd4match.structures.tensors import Correlation as Correlation
-from sd4match.structures.tensors import FeatureMap, query_cells
+from sd4match.structures.tensors import FeatureMap
 from sd4match.structures.tensors import Matches as Matches
-
-
-@check_arguments
-def correlate_maps(
-    source: FeatureMap,
-    target: FeatureMap,
-    query_points: Real[Tensor, "batch points 2"],
-    *,
-    query_mode: QueryMode = "bilinear",
-    normalize: bool = True,
-) -> Correlation:
-    """Correlate points of the source photos with every cell of the target maps (Eq. 3).
-
-    Args:
-        source: B maps.
-        target: B maps.
-        query_points: (B, N, 2), (x, y) in original pixels of the source photos.
-        query_mode: "bilinear" (SD4Match), "floor" (SD+DINO, GeoAware) or "pixel" (DIFT); see `Grid.query_cells`.
-        normalize: divide features by their L2 norm.
-
-    Returns:
-        Values (B, N, h, w), the queries and both maps.
-
-    Raises:
-        ShapeError: the two maps differ in B or C, or the queries in B.
-        InputError: one is of another type, or an unknown query mode.
-    """
-    cells = query_cells(source, query_points, query_mode)
-    norms = target.norms if normalize else None
-    values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)
-    return Correlation(values, query_points, source, target, query_mode)
+from sd4match.structures.tensors import correlate_maps as correlate_maps
 
 
 @check_arguments
@@ -98,9 +68,10 @@ def nearest_pixels(correlation: Correlation) -> Float[Tensor, "batch points 2"]:
     source, target = correlation.source, correlation.target
     queries = functional.sample_bilinear(functional.full_precision(source.values), correlation.query_cells)
     found = []
-    for query, features, frame in zip(queries, target.values, target.grid.frames, strict=True):  # sizes may differ
+    masks = [None] * len(target) if target.mask is None else target.mask
+    for query, features, frame, mask in zip(queries, target.values, target.grid.frames, masks, strict=True):
         columns, rows = _cells_of_pixels(frame.model_size, target)
-        found.append(functional.upsampled_nearest_neighbor(query, features, columns, rows))
+        found.append(functional.upsampled_nearest_neighbor(query, features, columns, rows, mask=mask))
     return to_photo(torch.stack(found), target.grid.frames)
 
 

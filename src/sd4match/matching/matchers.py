@@ -123,7 +123,7 @@ class BilinearNearestNeighbor(CellMatcher):
 
         source, target = correlation.source, correlation.target
         return functional.bilinear_nearest_neighbor(
-            source.values, target.values, correlation.query_cells, target_norms=target.norms
+            source.values, target.values, correlation.query_cells, target_norms=target.norms, target_mask=target.mask
         )
 
 

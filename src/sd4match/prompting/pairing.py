@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -10,6 +11,7 @@ import torch
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_choice, check_each_finite, check_finite, check_text
 from sd4match.errors import ComponentError, InputError, ShapeError
+from sd4match.geometry import mask_to_model
 from sd4match.interfaces import Backbone, Prepare, Prompt, Scope
 from sd4match.interfaces.calls import call_component, check_answer, describe_component
 from sd4match.structures.images import ImageBatch as ImageBatch
@@ -119,7 +121,9 @@ def _prepare(role: str, component: object, function: Prepare, photo: Photo) -> V
             f"{describe_component(role, component)} must prepare {photo.name} with a frame of its size {photo.size}, "
             f"not {view.frame.original_size}"
         )
-    return view
+    if photo.mask is None or view.mask is not None:
+        return view
+    return replace(view, mask=mask_to_model(torch.from_numpy(photo.mask), view.frame))
 
 
 def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbedding, sampling: Sampling) -> FeatureMap:

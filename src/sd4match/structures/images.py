@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -42,11 +43,19 @@ class Photo:
     """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels.
 
     Raises:
-        PhotoError: the pixels are no such array, or more than are read: 65,535 a side, 100,000,000 in all.
+        PhotoError: the pixels are no such array, or more than are read: 65,535 a side, 100,000,000 in all; or the mask
+            is of another size or type, or has no pixel.
+
+    >>> photo = Photo(np.zeros((2, 3, 3), dtype=np.uint8), mask=np.array([[0, 1, 1], [0, 0, 0]], dtype=bool))
+    >>> photo.size, int(photo.mask.sum())
+    ((2, 3), 2)
     """
 
     pixels: npt.NDArray[np.uint8]
     name: str = "photo"
+    mask: npt.NDArray[np.bool_] | None = None
+    """(H, W), where the object is: points are taken from there and matched to there only. Features do not depend on
+    it; prompts may read it from their views."""
 
     def __post_init__(self) -> None:
         wanted = f"{self.name}: a photo is (H, W, 3) uint8 RGB"
@@ -57,6 +66,8 @@ class Photo:
             raise PhotoError(f"{wanted}, not {shape} {self.pixels.dtype}")
         check_instance("name", self.name, str)
         _check_size(self.name, *self.size)
+        if self.mask is not None:
+            _check_mask(self.name, self.mask, self.size)
 
     @classmethod
     @check_arguments
@@ -102,6 +113,35 @@ class Photo:
         with _naming(name):
             return cls(_decode(image, exif=exif, name=name), name)
 
+    @classmethod
+    def from_array(
+        cls, array: npt.NDArray[Any] | Tensor, *, name: str = "photo", mask: npt.NDArray[np.bool_] | None = None
+    ) -> Photo:
+        """Convert an array or a tensor of RGB colors.
+
+        Args:
+            array: (H, W, 3), or a tensor (3, H, W) on any device; uint8, or floats in [0, 1]. A tensor (3, H, 3) is
+                taken for channels first.
+            name: of the photo, for messages.
+            mask: (H, W), where the object is.
+
+        Raises:
+            PhotoError: another shape or type, or floats that are not in [0, 1].
+
+        >>> Photo.from_array(torch.ones(3, 2, 4)).pixels[0, 0].tolist()
+        [255, 255, 255]
+        """
+        if isinstance(array, Tensor):
+            array = _channels_last(array.detach()).cpu()
+            array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size:
+            low, high = float(array.min()), float(array.max())  # NaN if a value is
+            if not (low >= 0 and high <= 1):
+                hint = ": divide by 255" if 1 < high <= 255 and low >= 0 else ""
+                raise PhotoError(f"{name}: floating-point colors must be in [0, 1], not from {low:g} to {high:g}{hint}")
+            array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+        return cls(array, name, mask)
+
     @property
     def size(self) -> Size:
         """(H, W)."""
@@ -116,6 +156,19 @@ class Photo:
     def to_image(self) -> Image.Image:
         """Return a pillow image."""
         return Image.fromarray(self.pixels)
+
+
+def _channels_last(colors: Tensor) -> Tensor:
+    """Return a tensor (3, H, W) as (H, W, 3), and any other as it is."""
+    return colors.permute(1, 2, 0) if colors.ndim == 3 and colors.shape[0] == 3 else colors
+
+
+def _check_mask(name: str, mask: object, size: Size) -> None:
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != size:
+        found = f"{mask.shape} {mask.dtype}" if isinstance(mask, np.ndarray) else shown(mask)
+        raise PhotoError(f"{name}: a mask is {size} bool, as large as the photo, not {found}")
+    if not mask.any():
+        raise PhotoError(f"{name}: its mask has no pixel, so that nothing in it could be matched")
 
 
 def _check_size(name: str, height: int, width: int) -> None:
@@ -209,15 +262,19 @@ class View:
     key: str
     name: str = ""
     """Of the photo, for messages."""
+    mask: Bool[Tensor, "height width"] | None = None
+    """Where the object is, in the model's image; None if the photo has no mask."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_shape("the pixels of a view", self.pixels, "3 height width", of="floats")
+        sizes = check_shape("the pixels of a view", self.pixels, "3 height width", of="floats")
+        if self.mask is not None:
+            check_shape("the mask of a view", self.mask, "height width", of="flags", **sizes)
 
     @cached_property
     def digest(self) -> str:
-        """Digest of everything a model sees of the photo: pixels, frame and key."""
-        return digest(self.pixels, self.frame, self.key)
+        """Digest of everything a model sees of the photo: pixels, frame, key, and the mask if there is one."""
+        return digest(self.pixels, self.frame, self.key, *(() if self.mask is None else (self.mask,)))
 
 
 @dataclass(frozen=True, eq=False)

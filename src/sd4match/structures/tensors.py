@@ -192,15 +192,18 @@ class FeatureMap:
         values: (B, C, h, w).
         grid: frames of the B photos, map size (h, w), alignment and offset.
         groups: number of channels of each layer, in order; () if there is one group.
+        mask: (B, h, w), cells that may be matched; None: all of them.
 
     Raises:
-        ShapeError: the grid is of another batch or map size than the values, or the groups are of other channels.
+        ShapeError: the grid or the mask is of another batch or map size than the values, or the groups are of other
+            channels.
         InputError: values that are not floating-point numbers.
     """
 
     values: Float[Tensor, "batch channels h w"]
     grid: Grid
     groups: tuple[int, ...] = ()
+    mask: Bool[Tensor, "batch h w"] | None = None
     _same_values: FeatureMap | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,6 +217,9 @@ class FeatureMap:
             )
         if self.groups and sum(check_count("groups", count) for count in self.groups) != channels:
             raise ShapeError(f"expected groups that sum to {channels} channels, got {self.groups}")
+        if self.mask is not None:
+            check_shape("the mask of a feature map", self.mask, "B h w", of="flags", B=batch, h=size[0], w=size[1])
+            check_same_device(values=self.values, mask=self.mask)
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -243,7 +249,8 @@ class FeatureMap:
     def __getitem__(self, rows: slice | Sequence[int]) -> FeatureMap:
         """Return the maps of some of the images."""
         check_rows(rows, len(self))
-        return FeatureMap(self.values[rows], self.grid[rows], self.groups)
+        mask = None if self.mask is None else self.mask[rows]
+        return FeatureMap(self.values[rows], self.grid[rows], self.groups, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +263,7 @@ class Correlation:
         source: B maps.
         target: B maps, on the grid in which matches are answered.
         query_mode: how the source maps were read; see `Grid.query_cells`.
+        normalize: whether features were divided by their L2 norm.
 
     Raises:
         ShapeError: values, points and maps are of different batches, points or cells.
@@ -267,6 +275,7 @@ class Correlation:
     source: FeatureMap
     target: FeatureMap
     query_mode: QueryMode = "bilinear"
+    normalize: bool = True
     _probabilities: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -284,6 +293,33 @@ class Correlation:
         """Cells at which the source maps were read."""
         return query_cells(self.source, self.query_points, self.query_mode)
 
+    def full(self) -> Correlation:
+        """Correlate every cell of the source with every cell of the target: values (B, h * w, h', w'), row by row.
+
+        >>> from sd4match.testing import random_correlation
+        >>> random_correlation().full().values.shape
+        torch.Size([2, 64, 8, 8])
+        """
+        height, width = self.source.size
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        cells = torch.stack([across, down], dim=-1).flatten(0, 1).to(self.query_points)
+        points = self.source.grid.to_pixels(cells.expand(len(self.source), -1, -1))
+        return correlate_maps(self.source, self.target, points, normalize=self.normalize)
+
+    @check_arguments
+    def reversed(self, points: Real[Tensor, "batch points 2"]) -> Correlation:
+        """Correlate points of the target photos with the source maps, in the same way.
+
+        Args:
+            points: (B, N, 2), (x, y) in original pixels of the target photos.
+
+        >>> from sd4match.testing import random_correlation
+        >>> correlation = random_correlation()
+        >>> correlation.reversed(correlation.query_points).target is correlation.source
+        True
+        """
+        return correlate_maps(self.target, self.source, points, query_mode=self.query_mode, normalize=self.normalize)
+
     @cached_property
     def peak(self) -> Float[Tensor, "batch points 2"]:
         """Target cell of the largest value, (x, y); computed once for all matchers."""
@@ -296,6 +332,39 @@ class Correlation:
         if temperature not in self._probabilities:
             self._probabilities[temperature] = functional.match_probability(self.values, temperature=temperature)
         return self._probabilities[temperature]
+
+
+@check_arguments
+def correlate_maps(
+    source: FeatureMap,
+    target: FeatureMap,
+    query_points: Real[Tensor, "batch points 2"],
+    *,
+    query_mode: QueryMode = "bilinear",
+    normalize: bool = True,
+) -> Correlation:
+    """Correlate points of the source photos with every cell of the target maps (Eq. 3).
+
+    Args:
+        source: B maps.
+        target: B maps; cells outside of their mask get -inf.
+        query_points: (B, N, 2), (x, y) in original pixels of the source photos.
+        query_mode: "bilinear" (SD4Match), "floor" (SD+DINO, GeoAware) or "pixel" (DIFT); see `Grid.query_cells`.
+        normalize: divide features by their L2 norm.
+
+    Returns:
+        Values (B, N, h, w), the queries and both maps.
+
+    Raises:
+        ShapeError: the two maps differ in B or C, or the queries in B.
+        InputError: one is of another type, or an unknown query mode.
+    """
+    cells = query_cells(source, query_points, query_mode)
+    norms = target.norms if normalize else None
+    values = functional.correlate(source.values, target.values, cells, normalize=normalize, target_norms=norms)
+    if target.mask is not None:
+        values = values.masked_fill(~target.mask[:, None], -torch.inf)
+    return Correlation(values, query_points, source, target, query_mode, normalize)
 
 
 def query_cells(source: FeatureMap, query_points: Tensor, query_mode: QueryMode) -> Tensor:
@@ -311,14 +380,15 @@ class Matches:
     Args:
         points: (B, N, 2), (x, y) in original pixels of the target photos.
         scores: (B, N), in [0, 1], or a function that computes them when they are first read.
+        valid: (B, N), False where a point has no match; None: all points have one.
 
     Raises:
-        ShapeError: there is not one score for each point; for a function, when the scores are first read.
+        ShapeError: there is not one score, or one flag, for each point; for a function, when the scores are first read.
         InputError: points that are no floating-point numbers; a score outside [0, 1], when they are first read.
 
     >>> matches = Matches(torch.zeros(1, 2, 2), lambda: torch.ones(1, 2))
-    >>> matches.scores
-    tensor([[1., 1.]])
+    >>> matches.scores, matches.valid
+    (tensor([[1., 1.]]), tensor([[True, True]]))
     """
 
     @check_arguments
@@ -326,12 +396,17 @@ class Matches:
         self,
         points: Float[Tensor, "batch points 2"],
         scores: Float[Tensor, "batch points"] | Callable[[], Float[Tensor, "batch points"]],
+        valid: Bool[Tensor, "batch points"] | None = None,
     ) -> None:
         check_shape("the points of matches", points, "B N 2", of="floats")
         self.points = points
         if isinstance(scores, Tensor):
             check_shape("the scores of matches", scores, "B N", of="floats", B=points.shape[0], N=points.shape[1])
+        if valid is not None:
+            check_shape("the flags of matches", valid, "B N", of="flags", B=points.shape[0], N=points.shape[1])
+            check_same_device(points=points, valid=valid)
         self._scores = scores
+        self.valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if valid is None else valid
 
     @cached_property
     def scores(self) -> Float[Tensor, "batch points"]:
@@ -343,8 +418,8 @@ class Matches:
             raise InputError(f"the scores of matches must be in [0, 1], not {shown(scores.flatten()[:4].tolist())}")
         return scores
 
-    def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor]]:
-        return Matches, (self.points, self.scores)  # a function that computes scores cannot be pickled
+    def __reduce__(self) -> tuple[type[Matches], tuple[Tensor, Tensor, Tensor]]:
+        return Matches, (self.points, self.scores, self.valid)  # a function that computes scores cannot be pickled
 
     def __repr__(self) -> str:
         return f"Matches(points={self.points!r})"

@@ -10,7 +10,7 @@ cells are impossible, or one of whose correlations is NaN, has no match: the ans
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from sd4match.checks import (
@@ -182,10 +182,11 @@ def bilinear_nearest_neighbor(
     *,
     normalize: bool = True,
     target_norms: Float[Tensor, "batch h2 w2"] | None = None,
+    target_mask: Bool[Tensor, "batch h2 w2"] | None = None,
 ) -> Float[Tensor, "batch points 2"]:
     """Blend the arg-max of each of the four source cells around a query with the query's bilinear weights.
 
-    Args and errors: as `correlate`.
+    Args and errors: as `correlate`; and target_mask: cells that may be matched, or None for all.
 
     Returns:
         (B, N, 2), (x, y) in target cells.
@@ -201,6 +202,10 @@ def bilinear_nearest_neighbor(
     if not normalize:
         target_features = in_range(target_features.flatten(1), 1)[0].view_as(target_features)
     products = similarities(cells, target_features, normalize=normalize, target_norms=target_norms)
+    if target_mask is not None:
+        batch, _, height, width = products.shape
+        check_shape("target_mask", target_mask, "B h w", of="flags", B=batch, h=height, w=width)
+        products = products.masked_fill(~target_mask[:, None], -torch.inf)
     corners = nearest_neighbor(products).unflatten(1, index.shape[1:])
     blended: Tensor = (corners * weight[..., None]).sum(dim=2)
     return blended

@@ -9,7 +9,7 @@ products of neighboring cells alone. This is exact, not an approximation.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +28,8 @@ def upsampled_nearest_neighbor(
     target_features: Float[Tensor, "channels h w"],
     columns: Float[Tensor, " width"],
     rows: Float[Tensor, " height"],
+    *,
+    mask: Bool[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "points 2"]:
     """Find the pixel whose bilinearly interpolated feature has the largest cosine with each query.
 
@@ -36,6 +38,7 @@ def upsampled_nearest_neighbor(
         target_features: (C, h, w) of one image.
         columns: (W,), the cell (fractional, clamped into the map) of each pixel of a row.
         rows: (H,), likewise of a column.
+        mask: (h, w), cells that may be matched; a pixel belongs to its nearest cell. None: all.
 
     Returns:
         (N, 2), (x, y), whole pixels; of equal ones, the first in reading order. NaN where a cosine is NaN.
@@ -61,9 +64,18 @@ def upsampled_nearest_neighbor(
     scale = scale.clamp(min=_SMALLEST_NORM)
     correlation = torch.einsum("nc,chw->nhw", queries, features)
     width = len(columns)
+    outside = None
+    if mask is not None:
+        check_shape("mask", mask, "h w", of="flags", h=sizes["h"], w=sizes["w"])
+        down, across = (
+            cells.round().long().clamp(0, count - 1) for cells, count in zip((rows, columns), mask.shape, strict=True)
+        )
+        outside = ~mask[down[:, None], across]
     found = []
     for some in correlation.split(_POINTS_AT_ONCE):
-        cosines, best = (_interpolate(some, columns, rows) / scale).flatten(1).max(dim=-1)
+        cosine = _interpolate(some, columns, rows) / scale
+        cosine = cosine if outside is None else cosine.masked_fill(outside, -torch.inf)
+        cosines, best = cosine.flatten(1).max(dim=-1)
         found.append(cells_of_index(cosines, best, width))
     return torch.cat(found).to(features.dtype)
 
