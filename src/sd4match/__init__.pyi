@@ -5,6 +5,7 @@ from .config.presets import preset_names as preset_names
 from .pipeline import SemanticMatcher as SemanticMatcher
 from .prompting.serialization import load_prompt as load_prompt
 from .prompting.serialization import save_prompt as save_prompt
+from .results import Features as Features
 from .results import MatchResult as MatchResult
 from .structures.images import Photo as Photo
 from .version import __version__ as __version__

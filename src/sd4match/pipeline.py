@@ -296,7 +296,7 @@ class SemanticMatcher:
         self,
         pairs: Iterable[Pair],
         *,
-        category: str | tuple[str, str] | list[str | tuple[str, str] | None] | None = None,
+        category: str | tuple[str, str] | Sequence[str | tuple[str | None, str | None] | None] | None = None,
         mutual: bool = False,
         grid: int = 8,
         batch_size: int = 8,

@@ -1,4 +1,6 @@
 from .baselines import BASELINES as BASELINES
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
 from .evaluator import Evaluator as Evaluator
 from .report import Comparison as Comparison
 from .report import Report as Report

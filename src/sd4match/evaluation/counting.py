@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,18 @@ from sd4match.evaluation.scores import PairCount, PairScores, Skipped, check_alp
 from sd4match.interfaces import PairDataset
 from sd4match.structures.pairs import PairRecord
 
-Predictions = Mapping[str, Tensor]
-"""Predicted points (N, 2) of one pair by the name of the predictor, in original pixels of the target photo."""
+
+class Prediction(NamedTuple):
+    """What a predictor says of one pair."""
+
+    points: Tensor
+    """(N, 2), in original pixels of the target photo."""
+    valid: Tensor | None = None
+    """(N,), False where it says that a point has no match; None: nowhere."""
+
+
+Predictions = Mapping[str, Tensor | Prediction]
+"""Predictions for one pair by the name of the predictor; a tensor stands for points that all have a match."""
 Predict = Callable[[Sequence[PairRecord]], Iterable[Predictions]]
 """Function from some pairs to the predictions of each of them."""
 Progress = Callable[[str, int, int], None]
@@ -151,14 +162,15 @@ class _Counter:
     def _compare(self, records: Mapping[int, PairRecord], predictions: Sequence[Predictions]) -> None:
         """Count the pairs of all predictors at once."""
         repeated = [record for _ in self._names for record in records.values()]
-        predicted = [
-            _checked_points(name, pair, record)
+        checked = [
+            _checked(name, pair, record)
             for name in self._names
             for record, pair in zip(records.values(), predictions, strict=True)
         ]
         visible = pad_points([record.visible for record in repeated])
+        valid = pad_points([flags for _, flags in checked])
         correct = self._protocol.correct(
-            pad_points(predicted),
+            pad_points([points for points, _ in checked]),
             pad_points([record.target_points for record in repeated]).double(),
             visible,
             photo_sizes=[record.target_size for record in repeated],
@@ -166,29 +178,34 @@ class _Counter:
             reference=self._dataset.reference,
         )
         keys = [(name, index) for name in self._names for index in records]
-        counts = zip(keys, repeated, visible.sum(1).tolist(), correct.sum(1).tolist(), strict=True)
-        for key, record, num_visible, num_correct in counts:
+        correct = correct & valid[..., None]  # every visible point has a match, so "none" is wrong
+        kept = (visible & valid).sum(1).tolist()
+        counts = zip(keys, repeated, visible.sum(1).tolist(), correct.sum(1).tolist(), kept, strict=True)
+        for key, record, num_visible, num_correct, num_kept in counts:
             self.outcomes[key] = PairCount(
-                record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty
+                record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty, num_kept
             )
 
 
-def _checked_points(name: str, predictions: Predictions, record: PairRecord) -> npt.NDArray[np.float64]:
-    """Return the points that a predictor predicts for a pair, (N, 2).
+def _checked(
+    name: str, predictions: Predictions, record: PairRecord
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return the points (N, 2) that a predictor predicts for a pair, and whether they have a match, (N,).
 
     Raises:
         ComponentError: they are no points of this pair.
         NonFiniteError: that of a visible point is not finite.
     """
     where = f"{shown(name)} on pair {shown(record.pair_id)}"
-    points = predictions.get(name)
+    found = predictions.get(name)
+    points, valid = found if isinstance(found, Prediction) else (found, None)
     if not isinstance(points, Tensor) or points.shape != record.target_points.shape or points.is_complex():
-        found = f"{points.dtype} {tuple(points.shape)}" if isinstance(points, Tensor) else shown(points)
-        raise ComponentError(f"{where} must predict points {record.target_points.shape}, not {found}")
+        what = f"{points.dtype} {tuple(points.shape)}" if isinstance(points, Tensor) else shown(points)
+        raise ComponentError(f"{where} must predict points {record.target_points.shape}, not {what}")
     array: npt.NDArray[np.float64] = points.detach().cpu().double().numpy()
     if not np.isfinite(array[record.visible]).all():
         raise NonFiniteError(
             f"{where} predicts points that are not finite: the feature maps or its temperature overflow; "
             "backbone.dtype=float32 or bfloat16 may help"
         )
-    return array
+    return array, np.ones(len(array), dtype=bool) if valid is None else valid.cpu().numpy()

@@ -17,6 +17,7 @@ from sd4match.data.collate import make_pairs
 from sd4match.distributed import Processes
 from sd4match.errors import ComponentError, ConfigError, DatasetError, InputError, NonFiniteError, shown
 from sd4match.evaluation.counting import (
+    Prediction,
     Predictions,
     Progress,
     ShouldStop,
@@ -201,19 +202,20 @@ class Evaluator:
         )  # fmt: skip
 
     def _match(self, record: PairRecord, source: FeatureMap, target: FeatureMap) -> Predictions:
-        """Return the points that every matcher predicts from one correlation."""
+        """Return what every matcher predicts from one correlation."""
         _check_sizes(record, source, target)
         if self.pair_transform is not None:
             source, target = checked_pair(self.pair_transform, source, target)
         query_points = torch.from_numpy(record.source_points)[None].to(source.values)
         correlation = self.protocol.correlate(source, target, query_points)
-        points = {}
+        predictions = {}
         for name, matcher in self.matchers.items():
             try:
-                points[name] = checked_matches(matcher, correlation).points[0]
+                matches = checked_matches(matcher, correlation)
             except (ComponentError, NonFiniteError, InputError) as error:
                 raise type(error)(f"matcher {shown(name)}, pair {shown(record.pair_id)}: {error}") from error
-        return points
+            predictions[name] = Prediction(matches.points[0], matches.valid[0])
+        return predictions
 
     def _extract_pairs(self, dataset: PairDataset, prompt: Prompt) -> _MapsOfPairs:
         """Return a function that extracts the maps of some pairs under a prompt that depends on both photos."""

@@ -30,7 +30,7 @@ SCHEMA_VERSION = 3
 REPORT_FILE = "report.json"
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow")
-_COLUMNS = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped")
+_COLUMNS = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped", "kept")
 """Columns of counts, each on one line of the file, whatever their length."""
 
 _BACKBONE_FIELDS = ("name", "architecture", "fingerprint")
@@ -105,8 +105,15 @@ class Row:
             "by_category": self.scores.by_category(),
             "by_difficulty": self.scores.by_difficulty(),
             "counts": self.scores.to_json(),
+            **self._of_kept(),
             **self.extra,
         }
+
+    def _of_kept(self) -> dict[str, Any]:
+        """Return coverage, and PCK of the kept points, if the matcher says of any point that it has no match."""
+        if self.scores.kept is None:
+            return {}
+        return {"coverage": self.scores.coverage, "pck_of_kept": self.scores.pck_of_kept()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Row:
@@ -115,7 +122,10 @@ class Row:
         Raises:
             InputError: a field is missing or malformed; the message names it.
         """
-        derived = ("pairs", "pairs_without_visible_points", "pairs_skipped", "points", "by_category", "by_difficulty")
+        derived = (
+            "pairs", "pairs_without_visible_points", "pairs_skipped", "points", "by_category", "by_difficulty",
+            "coverage", "pck_of_kept",
+        )  # fmt: skip
         known = {"prompt", "matcher", "protocol", "pck", "ci95", "counts", *derived}
         row = cls(
             prompt=_get(values, "prompt", str),
@@ -505,7 +515,7 @@ def _dump(report: Report) -> str:
     columns: list[str] = []
     try:
         for row in (*values["results"], *values["baselines"]):
-            for name in _COLUMNS:
+            for name in filter(row["counts"].__contains__, _COLUMNS):
                 columns.append(json.dumps(row["counts"][name], allow_nan=False))
                 row["counts"][name] = f"@column {len(columns) - 1}@"
         text = json.dumps(values, indent=2, allow_nan=False)

@@ -29,10 +29,10 @@ Fractions = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairCount:
-    """Number of visible points of one pair, and of correct ones at each alpha.
+    """Number of visible points of one pair, of those that have a match, and of correct ones at each alpha.
 
     Raises:
-        InputError: it is not 0 <= correct <= visible.
+        InputError: it is not 0 <= correct <= kept <= visible.
     """
 
     pair_id: str
@@ -40,12 +40,17 @@ class PairCount:
     visible: int
     correct: tuple[int, ...]
     difficulty: Mapping[str, int] = field(default_factory=dict)
+    kept: int | None = None
+    """Visible points for which the matcher says that there is a match; None: all."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_count(f"pair {shown(self.pair_id)}: visible", self.visible, 0, _LARGEST_COUNT)
+        if self.kept is None:
+            object.__setattr__(self, "kept", self.visible)
+        kept = check_count(f"pair {shown(self.pair_id)}: kept", self.kept, 0, self.visible)
         for correct in self.correct:
-            check_count(f"pair {shown(self.pair_id)}: correct", correct, 0, self.visible)
+            check_count(f"pair {shown(self.pair_id)}: correct", correct, 0, kept)
 
 
 def check_samples(samples: object) -> int:
@@ -99,6 +104,7 @@ class PairScores:
         left_out: number of pairs without a visible point.
         difficulty: flags of each pair, where the data set has them; () otherwise.
         skipped: pairs whose annotation or photo cannot be read.
+        kept: (P,), number of visible points for which the matcher says that there is a match; None: all.
 
     Raises:
         ShapeError: columns are of different lengths.
@@ -113,6 +119,7 @@ class PairScores:
     left_out: int = 0
     difficulty: tuple[Mapping[str, int], ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    kept: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -124,6 +131,7 @@ class PairScores:
         for name, column, shape in (
             ("visible", self.visible, (pairs,)),
             ("correct", self.correct, (pairs, len(alphas))),
+            ("kept", self.visible if self.kept is None else self.kept, (pairs,)),
         ):
             if column.shape != shape or column.dtype.kind not in "iu":
                 raise ShapeError(f"{name} must be whole numbers {shape}, not {column.dtype} {column.shape}")
@@ -132,10 +140,12 @@ class PairScores:
         by_alpha = self.correct[:, np.argsort(alphas)]
         impossible = (self.visible < 1) | (by_alpha < 0).any(axis=1) | (by_alpha > self.visible[:, None]).any(axis=1)
         impossible |= (np.diff(by_alpha, axis=1) < 0).any(axis=1)
+        if self.kept is not None:
+            impossible |= (self.kept > self.visible) | (by_alpha > self.kept[:, None]).any(axis=1)
         if impossible.any():
             raise InputError(
                 f"the pair {shown(self.pair_ids[int(impossible.argmax())])} needs visible >= 1 and "
-                "0 <= correct <= visible, not falling with alpha"
+                "0 <= correct <= kept <= visible, correct not falling with alpha"
             )
         check_count("left_out", self.left_out, 0, _LARGEST_COUNT)
 
@@ -155,6 +165,7 @@ class PairScores:
                     f"{len(alphas)} alphas"
                 )
         counted = [count for count in counts if count.visible]
+        rejects = any(count.kept != count.visible for count in counted)
         has_difficulty = any(count.difficulty for count in counted)
         return cls(
             pair_ids=tuple(count.pair_id for count in counted),
@@ -165,6 +176,7 @@ class PairScores:
             left_out=len(counts) - len(counted),
             difficulty=tuple(dict(count.difficulty) for count in counted) if has_difficulty else (),
             skipped=tuple(outcome for outcome in outcomes if isinstance(outcome, Skipped)),
+            kept=np.array([count.kept for count in counted], dtype=np.int64) if rejects else None,
         )
 
     def __len__(self) -> int:
@@ -182,8 +194,26 @@ class PairScores:
         """
         return self._by_alpha(self.averages(average, np.ones((1, len(self))))[0])
 
+    @property
+    def coverage(self) -> float:
+        """Share of the visible points for which the matcher says that there is a match; 1 for one that always does."""
+        self._require_pairs()
+        return 1.0 if self.kept is None else float(self.kept.sum() / self.visible.sum())
+
+    def pck_of_kept(self) -> dict[str, float]:
+        """Return the share of correct points among those that have a match, by alpha; 0 if none has one.
+
+        >>> scores = PairScores(("a",), ("cat",), np.array([4]), np.array([[1]]), (0.1,), kept=np.array([2]))
+        >>> scores.coverage, scores.pck_of_kept()
+        (0.5, {'0.1': 0.5})
+        """
+        self._require_pairs()
+        kept = self.visible if self.kept is None else self.kept
+        return self._by_alpha(self.correct.sum(axis=0) / max(int(kept.sum()), 1))
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able values; inverse of `from_json`."""
+        kept = {} if self.kept is None else {"kept": self.kept.tolist()}
         return {
             "pair_ids": list(self.pair_ids),
             "categories": list(self.categories),
@@ -193,6 +223,7 @@ class PairScores:
             "left_out": self.left_out,
             "difficulty": [dict(flags) for flags in self.difficulty],
             "skipped": [[pair.pair_id, pair.reason] for pair in self.skipped],
+            **kept,
         }
 
     @classmethod
@@ -217,6 +248,7 @@ class PairScores:
                 left_out=check_count("left_out", values.get("left_out"), 0, _LARGEST_COUNT),
                 difficulty=tuple(_flags(flags) for flags in _column(values, "difficulty")),
                 skipped=tuple(_skipped(pair) for pair in _column(values, "skipped")),
+                kept=np.array(_counts(_column(values, "kept"), "kept"), dtype=np.int64) if "kept" in values else None,
             )
         except InputError as error:
             raise InputError(f"counts of pairs are damaged: {error}") from None

@@ -64,7 +64,13 @@ def _results(report: Report) -> str:
         "PCK in %, with 95 % bootstrap intervals over pairs; category: mean over categories of their means over pairs. "
         f"Protocol: {report.protocol}."
     )
-    return markdown_table([*header, f"category @{shown}", "pairs"], table) + "\n\n" + remark
+    kept = [
+        f"{row.prompt}, {row.matcher}: {percent(row.scores.coverage)} % of the visible points have a match; of these, "
+        f"{percent(row.scores.pck_of_kept()[shown])} % are correct @{shown}. PCK counts the others as wrong."
+        for row in report.rows
+        if row.scores.kept is not None
+    ]
+    return "\n\n".join([markdown_table([*header, f"category @{shown}", "pairs"], table), remark, *kept])
 
 
 def _with_interval(row: Row, average: str, alpha: str) -> str:

@@ -23,3 +23,8 @@ from .matchers import SoftArgmax as SoftArgmax
 from .matchers import WindowSoftArgmax as WindowSoftArgmax
 from .pair_transforms import CoPCA as CoPCA
 from .pair_transforms import PairTransform as PairTransform
+from .rejection import CycleConsistent as CycleConsistent
+from .rejection import Mutual as Mutual
+from .rejection import RatioTest as RatioTest
+from .rejection import RejectingMatcher as RejectingMatcher
+from .rejection import Threshold as Threshold

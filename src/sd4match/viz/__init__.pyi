@@ -1,3 +1,4 @@
+from .curves import draw_calibration as draw_calibration
 from .curves import plot_training as plot_training
 from .imagine import draw_grid as draw_grid
 from .imagine import load_painter as load_painter

@@ -1,4 +1,4 @@
-"""Plots of a training."""
+"""Plots of trainings and of calibrations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sd4match.arguments import check_arguments
 from sd4match.io.files import write_atomically
@@ -55,3 +56,25 @@ def plot_training(
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
     write_atomically(file, picture.getvalue())
+
+
+@check_arguments
+def draw_calibration(table: Sequence[tuple[float, float, int, float]], *, title: str = "") -> Image.Image:
+    """Draw the share of correct matches, and the number of matches, against the score.
+
+    Args:
+        table: (low, high, matches, share of correct ones) of each bin of scores; see `Calibration.table`.
+        title: text above the plot.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    middles, widths = [(low + high) / 2 for low, high, *_ in table], [high - low for low, high, *_ in table]
+    upper.bar(middles, [share for *_, share in table], widths, color="tab:blue", edgecolor="white")
+    upper.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="score = share")
+    upper.set(ylabel="share of correct matches", xlim=(0, 1), ylim=(0, 1), title=title)
+    upper.legend(loc="upper left")
+    lower.bar(middles, [count for _, _, count, _ in table], widths, color="tab:gray", edgecolor="white")
+    lower.set(xlabel="score", ylabel="matches")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return Image.open(picture)

@@ -1,0 +1,131 @@
+"""Matchers that say "no match": each asks another matcher, and rejects some of its answers.
+
+They can be nested: `Threshold(inner=Mutual(inner=KernelSoftArgmax()), min_score=0.1)`. Importing this module loads no
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from sd4match.arguments import check_arguments
+from sd4match.errors import InputError
+from sd4match.fields import PositiveNumber
+from sd4match.interfaces import Matcher
+from sd4match.matching.matchers import KernelSoftArgmax
+from sd4match.registry import matchers, register
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
+
+    from sd4match.structures.tensors import Correlation, Matches
+
+_Inner = Annotated[SerializeAsAny[Matcher], BeforeValidator(matchers.parse)]
+
+
+class RejectingMatcher(Matcher):
+    """Base class of matchers that reject some answers of an inner one: subclasses define `accepts`."""
+
+    inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose answers are tested")
+
+    def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
+        """Return which matches are kept.
+
+        Args:
+            matches: of the inner matcher.
+            correlation: that they come from.
+        """
+        raise NotImplementedError
+
+    @check_arguments
+    def __call__(self, correlation: Correlation) -> Matches:
+        """Return the inner matcher's points and scores; `valid` is False where a match is rejected."""
+        from sd4match.structures.tensors import Matches
+
+        matches = self.inner(correlation)
+        return Matches(matches.points, lambda: matches.scores, matches.valid & self.accepts(matches, correlation))
+
+
+@register
+class Threshold(RejectingMatcher):
+    """Reject matches whose score is low.
+
+    >>> from sd4match.testing import random_correlation
+    >>> Threshold(min_score=1.0)(random_correlation()).valid.any()
+    tensor(False)
+    """
+
+    kind: Literal["threshold"] = "threshold"
+    min_score: float = Field(default=0.1, ge=0, le=1, description="least score of a match that is kept")
+
+    @check_arguments
+    def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
+        """Return where the score is `min_score` or more."""
+        return matches.scores >= self.min_score
+
+
+@register
+class Mutual(RejectingMatcher):
+    """Reject matches that are no mutual nearest neighbors.
+
+    The source cell that is most similar to the matched point must be one of the four cells around the query.
+    """
+
+    kind: Literal["mutual"] = "mutual"
+
+    @check_arguments
+    def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
+        """Return where the nearest neighbor of the nearest neighbor is less than a cell away, in x and in y."""
+        back = correlation.reversed(matches.points)
+        return ((back.peak - correlation.query_cells).abs() < 1).all(dim=-1)
+
+
+@register
+class CycleConsistent(RejectingMatcher):
+    """Reject matches that, matched back by the inner matcher, do not come near the query."""
+
+    kind: Literal["cycle"] = "cycle"
+    cells: PositiveNumber = Field(default=1.5, description="largest distance to the query, in x and in y, in cells")
+
+    @check_arguments
+    def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
+        """Return where the match, matched back, comes within `cells` of the query."""
+        back = self.inner(correlation.reversed(matches.points)).points
+        away = correlation.source.grid.to_cells(back) - correlation.source.grid.to_cells(correlation.query_points)
+        return (away.abs() <= self.cells).all(dim=-1)
+
+
+@register
+class RatioTest(RejectingMatcher):
+    """Reject matches that are hardly better than another place (Lowe's ratio test, IJCV 2004).
+
+    d1 / d2 <= ratio, with the distances d = sqrt(2 - 2 cos) of the best cell and of the best one away from it.
+    """
+
+    kind: Literal["ratio"] = "ratio"
+    ratio: float = Field(default=0.9, gt=0, le=1, description="largest ratio of the two distances")
+    radius: PositiveNumber = Field(
+        default=2.5, description="distance from the best cell, in x or in y, from which on another place begins"
+    )
+
+    @check_arguments
+    def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
+        """Return where the test passes; a map that has no other place passes.
+
+        Raises:
+            InputError: the features of the correlation are not normalized.
+        """
+        import torch
+
+        if not correlation.normalize:
+            raise InputError("the ratio test compares cosines: correlate with normalize=True")
+        values = correlation.values
+        (column, row), (height, width) = correlation.peak[..., None, None].unbind(2), values.shape[-2:]
+        across, down = (torch.arange(size, device=values.device) for size in (width, height))
+        near = ((across - column).abs() <= self.radius) & ((down[:, None] - row).abs() <= self.radius)
+        best = values.flatten(2).amax(dim=-1)
+        other = values.masked_fill(near, -torch.inf).flatten(2).amax(dim=-1)
+        return (1 - best).clamp(min=0) <= self.ratio**2 * (1 - other)
