@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.data.collate import make_images
 from sd4match.errors import ConfigError, InputError, PhotoError, shown
-from sd4match.geometry import grid_points, to_model
+from sd4match.geometry import grid_points
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
@@ -257,32 +258,39 @@ class SemanticMatcher:
         return Candidates(wanted.double().numpy(), candidates.double().numpy(), scores[0].double().cpu().numpy())
 
     @torch.no_grad()
-    def match_dense(self, source: PhotoLike, target: PhotoLike, *, category: str | None = None) -> DenseMatch:
+    def match_dense(
+        self, source: PhotoLike, target: PhotoLike, *, category: str | None = None, cycle: bool = True
+    ) -> DenseMatch:
         """Match every cell of the source's feature map.
 
         Args:
             source: as in `match`.
             target: as in `match`.
             category: as in `match`.
+            cycle: match every cell of the target's map in the source, too: the cycle mask, and what is carried from
+                the source to the target, follow from these matches. Nothing is extracted again.
 
         Returns:
             (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
         """
+        check_flag("cycle", cycle)
         photos = [as_photo(source), as_photo(target)]
         maps = self._maps(photos, category)
-        height, width = maps[0].size
+        backward = self._match_cells(photos[::-1], maps[::-1]) if cycle else None
+        return replace(self._match_cells(photos, maps), backward=backward)
+
+    def _match_cells(self, photos: Sequence[Photo], maps: Sequence[FeatureMap]) -> DenseMatch:
+        """Match every cell of the first map in the second one."""
+        source, target = maps
+        grid = (self.protocol.aligned(source) if self.protocol else source).grid
+        height, width = grid.size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
-        cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        grid = (self.protocol.aligned(maps[0]) if self.protocol else maps[0]).grid
-        queries = grid.to_pixels(cells)
-        found, scores = self._match_all(maps[0], maps[1], queries)
-        inside = grid.frames[0].holds(to_model(queries, grid.frames)[0]).cpu()
-        shape = (height, width)
-        points = _inside(found[0].cpu(), photos[1])
-        start, end, score = (
-            values.unflatten(0, shape).double().numpy() for values in (queries[0].cpu(), points, scores[0].cpu())
+        queries = grid.to_pixels(torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(source.values.device))
+        found, scores = self._match_all(source, target, queries)
+        points = _inside(found[0].cpu(), photos[1]).double().unflatten(0, grid.size)
+        return DenseMatch(
+            photos[0], photos[1], grid, points.numpy(), scores[0].cpu().double().unflatten(0, grid.size).numpy()
         )
-        return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
 
     @torch.no_grad()
     def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
