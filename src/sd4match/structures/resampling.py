@@ -39,7 +39,8 @@ def sampled(values: Numbers, points: npt.NDArray[np.float64], *, nearest: bool) 
     height, width = values.shape[:2]
     if nearest:
         x, y = np.moveaxis(np.floor(points + 0.5).astype(np.intp), -1, 0)
-        return values[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+        chosen: Numbers = values[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+        return chosen
     left, right, across = neighbors(points[..., 0], 0, width - 1)
     top, bottom, down = neighbors(points[..., 1], 0, height - 1)
     pixels, dtype = values.reshape(height * width, *values.shape[2:]), np.result_type(values.dtype, np.float32)
@@ -48,7 +49,10 @@ def sampled(values: Numbers, points: npt.NDArray[np.float64], *, nearest: bool) 
         return _mixed(pixels.take(y * width + left, axis=0), pixels.take(y * width + right, axis=0), across, dtype)
 
     mixed = _mixed(row(top), row(bottom), down, dtype)
-    return (np.rint(mixed, out=mixed) if values.dtype.kind == "u" else mixed).astype(values.dtype, copy=False)
+    if values.dtype.kind == "u":
+        np.rint(mixed, out=mixed)
+    result: Numbers = mixed.astype(values.dtype, copy=False)
+    return result
 
 
 def _mixed(first: Numbers, second: Numbers, weights: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Numbers:
