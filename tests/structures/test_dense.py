@@ -95,11 +95,9 @@ LAYOUTS = [
 """Size of the source, cells, alignment and frame."""
 
 
-@pytest.mark.parametrize(("size", "cells", "alignment", "frame"), LAYOUTS)
+@pytest.mark.parametrize(("size", "cells", "alignment", "frame"), LAYOUTS[:-1])  # in the last no cell is on the photo
 def test_flow_and_warp_equal_the_formula(size, cells, alignment, frame):
     dense = dense_of(size, cells=cells, alignment=alignment, frame=frame)
-    if not dense.inside.any():
-        pytest.skip("no cell lies on the photo: tested below")
     flow, warped = dense.flow, dense.warp()
     assert flow.shape == (*size, 2)
     assert flow.dtype == np.float32
