@@ -19,9 +19,10 @@ import torch
 import sd4match
 from robustness.cases import Case
 from sd4match import SemanticMatcher, backbones, config, data, evaluation, prompting, registry, testing, training, viz
+from sd4match.dense import DenseMatch
 from sd4match.evaluation.report import DataSummary
 from sd4match.evaluation.scores import AVERAGES, PairCount, Skipped
-from sd4match.geometry import Grid, squash_frame
+from sd4match.geometry import Grid, own_frame, squash_frame
 from sd4match.io.cache import Cache
 from sd4match.io.features import read_features, write_features
 from sd4match.matching import (
@@ -34,7 +35,7 @@ from sd4match.matching import (
     matches_from_points,
 )
 from sd4match.matching import matchers as matchers_module
-from sd4match.results import Candidates, DenseMatch, MatchResult
+from sd4match.results import Candidates, MatchResult
 from sd4match.structures.images import ImageBatch, Photo, View, Views
 from sd4match.structures.pairs import PairBatch, PairKey, PairRecord
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
@@ -240,9 +241,12 @@ def light_calls(base: Path) -> Calls:  # one table
         "indices": np.zeros(1, dtype=np.int64),
     }
     dense = {
-        "source_points": np.ones((2, 3, 2)), "target_points": np.ones((2, 3, 2)), "scores": np.ones((2, 3)),
-        "inside": np.ones((2, 3), dtype=bool),
+        "source": photo, "target": photo, "grid": Grid((own_frame(photo.size),), (2, 3), "centers"),
+        "target_points": np.ones((2, 3, 2)), "scores": np.ones((2, 3)), "backward": None,
     }  # fmt: skip
+    flow = DenseMatch(**dense)
+    there = replace(flow, backward=flow)
+    mask = np.ones(photo.size, dtype=bool)
     candidates = {
         "source_points": np.ones((2, 2)), "target_points": np.ones((2, 3, 2)), "scores": np.ones((2, 3)),
     }  # fmt: skip
@@ -333,7 +337,9 @@ def light_calls(base: Path) -> Calls:  # one table
         },
         "from_components": (SemanticMatcher.from_components, {"components": components, "config": preset}),
         "feature_map": (matcher.feature_map, {"photo": photo, "category": "cat"}),
-        "match_dense": (matcher.match_dense, {"source": photo, "target": photo, "category": "cat"}),
+        "match_dense": (
+            matcher.match_dense, {"source": photo, "target": photo, "category": "cat", "cycle": True},
+        ),
         "compare": (
             evaluation.compare,
             {"a": scores, "b": scores, "average": "image", "alpha": 0.1, "samples": 10, "seed": 0},
@@ -445,6 +451,12 @@ def light_calls(base: Path) -> Calls:  # one table
         "ImageBatch": (ImageBatch, {"views": {}, "categories": ("cat",), "photos": (photo,)}),
         "ImageBatch+": (images.__add__, {"more": images}),
         "MatchResult": (MatchResult, matched), "DenseMatch": (DenseMatch, dense),
+        "DenseMatch.at": (flow.at, {"points": array}),
+        "DenseMatch.warp": (flow.warp, {"photo": picture, "nearest": True}),
+        "DenseMatch.consistent": (there.consistent, {"cells": 1.5}),
+        "DenseMatch.transfer": (there.transfer, {"mask": mask}), "DenseMatch.swap": (flow.swap, {"mask": mask}),
+        "DenseMatch.draw": (flow.draw, {"height": 40}),
+        "draw_dense": (viz.draw_dense, {"match": flow, "height": 40}),
         "Candidates": (Candidates, candidates),
         "squash": (backbones.squash, {"photo": photo, "size": (16, 16)}),
         "pad": (backbones.pad, {"photo": photo, "side": 16}),

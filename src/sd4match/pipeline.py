@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -26,21 +27,33 @@ from sd4match.checks import (
 from sd4match.config.experiment import Components, ExperimentConfig, build_components
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
+from sd4match.config.sections import SamplingConfig
 from sd4match.data.collate import make_images
+from sd4match.dense import DenseMatch
 from sd4match.devices import resolve_device
 from sd4match.errors import ConfigError, InputError, shown
-from sd4match.geometry import grid_points, mask_to_cells, to_model
+from sd4match.geometry import grid_points, mask_to_cells
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, Prompt
+from sd4match.interfaces import Backbone, Matcher, PairTransform, Prompt
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
 from sd4match.matching.checked import check_correlation, checked_matches, checked_pair
 from sd4match.matching.correlation import correlate_maps
+from sd4match.paths import as_path
+from sd4match.prompting.config import PromptConfig
 from sd4match.prompting.pairing import extract_maps, pair_maps, preprocessors, prompt_embeddings
-from sd4match.results import Candidates, DenseMatch, Features, MatchResult
+from sd4match.results import Candidates, Features, MatchResult
+from sd4match.sharing import push_matcher, read_matcher, write_matcher
 from sd4match.structures.images import ImageBatch, Photo
 from sd4match.structures.inputs import PhotoLike, Points, as_photo, check_points
-from sd4match.structures.tensors import Correlation, FeatureMap, MatchFunction, PairFunction, Sampling
+from sd4match.structures.tensors import (
+    Correlation,
+    EvaluationNoise,
+    FeatureMap,
+    MatchFunction,
+    PairFunction,
+    Sampling,
+)
 
 Pair = tuple[PhotoLike | Features, PhotoLike | Features] | tuple[PhotoLike | Features, PhotoLike | Features, Points]
 """(source, target), or (source, target, points)."""
@@ -187,6 +200,115 @@ class SemanticMatcher:
         return cls(
             backbone=components.backbone, prompt=components.prompt, matcher=components.matcher, sampling=sampling,
             pair_transform=components.pair_transform, protocol=config.evaluation.protocol, config=config,
+        )  # fmt: skip
+
+    @classmethod
+    @check_arguments
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        overrides: Iterable[str] = (),
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+    ) -> SemanticMatcher:
+        """Load a matcher that `save_pretrained` or `push_to_hub` wrote, or a prompt on the hub.
+
+        Args:
+            source: a folder, or "user/name" on the hub.
+            revision: branch, tag or commit on the hub; the default branch, if not given.
+            overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
+            device: as in `from_preset`.
+            dtype: as in `from_preset`.
+
+        Raises:
+            PromptFileError: the hub cannot be reached, or has no such repository; or a prompt file is damaged.
+            ConfigError: the folder holds no matcher, or a damaged one; or as `from_preset`.
+        """
+        config, prompt = read_matcher(source, revision=revision, overrides=overrides)
+        return cls.from_config(config, prompt=prompt, device=device, dtype=dtype)
+
+    @check_arguments
+    def save_pretrained(
+        self, folder: str | Path, *, results: Mapping[str, str | float] | None = None, name: str | None = None
+    ) -> Path:
+        """Write experiment, prompt file and card into a folder, for `from_pretrained`.
+
+        Args:
+            folder: is created if it does not exist; an earlier matcher in it is replaced.
+            results: what the card says about PCK, for example {"PCK@0.1 per image on SPair-71k": 71.2}.
+            name: of the matcher in the card's snippet; the folder's, if not given.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the matcher was composed of components without a config, or has a component that a config
+                cannot name; or the folder holds files of these names that are none of sd4match.
+        """
+        folder = as_path(folder, what="the folder of a matcher")
+        return write_matcher(
+            self._own_config(), self.prompt, folder, backbone=self.backbone, results=results, name=name or folder.name
+        )
+
+    @check_arguments
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        results: Mapping[str, str | float] | None = None,
+        private: bool = False,
+        endpoint: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes, to a repository that is created if it does not exist.
+
+        Args:
+            repo_id: "user/name".
+            results: as in `save_pretrained`.
+            private: whether a new repository is private.
+            endpoint: address of the hub; the default one, if not given.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            PromptFileError: `repo_id` is no name, or the hub refuses it.
+            InputError: as `save_pretrained`.
+        """
+        with TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "matcher", results=results, name=repo_id)
+            return push_matcher(folder, repo_id, private=private, endpoint=endpoint)
+
+    def _own_config(self) -> ExperimentConfig:
+        """Return the config with the components as they are now.
+
+        Raises:
+            InputError: there is no config, or a component is none that a config names.
+        """
+        if self.config is None:
+            raise InputError("this matcher was composed of components: build it from a config or a preset to save it")
+        prompt = self.prompt.config
+        for name, component, kind in (
+            ("matcher", self.matcher, Matcher), ("pair_transform", self.pair_transform, PairTransform),
+            ("prompt", prompt, PromptConfig), ("protocol", self.protocol, EvaluationProtocol),
+        ):  # fmt: skip
+            if component is not None and not isinstance(component, kind):
+                raise InputError(f"{name} is no component that a config names, so that it cannot be saved")
+        if not isinstance(self.sampling.noise, EvaluationNoise):
+            raise InputError("a matcher with the noise of a training cannot be saved")
+        own = self.sampling
+        sampling = SamplingConfig(
+            timestep=own.timestep, ensemble_size=own.ensemble_size, ensemble=own.ensemble, posterior=own.posterior
+        )
+        protocol = self.protocol or self.config.evaluation.protocol
+        changes = {"sampling": sampling, "protocol": protocol, "seed": self.sampling.noise.seed}
+        evaluation = self.config.evaluation.model_copy(update=changes)
+        return self.config.model_copy(
+            update={
+                "matcher": self.matcher, "pair_transform": self.pair_transform, "prompt": prompt,
+                "evaluation": evaluation,
+            }
         )  # fmt: skip
 
     @property
@@ -435,6 +557,7 @@ class SemanticMatcher:
         target: PhotoLike | Features,
         *,
         category: str | tuple[str, str] | None = None,
+        cycle: bool = True,
     ) -> DenseMatch:
         """Match every cell of the source's feature map.
 
@@ -442,24 +565,29 @@ class SemanticMatcher:
             source: as in `match`.
             target: as in `match`.
             category: as in `match`.
+            cycle: match every cell of the target's map in the source, too: the cycle mask, and what is carried from
+                the source to the target, follow from these matches. Nothing is extracted again.
 
         Returns:
             (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
         """
+        check_flag("cycle", cycle)
         photos, maps = self._sides(source, target, category)
-        height, width = maps[0].size
+        backward = self._match_cells(photos[::-1], maps[::-1]) if cycle else None
+        return replace(self._match_cells(photos, maps), backward=backward)
+
+    def _match_cells(self, photos: Sequence[Photo], maps: Sequence[FeatureMap]) -> DenseMatch:
+        """Match every cell of the first map in the second one."""
+        source, target = maps
+        grid = source.grid
+        height, width = grid.size
         across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
-        cells = torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(maps[0].values)
-        grid = maps[0].grid
-        queries = grid.to_pixels(cells)
-        found, scores, _ = self._match_all(maps[0], maps[1], queries)
-        inside = grid.frames[0].holds(to_model(queries, grid.frames)[0]).cpu()
-        shape = (height, width)
-        points = _inside(found[0].cpu(), photos[1])
-        start, end, score = (
-            values.unflatten(0, shape).double().numpy() for values in (queries[0].cpu(), points, scores[0].cpu())
+        queries = grid.to_pixels(torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(source.values.device))
+        found, scores, _ = self._match_all(source, target, queries)
+        points = _inside(found[0].cpu(), photos[1]).double().unflatten(0, grid.size)
+        return DenseMatch(
+            photos[0], photos[1], grid, points.numpy(), scores[0].cpu().double().unflatten(0, grid.size).numpy()
         )
-        return DenseMatch(start, end, score, inside.unflatten(0, shape).numpy())
 
     @torch.no_grad()
     def extract(self, photo: PhotoLike, *, category: str | None = None) -> Features:
@@ -645,9 +773,7 @@ class _Row:
         return self.target.photo if isinstance(self.target, Features) else self.target
 
 
-def _parse_pairs(
-    pairs: Iterable[Pair], category: str | tuple[str, str] | list[str | tuple[str, str] | None] | None
-) -> list[_Row]:
+def _parse_pairs(pairs: Iterable[Pair], category: Any) -> list[_Row]:
     """Return the pairs with opened photos; each file is opened once."""
     if isinstance(pairs, (str, bytes, Mapping)) or not isinstance(pairs, Iterable):
         raise InputError(f"pairs must be a list of (source, target) or (source, target, points), not {shown(pairs)}")

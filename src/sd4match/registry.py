@@ -535,7 +535,7 @@ prompts = Registry(
     base="sd4match.prompting.config:PromptConfig", context=("backbone", "initialize"),
 )  # fmt: skip
 matchers = Registry(
-    "matcher", "sd4match.matchers", builtins="sd4match.matching.rejection", base="sd4match.interfaces:Matcher"
+    "matcher", "sd4match.matchers", builtins="sd4match.matching.matchers", base="sd4match.interfaces:Matcher"
 )
 pair_transforms = Registry(
     "pair transform", "sd4match.pair_transforms", builtins="sd4match.matching.pair_transforms",

@@ -38,7 +38,7 @@ _SOFTWARE = "sd4match"
 _NOTEBOOK_HEIGHT = 320
 
 
-def _check(name: str, values: npt.NDArray[np.generic], shape: tuple[int, ...]) -> None:
+def check_array(name: str, values: npt.NDArray[np.generic], shape: tuple[int, ...]) -> None:
     """Check an array of a result.
 
     Raises:
@@ -147,10 +147,10 @@ class MatchResult:
             object.__setattr__(self, "indices", np.arange(len(np.atleast_1d(self.scores)), dtype=np.int64))
         check_fields(self)
         count, *_ = (*self.source_points.shape, 0)
-        _check("source_points", self.source_points, (count, 2))
-        _check("target_points", self.target_points, (count, 2))
-        _check("scores", self.scores, (count,))
-        _check("indices", self.indices, (count,))
+        check_array("source_points", self.source_points, (count, 2))
+        check_array("target_points", self.target_points, (count, 2))
+        check_array("scores", self.scores, (count,))
+        check_array("indices", self.indices, (count,))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -341,29 +341,6 @@ class Candidates:
     def __post_init__(self) -> None:
         check_fields(self)
         count, each, *_ = (*self.scores.shape, 0, 0)
-        _check("scores", self.scores, (count, each))
-        _check("source_points", self.source_points, (count, 2))
-        _check("target_points", self.target_points, (count, each, 2))
-
-
-@dataclass(frozen=True, eq=False)
-class DenseMatch:
-    """A match for every cell of the source's feature map."""
-
-    source_points: npt.NDArray[np.float64]
-    """(h, w, 2), centers of the cells in pixels of the source."""
-    target_points: npt.NDArray[np.float64]
-    """(h, w, 2), in pixels of the target."""
-    scores: npt.NDArray[np.float64]
-    """(h, w), in [0, 1]."""
-    inside: npt.NDArray[np.bool_]
-    """(h, w), whether a cell lies in the source photo, not in its padding."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        height, width, *_ = (*self.inside.shape, 0, 0)
-        _check("inside", self.inside, (height, width))
-        cells = (*self.inside.shape, 2)
-        _check("source_points", self.source_points, cells)
-        _check("target_points", self.target_points, cells)
-        _check("scores", self.scores, self.inside.shape)
+        check_array("scores", self.scores, (count, each))
+        check_array("source_points", self.source_points, (count, 2))
+        check_array("target_points", self.target_points, (count, each, 2))

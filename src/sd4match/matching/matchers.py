@@ -143,3 +143,6 @@ class PixelNearestNeighbor(Matcher):
         from sd4match.matching.correlation import matches_from_points, nearest_pixels
 
         return matches_from_points(nearest_pixels(correlation), correlation, temperature=self.temperature)
+
+
+from sd4match.matching import rejection as rejection  # noqa: E402 # registers its kinds, which need the classes above

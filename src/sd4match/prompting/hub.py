@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from sd4match.errors import PromptFileError, shown
 from sd4match.paths import as_path
-from sd4match.prompting.serialization import PromptInfo, describe_prompt, read_prompt
+from sd4match.prompting.serialization import describe_prompt, read_prompt
 
 FILE_NAME = "prompt.safetensors"
 
@@ -32,17 +34,39 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
     """
     path = as_path(path, what="prompt file", error=PromptFileError)
     info, _ = read_prompt(path)
-    _check_names(repo_id=repo_id, endpoint=endpoint)
+    check_names(repo_id=repo_id, endpoint=endpoint)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "README.md").write_text(card(describe_prompt(info), repo_id), encoding="utf-8")
+        (folder / FILE_NAME).write_bytes(path.read_bytes())
+        return upload(folder, repo_id, private=private, endpoint=endpoint, what="a prompt")
+
+
+def upload(folder: Path, repo_id: str, *, private: bool, endpoint: str | None, what: str) -> str:
+    """Upload a folder to a repository, which is created if it does not exist, and return its address.
+
+    Raises:
+        PromptFileError: the hub refuses it.
+    """
     api = HfApi(endpoint=endpoint)
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
-        with TemporaryDirectory() as folder:
-            (Path(folder) / "README.md").write_text(prompt_card(info, repo_id), encoding="utf-8")
-            (Path(folder) / FILE_NAME).write_bytes(path.read_bytes())
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a prompt of sd4match")
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Upload {what} of sd4match")
     except Exception as error:  # the client does not wrap errors of its HTTP library
-        raise PromptFileError(f"cannot push {path} to {shown(repo_id)}: {_one_line(error)}") from None
+        raise PromptFileError(f"cannot push {what} to {shown(repo_id)}: {_one_line(error)}") from None
     return str(url)
+
+
+def download(repo_id: str, files: list[str], *, revision: str | None) -> Path:
+    """Download some files of a repository into the cache of the hub's client, and return their folder.
+
+    Raises:
+        PromptFileError: there is no such repository, or the hub cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=files, revision=revision))
+    except Exception as error:
+        raise PromptFileError(f"cannot get {shown(repo_id)} from the hub: {_one_line(error)}") from None
 
 
 def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None, endpoint: str | None = None) -> Path:
@@ -60,7 +84,7 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
     Raises:
         PromptFileError: a name is empty, there is no such file, it is no prompt file, or the hub cannot be reached.
     """
-    _check_names(repo_id=repo_id, file=file, revision=revision, endpoint=endpoint)
+    check_names(repo_id=repo_id, file=file, revision=revision, endpoint=endpoint)
     try:
         path = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
     except Exception as error:
@@ -69,7 +93,12 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
     return path
 
 
-def _check_names(**names: object) -> None:
+def check_names(**names: object) -> None:
+    """Check names that the hub's client takes.
+
+    Raises:
+        PromptFileError: one is no text, or empty.
+    """
     for name, value in names.items():
         optional = name in ("revision", "endpoint")
         if not (optional and value is None) and not (isinstance(value, str) and value.strip()):
@@ -80,44 +109,45 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def prompt_card(info: PromptInfo, repo_id: str) -> str:
-    """Return a model card (Markdown) with the metadata of a prompt file.
+def card(facts: Mapping[str, Any], name: str) -> str:
+    """Return a model card (Markdown) of a prompt or a matcher.
 
     Args:
-        info: metadata from `read_prompt`.
-        repo_id: "user/name".
+        facts: what is known by name, as `describe_prompt` returns it: kind, backbone, base_model, license, data, ...
+        name: "user/name", or a folder.
 
-    >>> from sd4match.prompting.config import SinglePromptConfig
-    >>> info = PromptInfo(SinglePromptConfig(), "UNet", "unknown", "0.1.0", {"backbone": "mini"})
-    >>> "learned on mini" in prompt_card(info, "me/mine")
+    >>> "learned on mini" in card({"kind": "single", "backbone": "mini"}, "me/mine")
     True
     """
-    name = info.details.get("backbone", "an unnamed backbone")
+    backbone = facts.get("backbone", "an unnamed backbone")
+    front = {"library_name": "sd4match", "license": facts.get("license"), "base_model": facts.get("base_model")}
+    head = "\n".join(f"{key}: {value}" for key, value in front.items() if value)
     rows = "\n".join(
         f"| {key} | {value if isinstance(value, str) else json.dumps(value)} |"
-        for key, value in describe_prompt(info).items()
+        for key, value in facts.items()
         if key != "fingerprint"
     )
     toy = (
         "\n`mini` is the small model that sd4match contains, trained on synthetic drawings. Its scores are not Stable "
         "Diffusion's.\n"
-        if name == "mini"
+        if backbone == "mini"
         else ""
     )
     return f"""---
-library_name: sd4match
-tags: [semantic-correspondence, prompt, sd4match]
+{head}
+tags: [semantic-correspondence, keypoint-matching, sd4match]
 ---
 
-# A {info.config.kind} prompt learned on {name}
+# A {facts["kind"]} prompt learned on {backbone}
 
-A learned prompt for semantic matching with a frozen diffusion model (SD4Match, arXiv 2310.17569).
+A prompt for semantic matching with a frozen diffusion model (SD4Match, arXiv 2310.17569): it finds points of one photo
+in another one of the same category.
 {toy}
 ```python
 from sd4match import SemanticMatcher
-from sd4match.prompting import from_hub
 
-matcher = SemanticMatcher.from_preset("{info.config.kind.replace("_", "-")}", prompt=from_hub("{repo_id}"))
+matcher = SemanticMatcher.from_pretrained("{name}")
+result = matcher.match("cat.jpg", "other_cat.jpg", points=[(120, 80)])
 ```
 
 | | |

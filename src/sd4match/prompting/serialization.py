@@ -355,6 +355,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
                 f"{tuple(own[name].shape)} of {own[name].dtype} on this backbone"
             )
     prompt.load_state_dict(tensors)
+    prompt.details = dict(info.details)
     return prompt.to(backbone.device)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sd4match.arguments import check_arguments
+from sd4match.backbones.pretrained import model_facts
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset, load_config
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
@@ -308,6 +309,7 @@ def _says(file: Path, config: ExperimentConfig) -> bool:
 def _details(config: ExperimentConfig, trainer: Trainer, data: PairDataset, step: int, pck: float) -> dict[str, Any]:
     """Return what a prompt file says about its training."""
     return {
+        **model_facts(config.backbone.model_name),
         "backbone": backbone_entry(config, trainer.backbone)["name"],
         "layer": trainer.backbone.spec.layer,
         "training_timestep": config.training.sampling.timestep,

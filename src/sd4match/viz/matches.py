@@ -16,9 +16,9 @@ from sd4match.structures.images import Photo
 
 HIT = (40, 190, 90)
 MISS = (230, 60, 50)
-_GAP = 12
+GAP = 12
 _INK = (30, 30, 30)
-_LARGEST_HEIGHT = 4000
+LARGEST_HEIGHT = 4000
 _WIDEST = 8
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
 
@@ -63,7 +63,7 @@ def draw_matches(
     >>> draw_matches(photo, photo, points, points, height=80).size
     (252, 80)
     """
-    check_count("height", height, 1, _LARGEST_HEIGHT)
+    check_count("height", height, 1, LARGEST_HEIGHT)
     source_points = _checked("source_points", source_points, source)
     target_points = _checked("target_points", target_points, target)
     for name, values in (("target_points", target_points), ("hits", hits), ("scores", scores)):
@@ -71,16 +71,16 @@ def draw_matches(
             raise InputError(f"expected {name} for {len(source_points)} source_points, got {len(values)}")
     if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
         raise InputError("scores must be finite")
-    left, right = (_at_height(photo, height) for photo in (source, target))
+    left, right = (at_height(photo, height) for photo in (source, target))
     top = 30 if title else 0
-    canvas = Image.new("RGB", (left.width + _GAP + right.width, height + top), "white")
+    canvas = Image.new("RGB", (left.width + GAP + right.width, height + top), "white")
     canvas.paste(left, (0, top))
-    canvas.paste(right, (left.width + _GAP, top))
+    canvas.paste(right, (left.width + GAP, top))
     draw = ImageDraw.Draw(canvas)
     if title:
         draw.text((6, 7), title, fill=_INK, font=ImageFont.load_default(15))
     starts = _scaled(source_points, source, height) + np.array([0, top])
-    shift = np.array([left.width + _GAP, top])
+    shift = np.array([left.width + GAP, top])
     ends = _scaled(target_points, target, height) + shift
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         color = _color(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
@@ -112,7 +112,8 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-def _at_height(photo: Photo, height: int) -> Image.Image:
+def at_height(photo: Photo, height: int) -> Image.Image:
+    """Return a photo at a height, or smaller if it would be more than eight times as wide."""
     scale = _scale(photo, height)
     size = max(1, round(photo.size[1] * scale)), max(1, round(photo.size[0] * scale))
     return photo.to_image().resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,341 @@
+"""Dense matches: one for every cell of the source's feature map, read at any point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from sd4match.arguments import check_fields
+from sd4match.checks import check_flag, check_number
+from sd4match.errors import InputError, ShapeError, shown
+from sd4match.geometry import Grid, to_model
+from sd4match.results import check_array
+from sd4match.structures.images import Photo
+from sd4match.structures.resampling import neighbors, sampled
+
+_PIXELS_AT_ONCE = 1 << 18
+"""Pixels of a photo that are resampled at once."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseMatch:
+    """A match for every cell of the source's feature map, and for every pixel between the cells.
+
+    The displacement of a pixel is interpolated between the displacements of the four cells around it; beyond the
+    outermost cells of the photo it is theirs. Cells in the padding of a photo take no part.
+
+    Raises:
+        InputError: a field is of another type.
+        ShapeError: the grid is not that of the source alone, an array is of other cells, or the backward matches are
+            not those of photos of the target's and the source's size.
+        NonFiniteError: a value is NaN or infinite.
+
+    >>> from sd4match.geometry import own_frame
+    >>> photo = Photo(np.zeros((4, 8, 3), dtype=np.uint8))
+    >>> grid = Grid((own_frame((4, 8)),), (2, 4), "centers")
+    >>> centers = np.stack(np.meshgrid([0.5, 2.5, 4.5, 6.5], [0.5, 2.5]), axis=-1)
+    >>> dense = DenseMatch(photo, photo, grid, centers + [1.0, 0.0], np.ones((2, 4)))
+    >>> dense
+    DenseMatch(2 x 4 cells of photo, 8 x 4 pixels, in photo, 8 x 4 pixels)
+    >>> dense.at([(2.0, 3.0)]), dense.flow.shape, dense.warp().shape
+    (array([[3., 3.]]), (4, 8, 2), (4, 8, 3))
+    """
+
+    source: Photo
+    target: Photo
+    grid: Grid
+    """How the (h, w) cells lie on the source."""
+    target_points: npt.NDArray[np.float64]
+    """(h, w, 2), in pixels of the target."""
+    scores: npt.NDArray[np.float64]
+    """(h, w), in [0, 1]."""
+    backward: DenseMatch | None = None
+    """Matches of the target's cells in the source; None if they were not asked for."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(self.grid) != 1 or self.grid.frames[0].original_size != self.source.size:
+            sizes = [frame.original_size for frame in self.grid.frames[:2]]
+            raise ShapeError(f"the grid must be that of the source, {self.source.size}, not of {sizes}")
+        check_array("target_points", self.target_points, (*self.grid.size, 2))
+        check_array("scores", self.scores, self.grid.size)
+        if self.backward is not None:
+            sizes, wanted = (
+                [photo.size for photo in photos]
+                for photos in ((self.backward.source, self.backward.target), (self.target, self.source))
+            )
+            if sizes != wanted:
+                raise ShapeError(f"backward must be of photos of {wanted} pixels, not {sizes}")
+
+    @cached_property
+    def source_points(self) -> npt.NDArray[np.float64]:
+        """(h, w, 2), centers of the cells in pixels of the source."""
+        height, width = self.grid.size
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        cells = torch.stack([across, down], dim=-1).double()
+        return self.grid.to_pixels(cells.flatten(0, 1)[None])[0].reshape(height, width, 2).numpy()
+
+    @cached_property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """(h, w), whether a cell lies in the source photo, not in its padding."""
+        rows, columns = self._held
+        return rows[:, None] & columns
+
+    @cached_property
+    def flow(self) -> npt.NDArray[np.float32]:
+        """(H, W, 2), for every pixel of the source (x, y) of its match minus its own, in pixels."""
+        flow = np.empty((*self.source.size, 2), dtype=np.float32)
+        for rows, pixels, found in self._pieces():
+            flow[rows] = found - pixels
+        return flow
+
+    def at(self, points: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Return the matches of points, read between the matches of the cells.
+
+        Args:
+            points: (N, 2), (x, y) in pixels of the source.
+
+        Returns:
+            (N, 2), in pixels of the target, inside of it.
+
+        Raises:
+            InputError: points that are not (N, 2) numbers inside the source.
+        """
+        wanted = _points_inside(points, self.source)
+        left, right, across = self._cells(wanted[:, 0], axis=0)
+        top, bottom, down = self._cells(wanted[:, 1], axis=1)
+        across, down, moved = across[:, None], down[:, None], self._displacements
+        near = moved[top, left] * (1 - down) + moved[bottom, left] * down
+        far = moved[top, right] * (1 - down) + moved[bottom, right] * down
+        return _clamped(wanted + near * (1 - across) + far * across, self.target)
+
+    def warp(
+        self, photo: Photo | str | Path | Image.Image | npt.NDArray[Any] | None = None, *, nearest: bool = False
+    ) -> npt.NDArray[Any]:
+        """Resample the target, or what has its size, into the frame of the source: each pixel takes that of its match.
+
+        This carries a mask or a map of labels of the target to the source; `transfer` carries one the other way.
+
+        Args:
+            photo: a photo, or an array (H, W) or (H, W, C), of the target's height and width; the target if not given.
+                Numbers between pixels are interpolated if it holds floats or bytes; booleans and other whole
+                numbers are masks and labels, of which the nearest is taken.
+            nearest: take the nearest pixel whatever it holds.
+
+        Returns:
+            (H, W) or (H, W, C) of the source's height and width, in the data type of the photo.
+
+        Raises:
+            ShapeError: the photo is not of the target's size.
+            InputError: it is neither a photo nor an array of numbers.
+            PhotoError: it is a file that cannot be read.
+            NonFiniteError: an array holds NaN or infinite values.
+        """
+        check_flag("nearest", nearest)
+        values = _pixels(self.target if photo is None else photo, self.target)
+        nearest = nearest or values.dtype.kind in "bi" or (values.dtype.kind == "u" and values.dtype != np.uint8)
+        warped = np.empty((*self.source.size, *values.shape[2:]), dtype=values.dtype)
+        for rows, _, found in self._pieces():
+            warped[rows] = sampled(values, found, nearest=nearest)
+        return warped
+
+    @cached_property
+    def reversed(self) -> DenseMatch:
+        """The match of the target in the source, of which this one is the way back.
+
+        Raises:
+            InputError: the backward matches were not asked for.
+        """
+        if self.backward is None:
+            raise InputError("there are no backward matches: match_dense(..., cycle=True) computes them")
+        return replace(self.backward, backward=replace(self, backward=None))
+
+    @property
+    def cycle(self) -> npt.NDArray[np.bool_]:
+        """(h, w), whether the match of a cell, matched back, comes within 1.5 cells of it; see `consistent`."""
+        return self.consistent()
+
+    def consistent(self, cells: float = 1.5) -> npt.NDArray[np.bool_]:
+        """Return (h, w), whether the match of a cell, matched back, comes close to its center.
+
+        The backward match is read between the cells of the target, as `at` does. Cells in the padding are not
+        consistent.
+
+        Args:
+            cells: largest distance in cells of the source, in x and in y.
+
+        Raises:
+            InputError: a distance that is no number or negative, or the backward matches were not asked for.
+        """
+        limit = check_number("cells", cells, 0)
+        back = self.reversed.at(_clamped(self.target_points, self.target).reshape(-1, 2))
+        start = _clamped(self.source_points, self.source).reshape(-1, 2)
+        cells_of = [self.grid.to_cells(torch.from_numpy(points)[None])[0] for points in (start, back)]
+        close = ((cells_of[1] - cells_of[0]).abs() <= limit).all(dim=-1).reshape(self.grid.size).numpy()
+        consistent: npt.NDArray[np.bool_] = close & self.inside
+        return consistent
+
+    def transfer(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Carry a mask of the source to the target.
+
+        Convention: that of SD+DINO's figures of dense matches: each pixel of the target looks up its own match in the
+        source, so that the mask has no holes. `warp` carries a mask of the target to the source.
+
+        Args:
+            mask: (H, W) booleans, of the source.
+
+        Returns:
+            (H, W) booleans, of the target.
+
+        Raises:
+            InputError: no booleans, or the backward matches were not asked for.
+            ShapeError: the mask is not of the source's size.
+        """
+        return self.reversed.warp(_mask("mask", mask, self.source))
+
+    def swap(self, mask: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.uint8]:
+        """Return the source with the look of the target's object: each pixel of the mask takes that of its match.
+
+        Convention: that of SD+DINO's figures of swapped objects. To take pixels of the target's object alone, leave
+        out those whose match lies beside it: `swap(mask & warp(target_mask))`. `reversed.swap(target_mask)` is the
+        other picture.
+
+        Args:
+            mask: (H, W) booleans, the object in the source; the whole photo if not given.
+
+        Returns:
+            (H, W, 3), of the source's height and width.
+
+        Raises:
+            InputError: no booleans.
+            ShapeError: the mask is not of the source's size.
+        """
+        chosen = np.ones(self.source.size, dtype=np.bool_) if mask is None else _mask("mask", mask, self.source)
+        return np.where(chosen[..., None], self.warp(), self.source.pixels)
+
+    def draw(self, *, height: int = 320) -> Image.Image:
+        """Draw source, target, the target warped to the source, and the flow in colors; see `viz.draw_dense`."""
+        from sd4match.viz.dense import draw_dense
+
+        return draw_dense(self, height=height)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the picture that notebooks show."""
+        return self.draw()._repr_png_()
+
+    def __repr__(self) -> str:
+        height, width = self.grid.size
+        source, target = (f"{p.name}, {p.size[1]} x {p.size[0]} pixels" for p in (self.source, self.target))
+        return f"DenseMatch({height} x {width} cells of {source}, in {target})"
+
+    @cached_property
+    def _held(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Rows and columns of cells whose centers lie on the photo."""
+        frame = self.grid.frames[0]
+        left, top = frame.offset
+        model = to_model(torch.from_numpy(self.source_points.reshape(1, -1, 2)), self.grid.frames)
+        x, y = model.reshape(*self.grid.size, 2).unbind(-1)
+        columns = torch.stack([x[0], torch.full_like(x[0], top - 0.5)], dim=-1)
+        rows = torch.stack([torch.full_like(y[:, 0], left - 0.5), y[:, 0]], dim=-1)
+        return frame.holds(rows).numpy(), frame.holds(columns).numpy()
+
+    @cached_property
+    def _displacements(self) -> npt.NDArray[np.float64]:
+        """(h, w, 2), matches minus cells, both inside their photos: cells of a small photo reach over its border."""
+        return _clamped(self.target_points, self.target) - _clamped(self.source_points, self.source)
+
+    def _cells(
+        self, positions: npt.NDArray[np.float64], *, axis: int
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Return the cells on the photo between which positions lie, along x (axis 0) or y (axis 1)."""
+        points = np.zeros((1, len(positions), 2))
+        points[0, :, axis] = positions
+        cells = self.grid.to_cells(torch.from_numpy(points))[0, :, axis].numpy()
+        held = np.flatnonzero(self._held[1 - axis])
+        if not len(held):  # a photo narrower than a cell: the cell nearest to its middle
+            centers = self.source_points[0, :, 0] if axis == 0 else self.source_points[:, 0, 1]
+            held = np.array([np.abs(centers - (self.source.size[1 - axis] - 1) / 2).argmin()])
+        return neighbors(cells, int(held[0]), int(held[-1]))
+
+    def _pieces(self) -> Iterator[tuple[slice, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Yield some rows of the source at a time, their pixels (rows, W, 2), and the matches of these."""
+        height, width = self.source.size
+        left, right, across = self._cells(np.arange(width, dtype=np.float64), axis=0)
+        top, bottom, down = self._cells(np.arange(height, dtype=np.float64), axis=1)
+        across, down = across[None, :, None], down[:, None, None]
+        count = max(1, _PIXELS_AT_ONCE // width)
+        for start in range(0, height, count):
+            rows = slice(start, min(start + count, height))
+            moved = self._displacements[top[rows]] * (1 - down[rows]) + self._displacements[bottom[rows]] * down[rows]
+            x, y = np.meshgrid(np.arange(width), np.arange(rows.start, rows.stop))
+            pixels = np.stack([x, y], axis=-1).astype(np.float64)
+            found = pixels + moved[:, left] * (1 - across) + moved[:, right] * across
+            yield rows, pixels, _clamped(found, self.target)
+
+
+def _clamped(points: npt.NDArray[np.float64], photo: Photo) -> npt.NDArray[np.float64]:
+    """Return points (..., 2), each moved into the photo."""
+    return np.clip(points, 0.0, np.array(photo.size[::-1]) - 1.0)
+
+
+def _points_inside(points: object, photo: Photo) -> npt.NDArray[np.float64]:
+    """Return points as (N, 2).
+
+    Raises:
+        InputError: they are none, or one is outside the photo; the message names it.
+    """
+    try:
+        array = np.asarray(points)
+    except Exception:  # of NumPy, or of a foreign `__array__`
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 2:
+        raise InputError(f"points must be (N, 2) numbers, not {shown(points)}")
+    array = array.astype(np.float64)
+    height, width = photo.size
+    outside = ~((array >= 0) & (array <= [width - 1, height - 1])).all(axis=1)
+    if outside.any():
+        x, y = array[outside][0]
+        raise InputError(f"point {x:g},{y:g} is outside {photo.name}, which is {width} x {height} pixels")
+    return array
+
+
+def _pixels(photo: object, like: Photo) -> npt.NDArray[Any]:
+    """Return what is to be resampled as an array (H, W) or (H, W, C).
+
+    Raises:
+        InputError: it is neither a photo nor an array of numbers.
+        ShapeError: it is not of the size of the photo `like`.
+        NonFiniteError: it holds NaN or infinite values.
+    """
+    if isinstance(photo, Image.Image):
+        photo = Photo.from_image(photo)
+    if isinstance(photo, (str, Path)):
+        photo = Photo.open(photo)
+    values = photo.pixels if isinstance(photo, Photo) else photo
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise InputError(f"photo must be a Photo, a pillow image or an array of numbers, not {shown(photo)}")
+    if values.ndim not in (2, 3):
+        raise ShapeError(f"photo must be (H, W) or (H, W, C), not {values.shape}")
+    check_array("photo", values, (*like.size, *values.shape[2:]))
+    return values
+
+
+def _mask(name: str, mask: object, photo: Photo) -> npt.NDArray[np.bool_]:
+    """Return a mask of a photo.
+
+    Raises:
+        InputError: it is no array of booleans.
+        ShapeError: it is not of the size of the photo.
+    """
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind != "b":
+        raise InputError(f"{name} must be an array (H, W) of booleans, as `numbers > 0` makes, not {shown(mask)}")
+    check_array(name, mask, photo.size)
+    return mask

@@ -1,0 +1,131 @@
+"""Folders of matchers: experiment, prompt file and card, on disk and on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sd4match.backbones.pretrained import model_facts
+from sd4match.config.experiment import ExperimentConfig, load_config
+from sd4match.config.presets import load_experiment
+from sd4match.errors import ConfigError, InputError, shown
+from sd4match.interfaces import Backbone, Prompt
+from sd4match.io.files import check_output_file, write_together
+from sd4match.paths import as_path, exists, is_file, is_folder
+from sd4match.prompting.hub import FILE_NAME, card, check_names, download, upload
+from sd4match.prompting.serialization import describe_prompt, is_prompt_file, read_prompt, save_prompt
+
+EXPERIMENT_FILE = "experiment.yaml"
+CARD_FILE = "README.md"
+_FIRST_LINE = "# An experiment of sd4match: `SemanticMatcher.from_pretrained` reads this folder.\n"
+
+
+def write_matcher(
+    config: ExperimentConfig,
+    prompt: Prompt,
+    folder: str | Path,
+    *,
+    backbone: Backbone,
+    name: str,
+    results: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the folder of a matcher; the files appear together or not at all.
+
+    Args:
+        config: of the matcher; its data set is left out.
+        prompt: learned or not.
+        folder: is created if it does not exist; an earlier matcher in it is replaced.
+        backbone: that the prompt was learned on.
+        name: of the matcher in the snippet of the card.
+        results: what the card says of its PCK, by name.
+
+    Raises:
+        InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
+    """
+    folder = as_path(folder, what="the folder of a matcher")
+    experiment, prompt_file, card_file = (folder / file for file in (EXPERIMENT_FILE, FILE_NAME, CARD_FILE))
+    check_output_file(experiment, option="the folder's", is_own=_is_experiment, what="experiment")
+    check_output_file(prompt_file, option="the folder's", is_own=is_prompt_file, what="prompt file")
+    check_output_file(card_file, option="the folder's", is_own=_is_card, what="card")
+    facts = model_facts(config.backbone.model_name)
+    details = {**prompt.details, **facts}
+    described: dict[str, Any] = {"kind": config.prompt.kind, "config": config.prompt.model_dump(mode="json"), **details}
+    contents = {}
+    if prompt.parameter_groups():
+        with TemporaryDirectory() as temporary:
+            file = save_prompt(prompt, Path(temporary) / FILE_NAME, backbone=backbone, details=details)
+            described = describe_prompt(read_prompt(file)[0])
+            contents[prompt_file] = file.read_bytes()
+    elif exists(prompt_file):
+        raise InputError(f"{prompt_file} belongs to an earlier matcher with a learned prompt: give another folder")
+    protocol = config.evaluation.protocol.name
+    described |= {"matcher": config.matcher.kind, "protocol": protocol, **(results or {})}
+    contents[experiment] = (_FIRST_LINE + config.model_copy(update={"data": None}).to_yaml()).encode()
+    contents[card_file] = card(described, name).encode()
+    write_together(contents, name=f"the matcher to {folder}", error=InputError)
+    return folder
+
+
+def read_matcher(
+    source: str | Path, *, revision: str | None = None, overrides: Iterable[str] = ()
+) -> tuple[ExperimentConfig, Path | None]:
+    """Return the experiment and the prompt file of a matcher's folder or repository; None if nothing is learned.
+
+    A repository or folder with a prompt file alone has the settings of the model that the file names.
+
+    Args:
+        source: a folder, or "user/name" on the hub.
+        revision: branch, tag or commit on the hub; None: the default branch.
+        overrides: changes `a.b=c` of the experiment.
+
+    Raises:
+        PromptFileError: the hub cannot be reached, or has no such repository.
+        ConfigError: there is no experiment and no prompt file, or they are damaged.
+    """
+    local = as_path(source, what="the folder of a matcher")
+    if is_folder(local):
+        folder = local
+    elif exists(local):
+        raise ConfigError(f"{shown(str(source))} is a file: give the folder of a matcher, or its name on the hub")
+    else:
+        check_names(repo_id=str(source), revision=revision)
+        folder = download(str(source), [EXPERIMENT_FILE, FILE_NAME], revision=revision)
+    experiment, prompt_file = folder / EXPERIMENT_FILE, folder / FILE_NAME
+    prompt = prompt_file if is_file(prompt_file) else None
+    if is_file(experiment):
+        return load_config(experiment, overrides), prompt
+    if prompt is None:
+        raise ConfigError(f"{shown(str(source))} has neither {EXPERIMENT_FILE} nor {FILE_NAME}: it holds no matcher")
+    model = read_prompt(prompt)[0].details.get("backbone")
+    try:
+        return load_experiment("empty", model=str(model), overrides=["data=null", *overrides]), prompt
+    except ConfigError as error:
+        raise ConfigError(
+            f"{shown(str(source))} has no {EXPERIMENT_FILE}, and its prompt was learned on {shown(model)}: {error}"
+        ) from None
+
+
+def push_matcher(folder: Path, repo_id: str, *, private: bool, endpoint: str | None) -> str:
+    """Upload the folder of a matcher to a repository, which is created if it does not exist.
+
+    Raises:
+        PromptFileError: `repo_id` is no name, or the hub refuses it.
+    """
+    check_names(repo_id=repo_id, endpoint=endpoint)
+    return upload(folder, repo_id, private=private, endpoint=endpoint, what="a matcher")
+
+
+def _is_experiment(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").startswith(_FIRST_LINE)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").startswith("---\nlibrary_name: sd4match\n")
+    except (OSError, UnicodeDecodeError):
+        return False
