@@ -207,6 +207,18 @@ def test_settings_without_weights_change_digest_and_fingerprint(save):
 # where models are
 
 
+@pytest.mark.parametrize("about", [{}, {"fixed_input_size": True}, {"fixed_input_size": False}])
+def test_a_config_by_hand_need_not_repeat_the_image_size(timm, folder, about):
+    content = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "model_args": {"img_size": 64, **VIT}}
+    cfg = {"input_size": [3, 224, 224], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "num_classes": 0, **about}
+    (folder / "config.json").write_text(json.dumps({**content, "pretrained_cfg": cfg}))
+    for side, cells in ((None, 4), (96, 6)):
+        backbone = TimmConfig(weights=str(folder), image_size=side).build()
+        assert backbone.spec.native_size == (64, 64)
+        assert backbone.encode(views_of(backbone)).tensors["features"].shape == (2, 24, cells, cells)
+    assert backbone._mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
 def test_a_folder_of_models_is_searched(folder, monkeypatch):
     monkeypatch.setenv("SD4MATCH_MODELS", str(folder.parent))
     for name in ("vit", "owner/vit", "hf-hub:owner/vit"):
@@ -326,10 +338,20 @@ def test_a_config_that_does_not_fit_the_weights_is_one_line(timm, folder, fields
     refused(CheckpointError, message, weights=str(folder))
 
 
-def test_colors_that_cannot_be_are_named(timm, folder):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"std": [0.0, 1.0, 1.0]}, r"data config\): std of a color must be"),
+        ({"mean": 0.5}, r"data config\): mean must be 3 numbers, for red, green and blue, not 0\.5"),
+        ({"mean": [0.5, 0.5]}, "mean must be 3 numbers"),
+        ({"input_size": 64}, "timm cannot load"),
+        ({"input_size": [3, 0, 64], "fixed_input_size": False}, "input_size must be a list of whole numbers"),
+    ],
+)
+def test_a_data_config_that_cannot_be_is_named(timm, folder, fields, message):
     cfg = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
-    change_json(folder / "config.json", pretrained_cfg={**cfg, "std": [0.0, 1.0, 1.0]})
-    refused(CheckpointError, r"data config\): std of a color must be", weights=str(folder))
+    change_json(folder / "config.json", pretrained_cfg={**cfg, **fields})
+    refused(CheckpointError, message, weights=str(folder))
 
 
 def test_what_goes_wrong_in_the_model_is_named(save):

@@ -55,23 +55,13 @@ def declared(config: TimmConfig) -> Declared:
     model = _created(config.weights, source, torch.device("meta"))
     name = shown(config.weights)
     layers = _feature_info(model, name)
-    chosen = (len(layers) - 1,) if config.layers is None else config.layers
-    chosen = (chosen,) if isinstance(chosen, int) else chosen
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"layers must be at least one, each once, not {shown(chosen)}")
-    if max(chosen) >= len(layers):
-        raise CheckpointError(f"layer {max(chosen)} does not exist in {name}: its layers are 0 to {len(layers) - 1}")
-    about = _timm().data.resolve_model_data_config(model)
-    fields = Fields({key: list(about[key]) for key in ("input_size", "mean", "std")}, f"{name} (its data config)")
-    colors, height, width = fields.whole_list("input_size", length=3, high=LARGEST_SIDE)
-    if colors != 3:
-        raise CheckpointError(f"{name} takes images of {colors} channels, and photos have 3")
-    normalization = fields.colors("mean", low=-10.0, default=None), fields.colors("std", low=1e-3, default=None)
+    chosen = _chosen(config, len(layers), name)
+    (height, width), normalization = _data_config(model, name)
     multiple = max(stride for _, stride in layers)
     native = (max(multiple, height // multiple * multiple), max(multiple, width // multiple * multiple))
     side = config.image_size or native[0]
     cfg = model.pretrained_cfg
-    fixed = bool(cfg.get("fixed_input_size")) and (side, side) != (height, width)
+    resized = (cfg.get("fixed_input_size") or _own_size(model)) and (side, side) != (height, width)
     widths = dict.fromkeys(width for width, _ in layers)
     channels = tuple(layers[layer][0] for layer in chosen)
     spec = FeatureSpec(
@@ -81,7 +71,36 @@ def declared(config: TimmConfig) -> Declared:
         layer=chosen[0] if len(chosen) == 1 else "+".join(map(str, chosen)), frame=config.frame, dtype=config.dtype,
         groups=channels if len(chosen) > 1 else (),
     )  # fmt: skip
-    return Declared(spec, normalization, source, {"img_size": side} if fixed else {})
+    return Declared(spec, normalization, source, {"img_size": side} if resized else {})
+
+
+def _chosen(config: TimmConfig, count: int, name: str) -> tuple[int, ...]:
+    """Return the layers of a config, of which there are `count`; the last one by default."""
+    layers = count - 1 if config.layers is None else config.layers
+    chosen = (layers,) if isinstance(layers, int) else layers
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"layers must be at least one, each once, not {shown(chosen)}")
+    if max(chosen) >= count:
+        raise CheckpointError(f"layer {max(chosen)} does not exist in {name}: its layers are 0 to {count - 1}")
+    return chosen
+
+
+def _data_config(model: Any, name: str) -> tuple[tuple[int, int], tuple[Colors, Colors]]:
+    """Return the (H, W) of a model's images, and mean and standard deviation of their colors."""
+    about = _timm().data.resolve_model_data_config(model)
+    content = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
+    fields = Fields(content, f"{name} (its data config)")
+    channels, height, width = fields.whole_list("input_size", high=LARGEST_SIDE)
+    if channels != 3:
+        raise CheckpointError(f"{name} takes images of {channels} channels, and photos have 3")
+    normalization = fields.colors("mean", low=-10.0, default=None), fields.colors("std", low=1e-3, default=None)
+    return _own_size(model) or (height, width), normalization
+
+
+def _own_size(model: Any) -> tuple[int, int] | None:
+    """Return the (H, W) for which a model was made, which may be another one than that of its data config."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return size if isinstance(size, tuple) and len(size) == 2 else None
 
 
 def load(config: TimmConfig, found: Declared) -> Any:
