@@ -24,7 +24,7 @@ ELSEWHERE = {
     "read_published": "tests/prompting", "load_painter": "tests/viz", "paint": "tests/viz",
     "sweep_prompts": "tests/training", "preset_names": "no argument", "own_frame": "tests/test_geometry_refused.py",
     "padded_size": "tests/test_geometry_refused.py", "Backbone": "an interface", "ImageEncoder": "an interface",
-    "NoiseEnsemble": "an interface",
+    "NoiseEnsemble": "an interface", "TimmBackbone": "weights",
     "TextEncoder": "an interface", "Prompt": "an interface", "PairDataset": "an interface",
     "MatchingLoss": "an interface", "ClipTextEncoder": "weights", "StableDiffusionBackbone": "weights",
     "VisionTransformerBackbone": "weights", "PretrainedModel": "a constant", "ImageFrame": "geometry",

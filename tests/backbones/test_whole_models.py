@@ -458,7 +458,11 @@ def test_a_schedule_that_cannot_work_is_named(other_model, tmp_path, fields, mes
         ({"hidden_size": -1}, "hidden_size must be a whole number"),
         ({"num_channels": 1}, "num_channels must be 3"),
         ({"model_type": "bert"}, "is a model of type 'bert', and one of these is wanted: vit, "),
-        ({"model_type": "vit_mae"}, "type 'vit_mae'"),
+        ({"model_type": "vit_mae"}, r"type 'vit_mae', .* drops patches of the photo at random; load its encoder as"),
+        ({"model_type": "siglip2"}, r"type 'siglip2', .*\(a NaFlex model takes a sequence of patches and no image"),
+        ({"model_type": "siglip2_vision_model"}, "a NaFlex model"),
+        ({"model_type": "clip", "vision_config": 3}, "vision_config must be an object, not 3"),
+        ({"model_type": "siglip", "vision_config": {"patch_size": 0}}, "patch_size must be"),
         ({"model_type": None}, "type None"),
         ({"model_type": ["vit"]}, "type"),
         ({"layer_norm_eps": 1.5}, "layer_norm_eps must be finite, at least 1e-12 and at most 0.01"),
@@ -594,24 +598,94 @@ def test_clips_tokenizer_knows_a_sentence(tmp_path, monkeypatch):
 # families
 
 
-@pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers", "dinov3", "dino", "clip", "siglip"])
+PREFIXES = {
+    "dinov2": 1, "dinov2_with_registers": 5, "dinov3": 5, "dino": 1, "ibot": 1, "clip": 1, "siglip": 0, "whole_clip": 1,
+    "whole_siglip": 0,
+}  # fmt: skip
+"""Number of tokens that are no patches, by kind."""
+
+
+@pytest.mark.parametrize("kind", PREFIXES)
 def test_each_family_reads_the_patches_of_its_last_block(kind, tmp_path):
-    from transformers import AutoModel
+    from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
     folder = write_random_transformer(tmp_path / kind, kind=kind)
     backbone = VisionTransformerConfig(weights=str(folder)).build()
     views = Views.of([backbone.prepare(random_photo())])
     found = backbone.encode(views).tensors["features"]
-    model = AutoModel.from_pretrained(folder).eval()
+    classes = {"whole_clip": CLIPVisionModel, "whole_siglip": SiglipVisionModel}
+    model = classes.get(kind, AutoModel).from_pretrained(folder).eval()
     seen = []
     _blocks(model)[-1].register_forward_hook(lambda m, i, o: seen.append(o if isinstance(o, torch.Tensor) else o[0]))
     with torch.no_grad():
         model(pixel_values=views.pixels)
     side = found.shape[-1]
-    others = {"dinov2": 1, "dinov2_with_registers": 5, "dinov3": 5, "dino": 1, "clip": 1, "siglip": 0}[kind]
+    others = PREFIXES[kind]
     assert seen[0].shape[1] == others + side**2
     torch.testing.assert_close(found, seen[0][:, others:].transpose(1, 2).unflatten(2, (side, side)))
     assert _key_projection(_blocks(backbone.model)[-1]) is not None
+
+
+def test_a_whole_clip_and_its_image_tower_are_one_architecture(tmp_path):
+    folders = [write_random_transformer(tmp_path / kind, kind=kind) for kind in ("clip", "whole_clip")]
+    tower, whole = (VisionTransformerConfig(weights=str(folder)).build() for folder in folders)
+    assert tower.spec == whole.spec == VisionTransformerConfig(weights=str(folders[1])).spec()
+    assert whole._mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+
+
+def test_fields_that_the_config_of_a_whole_siglip_leaves_out_are_the_published_ones():
+    """As those of google/siglip-base-patch16-224 and of SigLIP 2 of the same size."""
+    from transformers import CLIPVisionConfig, SiglipVisionConfig
+
+    options = {"where": "m", "layer": None, "facet": "token", "frame": "squash", "dtype": "float32"}
+    for model_type, published in (("clip", CLIPVisionConfig()), ("siglip", SiglipVisionConfig())):
+        for fields in ({}, {"vision_config": {}}, {"vision_config": {"model_type": published.model_type}}):
+            found = transformer_spec({"model_type": model_type, **fields}, **options)
+            assert found == transformer_spec(published.to_dict(), **options)
+
+
+def test_a_masked_autoencoder_is_refused_with_the_reason(tmp_path):
+    folder = write_random_transformer(tmp_path / "m", kind="vit_mae")
+    for call in (
+        VisionTransformerConfig(weights=str(folder)).check,
+        VisionTransformerConfig(weights=str(folder)).build,
+    ):
+        with pytest.raises(CheckpointError, match="drops patches of the photo at random"):
+            call()
+
+
+def test_tokens_that_the_config_does_not_declare_are_no_patches(tmp_path):
+    backbone = VisionTransformerConfig(weights=str(write_random_transformer(tmp_path / "m", kind="dinov3"))).build()
+    views = Views.of([backbone.prepare(random_photo())])
+    backbone.model.config.num_register_tokens = 3
+    with pytest.raises(CheckpointError, match="gives 21 tokens, where 4 and 4 x 4 patches are declared"):
+        backbone.encode(views)
+
+
+@pytest.mark.parametrize("kind", ["dino", "ibot", "dinov3", "clip", "siglip"])
+def test_colors_are_never_assumed_where_models_differ(kind, tmp_path, monkeypatch):
+    folder = write_random_transformer(tmp_path / kind, kind=kind)
+    file, config = folder / "preprocessor_config.json", VisionTransformerConfig(weights=str(folder))
+    file.write_text(json.dumps({"image_mean": [0.5] * 3}))
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: image_std must be 3 numbers, .* not None"):
+        config.build()
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json is missing, and models of this type differ"):
+        config.build()
+    (folder / "processor_config.json").write_text(
+        json.dumps({"image_processor": {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}})
+    )
+    assert config.build()._std.flatten().tolist() == [0.25] * 3
+    (folder / "processor_config.json").unlink()
+    monkeypatch.setenv("SD4MATCH_MODELS", str(tmp_path))
+    folder.rename(tmp_path / "dino-vits8")  # the colors of a known name are known
+    assert VisionTransformerConfig(weights="dino-vits8").build()._mean[0].item() == pytest.approx(0.485)
+
+
+def test_the_colors_of_dinov2_are_known(tmp_path):
+    folder = write_random_transformer(tmp_path / "m", kind="dinov2")
+    (folder / "preprocessor_config.json").unlink()
+    assert VisionTransformerConfig(weights=str(folder)).build()._mean[0].item() == pytest.approx(0.485)
 
 
 def test_what_has_no_blocks_is_no_transformer():

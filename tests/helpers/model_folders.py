@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -23,6 +25,8 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    SiglipConfig,
+    SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
     ViTConfig,
@@ -91,12 +95,17 @@ def write_random_model(folder: Path, *, width: int = 32, seed: int = 0, like: st
 def write_random_transformer(folder: Path, *, kind: str = "dinov2", seed: int = 0) -> Path:
     """A vision transformer as transformers saves it: four blocks, positions for another size than is asked for.
 
-    Kinds: "dinov2", "dinov2_with_registers" (4 of them), "dinov3" (4 registers), "dino", "clip" (the image tower),
-    "siglip" (likewise), "vit_mae".
+    Kinds: "dinov2", "dinov2_with_registers" (4 of them), "dinov3" (4 registers), "dino", "ibot" (no pooler, a mask
+    token), "clip" (the image tower), "siglip" (likewise), "whole_clip", "whole_siglip" (both towers, as SigLIP 2 is
+    published), "vit_mae". Colors are ImageNet's, but for those of a whole CLIP or SigLIP.
     """
     torch.manual_seed(seed)
     shape = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 48}
     large, small = {"image_size": 70, "patch_size": 14, **shape}, {"image_size": 64, "patch_size": 8, **shape}
+    words = {**shape, "vocab_size": 30, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    colors = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    if kind.startswith("whole_"):
+        colors = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.125]}
     model = {
         "dinov2": lambda: Dinov2Model(Dinov2Config(mlp_ratio=2, **large)),
         "dinov2_with_registers": lambda: Dinov2WithRegistersModel(
@@ -106,11 +115,15 @@ def write_random_transformer(folder: Path, *, kind: str = "dinov2", seed: int = 
             DINOv3ViTConfig(num_register_tokens=4, **{**small, "patch_size": 16, "num_attention_heads": 2})
         ),
         "dino": lambda: ViTModel(ViTConfig(**small)),
+        "ibot": lambda: ViTModel(ViTConfig(**small), add_pooling_layer=False, use_mask_token=True),
+        "whole_clip": lambda: CLIPModel(CLIPConfig(text_config=words, vision_config=small, projection_dim=12)),
+        "whole_siglip": lambda: SiglipModel(SiglipConfig(text_config=words, vision_config=small)),
         "clip": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=12, **small)),
         "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**small)),
         "vit_mae": lambda: ViTMAEModel(ViTMAEConfig(**small)),
     }[kind]()
     model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(colors))
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.model_folders import write_random_transformer
+from helpers.timm_library import write_random_timm
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.registry import backbones
 from sd4match.testing import FakeBackbone, check_backbone
@@ -29,6 +30,7 @@ def configs_of(folders):
         "dinov2": vit,
         "dinov2, keys": {**vit, "facet": "key", "layer": 1, "image_size": 98, "frame": "pad"},
         "dino": {**vit, "weights": str(folders["dino"]), "layer": 2},
+        "timm": {"kind": "timm", "weights": str(folders["timm"]), "layers": [2, 3]},
         "fusion": {"kind": "fusion", "backbones": [tiny, {**vit, "frame": "pad"}], "weights": [1.0, 0.5]},
         "fusion of three": {"kind": "fusion", "backbones": [vit, {**vit, "facet": "key"}, SD], "normalize": False},
     }
@@ -37,16 +39,18 @@ def configs_of(folders):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, other_model):
     folder = tmp_path_factory.mktemp("transformers")
-    return {"sd": other_model} | {
+    return {"sd": other_model, "timm": folder / "resnet26"} | {
         kind: write_random_transformer(folder / kind, kind=kind) for kind in ("dinov2", "dino")
     }
 
 
-NAMES = list(configs_of({"sd": "", "dinov2": "", "dino": ""}))
+NAMES = list(configs_of({"sd": "", "dinov2": "", "dino": "", "timm": ""}))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_registered_backbone(name, folders):
+    if name == "timm":
+        write_random_timm(folders["timm"], channels=(4, 4, 8, 8), stem_width=8)
     config = backbones.parse(configs_of(folders)[name])
     backbone = config.build(device="cpu")
     declared, built = config.spec(), backbone.spec

@@ -16,6 +16,7 @@ from .config import FusionConfig as FusionConfig
 from .config import FusionOptions as FusionOptions
 from .config import ImageEncoderConfig as ImageEncoderConfig
 from .config import StableDiffusionConfig as StableDiffusionConfig
+from .config import TimmConfig as TimmConfig
 from .config import VisionTransformerConfig as VisionTransformerConfig
 from .ensembles import AntitheticNoise as AntitheticNoise
 from .ensembles import IndependentNoise as IndependentNoise
@@ -35,4 +36,5 @@ from .pretrained import find_pretrained as find_pretrained
 from .stable_diffusion import StableDiffusionBackbone as StableDiffusionBackbone
 from .text_encoder import ClipTextEncoder as ClipTextEncoder
 from .text_encoder import TextEncoder as TextEncoder
+from .timm_backbone import TimmBackbone as TimmBackbone
 from .vision_transformer import VisionTransformerBackbone as VisionTransformerBackbone

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
     from sd4match.backbones.fusion import Fusion
     from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
+    from sd4match.backbones.timm_backbone import TimmBackbone
     from sd4match.backbones.vision_transformer import VisionTransformerBackbone
     from sd4match.interfaces import Backbone, ImageEncoder
+
+
+_Intermediate = Annotated[int, Field(ge=0, le=1024)]
 
 
 class BackboneConfig(Component):
@@ -167,7 +171,7 @@ class StableDiffusionConfig(ModelConfig):
 
 @register
 class VisionTransformerConfig(ModelConfig):
-    """Patch features of DINO or DINOv2; takes no prompt."""
+    """Patch features of a vision transformer: DINO, DINOv2, DINOv3, iBOT, CLIP, SigLIP; takes no prompt."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
     weights: Text = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
@@ -201,6 +205,50 @@ class VisionTransformerConfig(ModelConfig):
         from sd4match.backbones.vision_transformer import load_vision_transformer
 
         return load_vision_transformer(self, device=device)
+
+
+@register
+class TimmConfig(ModelConfig):
+    """Features of any model of timm that has `forward_intermediates`; takes no prompt. Needs the extra `timm`."""
+
+    kind: Literal["timm"] = "timm"
+    weights: Text = Field(
+        default="vit_small_patch14_reg4_dinov2.lvd142m",
+        description="a name of timm, a folder of config.json and weights, or a hub id",
+    )
+    layers: _Intermediate | tuple[_Intermediate, ...] | None = Field(
+        default=None,
+        description="intermediates that make the feature map: blocks of a transformer, stages of other networks; "
+        "None: the last",
+    )
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes that the model declares, which is made without its weights.
+
+        Raises:
+            ConfigError: timm cannot be imported, or a layer is given twice.
+            CheckpointError: there is no such model or layer, or the model has no intermediates that can be read.
+        """
+        from sd4match.backbones.timm_models import declared
+
+        return declared(self).spec
+
+    def build(self, *, device: str | torch.device = "cpu") -> TimmBackbone:
+        """Load the model up to the last layer that is read.
+
+        Args:
+            device: of the weights.
+
+        Raises:
+            ConfigError: timm cannot be imported.
+            InputError: the image size does not fit.
+            CheckpointError: the model is not found, damaged, or has no intermediates that can be read.
+        """
+        device = resolve_device(device)
+
+        from sd4match.backbones.timm_backbone import load_timm
+
+        return load_timm(self, device=device)
 
 
 class FusionOptions(Config):

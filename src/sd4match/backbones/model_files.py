@@ -186,10 +186,12 @@ class Fields:
             raise self.refuse(f"{name} must have {length} values, as many as block_out_channels, not {len(values)}")
         return list(values)
 
-    def colors(self, name: str, *, low: float, default: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Return numbers for red, green and blue."""
+    def colors(
+        self, name: str, *, low: float, default: tuple[float, float, float] | None
+    ) -> tuple[float, float, float]:
+        """Return numbers for red, green and blue; `default` where the field is missing (None: it must be there)."""
         values = self.content.get(name)
-        if values is None:
+        if values is None and default is not None:
             return default
         if not isinstance(values, list) or len(values) != 3:
             raise self.refuse(f"{name} must be 3 numbers, for red, green and blue, not {shown(values)}")

@@ -38,7 +38,7 @@ _HUB_PATTERNS = {
         "text_encoder/config.json", "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
     ],
-    "vision_transformer": ["config.json", "preprocessor_config.json", "model.safetensors"],
+    "vision_transformer": ["config.json", "*processor_config.json", "model.safetensors"],
 }  # fmt: skip
 """Files downloaded from the hub: one precision, no pickles, no safety checker."""
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
@@ -262,18 +262,22 @@ def declared_transformer(weights: str) -> Mapping[str, Any]:
     return read_json(folder / "config.json")
 
 
-def likely_kinds(weights: str) -> tuple[ModelKind, ...]:
+def likely_kinds(weights: str) -> tuple[str, ...]:
     """Return the kinds of which a model may be, the likely one first: by its name, or by what its folder holds.
 
-    >>> likely_kinds("dinov2-base")
-    ('vision_transformer',)
+    >>> likely_kinds("dinov2-base"), likely_kinds("hf-hub:timm/resnet50.a1_in1k")
+    (('vision_transformer',), ('timm',))
     """
     known = PRETRAINED.get(weights)
     if known is not None:
         return (known.kind,)
+    if weights.startswith("hf-hub:"):
+        return ("timm",)
     folder = as_path(weights, what="the model", error=CheckpointError)
     if is_folder(folder):
-        return ("vision_transformer",) if is_file(folder / "config.json") else ("stable_diffusion",)
+        if not is_file(folder / "config.json"):
+            return ("stable_diffusion",)
+        return ("timm",) if "architecture" in read_json(folder / "config.json") else ("vision_transformer",)
     return ("stable_diffusion", "vision_transformer")
 
 
@@ -303,6 +307,13 @@ def _models_folder() -> Path | None:
     """Return the folder that `SD4MATCH_MODELS` names; None if it is not set."""
     root = os.environ.get(MODELS_VARIABLE)
     return as_path(root, what=MODELS_VARIABLE, error=CheckpointError) if root else None
+
+
+def folders_of(name: str) -> list[Path]:
+    """Return the folders in which a model of some name or path may be on this machine, outside of the hub's cache."""
+    root = _models_folder()
+    below = [] if root is None else [root / name, root / name.rpartition("/")[2]]
+    return [as_path(name, what="the model", error=CheckpointError), *below]
 
 
 def _known(weights: str, kind: ModelKind) -> PretrainedModel | None:

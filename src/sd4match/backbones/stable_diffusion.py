@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from sd4match.backbones.config import StableDiffusionConfig
+from sd4match.backbones.joined import joined
 from sd4match.backbones.layers import layer_name, parse_layers, stable_diffusion_spec
 from sd4match.backbones.loading import check_values, load_whole, read_weights
 from sd4match.backbones.model_files import Fields, find_variant, read_json
@@ -185,13 +185,8 @@ class StableDiffusionBackbone(Backbone):
             names = encoded.names or encoded.keys
             check_each_finite("the features", names, f"at layer {layer_name([layer])}", values, dtype)
         side = self.image_size[0] // self.spec.stride
-        resized = [
-            layer if layer.shape[-1] == side else F.interpolate(layer, size=(side, side), mode="bilinear")
-            for layer in features
-        ]
-        values = torch.cat(resized, dim=1)
-        height, width = values.shape[-2:]
-        return FeatureMap(values, Grid(encoded.frames, (height, width), "corners"), self.spec.groups)
+        grid = Grid(encoded.frames, (side, side), "corners")
+        return FeatureMap(joined(features, (side, side)), grid, self.spec.groups)
 
     def _context(self, prompt: PromptEmbedding | None, batch: int) -> Tensor:
         """Return the prompt embedding of each image, on the device and in the dtype of the UNet."""

@@ -15,6 +15,22 @@ FAMILIES = (
     "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model", "siglip_vision_model",
 )  # fmt: skip
 """Model types of transformers whose blocks see every patch of the photo, with the patches last among their tokens."""
+_WHOLE: dict[str, dict[str, Any]] = {
+    "clip": {"model_type": "clip_vision_model", "patch_size": 32},
+    "siglip": {"model_type": "siglip_vision_model", "patch_size": 16},
+}
+"""Model types with a text tower beside the image tower, and the fields of the image tower that differ by default."""
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224}
+"""Fields that the image tower has by default, which many a config.json leaves out."""
+_REFUSED = {
+    "vit_mae": "a masked autoencoder drops patches of the photo at random; load its encoder as transformers' ViTModel, "
+    "and save that",
+    **dict.fromkeys(
+        ("siglip2", "siglip2_vision_model"),
+        "a NaFlex model takes a sequence of patches and no image; a SigLIP 2 of a fixed resolution is of type siglip",
+    ),
+}
+"""Model types that people bring and that cannot be read, and why."""
 
 
 def transformer_spec(
@@ -40,6 +56,7 @@ def transformer_spec(
         CheckpointError: the model is of another family, a field is missing or has a value that cannot work, or there
             is no such block.
     """
+    config = image_tower(config, where=where)
     model_type = check_family(config, FAMILIES, where=where)
     fields = Fields(config, f"{where} (config.json)")
     width, blocks, side, patch = check_transformer(fields)
@@ -54,6 +71,34 @@ def transformer_spec(
     )  # fmt: skip
 
 
+def image_tower(config: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
+    """Return the config of the image tower of a whole CLIP or SigLIP; that of any other model as it is.
+
+    Raises:
+        CheckpointError: `vision_config` is no object.
+
+    >>> image_tower({"model_type": "siglip", "vision_config": {"hidden_size": 1152}}, where="m")["patch_size"]
+    16
+    """
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in _WHOLE:
+        return config
+    tower = config.get("vision_config", {})
+    if not isinstance(tower, Mapping):
+        raise CheckpointError(f"{where} (config.json): vision_config must be an object, not {shown(tower)}")
+    return {**_BASE, **_WHOLE[model_type], **tower}
+
+
+def prefix_tokens(config: Mapping[str, Any]) -> int:
+    """Return the number of tokens before the patches: those of the class and of a teacher, and registers.
+
+    >>> prefix_tokens({"model_type": "dinov3_vit", "num_register_tokens": 4})
+    5
+    """
+    own = {"deit": 2, "siglip_vision_model": 0}.get(config["model_type"], 1)
+    return own + int(config.get("num_register_tokens") or 0)
+
+
 def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where: str) -> str:
     """Return the model type of a transformers config, which must be one of some.
 
@@ -62,8 +107,10 @@ def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where:
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in families:
+        why = _REFUSED.get(model_type) if isinstance(model_type, str) else None
         raise CheckpointError(
             f"{where} is a model of type {shown(model_type)}, and one of these is wanted: {', '.join(families)}"
+            + (f" ({why})" if why else "")
         )
     return model_type
 

@@ -1,4 +1,4 @@
-"""Patch features of a frozen vision transformer: DINO and DINOv2, which take no prompt."""
+"""Patch features of a frozen vision transformer of transformers, such as DINO, iBOT, CLIP's or SigLIP's image tower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, CLIPVisionModel, PreTrainedModel, SiglipVisionModel
 
 from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.loading import load_whole
@@ -16,8 +16,8 @@ from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.network_fields import require
 from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.pretrained import find_pretrained
-from sd4match.backbones.transformer_spec import transformer_spec
+from sd4match.backbones.pretrained import PRETRAINED, find_pretrained
+from sd4match.backbones.transformer_spec import image_tower, prefix_tokens, transformer_spec
 from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, ShapeError
 from sd4match.fingerprints import network_fingerprint
@@ -32,6 +32,11 @@ from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sa
 Colors = tuple[float, float, float]
 """One number for red, green and blue."""
 _IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_IMAGENETS_COLORS = ("dinov2", "dinov2_with_registers")
+"""Model types of which every published model has ImageNet's colors, as every known name has."""
+_TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
+"""Classes of the image tower of models that have a text tower too, by model type."""
 
 _UNUSED = (r"(^|\.)pooler\.", r"(^|\.)mask_token$")
 """Tensors on which no block depends; the checkpoints of DINO have no pooler."""
@@ -100,6 +105,7 @@ class VisionTransformerBackbone(Backbone):
 
         Raises:
             ShapeError: the views have another size than the model's image.
+            CheckpointError: the model gives another number of tokens than it declares.
             NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
         expected = (3, *self.image_size)
@@ -121,7 +127,13 @@ class VisionTransformerBackbone(Backbone):
         finally:
             hook.remove()
         height, width = (side // self.spec.stride for side in self.image_size)
-        patches = torch.cat(outputs)[:, -height * width :].float()
+        tokens, others = outputs[0].shape[1], prefix_tokens(self.model.config.to_dict())
+        if tokens != others + height * width:
+            raise CheckpointError(
+                f"{self.spec.architecture}: a block gives {tokens} tokens, where {others} and {height} x {width} "
+                "patches are declared"
+            )
+        patches = torch.cat(outputs)[:, others:].float()
         check_each_finite("the features", views.names, f"at layer {self.spec.layer}", patches, self.model.dtype)
         features = patches.transpose(1, 2).unflatten(2, (height, width))
         return Encoded({"features": features}, views.frames, views.keys, views.names)
@@ -153,7 +165,8 @@ def load_vision_transformer(
         device: of the weights.
 
     Raises:
-        CheckpointError: the model is not found, damaged, or not a vision transformer.
+        CheckpointError: the model is not found, damaged, or not a vision transformer, or does not say how its colors
+            are normalized.
     """
     folder = find_pretrained(config.weights, "vision_transformer")
     content = read_json(folder / "config.json")
@@ -161,44 +174,54 @@ def load_vision_transformer(
         content, where=str(folder), layer=config.layer, facet=config.facet,
         frame=config.frame, dtype=config.dtype,
     )  # fmt: skip
-    require(Fields(content, str(folder / "config.json")), "num_attention_heads")
+    require(Fields(image_tower(content, where=str(folder)), str(folder / "config.json")), "num_attention_heads")
+    known = config.weights in PRETRAINED or content["model_type"] in _IMAGENETS_COLORS
+    normalization = read_normalization(folder, default=_IMAGENET if known else None)
     model: PreTrainedModel = load_whole(
-        AutoModel, folder, stem="model", variant=find_variant(folder, "model", None), unused=_UNUSED, others=_HEADS,
-        dtype=getattr(torch, config.dtype),
+        _TOWERS.get(content["model_type"], AutoModel), folder, stem="model",
+        variant=find_variant(folder, "model", None), unused=_UNUSED, others=_HEADS, dtype=getattr(torch, config.dtype),
     )  # fmt: skip
-    normalization = read_normalization(folder, default=_IMAGENET)
     return VisionTransformerBackbone(config, model=model, spec=spec, normalization=normalization).to(device)
 
 
-def read_normalization(folder: Path, *, default: tuple[Colors, Colors]) -> tuple[Colors, Colors]:
-    """Return mean and standard deviation of the colors, as the preprocessor_config.json of a model gives them.
+def read_normalization(folder: Path, *, default: tuple[Colors, Colors] | None) -> tuple[Colors, Colors]:
+    """Return mean and standard deviation of the colors, as the file of a model's image processor gives them.
+
+    That is preprocessor_config.json, or `image_processor` in processor_config.json.
 
     Args:
         folder: of the model.
-        default: for a model without that file, and for a field that the file does not have.
+        default: for a model without such a file, and for a field that the file does not have; None: they must be there.
 
     Raises:
-        CheckpointError: the file is damaged, or a field is not three numbers.
+        CheckpointError: the file is missing or damaged, or a field is missing or not three numbers.
     """
-    file = folder / "preprocessor_config.json"
-    if not exists(file):
-        return default
-    fields = Fields(read_json(file), str(file))
+    file, content = folder / "preprocessor_config.json", None
+    if exists(file):
+        content = read_json(file)
+    elif exists(folder / "processor_config.json"):
+        content = read_json(folder / "processor_config.json").get("image_processor")
+    if not isinstance(content, dict):
+        if default is not None:
+            return default
+        raise CheckpointError(
+            f"{file} is missing, and models of this type differ in how colors are normalized: save the model's image "
+            'processor beside it, or write {"image_mean": [R, G, B], "image_std": [R, G, B]}'
+        )
+    fields = Fields(content, str(file))
     fields.only("do_rescale", True, why="since pixels are scaled to [0, 1]")
     fields.number("rescale_factor", low=0.00392, high=0.003923, default=1 / 255)
     if not fields.flag("do_normalize", default=True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean = fields.colors("image_mean", low=-10.0, default=default[0])
-    return mean, fields.colors("image_std", low=1e-3, default=default[1])
+    mean, std = default or (None, None)
+    return fields.colors("image_mean", low=-10.0, default=mean), fields.colors("image_std", low=1e-3, default=std)
 
 
 def _blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of the transformer, whose name depends on the release of transformers."""
-    for inner in (getattr(model, "encoder", None), getattr(model, "model", None), model):
-        for name in ("layer", "layers"):
-            blocks = getattr(inner, name, None)
-            if isinstance(blocks, nn.ModuleList):
-                return blocks
+    """Return the blocks of the transformer, which each class of transformers keeps elsewhere."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layer", "layers", "blocks"):
+            return module
     raise CheckpointError(f"{type(model).__name__} is not a vision transformer with blocks that can be read")
 
 
