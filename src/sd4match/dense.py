@@ -19,6 +19,7 @@ from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, to_model
 from sd4match.results import check_array
 from sd4match.structures.images import Photo
+from sd4match.structures.inputs import check_points
 from sd4match.structures.resampling import neighbors, sampled
 
 _PIXELS_AT_ONCE = 1 << 18
@@ -109,7 +110,7 @@ class DenseMatch:
         Raises:
             InputError: points that are not (N, 2) numbers inside the source.
         """
-        wanted = _points_inside(points, self.source)
+        wanted = check_points(points, replace(self.source, mask=None)).double().numpy()
         left, right, across = self._cells(wanted[:, 0], axis=0)
         top, bottom, down = self._cells(wanted[:, 1], axis=1)
         across, down, moved = across[:, None], down[:, None], self._displacements
@@ -284,27 +285,6 @@ class DenseMatch:
 def _clamped(points: npt.NDArray[np.float64], photo: Photo) -> npt.NDArray[np.float64]:
     """Return points (..., 2), each moved into the photo."""
     return np.clip(points, 0.0, np.array(photo.size[::-1]) - 1.0)
-
-
-def _points_inside(points: object, photo: Photo) -> npt.NDArray[np.float64]:
-    """Return points as (N, 2).
-
-    Raises:
-        InputError: they are none, or one is outside the photo; the message names it.
-    """
-    try:
-        array = np.asarray(points)
-    except Exception:  # of NumPy, or of a foreign `__array__`
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 2:
-        raise InputError(f"points must be (N, 2) numbers, not {shown(points)}")
-    array = array.astype(np.float64)
-    height, width = photo.size
-    outside = ~((array >= 0) & (array <= [width - 1, height - 1])).all(axis=1)
-    if outside.any():
-        x, y = array[outside][0]
-        raise InputError(f"point {x:g},{y:g} is outside {photo.name}, which is {width} x {height} pixels")
-    return array
 
 
 def _pixels(photo: object, like: Photo) -> npt.NDArray[Any]:

@@ -209,6 +209,7 @@ class SemanticMatcher:
         source: str | Path,
         *,
         revision: str | None = None,
+        endpoint: str | None = None,
         overrides: Iterable[str] = (),
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
@@ -218,6 +219,7 @@ class SemanticMatcher:
         Args:
             source: a folder, or "user/name" on the hub.
             revision: branch, tag or commit on the hub; the default branch, if not given.
+            endpoint: address of the hub; the default one, if not given.
             overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
             device: as in `from_preset`.
             dtype: as in `from_preset`.
@@ -226,7 +228,7 @@ class SemanticMatcher:
             PromptFileError: the hub cannot be reached, or has no such repository; or a prompt file is damaged.
             ConfigError: the folder holds no matcher, or a damaged one; or as `from_preset`.
         """
-        config, prompt = read_matcher(source, revision=revision, overrides=overrides)
+        config, prompt = read_matcher(source, revision=revision, endpoint=endpoint, overrides=overrides)
         return cls.from_config(config, prompt=prompt, device=device, dtype=dtype)
 
     @check_arguments

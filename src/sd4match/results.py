@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sd4match.arguments import check_arguments, check_fields
-from sd4match.checks import check_number, check_shape
+from sd4match.checks import check_number
 from sd4match.documents import read_json
 from sd4match.errors import InputError, NonFiniteError, SD4MatchError, ShapeError
 from sd4match.geometry import Grid, Size
@@ -25,6 +25,7 @@ from sd4match.io.files import check_output_file, write_together
 from sd4match.matching import functional
 from sd4match.paths import as_path
 from sd4match.structures.images import Photo
+from sd4match.structures.inputs import Points, check_points
 from sd4match.structures.tensors import FeatureMap
 from sd4match.version import __version__
 
@@ -83,19 +84,17 @@ class Features:
         """(H, W) of the photo."""
         return self.photo.size
 
-    @check_arguments
-    def at(self, points: npt.ArrayLike) -> Float[Tensor, "points channels"]:
+    def at(self, points: Points) -> Float[Tensor, "points channels"]:
         """Return the descriptors (N, C) at points of the photo, bilinear between cells; not normalized.
 
         Args:
             points: (N, 2), (x, y) in original pixels.
 
         Raises:
-            ShapeError: the points are not (N, 2).
+            InputError: the points are not (N, 2), or one is outside the photo.
         """
-        tensor = torch.as_tensor(np.asarray(points, dtype=np.float64), device=self.map.values.device)
-        check_shape("points", tensor, "N 2", of="numbers")
-        cells = self.grid.to_cells(tensor[None].float())
+        wanted = check_points(points, replace(self.photo, mask=None)).to(self.map.values.device)
+        cells = self.grid.to_cells(wanted[None])
         descriptors: Tensor = functional.sample_bilinear(self.map.values, cells)[0]
         return descriptors
 

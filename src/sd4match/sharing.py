@@ -63,13 +63,13 @@ def write_matcher(
     protocol = config.evaluation.protocol.name
     described |= {"matcher": config.matcher.kind, "protocol": protocol, **(results or {})}
     contents[experiment] = (_FIRST_LINE + config.model_copy(update={"data": None}).to_yaml()).encode()
-    contents[card_file] = card(described, name).encode()
+    contents[card_file] = card(described, name).encode(errors="backslashreplace")
     write_together(contents, name=f"the matcher to {folder}", error=InputError)
     return folder
 
 
 def read_matcher(
-    source: str | Path, *, revision: str | None = None, overrides: Iterable[str] = ()
+    source: str | Path, *, revision: str | None = None, endpoint: str | None = None, overrides: Iterable[str] = ()
 ) -> tuple[ExperimentConfig, Path | None]:
     """Return the experiment and the prompt file of a matcher's folder or repository; None if nothing is learned.
 
@@ -78,6 +78,7 @@ def read_matcher(
     Args:
         source: a folder, or "user/name" on the hub.
         revision: branch, tag or commit on the hub; None: the default branch.
+        endpoint: address of the hub; None: the default one.
         overrides: changes `a.b=c` of the experiment.
 
     Raises:
@@ -86,16 +87,15 @@ def read_matcher(
     """
     local = as_path(source, what="the folder of a matcher")
     if is_folder(local):
-        folder = local
+        files = {name: local / name for name in (EXPERIMENT_FILE, FILE_NAME) if is_file(local / name)}
     elif exists(local):
         raise ConfigError(f"{shown(str(source))} is a file: give the folder of a matcher, or its name on the hub")
     else:
-        check_names(repo_id=str(source), revision=revision)
-        folder = download(str(source), [EXPERIMENT_FILE, FILE_NAME], revision=revision)
-    experiment, prompt_file = folder / EXPERIMENT_FILE, folder / FILE_NAME
-    prompt = prompt_file if is_file(prompt_file) else None
-    if is_file(experiment):
-        return load_config(experiment, overrides), prompt
+        check_names(repo_id=str(source), revision=revision, endpoint=endpoint)
+        files = download(str(source), [EXPERIMENT_FILE, FILE_NAME], revision=revision, endpoint=endpoint)
+    prompt = files.get(FILE_NAME)
+    if EXPERIMENT_FILE in files:
+        return load_config(files[EXPERIMENT_FILE], overrides), prompt
     if prompt is None:
         raise ConfigError(f"{shown(str(source))} has neither {EXPERIMENT_FILE} nor {FILE_NAME}: it holds no matcher")
     model = read_prompt(prompt)[0].details.get("backbone")

@@ -37,7 +37,7 @@ def test_push_and_download(mini, tmp_path):
     assert "A single prompt learned on mini" in card
     assert "not Stable" in card
     assert mini.spec.architecture in card
-    assert 'from_hub("me/mine")' in card
+    assert 'SemanticMatcher.from_pretrained("me/mine")' in card
 
 
 def test_errors_of_the_hub_are_one_line(mini, tmp_path):

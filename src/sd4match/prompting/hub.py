@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from sd4match.errors import PromptFileError, shown
 from sd4match.paths import as_path
@@ -37,7 +38,7 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
     check_names(repo_id=repo_id, endpoint=endpoint)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "README.md").write_text(card(describe_prompt(info), repo_id), encoding="utf-8")
+        (folder / "README.md").write_bytes(card(describe_prompt(info), repo_id).encode(errors="backslashreplace"))
         (folder / FILE_NAME).write_bytes(path.read_bytes())
         return upload(folder, repo_id, private=private, endpoint=endpoint, what="a prompt")
 
@@ -57,16 +58,21 @@ def upload(folder: Path, repo_id: str, *, private: bool, endpoint: str | None, w
     return str(url)
 
 
-def download(repo_id: str, files: list[str], *, revision: str | None) -> Path:
-    """Download some files of a repository into the cache of the hub's client, and return their folder.
+def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: str | None) -> dict[str, Path]:
+    """Download those of some files that a repository has into the cache of the hub's client, and return their paths.
 
     Raises:
         PromptFileError: there is no such repository, or the hub cannot be reached.
     """
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=files, revision=revision))
-    except Exception as error:
-        raise PromptFileError(f"cannot get {shown(repo_id)} from the hub: {_one_line(error)}") from None
+    found = {}
+    for file in files:
+        try:
+            found[file] = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the client does not wrap errors of its HTTP library
+            raise PromptFileError(f"cannot get {file} of {shown(repo_id)} from the hub: {_one_line(error)}") from None
+    return found
 
 
 def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None, endpoint: str | None = None) -> Path:

@@ -1,0 +1,19 @@
+"""`torch.hub.load("OWNER/sd4match", "semantic_matcher")`: a matcher of two photos, by the name of a preset."""
+
+dependencies = ["torch", "diffusers", "transformers", "pydantic", "lazy_loader", "jaxtyping"]
+
+
+def semantic_matcher(preset="text", **options):  # type: ignore[no-untyped-def]
+    """Return `sd4match.SemanticMatcher.from_preset(preset, **options)`.
+
+    Args:
+        preset: one of `sd4match.preset_names()`.
+        options: prompt, overrides, device, dtype.
+    """
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
+    from sd4match import SemanticMatcher
+
+    return SemanticMatcher.from_preset(preset, **options)

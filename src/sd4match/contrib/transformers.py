@@ -1,0 +1,56 @@
+"""A semantic matcher in the form of transformers' pipeline "keypoint-matching"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_number
+from sd4match.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from sd4match.pipeline import SemanticMatcher
+
+
+@check_arguments
+def as_pipeline(
+    matcher: SemanticMatcher,
+    *,
+    category: str | tuple[str, str] | None = None,
+    grid: int = 16,
+    mutual: bool = False,
+    batch_size: int = 8,
+) -> Callable[..., list[Any]]:
+    """Return a function that is called as `transformers.pipeline("keypoint-matching")` is.
+
+    It takes a pair of images, or a list of pairs, and `threshold`, the least score. It returns a list of
+    {"keypoint_image_0": {"x", "y"}, "keypoint_image_1": {"x", "y"}, "score"} for a pair, best first, or a list of such
+    lists.
+
+    Args:
+        matcher: any.
+        category: as in `SemanticMatcher.match`.
+        grid: points a side of the grid that is matched.
+        mutual: as in `SemanticMatcher.match`.
+        batch_size: as in `SemanticMatcher.match_pairs`.
+
+    >>> import numpy as np
+    >>> from sd4match import SemanticMatcher
+    >>> match = as_pipeline(SemanticMatcher.from_preset("mini-empty"), grid=1)
+    >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
+    >>> match([photo, photo])[0]["keypoint_image_0"]
+    {'x': 44.5, 'y': 29.5}
+    """
+
+    def match(images: Any, threshold: float = 0.0) -> list[Any]:
+        check_number("threshold", threshold, 0.0, 1.0)
+        if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or not images:
+            raise InputError(f"images must be a pair of images, or a list of pairs, not {shown(images)}")
+        is_pair = len(images) == 2 and not any(isinstance(image, (list, tuple)) for image in images)
+        pairs: Any = [images] if is_pair else images
+        results = matcher.match_pairs(pairs, category=category, grid=grid, mutual=mutual, batch_size=batch_size)
+        found = [result.filter(min_score=threshold).as_dicts() for result in results]
+        return found[0] if is_pair else found
+
+    return match
