@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from sd4match.arguments import check_arguments
 from sd4match.backbones.config import HogConfig
 from sd4match.backbones.precision import without_autocast
 from sd4match.backbones.preprocessing import squash
@@ -52,6 +53,7 @@ class HogBackbone(Backbone):
     weights: Tensor
     """(window * window, 1), the weight of each cell of the window."""
 
+    @check_arguments
     def __init__(self, config: HogConfig) -> None:
         super().__init__()
         self.config = config

@@ -66,7 +66,8 @@ class MirroredBackbone(Backbone):
         """Preprocess a photo and its mirror image; the frame is that of the photo."""
         mirrored = Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), photo.name)
         view = self.backbone.prepare(photo)
-        return _MirroredView(view.pixels, view.frame, view.key, view.name, (view, self.backbone.prepare(mirrored)))
+        sides = (view, self.backbone.prepare(mirrored))
+        return _MirroredView(view.pixels, view.frame, view.key, view.name, sides=sides)
 
     def encode(self, views: Views) -> Encoded:
         """Encode the photos and their mirror images.
