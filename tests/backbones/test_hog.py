@@ -25,12 +25,16 @@ def map_of(photo, config=SMALL):
     return backbone.extract(backbone.encode(Views.of([backbone.prepare(photo)])), None, Sampling(0))
 
 
+def map_of_view(backbone, view):
+    return backbone.extract(backbone.encode(Views.of([view])), None, Sampling(0)).values
+
+
 @pytest.mark.parametrize(
     "config",
     [
         HogConfig(image_size=12, cell=4, overlap=2, orientations=3, window=3, sigma=1.0),
         HogConfig(image_size=12, cell=4, overlap=1, orientations=9, block=1, window=1, clip=1.0),
-        HogConfig(image_size=15, cell=9, overlap=3, orientations=4, block=5, window=5, clip=0.1),
+        HogConfig(image_size=15, cell=9, overlap=3, orientations=4, block=5, window=5, clip=0.1, floor=0.1),
     ],
     ids=["overlap", "cells alone", "windows beyond the photo"],
 )
@@ -78,12 +82,16 @@ def test_a_photo_without_edges_has_a_finite_map_and_matches(level):
 
 
 def test_a_darker_photo_has_the_same_map():
-    """Square roots of scaled intensities are scaled, and gradients are divided by those around them."""
-    backbone = HogBackbone(SMALL)
+    """Roots of scaled intensities are scaled, and gradients are divided by those around them, but for a floor."""
+    backbone = HogBackbone(SMALL.model_copy(update={"floor": 1e-5}))
     view = backbone.prepare(random_photo((64, 64)))
     darker = View((view.pixels + 1) * 0.3 - 1, view.frame, view.key)
-    bright, dark = (backbone.extract(backbone.encode(Views.of([one])), None, Sampling(0)) for one in (view, darker))
-    torch.testing.assert_close(dark.values, bright.values, atol=2e-4, rtol=0)
+    bright, dark = map_of_view(backbone, view), map_of_view(backbone, darker)
+    torch.testing.assert_close(dark, bright, atol=1e-5, rtol=0)
+    black = View(torch.full_like(view.pixels, -1.0), view.frame, view.key)
+    faint = View(black.pixels + 1e-9 * (view.pixels + 1), view.frame, view.key)
+    plain, almost = (map_of_view(HogBackbone(SMALL), one) for one in (black, faint))
+    torch.testing.assert_close(almost, plain, atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("across", "down"), [(1, 0), (0, 2), (-2, 1)])
@@ -136,6 +144,7 @@ def test_the_preset_is_without_prompt_and_weights():
         ({"image_size": 4096, "overlap": 16}, "the map would have"),
         ({"cell": True}, "cell: must be a valid integer"),
         ({"clip": 0}, "clip: must be greater than 0"),
+        ({"floor": 0.0}, "floor: must be greater"),
         ({"sigma": float("nan")}, "sigma: must be"),
         ({"orientations": 37}, "orientations: must be less"),
     ],

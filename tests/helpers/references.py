@@ -262,7 +262,7 @@ def hog(pixels, config):
             inside = [place for _, _, place in around(i, j, config.block) if place]
             energy = sum(float(unsigned[k, row, column]) ** 2 for row, column in inside for k in range(bins // 2))
             for k in range(len(cells)):
-                normalized[k, i, j] = min(float(cells[k, i, j]) / math.sqrt(energy + 1e-6), config.clip)
+                normalized[k, i, j] = min(float(cells[k, i, j]) / math.sqrt(energy + config.floor**2), config.clip)
     features = torch.zeros(len(cells), config.window**2, size, size, dtype=torch.float64)
     for i in range(size):
         for j in range(size):

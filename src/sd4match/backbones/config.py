@@ -225,6 +225,12 @@ class HogConfig(BackboneConfig):
         description="directions of edges; twice as many with light and dark side told apart",
     )
     block: int = Field(default=3, ge=1, le=15, description="side in cells of the block whose energy divides each cell")
+    floor: float = Field(
+        default=0.01,
+        ge=1e-6,
+        le=1,
+        description="gradient per pixel, of roots of intensities, below which areas are plain",
+    )
     clip: float = Field(default=0.2, gt=0, le=1, description="largest value of a cell after that division")
     window: int = Field(default=9, ge=1, le=31, description="side in cells of the window that describes a cell")
     sigma: PositiveNumber = Field(default=3.0, description="standard deviation in cells of the window's weights")

@@ -26,15 +26,12 @@ from sd4match.interfaces import Backbone
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-_SMALLEST_ENERGY = 1e-6
-"""Added to the energy of a block, so that a photo without gradients has features of zeros."""
-
 
 class HogBackbone(Backbone):
     """Histograms of the directions of gradients in cells, seen through a window of cells (Dalal and Triggs, 2005).
 
-    Neither a prompt nor noise changes the features. A brighter photo has the same ones: gradients are divided by those
-    around them.
+    Neither a prompt nor noise changes the features. Gradients are divided by those around them, so that a brighter
+    photo has the same features, as far as its gradients are above the floor.
 
     Convention: cells and pixels cover the same area ("centers").
 
@@ -98,8 +95,9 @@ class HogBackbone(Backbone):
         step = self.config.overlap  # cells overlap: those of a block or a window that touch are so many positions apart
         energy = unsigned.square().sum(dim=1, keepdim=True)
         energy = _neighbors(energy, self.config.block, step).sum(dim=2)
-        # The limit keeps one strong edge from outweighing all others in the cosine of two windows.
-        cells = torch.cat([signed, unsigned], dim=1) / (energy + _SMALLEST_ENERGY).sqrt()
+        # The floor keeps the noise of plain areas small, and a photo without gradients at zero. The limit keeps one
+        # strong edge from outweighing all others in the cosine of two windows.
+        cells = torch.cat([signed, unsigned], dim=1) / (energy + self.config.floor**2).sqrt()
         windows = _neighbors(cells.clamp(max=self.config.clip), self.config.window, step) * self.weights[..., None]
         features = windows.flatten(1, 2)
         # What all cells of a photo share tells none of them from the others.
