@@ -98,10 +98,10 @@ class HogBackbone(Backbone):
         # The floor keeps the noise of plain areas small, and a photo without gradients at zero. The limit keeps one
         # strong edge from outweighing all others in the cosine of two windows.
         cells = torch.cat([signed, unsigned], dim=1) / (energy + self.config.floor**2).sqrt()
-        windows = _neighbors(cells.clamp(max=self.config.clip), self.config.window, step) * self.weights[..., None]
+        windows = _neighbors(cells.clamp(max=self.config.clip), self.config.window, step).mul_(self.weights[..., None])
         features = windows.flatten(1, 2)
         # What all cells of a photo share tells none of them from the others.
-        features = features - features.mean(dim=(2, 3), keepdim=True)
+        features -= features.mean(dim=(2, 3), keepdim=True)
         return FeatureMap(features, Grid(encoded.frames, (features.shape[2], features.shape[3]), "centers"))
 
     @property
