@@ -30,6 +30,7 @@ from sd4match.matching import (
     GaussianCrossEntropy,
     GaussianCrossEntropyConfig,
     KernelSoftArgmax,
+    MirroredAlignment,
     correlate_maps,
     matches_from_cells,
     matches_from_points,
@@ -410,6 +411,10 @@ def light_calls(base: Path) -> Calls:  # one table
             GaussianCrossEntropy().forward, {"correlation": correlation, "targets": keypoints},
         ),
         "CoPCA()": (CoPCA(components=2).__call__, {"source": maps, "target": maps}),
+        "MirroredAlignment()": (
+            MirroredAlignment().__call__,
+            dict.fromkeys(("source", "target"), FeatureMap(maps.values, maps.grid, (3, 3))),
+        ),
         "Correlation": (
             Correlation,
             {
@@ -468,6 +473,12 @@ def light_calls(base: Path) -> Calls:  # one table
         "CachedBackbone": (backbones.CachedBackbone, {"backbone": backbone, "max_bytes": 1000, "cache": None}),
         "find_pretrained": (backbones.find_pretrained, {"weights": "mini", "kind": "stable_diffusion"}),
         "Fusion": (backbones.Fusion, {"config": None, "backbones": [FakeBackbone(), without_prompt]}),
+        "HogBackbone": (backbones.HogBackbone, {"config": backbones.HogConfig(image_size=32, cell=8, window=3)}),
+        "MirroredBackbone": (backbones.MirroredBackbone, {"backbone": backbone}),
+        "DebiasedBackbone": (
+            backbones.DebiasedBackbone,
+            {"config": backbones.DebiasedConfig(backbone=backbones.HogConfig()), "backbone": backbone},
+        ),
         "BatchSplit": (training.BatchSplit, {"batch_size": 4, "devices": 2, "per_device": 2}),
         "BatchSplit.indices": (training.BatchSplit(4, 2, 2).indices, {"device": 0}),
         "Checkpoint": (training.Checkpoint, checkpoint),

@@ -337,4 +337,4 @@ def test_a_folder_of_models_serves_every_baseline(tmp_path, monkeypatch):
     fused = SemanticMatcher.from_config(ExperimentConfig.model_validate(config))
     assert fused.match(random_photo(), random_photo(seed=1), [(3.0, 4.0)], category="cat").scores.shape == (1,)
     assert Path(find_overlay("cleandift-sd2-1")).name == "cleandift_sd21_unet.safetensors"
-    assert registry.pair_transforms.kinds() == ("co_pca",)
+    assert registry.pair_transforms.kinds() == ("co_pca", "mirrored_alignment")

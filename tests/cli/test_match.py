@@ -134,3 +134,15 @@ def test_match_takes_no_picture_of_imagine_and_no_link_for_its_own(run, photos, 
     drawn = (out / "matches.png").read_bytes()
     assert "is no result of match" in refused(run, "match", *photos, "--output", out)
     assert (out / "matches.png").read_bytes() == drawn
+
+
+def test_mini_points_to_what_means_something_on_photos(run, photos, tmp_path):
+    """In one line; and what it points to says nothing of the sort."""
+    code, screen, _ = run("match", *photos, "--grid", 2, "--output", tmp_path / "mini")
+    assert code == 0
+    assert screen.splitlines()[-1].endswith("or take what needs no download (--preset hog).")
+    code, screen, _ = run("match", *photos, "--preset", "hog", "--grid", 2, "--output", tmp_path / "hog")
+    assert code == 0
+    assert "These matches come from mini" not in screen
+    content = json.loads((tmp_path / "hog" / "matches.json").read_text())
+    assert (content["backbone"], content["note"], len(content["matches"])) == ("hog", None, 4)

@@ -12,7 +12,7 @@ from sd4match import SemanticMatcher
 from sd4match.config import load_preset
 from sd4match.data import SyntheticConfig
 from sd4match.errors import InputError, ShapeError
-from sd4match.evaluation import Calibration, PairScores, calibrate, evaluate, read_report
+from sd4match.evaluation import Calibration, PairScores, calibrate, evaluate, read_report, write_report
 from sd4match.evaluation.scores import PairCount
 from sd4match.evaluation.tables import to_markdown
 from sd4match.testing import FakePairs
@@ -23,7 +23,8 @@ SMALL = ["data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap_sam
 def test_reports_have_coverage_and_pck_of_the_kept(tmp_path):
     rejecting = "matcher={kind: threshold, min_score: 0.35, inner: nearest_neighbor}"
     plain = evaluate(load_preset("mini-empty", [*SMALL, "matcher=nearest_neighbor"])).results[0]
-    report = evaluate(load_preset("mini-empty", [*SMALL, rejecting]), output=tmp_path)
+    report = evaluate(load_preset("mini-empty", [*SMALL, rejecting]))
+    write_report(report, tmp_path, title="t")
     row = report.results[0]
     scores = row.scores
     assert 0 < scores.coverage < 1

@@ -219,3 +219,58 @@ def count_padded(source, target, sizes, points, box, alphas, *, middle, window=N
         truth.append((u * tscale + tx, v * tscale + ty))
     length = max(box[2] - box[0], box[3] - box[1]) * tscale
     return places, _judge(places, truth, length, alphas, False)
+
+
+def hog(pixels, config):
+    """Histograms of oriented gradients of one image, (3, H, W) in [0, 1]; (channels, h, w)."""
+    side, stride, cell = pixels.shape[1], config.stride, config.cell
+    bins, size = 2 * config.orientations, side // stride
+    root = [[[math.sqrt(float(pixels[c, y, x])) for x in range(side)] for y in range(side)] for c in range(3)]
+
+    def at(c, y, x):
+        return root[c][min(max(y, 0), side - 1)][min(max(x, 0), side - 1)]
+
+    signed = torch.zeros(bins, size, size, dtype=torch.float64)
+    for y in range(side):
+        for x in range(side):
+            gradients = [
+                ((at(c, y, x + 1) - at(c, y, x - 1)) / 2, (at(c, y + 1, x) - at(c, y - 1, x)) / 2) for c in range(3)
+            ]
+            across, down = max(gradients, key=lambda gradient: math.hypot(*gradient))
+            length, position = math.hypot(across, down), math.atan2(down, across) % (2 * math.pi) / (2 * math.pi) * bins
+            low = math.floor(position)
+            for i in range(size):
+                for j in range(size):
+                    share = 1.0
+                    for pixel, position_of_cell in ((y, i), (x, j)):
+                        center = position_of_cell * stride + (stride - 1) / 2
+                        share *= max(0.0, 1 - abs(pixel - center) / cell) / cell
+                    signed[low % bins, i, j] += share * length * (1 - (position - low))
+                    signed[(low + 1) % bins, i, j] += share * length * (position - low)
+    unsigned = signed[: bins // 2] + signed[bins // 2 :]
+    cells = torch.cat([signed, unsigned])
+
+    def around(i, j, span):
+        for down in range(-(span // 2), span // 2 + 1):
+            for across in range(-(span // 2), span // 2 + 1):
+                row, column = i + down * config.overlap, j + across * config.overlap
+                yield down, across, (row, column) if 0 <= row < size and 0 <= column < size else None
+
+    normalized = torch.zeros_like(cells)
+    for i in range(size):
+        for j in range(size):
+            inside = [place for _, _, place in around(i, j, config.block) if place]
+            energy = sum(float(unsigned[k, row, column]) ** 2 for row, column in inside for k in range(bins // 2))
+            for k in range(len(cells)):
+                normalized[k, i, j] = min(float(cells[k, i, j]) / math.sqrt(energy + config.floor**2), config.clip)
+    features = torch.zeros(len(cells), config.window**2, size, size, dtype=torch.float64)
+    for i in range(size):
+        for j in range(size):
+            for number, (down, across, place) in enumerate(around(i, j, config.window)):
+                if place:
+                    weight = math.exp(-(down**2 + across**2) / (2 * config.sigma**2))
+                    features[:, number, i, j] = weight * normalized[:, place[0], place[1]]
+    features = features.flatten(0, 1)
+    for channel in features:
+        channel -= channel.mean()
+    return features

@@ -32,6 +32,9 @@ def configs_of(folders):
         "dino": {**vit, "weights": str(folders["dino"]), "layer": 2},
         "timm": {"kind": "timm", "weights": str(folders["timm"]), "layers": [2, 3]},
         "fusion": {"kind": "fusion", "backbones": [tiny, {**vit, "frame": "pad"}], "weights": [1.0, 0.5]},
+        "hog": {"kind": "hog", "image_size": 64, "cell": 8, "window": 3},
+        "mirrored": {"kind": "mirrored", "backbone": vit},
+        "debiased": {"kind": "debiased", "components": 2, "backbone": tiny},
         "fusion of three": {"kind": "fusion", "backbones": [vit, {**vit, "facet": "key"}, SD], "normalize": False},
     }
 

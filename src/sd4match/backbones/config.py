@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from sd4match.backbones.fusion_spec import fused_spec
+from sd4match.backbones.fusion_spec import debiased_spec, fused_spec, mirrored_spec
 from sd4match.backbones.layers import Layers, stable_diffusion_spec
 from sd4match.backbones.pretrained import declared_configs, declared_transformer, is_known_as_clean
 from sd4match.backbones.transformer_spec import transformer_spec
 from sd4match.devices import resolve_device
 from sd4match.errors import ConfigError
-from sd4match.fields import BatchSize, Cells, Factor, Pixels, Text
+from sd4match.fields import BatchSize, Cells, Count, Factor, Pixels, PositiveNumber, Text
 from sd4match.registry import Component, Config, Registry, backbones, image_encoders, register
 from sd4match.structures.specs import FeatureSpec
 
 if TYPE_CHECKING:
     import torch
 
+    from sd4match.backbones.debiased import DebiasedBackbone
     from sd4match.backbones.fusion import Fusion
+    from sd4match.backbones.hog import HogBackbone
+    from sd4match.backbones.mirrored import MirroredBackbone
     from sd4match.backbones.stable_diffusion import StableDiffusionBackbone
     from sd4match.backbones.timm_backbone import TimmBackbone
     from sd4match.backbones.vision_transformer import VisionTransformerBackbone
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 
 _Intermediate = Annotated[int, Field(ge=0, le=1024)]
+_MOST_VALUES = 2**27
+"""Largest number of values of one feature map that is made of nothing but settings: half a gigabyte."""
 
 
 class BackboneConfig(Component):
@@ -251,6 +256,74 @@ class TimmConfig(ModelConfig):
         return load_timm(self, device=device)
 
 
+@register
+class HogConfig(BackboneConfig):
+    """Dense histograms of oriented gradients: no weights, no prompt, and shapes that mean something on any photo."""
+
+    kind: Literal["hog"] = "hog"
+    image_size: Pixels = Field(default=256, description="side in pixels of the square that photos are squashed to")
+    cell: int = Field(default=16, ge=2, le=256, description="side of a cell in pixels")
+    overlap: int = Field(default=2, ge=1, le=16, description="positions of cells per side of a cell; 1: no overlap")
+    orientations: int = Field(
+        default=9,
+        ge=2,
+        le=36,
+        description="directions of edges; twice as many with light and dark side told apart",
+    )
+    block: int = Field(default=3, ge=1, le=15, description="side in cells of the block whose energy divides each cell")
+    floor: float = Field(
+        default=0.01,
+        ge=1e-6,
+        le=1,
+        description="gradient per pixel, of roots of intensities, below which areas are plain",
+    )
+    clip: float = Field(default=0.2, gt=0, le=1, description="largest value of a cell after that division")
+    window: int = Field(default=9, ge=1, le=31, description="side in cells of the window that describes a cell")
+    sigma: PositiveNumber = Field(default=3.0, description="standard deviation in cells of the window's weights")
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> HogConfig:
+        for name in ("block", "window"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name} must be odd, so that it has a center, not {getattr(self, name)}")
+        if self.cell % self.overlap or self.image_size % self.stride:
+            raise ValueError(
+                f"overlap must divide cell, and cell / overlap the image_size: not {self.overlap}, {self.cell} and "
+                f"{self.image_size}"
+            )
+        spec = self.spec()
+        values = spec.channels * (self.image_size // spec.stride) ** 2
+        if values > _MOST_VALUES:
+            raise ValueError(f"the map would have {values:,} values; at most {_MOST_VALUES:,} are allowed")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one position of a cell to the next."""
+        return self.cell // self.overlap
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes: signed and unsigned directions of every cell of a window, at every position."""
+        return FeatureSpec(
+            channels=3 * self.orientations * self.window**2, stride=self.stride, prompt_width=None, max_length=0,
+            layers=1, native_size=(self.image_size, self.image_size), size_multiple=self.stride,
+            architecture=f"hog, {self.orientations} orientations, windows of {self.window} x {self.window} cells of "
+            f"{self.cell} pixels",
+        )  # fmt: skip
+
+    def build(self, *, device: str | torch.device = "cpu") -> HogBackbone:
+        """Return the backbone; there is nothing to load.
+
+        Args:
+            device: on which it computes.
+        """
+        device = resolve_device(device)
+
+        from sd4match.backbones.hog import HogBackbone
+
+        return HogBackbone(self).to(device)
+
+
 class FusionOptions(Config):
     """Options for combining the maps of several backbones."""
 
@@ -264,7 +337,7 @@ class FusionOptions(Config):
         return (1.0,) * count if self.weights is None else self.weights
 
 
-FusedBackbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(backbones.parse)]
+InnerBackbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(backbones.parse)]
 """Field that holds the config of a backbone that can be checked before it is built."""
 
 
@@ -273,7 +346,7 @@ class FusionConfig(FusionOptions, BackboneConfig):
     """Several backbones as one, for example Stable Diffusion and DINOv2."""
 
     kind: Literal["fusion"] = "fusion"
-    backbones: tuple[FusedBackbone, ...] = Field(
+    backbones: tuple[InnerBackbone, ...] = Field(
         min_length=2, max_length=16, description="the feature map lies on the grid of the first one"
     )
 
@@ -291,12 +364,7 @@ class FusionConfig(FusionOptions, BackboneConfig):
         Raises:
             ConfigError: two backbones take a prompt, or one does not declare its shapes.
         """
-        specs = []
-        for backbone in self.backbones:
-            spec = backbone.spec()
-            if spec is None:
-                raise ConfigError(f"backbone {backbone.kind!r} does not declare its shapes, and so cannot be fused")
-            specs.append(spec)
+        specs = [_declared(backbone) for backbone in self.backbones]
         return fused_spec(specs, weights=self.factors(len(specs)), normalize=self.normalize)
 
     def check(self) -> None:
@@ -314,6 +382,88 @@ class FusionConfig(FusionOptions, BackboneConfig):
         from sd4match.backbones.fusion import Fusion
 
         return Fusion(self, backbones=[backbone.build(device=device) for backbone in self.backbones])
+
+
+class WrapperConfig(BackboneConfig):
+    """Base class of configs of backbones around another one."""
+
+    backbone: InnerBackbone = Field(description="the backbone whose features are changed")
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model of the inner backbone."""
+        return self.backbone.model_name
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes that the inner backbone declares, as the wrapper changes them."""
+        raise NotImplementedError(f"{type(self).__name__} does not define spec")
+
+    def check(self) -> None:
+        """Check the inner backbone and that the wrapper fits it."""
+        self.backbone.check()
+        self.spec()
+
+
+@register
+class MirroredConfig(WrapperConfig):
+    """Backbone that also sees each photo mirrored; goes with the pair transform `mirrored_alignment`."""
+
+    kind: Literal["mirrored"] = "mirrored"
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes of the inner backbone with every channel group twice.
+
+        Raises:
+            ConfigError: the inner backbone does not declare its shapes.
+        """
+        return mirrored_spec(_declared(self.backbone))
+
+    def build(self, *, device: str | torch.device = "cpu") -> MirroredBackbone:
+        """Load the inner backbone.
+
+        Args:
+            device: of the weights.
+        """
+        from sd4match.backbones.mirrored import MirroredBackbone
+
+        return MirroredBackbone(self.backbone.build(device=device))
+
+
+@register
+class DebiasedConfig(WrapperConfig):
+    """Backbone without the directions in which the features of a blank image vary: those that tell positions."""
+
+    kind: Literal["debiased"] = "debiased"
+    components: Count = Field(default=5, description="principal directions that each channel group loses")
+    brightness: float = Field(default=0.5, ge=0, le=1, description="of the blank image; 0 is black, 1 white")
+
+    def spec(self) -> FeatureSpec:
+        """Return the shapes of the inner backbone, which do not change.
+
+        Raises:
+            ConfigError: the inner backbone does not declare its shapes, or has too few channels.
+        """
+        return debiased_spec(_declared(self.backbone), components=self.components)
+
+    def build(self, *, device: str | torch.device = "cpu") -> DebiasedBackbone:
+        """Load the inner backbone.
+
+        Args:
+            device: of the weights.
+        """
+        from sd4match.backbones.debiased import DebiasedBackbone
+
+        return DebiasedBackbone(self, backbone=self.backbone.build(device=device))
+
+
+def _declared(backbone: BackboneConfig) -> FeatureSpec:
+    """Return the shapes that a backbone inside another one declares."""
+    spec = backbone.spec()
+    if spec is None:
+        raise ConfigError(
+            f"backbone {backbone.kind!r} does not declare its shapes, and so cannot be inside another backbone"
+        )
+    return spec
 
 
 class ImageEncoderConfig(Component):

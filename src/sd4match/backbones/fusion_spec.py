@@ -1,4 +1,4 @@
-"""Shapes that several backbones declare together. Importing this module loads no torch."""
+"""Shapes that backbones around other backbones declare. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -34,3 +34,35 @@ def fused_spec(specs: Sequence[FeatureSpec], *, weights: Sequence[float], normal
         dtype="+".join(spec.dtype for spec in specs),
         options=" + ".join(options) + (", normalized" if normalize else ""),
     )  # fmt: skip
+
+
+def mirrored_spec(spec: FeatureSpec) -> FeatureSpec:
+    """Return the spec of a backbone that also sees each photo mirrored: every channel group twice.
+
+    Args:
+        spec: of the backbone.
+    """
+    groups = spec.groups or (spec.channels,)
+    return replace(spec, channels=2 * spec.channels, groups=2 * groups, options=_with_option(spec, "mirrored"))
+
+
+def debiased_spec(spec: FeatureSpec, *, components: int) -> FeatureSpec:
+    """Return the spec of a backbone without the first directions of a blank image.
+
+    Args:
+        spec: of the backbone.
+        components: directions that each channel group loses.
+
+    Raises:
+        ConfigError: a group has no more channels.
+    """
+    fewest = min(spec.groups or (spec.channels,))
+    if components >= fewest:
+        raise ConfigError(
+            f"components must be less than the {fewest} channels of backbone ({spec.architecture}), not {components}"
+        )
+    return replace(spec, options=_with_option(spec, f"without {components} directions of a blank image"))
+
+
+def _with_option(spec: FeatureSpec, option: str) -> str:
+    return f"{spec.options}, {option}" if spec.options else option

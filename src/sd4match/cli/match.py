@@ -16,7 +16,7 @@ _ROWS_SHOWN = 20
 
 MINI_REMARK = (
     "These matches come from mini, a small model that has only seen drawings: on real photos they mean little. "
-    "For real ones give a Stable Diffusion folder: --backbone FOLDER."
+    "For real ones give a Stable Diffusion folder (--backbone FOLDER), or take what needs no download (--preset hog)."
 )
 
 

@@ -34,6 +34,8 @@ COMPOSED_FIELDS = (_PRESET, _MODEL, _EXPERIMENT)
 """Fields of a file that are names of packaged files, not fields of the config."""
 _PROMPT_DEFAULTS = "prompt_defaults"
 """Field of a model's file: defaults for that model by kind of prompt."""
+_AROUND_OTHERS = ("mirrored", "debiased")
+"""Kinds of backbones that hold another one."""
 _OTHER_MODEL = "other-model.yaml"
 """File with the settings of models that have no file of their own."""
 _LONGEST_NAME = 80
@@ -125,9 +127,11 @@ def _model_of(backbone: object) -> str | None:
     """Return the packaged model whose settings are for a backbone; None if there is none.
 
     It is the model of that name, or of that architecture if the weights are a folder, a hub id or a variant. A fusion
-    has the settings of its first Stable Diffusion.
+    has the settings of its first Stable Diffusion, a backbone around another one those of that other.
     """
     group = _as_group(backbone) or {}
+    while group.get("kind") in _AROUND_OTHERS:
+        group = _as_group(group.get("backbone")) or {}
     if group.get("kind") == "fusion" and isinstance(group.get("backbones"), (list, tuple)):
         members = [_as_group(member) or {} for member in group["backbones"]]
         group = next((member for member in members if member.get("kind") == StableDiffusionConfig().kind), {})

@@ -101,6 +101,8 @@ class ExperimentConfig(registry.Config):
                     f"{protocol.frame}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.frame}"
                 )
             self.prompt.check_spec(spec)
+            if self.pair_transform is not None:
+                self.pair_transform.check_spec(spec)
         if self.prompt.needs_category and self.data is not None and not self.data.has_categories:
             raise ConfigError(
                 f"prompt.kind = {self.prompt.kind!r} needs categories, and data.kind = {self.data.kind!r} has none"

@@ -1,1 +1,5 @@
 """Adapters to the interfaces of other libraries, which are imported only where they are used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,6 +10,7 @@ from sd4match.registry import Component, Registry, losses, matchers, pair_transf
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sd4match.structures.specs import FeatureSpec
     from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, LossValue, Matches, ParameterGroup
 
 
@@ -49,6 +50,13 @@ class PairTransform(Component):
     def build(self) -> Self:
         """Return the transform itself."""
         return self
+
+    def check_spec(self, spec: FeatureSpec) -> None:
+        """Check, before any weights load, that this transform fits the maps of a backbone; any do by default.
+
+        Raises:
+            ConfigError: it does not.
+        """
 
     def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         """Transform the maps of B pairs together.

@@ -22,6 +22,7 @@ from .matchers import PixelNearestNeighbor as PixelNearestNeighbor
 from .matchers import SoftArgmax as SoftArgmax
 from .matchers import WindowSoftArgmax as WindowSoftArgmax
 from .pair_transforms import CoPCA as CoPCA
+from .pair_transforms import MirroredAlignment as MirroredAlignment
 from .pair_transforms import PairTransform as PairTransform
 from .rejection import CycleConsistent as CycleConsistent
 from .rejection import Mutual as Mutual

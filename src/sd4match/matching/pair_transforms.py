@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
 
 from sd4match.arguments import check_arguments
-from sd4match.errors import InputError
+from sd4match.errors import ConfigError, InputError
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import PairTransform as PairTransform
-from sd4match.registry import register
+from sd4match.registry import pair_transforms, register
+from sd4match.structures.specs import FeatureSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sd4match.structures.tensors import FeatureMap
+
+_InnerTransform = Annotated[SerializeAsAny[PairTransform], BeforeValidator(pair_transforms.parse)]
 
 
 @register
@@ -68,3 +73,83 @@ class CoPCA(PairTransform):
         sides = [functional.weighted_concatenation(values, blocks, weights) for values in zip(*reduced, strict=True)]
         kept = sizes if len(sizes) > 1 else ()
         return replace(source, values=sides[0], groups=kept), replace(target, values=sides[1], groups=kept)
+
+
+@register
+class MirroredAlignment(PairTransform):
+    """Keep the source as it is or mirrored, whichever resembles the target more (GeoAware-SC's adaptive pose).
+
+    Features tell left from right, so an object that faces the other way matches badly. A backbone of kind `mirrored`
+    gives the features of each photo and those of its mirror image on the same cells. Of the source, the half of the
+    channels with the higher score is kept; of the target, the first. The score is the mean, over cells of the source,
+    of the largest cosine with a cell of the target: GeoAware-SC's instance matching distance without a mask.
+
+    Convention: points stay where they are; only what describes them changes. What is left in the photo is still
+    matched with what is left in a photo that faces the same way: no left and right keypoints are exchanged.
+    """
+
+    kind: Literal["mirrored_alignment"] = "mirrored_alignment"
+    every: PositiveInt = Field(
+        default=2, le=1024, description="the score takes every such cell of each row and column of the source"
+    )
+    then: _InnerTransform | None = Field(default=None, description="another transform, of the maps that are kept")
+
+    def check_spec(self, spec: FeatureSpec) -> None:
+        """Check that the channels of a backbone are two halves.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        if not _is_doubled(spec.groups):
+            raise ConfigError(
+                "pair_transform 'mirrored_alignment' chooses between a photo and its mirror image: put the backbone "
+                "into one of kind 'mirrored'"
+            )
+        if self.then is not None:
+            half = len(spec.groups) // 2
+            groups = spec.groups[:half] if half > 1 else ()
+            self.then.check_spec(replace(spec, channels=spec.channels // 2, groups=groups))
+
+    @check_arguments
+    def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+        """Return both maps with half of their channels.
+
+        Raises:
+            InputError: the maps are not of a mirrored backbone.
+        """
+        import torch
+
+        for side in (source, target):
+            if not _is_doubled(side.groups):
+                raise InputError(
+                    f"mirrored alignment needs maps of a backbone of kind 'mirrored', not channel groups {side.groups}"
+                )
+        groups = source.groups[: len(source.groups) // 2]
+        kept = groups if len(groups) > 1 else ()
+        (plain, mirrored), (own, _) = (side.values.chunk(2, dim=1) for side in (source, target))
+        better = self._score(mirrored, own, source) > self._score(plain, own, source)
+        chosen = torch.where(better[:, None, None, None], mirrored, plain)
+        pair = replace(source, values=chosen, groups=kept), replace(target, values=own, groups=kept)
+        return pair if self.then is None else self.then(*pair)
+
+    def _score(self, values: Tensor, own: Tensor, source: FeatureMap) -> Tensor:
+        """Return (B,), the mean of the largest cosines of cells that lie on the source photo."""
+        import torch
+
+        from sd4match.geometry import to_model
+        from sd4match.matching import functional
+
+        height, width = source.size
+        rows, columns = (torch.arange((side - 1) % self.every // 2, side, self.every) for side in (height, width))
+        across, down = torch.meshgrid(columns, rows, indexing="xy")
+        cells = torch.stack([across, down], dim=-1).flatten(0, 1).expand(len(source), -1, -1).to(values)
+        points = to_model(source.grid.to_pixels(cells), source.grid.frames)
+        frames = zip(source.grid.frames, points, strict=True)
+        inside = torch.stack([frame.holds(own_points) for frame, own_points in frames]).to(values)
+        best = functional.correlate(values, own, cells).flatten(2).amax(dim=2)
+        return (best * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+
+
+def _is_doubled(groups: tuple[int, ...]) -> bool:
+    half = len(groups) // 2
+    return half > 0 and groups[:half] == groups[half:]
