@@ -18,11 +18,23 @@ import torch
 
 import sd4match
 from robustness.cases import Case
-from sd4match import SemanticMatcher, backbones, config, data, evaluation, prompting, registry, testing, training, viz
+from sd4match import (
+    SemanticMatcher,
+    backbones,
+    config,
+    contrib,
+    data,
+    evaluation,
+    prompting,
+    registry,
+    testing,
+    training,
+    viz,
+)
 from sd4match.dense import DenseMatch
 from sd4match.evaluation.report import DataSummary
 from sd4match.evaluation.scores import AVERAGES, PairCount, Skipped
-from sd4match.geometry import Grid, own_frame, squash_frame
+from sd4match.geometry import Grid, mask_to_cells, mask_to_model, own_frame, squash_frame
 from sd4match.io.cache import Cache
 from sd4match.io.features import read_features, write_features
 from sd4match.matching import (
@@ -36,7 +48,7 @@ from sd4match.matching import (
     matches_from_points,
 )
 from sd4match.matching import matchers as matchers_module
-from sd4match.results import Candidates, MatchResult
+from sd4match.results import Candidates, Features, MatchResult
 from sd4match.structures.images import ImageBatch, Photo, View, Views
 from sd4match.structures.pairs import PairBatch, PairKey, PairRecord
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
@@ -141,7 +153,7 @@ def _counts() -> dict[str, Any]:
     return {
         "pair_ids": ("a", "b"), "categories": ("cat", "cat"), "visible": np.array([3, 4]),
         "correct": np.array([[1], [2]]), "alphas": (0.1,), "left_out": 0, "difficulty": ({"flag": 1}, {}),
-        "skipped": (Skipped("c", "it cannot be read"),),
+        "skipped": (Skipped("c", "it cannot be read"),), "kept": None,
     }  # fmt: skip
 
 
@@ -206,6 +218,8 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     components = config.Components(**built)
     protocol = config.get_protocol("sd4match")
+    features, found = matcher.extract(photo, category="cat"), matcher.match(photo, photo, category="cat", grid=2)
+    calibration = evaluation.Calibration(np.ones(2), np.ones(2, dtype=bool))
     picture, array = photo.to_image(), np.array([[1.0, 2.0]])
     evaluator = {
         "backbone": backbone, "protocol": protocol, "matchers": {"m": KernelSoftArgmax()}, "sampling": sampling,
@@ -338,6 +352,26 @@ def light_calls(base: Path) -> Calls:  # one table
         },
         "from_components": (SemanticMatcher.from_components, {"components": components, "config": preset}),
         "feature_map": (matcher.feature_map, {"photo": photo, "category": "cat"}),
+        "Features": (
+            Features, {"photo": photo, "map": features.map, "scope": "dataset", "category": "cat", "origin": ""},
+        ),
+        "Features.to": (features.to, {"device": "cpu"}),
+        "filter": (found.filter, {"min_score": 0.5}), "draw": (found.draw, {"height": 100, "title": "t"}),
+        "save": (found.save, {"folder": base / "matches", "details": {"a": 1}}),
+        "to": (matcher.to, {"device": "cpu"}),
+        "mask_to_cells": (mask_to_cells, {"mask": torch.ones(photo.size, dtype=torch.bool), "grid": one_map.grid}),
+        "mask_to_model": (
+            mask_to_model, {"mask": torch.ones(photo.size, dtype=torch.bool), "frame": one_map.grid.frames[0]},
+        ),
+        "Calibration": (evaluation.Calibration, {"scores": np.ones(2), "correct": np.ones(2, dtype=bool)}),
+        "Calibration.table": (calibration.table, {"bins": 4}),
+        "Calibration.threshold_for": (calibration.threshold_for, {"precision": 0.5}),
+        "Calibration.draw": (calibration.draw, {"bins": 4, "title": "t"}),
+        "draw_calibration": (viz.draw_calibration, {"table": [(0.0, 1.0, 2, 0.5)], "title": "t"}),
+        "as_pipeline": (
+            contrib.as_pipeline,
+            {"matcher": matcher, "category": "cat", "grid": 2, "mutual": False, "batch_size": 1},
+        ),
         "match_dense": (
             matcher.match_dense, {"source": photo, "target": photo, "category": "cat", "cycle": True},
         ),
@@ -352,7 +386,7 @@ def light_calls(base: Path) -> Calls:  # one table
         "PairScores.pck": (scores.pck, {"average": "image"}),
         "PairScores.intervals": (scores.intervals, {"samples": 10, "seed": 0}),
         "PairCount": (
-            PairCount, {"pair_id": "a", "category": "cat", "visible": 2, "correct": (1,), "difficulty": {}},
+            PairCount, {"pair_id": "a", "category": "cat", "visible": 2, "correct": (1,), "difficulty": {}, "kept": 2},
         ),
         "Skipped": (Skipped, {"pair_id": "a", "reason": "r"}),
         "Row": (evaluation.Row, row), "Comparison": (evaluation.Comparison, comparison),
