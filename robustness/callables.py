@@ -219,6 +219,7 @@ def light_calls(base: Path) -> Calls:  # one table
     components = config.Components(**built)
     protocol = config.get_protocol("sd4match")
     features, found = matcher.extract(photo, category="cat"), matcher.match(photo, photo, category="cat", grid=2)
+    everywhere = torch.ones(frame.original_size, dtype=torch.bool)
     calibration = evaluation.Calibration(np.ones(2), np.ones(2, dtype=bool))
     picture, array = photo.to_image(), np.array([[1.0, 2.0]])
     evaluator = {
@@ -359,10 +360,8 @@ def light_calls(base: Path) -> Calls:  # one table
         "filter": (found.filter, {"min_score": 0.5}), "draw": (found.draw, {"height": 100, "title": "t"}),
         "save": (found.save, {"folder": base / "matches", "details": {"a": 1}}),
         "to": (matcher.to, {"device": "cpu"}),
-        "mask_to_cells": (mask_to_cells, {"mask": torch.ones(photo.size, dtype=torch.bool), "grid": one_map.grid}),
-        "mask_to_model": (
-            mask_to_model, {"mask": torch.ones(photo.size, dtype=torch.bool), "frame": one_map.grid.frames[0]},
-        ),
+        "mask_to_cells": (mask_to_cells, {"mask": everywhere, "grid": Grid((frame,), (8, 8))}),
+        "mask_to_model": (mask_to_model, {"mask": everywhere, "frame": frame}),
         "Calibration": (evaluation.Calibration, {"scores": np.ones(2), "correct": np.ones(2, dtype=bool)}),
         "Calibration.table": (calibration.table, {"bins": 4}),
         "Calibration.threshold_for": (calibration.threshold_for, {"precision": 0.5}),

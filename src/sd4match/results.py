@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_number
+from sd4match.devices import resolve_device
 from sd4match.documents import read_json
 from sd4match.errors import InputError, NonFiniteError, SD4MatchError, ShapeError
 from sd4match.geometry import Grid, Size
@@ -100,7 +101,12 @@ class Features:
 
     @check_arguments
     def to(self, device: str | torch.device) -> Features:
-        """Return the same features on another device, for example to keep many of them on the CPU."""
+        """Return the same features on another device, for example to keep many of them on the CPU.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        device = resolve_device(device)
         mask = None if self.map.mask is None else self.map.mask.to(device)
         return replace(self, map=replace(self.map, values=self.map.values.to(device), mask=mask))
 
