@@ -29,7 +29,7 @@ EXPERIMENTS = (
     "cpm-single-image-global-features", "cpm-no-global-prompt", "cpm-no-patch-mixing",
 )  # fmt: skip
 FAST = tuple(f"{model}-{name}-fast" for model in ("sd1-5", "sd2-1") for name in ("single", "class", "cpm"))
-BASELINES = ("cleandift", "dift", "dift-empty", "dift-fast", "dino", "dinov2", "sd-dino", "sd-dino-star")
+BASELINES = ("cleandift", "dift", "dift-empty", "dift-fast", "dino", "dinov2", "hog", "sd-dino", "sd-dino-star")
 
 
 def new_registry() -> Registry:

@@ -345,7 +345,8 @@ def test_what_cannot_be_is_named(make, error, message):
 
 
 def test_no_point_has_no_match():
-    assert DENSE.at(np.zeros((0, 2))).shape == (0, 2)
+    with pytest.raises(InputError, match="at least one"):
+        DENSE.at(np.zeros((0, 2)))
 
 
 def test_a_frame_with_an_offset_is_read_where_the_photo_lies():

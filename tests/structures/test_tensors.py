@@ -137,7 +137,7 @@ def test_other_correlations_have_peaks_of_their_own():
     assert torch.equal(flipped.probability(0.1), expected)
 
 
-@pytest.mark.parametrize("kind", matchers.kinds())
+@pytest.mark.parametrize("kind", [kind for kind in matchers.kinds() if kind != "threshold"])  # which reads them
 def test_scores_are_computed_when_they_are_read(kind, monkeypatch):
     calls = []
     inner = functional.mass_around
