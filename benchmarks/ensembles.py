@@ -208,7 +208,7 @@ def measure(
     if "training" in parts:
         run("mini single training", trainings(data, folder))
     if "layers" in parts:
-        for layer in (0, 1, 2, 3):
+        for layer in (0, 1, 2):
             backbone = StableDiffusionConfig(weights="mini", layers=layer).build()
             _, prompt = mini_prompt("text", folder)
             encoded, embedding = embeddings(backbone, prompt, data, photos)
