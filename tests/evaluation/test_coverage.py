@@ -9,8 +9,7 @@ import pytest
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from sd4match import SemanticMatcher
-from sd4match.config import load_preset
-from sd4match.data import SyntheticConfig
+from sd4match.config import build_dataset, load_preset
 from sd4match.errors import InputError, ShapeError
 from sd4match.evaluation import Calibration, PairScores, calibrate, evaluate, read_report, write_report
 from sd4match.evaluation.scores import PairCount
@@ -49,13 +48,14 @@ def test_impossible_counts_of_kept_points_are_refused(kept):
 
 
 def test_a_calibration_is_that_of_the_matches():
-    data = SyntheticConfig(split="test", pairs=6).build()
+    config = load_preset("mini-empty", SMALL)
+    data = build_dataset(config, "test")
     matcher = SemanticMatcher.from_preset("mini-empty")
     steps = []
     found = calibrate(matcher, data, progress=lambda *at: steps.append(at))
-    assert steps[-1] == (6, 6)
+    assert steps[-1] == (4, 4)
     assert len(found.scores) == sum(record.visible.sum() for record in data)
-    report = evaluate(load_preset("mini-empty", ["data.pairs=6", "evaluation.bootstrap_samples=10"]))
+    report = evaluate(config)
     assert found.correct.mean() == pytest.approx(report.results[0].pck["point"]["0.1"])
     assert sum(count for _, _, count, _ in found.table()) == len(found.scores)
     assert found.draw(title="t").size[0] > 300
