@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.fake_hub import fake_hub
+from helpers.fake_hub import fake_hub, hub_cache  # noqa: F401 - a fixture
 from sd4match import SemanticMatcher, save_prompt
 from sd4match.errors import ConfigError, InputError, PromptFileError
 from sd4match.matching import NearestNeighbor
@@ -15,17 +15,7 @@ from sd4match.testing import random_photo
 
 PHOTOS = random_photo((40, 60), seed=1), random_photo((50, 44), seed=2)
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    import huggingface_hub.constants as constants
-
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.setattr(constants, name, str(tmp_path / "cache"), raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("hub_cache")
 
 
 @pytest.fixture
@@ -73,6 +63,22 @@ def test_files_of_others_are_kept(learned, tmp_path, file):
     with pytest.raises(InputError, match=file):
         learned.save_pretrained(tmp_path)
     assert (tmp_path / file).read_text() == "mine"
+
+
+def test_the_prompt_of_a_run_and_an_edited_card_are_kept(learned, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    prompt = (tmp_path / "p.safetensors").read_bytes()
+    (run / "prompt.safetensors").write_bytes(prompt)
+    with pytest.raises(InputError, match=r"prompt\.safetensors"):
+        learned.save_pretrained(run)
+    assert [file.name for file in run.iterdir()] == ["prompt.safetensors"]
+    assert (run / "prompt.safetensors").read_bytes() == prompt
+    card = learned.save_pretrained(tmp_path / "saved") / "README.md"
+    card.write_text(card.read_text() + "\nMeasured by hand: 40.\n")
+    with pytest.raises(InputError, match=r"README\.md"):
+        learned.save_pretrained(tmp_path / "saved")
+    assert "by hand" in card.read_text()
 
 
 def test_what_a_config_cannot_name_is_not_saved(learned, tmp_path):

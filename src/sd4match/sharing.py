@@ -11,6 +11,7 @@ from sd4match.backbones.pretrained import model_facts
 from sd4match.config.experiment import ExperimentConfig, load_config
 from sd4match.config.presets import load_experiment
 from sd4match.errors import ConfigError, InputError, shown
+from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import check_output_file, write_together
 from sd4match.paths import as_path, exists, is_file, is_folder
@@ -47,7 +48,10 @@ def write_matcher(
     folder = as_path(folder, what="the folder of a matcher")
     experiment, prompt_file, card_file = (folder / file for file in (EXPERIMENT_FILE, FILE_NAME, CARD_FILE))
     check_output_file(experiment, option="the folder's", is_own=_is_experiment, what="experiment")
-    check_output_file(prompt_file, option="the folder's", is_own=is_prompt_file, what="prompt file")
+    check_output_file(
+        prompt_file, option="the folder's", is_own=lambda path: exists(experiment) and is_prompt_file(path),
+        what="prompt file",
+    )  # fmt: skip
     check_output_file(card_file, option="the folder's", is_own=_is_card, what="card")
     facts = model_facts(config.backbone.model_name)
     details = {**prompt.details, **facts}
@@ -63,7 +67,7 @@ def write_matcher(
     protocol = config.evaluation.protocol.name
     described |= {"matcher": config.matcher.kind, "protocol": protocol, **(results or {})}
     contents[experiment] = (_FIRST_LINE + config.model_copy(update={"data": None}).to_yaml()).encode()
-    contents[card_file] = card(described, name).encode(errors="backslashreplace")
+    contents[card_file] = _signed(card(described, name)).encode(errors="backslashreplace")
     write_together(contents, name=f"the matcher to {folder}", error=InputError)
     return folder
 
@@ -124,8 +128,15 @@ def _is_experiment(path: Path) -> bool:
         return False
 
 
+def _signed(text: str) -> str:
+    """Return a card with a last line by which one that was edited since is told."""
+    return f"{text}\n<!-- written by sd4match: {digest(text)} -->\n"
+
+
 def _is_card(path: Path) -> bool:
     try:
-        return path.read_text(encoding="utf-8").startswith("---\nlibrary_name: sd4match\n")
+        content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
+    text, _, _ = content.rpartition("\n<!-- ")
+    return content == _signed(text)

@@ -10,6 +10,22 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import pytest
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """Give the hub's client a cache of its own, a token, and no pauses between tries."""
+    import huggingface_hub.constants as constants
+
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.setattr(constants, name, str(tmp_path / "cache"), raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.fake_hub import fake_hub
+from helpers.fake_hub import fake_hub, hub_cache  # noqa: F401 - a fixture
 from sd4match.errors import PromptFileError
 from sd4match.prompting import SinglePrompt, SinglePromptConfig, from_hub, load_prompt, push_to_hub, save_prompt
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    import huggingface_hub.constants as constants
-
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.setattr(constants, name, str(tmp_path / "cache"), raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between tries
+pytestmark = pytest.mark.usefixtures("hub_cache")
 
 
 def test_push_and_download(mini, tmp_path):
