@@ -158,7 +158,7 @@ def _provenance(report: Report) -> str:
         lines.append("No model was used.")
     else:
         lines.append(f"Backbone: {backbone['name']} ({backbone['architecture']}).")
-        lines += [_sampling(report.config)]
+        lines += _sampling(report.config)
         lines += [MINI_NOTE] if backbone["name"] == "mini" else []
     versions = report.versions
     lines.append(
@@ -168,12 +168,15 @@ def _provenance(report: Report) -> str:
     return "\n\n".join(lines)
 
 
-def _sampling(config: Mapping[str, Any]) -> str:
-    """Say which noises the features were averaged over, as far as the config of a report says it."""
-    sampling = config.get("evaluation", {}).get("sampling", {})
+def _sampling(config: Mapping[str, Any]) -> list[str]:
+    """Return a line about the noises that the features were averaged over; [] if the config has none."""
+    evaluation = config.get("evaluation")
+    sampling = evaluation.get("sampling") if isinstance(evaluation, Mapping) else None
+    if not isinstance(sampling, Mapping):
+        return []
     names = {"timestep": "timestep", "ensemble_size": "ensemble size", "ensemble": "noises", "posterior": "posterior"}
     found = ", ".join(f"{text} {sampling[name]}" for name, text in names.items() if name in sampling)
-    return f"Sampling: {found}." if found else ""
+    return [f"Sampling: {found}."] if found else []
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
