@@ -19,7 +19,7 @@ from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, to_model
 from sd4match.results import check_array
 from sd4match.structures.images import Photo
-from sd4match.structures.inputs import check_points
+from sd4match.structures.inputs import as_photo, check_points
 from sd4match.structures.resampling import neighbors, sampled
 
 _PIXELS_AT_ONCE = 1 << 18
@@ -28,7 +28,7 @@ _PIXELS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DenseMatch:
-    """A match for every cell of the source's feature map, and for every pixel between the cells.
+    """Matches of all cells of the source's feature map, and of all pixels between the cells.
 
     The displacement of a pixel is interpolated between the displacements of the four cells around it; beyond the
     outermost cells of the photo it is theirs. Cells in the padding of a photo take no part.
@@ -53,7 +53,7 @@ class DenseMatch:
     source: Photo
     target: Photo
     grid: Grid
-    """How the (h, w) cells lie on the source."""
+    """Grid of the (h, w) cells on the source."""
     target_points: npt.NDArray[np.float64]
     """(h, w, 2), in pixels of the target."""
     scores: npt.NDArray[np.float64]
@@ -79,10 +79,7 @@ class DenseMatch:
     @cached_property
     def source_points(self) -> npt.NDArray[np.float64]:
         """(h, w, 2), centers of the cells in pixels of the source."""
-        height, width = self.grid.size
-        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        cells = torch.stack([across, down], dim=-1).double()
-        return self.grid.to_pixels(cells.flatten(0, 1)[None])[0].reshape(height, width, 2).numpy()
+        return self.grid.cell_centers(torch.zeros(1).double())[0].reshape(*self.grid.size, 2).numpy()
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
@@ -150,7 +147,7 @@ class DenseMatch:
 
     @cached_property
     def reversed(self) -> DenseMatch:
-        """The match of the target in the source, of which this one is the way back.
+        """Dense match from the target to the source, whose backward matches are those of this one.
 
         Raises:
             InputError: the backward matches were not asked for.
@@ -295,10 +292,8 @@ def _pixels(photo: object, like: Photo) -> npt.NDArray[Any]:
         ShapeError: it is not of the size of the photo `like`.
         NonFiniteError: it holds NaN or infinite values.
     """
-    if isinstance(photo, Image.Image):
-        photo = Photo.from_image(photo)
-    if isinstance(photo, (str, Path)):
-        photo = Photo.open(photo)
+    if isinstance(photo, (Image.Image, str, Path)):
+        photo = as_photo(photo)
     values = photo.pixels if isinstance(photo, Photo) else photo
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise InputError(f"photo must be a Photo, a pillow image or an array of numbers, not {shown(photo)}")

@@ -344,6 +344,20 @@ class Grid:
         scale, shift = self._cell_rules(cells)
         return to_photo((cells - shift) / scale, self.frames)
 
+    def cell_centers(self, like: Float[Tensor, ...]) -> Float[Tensor, "batch cells 2"]:
+        """Return the centers of all cells, row by row: (B, h * w, 2), (x, y) in original pixels.
+
+        Args:
+            like: whose device and data type the result has.
+
+        >>> Grid((own_frame((2, 4)),), (1, 2), "centers").cell_centers(torch.zeros(1)).tolist()
+        [[[0.5, 0.5], [2.5, 0.5]]]
+        """
+        height, width = self.size
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        cells = torch.stack([across, down], dim=-1).flatten(0, 1).to(like)
+        return self.to_pixels(cells.expand(len(self), -1, -1))
+
     def query_cells(
         self, points: Real[Tensor, "batch points 2"], mode: QueryMode = "bilinear"
     ) -> Float[Tensor, "batch points 2"]:

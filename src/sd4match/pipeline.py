@@ -124,7 +124,7 @@ class SemanticMatcher:
     pair_transform: PairFunction | None
     protocol: EvaluationProtocol | None
     config: ExperimentConfig | None
-    """The experiment that it was built from; None if it was composed of components."""
+    """Experiment that the matcher was built from; None if it was composed of components."""
 
     @check_arguments
     def __init__(
@@ -582,9 +582,7 @@ class SemanticMatcher:
         """Match every cell of the first map in the second one."""
         source, target = maps
         grid = source.grid
-        height, width = grid.size
-        across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
-        queries = grid.to_pixels(torch.stack([across, down], dim=-1).flatten(0, 1)[None].to(source.values.device))
+        queries = grid.cell_centers(torch.zeros(1, device=source.values.device))
         found, scores, _ = self._match_all(source, target, queries)
         points = _inside(found[0].cpu(), photos[1]).double().unflatten(0, grid.size)
         return DenseMatch(

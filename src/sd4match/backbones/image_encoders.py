@@ -16,10 +16,10 @@ from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.network_fields import TRANSFORMER, check_table, require
 from sd4match.backbones.precision import without_autocast
-from sd4match.backbones.preprocessing import center_crop
+from sd4match.backbones.preprocessing import Colors, center_crop
 from sd4match.backbones.pretrained import find_pretrained
 from sd4match.backbones.transformer_spec import check_family, check_transformer
-from sd4match.backbones.vision_transformer import Colors, read_normalization
+from sd4match.backbones.vision_transformer import read_normalization
 from sd4match.checks import check_each_finite
 from sd4match.errors import CheckpointError, InputError, shown
 from sd4match.hashing import digest, weights_digest

@@ -1,6 +1,8 @@
-"""Preprocessing of photos: squash, pad, center crop."""
+"""Preprocessing of photos: squash, pad, center crop, colors; and the check of what was made."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,9 +12,12 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_count, check_number, check_positive
+from sd4match.errors import ShapeError
 from sd4match.geometry import ImageFrame, Size, pad_frame, padded_size, squash_frame
-from sd4match.structures.images import Photo, View
+from sd4match.structures.images import Photo, View, Views
 
+Colors = tuple[float, float, float]
+"""One number for red, green and blue."""
 _LONGEST_RESIZED = 16_384
 """Longest side in pixels to which a whole photo is resized before it is cropped."""
 _LONGEST_SIDE = 16_384
@@ -59,15 +64,49 @@ def pad(photo: Photo, side: int) -> View:
     return View(_to_signed(square), pad_frame(photo.size, side), photo.key, photo.name)
 
 
+def put_into_frame(photo: Photo, frame: Literal["squash", "pad"], size: Size) -> View:
+    """Bring a photo into a model's image as a frame says, with `squash` or `pad`, and scale it to [-1, 1].
+
+    Args:
+        photo: any.
+        frame: "squash" or "pad".
+        size: (H, W) of the model's image, a square if the photo is padded.
+    """
+    return pad(photo, size[0]) if frame == "pad" else squash(photo, size)
+
+
+def normalize_colors(view: View, mean: Tensor, std: Tensor) -> View:
+    """Return a view with the colors that a model was trained on.
+
+    Args:
+        view: with pixels in [-1, 1].
+        mean: (3, 1, 1), subtracted from the channels in [0, 1].
+        std: (3, 1, 1), the channels are divided by it.
+    """
+    return View((view.pixels / 2 + 0.5 - mean) / std, view.frame, view.key, view.name)
+
+
+def check_views(views: Views, size: Size) -> None:
+    """Check that views have the size of a model's image; the batch is not stacked.
+
+    Raises:
+        ShapeError: they have not.
+    """
+    expected = (3, *size)
+    for view in views.views:
+        if tuple(view.pixels.shape) != expected:
+            raise ShapeError(
+                f"expected views (B, {', '.join(map(str, expected))}), got {(len(views), *view.pixels.shape)}"
+            )
+
+
 def _to_signed(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """Convert a pillow image to a tensor with values in [-1, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
 
 
 @check_arguments
-def center_crop(
-    photo: Photo, *, shorter: int, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> View:
+def center_crop(photo: Photo, *, shorter: int, side: int, mean: Colors, std: Colors) -> View:
     """Resize a photo by its shorter side (bicubic), crop the central square and normalize each channel.
 
     Args:

@@ -65,7 +65,7 @@ class PretrainedModel:
     clean: bool = False
     """Whether its UNet takes latents without noise (CleanDIFT)."""
     license: str = "apache-2.0"
-    """Of the weights, by the hub's name. Its page on the hub has the text that counts."""
+    """License of the weights, by its name on the hub, where the text that counts is."""
 
 
 def _stable_diffusion(side: int, heads: int | list[int], width: int, text_layers: int) -> dict[str, dict[str, Any]]:

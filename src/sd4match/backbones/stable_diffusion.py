@@ -18,7 +18,7 @@ from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.network_fields import SCHEDULE, check_scheduler, require
 from sd4match.backbones.noise import noisy_latents
 from sd4match.backbones.precision import without_autocast, working_dtype
-from sd4match.backbones.preprocessing import pad, squash
+from sd4match.backbones.preprocessing import check_views, put_into_frame
 from sd4match.backbones.pretrained import WEIGHTS, find_overlay, find_pretrained
 from sd4match.backbones.text_encoder import ClipTextEncoder
 from sd4match.backbones.tokenizer import load_tokenizer, tokenizer_digest
@@ -97,7 +97,7 @@ class StableDiffusionBackbone(Backbone):
 
     def prepare(self, photo: Photo) -> View:
         """Squash or pad a photo to the model's square, as `spec.frame` says, and scale it to [-1, 1]."""
-        return pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
+        return put_into_frame(photo, self.spec.frame, self.image_size)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
@@ -112,10 +112,7 @@ class StableDiffusionBackbone(Backbone):
             ShapeError: the views have another size than the model's image.
             NonFiniteError: the dtype of the VAE does not have the range.
         """
-        expected = (3, *self.image_size)
-        for view in views.views:  # the batch is never stacked
-            if tuple(view.pixels.shape) != expected:
-                raise ShapeError(f"expected views {expected}, got {tuple(view.pixels.shape)}")
+        check_views(views, self.image_size)
         where = {"device": self.alphas_cumprod.device, "dtype": self.vae.encoder.conv_in.weight.dtype}
         with without_autocast(self.device):
             posteriors = [

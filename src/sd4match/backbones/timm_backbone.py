@@ -10,10 +10,10 @@ from torch import Tensor
 from sd4match.backbones.config import TimmConfig
 from sd4match.backbones.joined import joined
 from sd4match.backbones.precision import without_autocast
-from sd4match.backbones.preprocessing import pad, squash
-from sd4match.backbones.timm_models import Colors, declared, load, settings_digest
+from sd4match.backbones.preprocessing import Colors, check_views, normalize_colors, put_into_frame
+from sd4match.backbones.timm_models import declared, load, settings_digest
 from sd4match.checks import check_each_finite
-from sd4match.errors import CheckpointError, InputError, ShapeError, shown
+from sd4match.errors import CheckpointError, InputError, shown
 from sd4match.fingerprints import network_fingerprint
 from sd4match.geometry import Grid
 from sd4match.hashing import digest, weights_digest
@@ -64,8 +64,7 @@ class TimmBackbone(Backbone):
 
     def prepare(self, photo: Photo) -> View:
         """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors."""
-        view = pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
-        return View((view.pixels / 2 + 0.5 - self._mean) / self._std, view.frame, view.key, view.name)
+        return normalize_colors(put_into_frame(photo, self.spec.frame, self.image_size), self._mean, self._std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
@@ -79,9 +78,7 @@ class TimmBackbone(Backbone):
             CheckpointError: the model cannot compute them, or not of the shape that it declares.
             NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
-        expected = (3, *self.image_size)
-        if tuple(views.pixels.shape[1:]) != expected:
-            raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
+        check_views(views, self.image_size)
         weight = next(self.model.parameters())
         features = []
         with without_autocast(weight.device):

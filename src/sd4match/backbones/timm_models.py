@@ -16,6 +16,7 @@ from torch import nn
 
 from sd4match.backbones.loading import check_values
 from sd4match.backbones.model_files import Fields, refuse_pointers
+from sd4match.backbones.preprocessing import Colors
 from sd4match.backbones.pretrained import folders_of
 from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.fields import LARGEST_SIDE
@@ -26,13 +27,10 @@ from sd4match.structures.specs import FeatureSpec
 if TYPE_CHECKING:
     from sd4match.backbones.config import TimmConfig
 
-Colors = tuple[float, float, float]
-"""One number for red, green and blue."""
-
 
 @dataclass(frozen=True)
 class Declared:
-    """What a model of timm says of itself."""
+    """Shapes, colors and source that a model of timm declares."""
 
     spec: FeatureSpec
     normalization: tuple[Colors, Colors]

@@ -15,11 +15,11 @@ from sd4match.backbones.loading import load_whole
 from sd4match.backbones.model_files import Fields, find_variant, read_json
 from sd4match.backbones.network_fields import require
 from sd4match.backbones.precision import without_autocast
-from sd4match.backbones.preprocessing import pad, squash
+from sd4match.backbones.preprocessing import Colors, check_views, normalize_colors, put_into_frame
 from sd4match.backbones.pretrained import PRETRAINED, find_pretrained
 from sd4match.backbones.transformer_spec import image_tower, prefix_tokens, transformer_spec
 from sd4match.checks import check_each_finite
-from sd4match.errors import CheckpointError, InputError, ShapeError
+from sd4match.errors import CheckpointError, InputError
 from sd4match.fingerprints import network_fingerprint
 from sd4match.geometry import Grid
 from sd4match.hashing import digest, weights_digest
@@ -29,8 +29,6 @@ from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
 
-Colors = tuple[float, float, float]
-"""One number for red, green and blue."""
 _IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _IMAGENETS_COLORS = ("dinov2", "dinov2_with_registers")
@@ -93,8 +91,7 @@ class VisionTransformerBackbone(Backbone):
 
     def prepare(self, photo: Photo) -> View:
         """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors."""
-        view = pad(photo, self.image_size[0]) if self.spec.frame == "pad" else squash(photo, self.image_size)
-        return View((view.pixels / 2 + 0.5 - self._mean) / self._std, view.frame, view.key, view.name)
+        return normalize_colors(put_into_frame(photo, self.spec.frame, self.image_size), self._mean, self._std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
@@ -108,9 +105,7 @@ class VisionTransformerBackbone(Backbone):
             CheckpointError: the model gives another number of tokens than it declares.
             NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
-        expected = (3, *self.image_size)
-        if tuple(views.pixels.shape[1:]) != expected:
-            raise ShapeError(f"expected views (B, {', '.join(map(str, expected))}), got {tuple(views.pixels.shape)}")
+        check_views(views, self.image_size)
         outputs: list[Tensor] = []
         block = _blocks(self.model)[-1]
         module = block if self.config.facet == "token" else _key_projection(block)

@@ -21,7 +21,7 @@ from sd4match.structures.pairs import PairRecord
 
 
 class Prediction(NamedTuple):
-    """What a predictor says of one pair."""
+    """Prediction for one pair."""
 
     points: Tensor
     """(N, 2), in original pixels of the target photo."""

@@ -162,7 +162,7 @@ class Prompt(nn.Module, ABC):
     config: Component | None = None
     """What the prompt was built from; needed to save it."""
     details: Mapping[str, Any] = MappingProxyType({})
-    """What the file that it was loaded from says about its training; {} if it was not loaded."""
+    """Metadata about its training from the file that it was loaded from; {} if it was not loaded."""
 
     if TYPE_CHECKING:
 

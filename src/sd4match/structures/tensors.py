@@ -300,10 +300,7 @@ class Correlation:
         >>> random_correlation().full().values.shape
         torch.Size([2, 64, 8, 8])
         """
-        height, width = self.source.size
-        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        cells = torch.stack([across, down], dim=-1).flatten(0, 1).to(self.query_points)
-        points = self.source.grid.to_pixels(cells.expand(len(self.source), -1, -1))
+        points = self.source.grid.cell_centers(self.query_points)
         return correlate_maps(self.source, self.target, points, normalize=self.normalize)
 
     @check_arguments
