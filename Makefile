@@ -9,12 +9,12 @@ export OMP_WAIT_POLICY ?= passive
 
 install: $(READY)
 
+# timm comes without torchvision, which stops transformers unless it is of the very build of torch; no test needs it
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	# without torchvision, which stops transformers unless it is of the very build of torch; no test needs it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps timm
 	@touch $(READY)
 
