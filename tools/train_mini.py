@@ -1,9 +1,10 @@
-"""Train `mini`, the small latent diffusion model that comes with the package; takes about an hour on 2 cores.
+"""Train `mini`, the small latent diffusion model that comes with the package.
 
-    python tools/train_mini.py --output runs/mini
+    python tools/render_mini.py --output runs/photos --photos 300000
+    python tools/train_mini.py --photos runs/photos --output runs/mini --vae src/sd4match/backbones/mini_weights
 
-A run that is started again with the same recipe resumes from its last checkpoint. The model card in
-src/sd4match/backbones/mini_weights explains the recipe.
+Runs on the CPU and, much faster, on a CUDA device. A run that is started again with the same recipe resumes from its
+last checkpoint. The model card in src/sd4match/backbones/mini_weights explains the recipe.
 """
 
 from __future__ import annotations
@@ -11,121 +12,95 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import sys
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import Pool
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from rich.progress import Progress, track
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mini.autoencoder import LATENT_CHANNELS, build_autoencoder
-from mini.captions import MAX_LENGTH, Labels, build_tokenizer, target_tokens, vocabulary, write_caption
-from mini.grounding import grounding_loss, record_cross_attention
-from sd4match.data.synthetic.anatomy import FRONTAL
-from sd4match.data.synthetic.scene import Scene, render
+from mini.captions import CAPTIONS, MAX_LENGTH, build_tokenizer, targets
+from mini.grounding import AttentionRecord, grounding_loss, record_cross_attention
+from mini.photos import PHOTOS_A_FILE, read_files, wait_for
 
-TRAINING_STREAM = 1_000
-"""Seed of the training photos; `SyntheticPairs` uses other seeds."""
-
-_MAX_PARTS = 8
+_LOG_EVERY = 50
+_ENCODED_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Parameters that the result depends on."""
+    """Parameters that the result depends on, beside the photos."""
 
-    photos: int = 28_000
-    steps: int = 2_200
-    batch: int = 32
-    learning_rate: float = 1.2e-3
-    warmup: int = 60
+    steps: int = 8_000
+    batch: int = 128
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.5
+    """Fraction of the steps over which the learning rate falls to 0."""
     weight_decay: float = 1e-2
-    ema: float = 0.998
+    ema: float = 0.999
     timestep_power: float = 1.7
-    grounding_weight: float = 0.3
+    grounding_weight: float = 0.5
     grounding_until: int = 500
+    category_grounding: float = 0.5
+    widths: str = "48,96,128"
     text_width: int = 128
-    category_grounding: float = 1.0
-    absent_words: float = 0.0
-    top_attention: int = 0
-    distractors: float = 0.25
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class TrainingPhotos:
-    """Latents (N, 12, 24, 24), coverage of parts (N, 8, 12, 12) in units of 1/64, and labels of N photos."""
-
-    latents: Tensor
-    coverage: Tensor
-    labels: list[Labels]
-
-
-def _render(index: int, *, distractors: float) -> Scene:
-    return render(TRAINING_STREAM, index, distractors=distractors)
-
-
-def _labels(scene: Scene) -> Labels:
-    facing = None if scene.category in FRONTAL else ("right" if scene.mirrored else "left")
-    return Labels(scene.category, scene.part_words, scene.part_colors, scene.background, facing)
-
-
-def _pixels(scenes: list[Scene]) -> Tensor:
-    stacked = torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def _coverage(scenes: list[Scene]) -> Tensor:
-    ids = torch.from_numpy(np.stack([scene.part_ids for scene in scenes])).long()
-    one_hot = F.one_hot(ids, _MAX_PARTS + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return (F.avg_pool2d(one_hot, 8) * 64).round().to(torch.uint8)
-
-
-def prepare_photos(recipe: Recipe, folder: Path, vae: AutoencoderKL | None) -> tuple[AutoencoderKL, TrainingPhotos]:
-    """Render and encode the training photos, or read them from an earlier call's files.
+class Pool:
+    """Encoded photos on the training's device, which grow while more are rendered.
 
     Args:
-        recipe: number of photos and probability of distractors.
-        folder: folder of the photos and the autoencoder; written if it has no photos.
-        vae: autoencoder; if not given, its encoder is fitted to the first 2,000 photos.
-
-    Returns:
-        The autoencoder and the photos.
+        folder: folder of the photos.
+        vae: encoder.
+        device: device of the training.
     """
-    file = folder / "photos.pt"
-    if file.exists():
-        return AutoencoderKL.from_pretrained(folder / "vae"), TrainingPhotos(**torch.load(file, weights_only=False))
-    latents, coverage, labels, chunk = [], [], [], []
-    with Pool(2) as pool:
-        scenes = pool.imap(partial(_render, distractors=recipe.distractors), range(recipe.photos), chunksize=64)
-        for scene in track(scenes, "rendering photos", total=recipe.photos):
-            chunk.append(scene)
-            labels.append(_labels(scene))
-            if len(chunk) == 500 or len(labels) == recipe.photos:
-                coverage.append(_coverage(chunk))
-                latents.append(_pixels(chunk))
-                chunk = []
-    if vae is None:
-        vae = build_autoencoder(torch.cat(latents[:4]))
-    vae.save_pretrained(folder / "vae")
-    vae.requires_grad_(False).eval()
-    with torch.no_grad():
-        for i, pixels in enumerate(track(latents, "encoding photos")):
-            means = torch.cat([vae.encode(images).latent_dist.mean for images in pixels.split(100)])
-            latents[i] = (means * vae.config.scaling_factor).half()
-    photos = TrainingPhotos(torch.cat(latents), torch.cat(coverage), labels)
-    torch.save({"latents": photos.latents, "coverage": photos.coverage, "labels": labels}, file)
-    return vae, photos
+
+    def __init__(self, folder: Path, vae: AutoencoderKL, device: torch.device) -> None:
+        self.folder, self.vae, self.device = folder, vae, device
+        self._files = 0
+        self._parts: list[tuple[Tensor, ...]] = []
+        self.latents, self.coverage, self.tokens, self.places = (torch.empty(0),) * 4
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @torch.no_grad()
+    def grow(self) -> None:
+        """Encode the photos that were rendered since the last call."""
+        for photos in read_files(self.folder, self._files):
+            pixels = photos.pixels.to(self.device).float() / 127.5 - 1
+            latents = torch.cat([self.vae.encode(part).latent_dist.mean for part in pixels.split(_ENCODED_AT_ONCE)])
+            latents = (latents * self.vae.config.scaling_factor).half()
+            arrays = (photos.coverage, photos.tokens, photos.places)
+            self._parts.append((latents, *(array.to(self.device) for array in arrays)))
+            self._files += 1
+        if self._files * PHOTOS_A_FILE > len(self):
+            self.latents, self.coverage, self.tokens, self.places = (
+                torch.cat(kind) for kind in zip(*self._parts, strict=True)
+            )
+            self._parts = [(self.latents, self.coverage, self.tokens, self.places)]
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw photos and one caption of each.
+
+        Returns:
+            Latents (B, 12, 24, 24), coverage (B, 8, 24, 24) in [0, 1], token ids (B, 77) and places (B, 9).
+        """
+        rows = torch.from_numpy(rng.choice(len(self), size=count, replace=False)).to(self.device)
+        captions = torch.from_numpy(rng.integers(CAPTIONS, size=count)).to(self.device)
+        coverage = self.coverage[rows].float() / 16
+        return self.latents[rows].float(), coverage, self.tokens[rows, captions].long(), self.places[rows, captions]
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
@@ -139,20 +114,16 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )  # fmt: skip
 
 
-def build_unet(text_width: int, *, top_attention: bool) -> UNet2DConditionModel:
-    """Return a UNet with random weights and cross-attention on the two coarser grids (12 and 6 cells).
+def build_unet(widths: tuple[int, ...], text_width: int) -> UNet2DConditionModel:
+    """Return a UNet with random weights and cross-attention on 12 and 6 cells and in all up-blocks.
 
-    Args:
-        text_width: width of the text encoder.
-        top_attention: whether the last and finest up-block has cross-attention too. Without it, up-block 1 is the last
-            one that sees the text.
+    Without words in the last up-block, the block before it is the last one that needs them, and matches badly.
     """
-    last = "CrossAttnUpBlock2D" if top_attention else "UpBlock2D"
     return UNet2DConditionModel(
         sample_size=24, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(48, 96, 128), norm_num_groups=16, cross_attention_dim=text_width, attention_head_dim=4,
+        block_out_channels=widths, norm_num_groups=16, cross_attention_dim=text_width, attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", last),
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
     )  # fmt: skip
 
 
@@ -182,142 +153,194 @@ def save_folder(
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load_start(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel) -> AutoencoderKL:
-    """Load the weights of an earlier model; attention layers that it lacks start with zero output.
+class Training:
+    """The networks, their averages and the optimizer.
 
-    Returns:
-        Its autoencoder.
+    Args:
+        recipe: parameters.
+        device: where to train.
+        vae: encoder and decoder, which are not trained.
     """
-    earlier = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    unknown = unet.load_state_dict(earlier.state_dict(), strict=False)
-    if unknown.unexpected_keys:
-        raise SystemExit(f"{folder} holds another UNet: {unknown.unexpected_keys[:3]}")
-    text.load_state_dict(CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").state_dict())
-    for name, parameter in unet.named_parameters():
-        if name in unknown.missing_keys and ".proj_out." in name:
-            torch.nn.init.zeros_(parameter)
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, subfolder="vae")
-    return vae
+
+    def __init__(self, recipe: Recipe, device: torch.device, vae: AutoencoderKL) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.vae = recipe, device, vae
+        self.tokenizer = build_tokenizer()
+        self.text = build_text_encoder(self.tokenizer, recipe.text_width).to(device)
+        self.unet = build_unet(tuple(int(w) for w in recipe.widths.split(",")), recipe.text_width).to(device)
+        self.averages = (copy.deepcopy(self.unet), copy.deepcopy(self.text))
+        self.record = record_cross_attention(self.unet) if recipe.grounding_weight else AttentionRecord()
+        self.parameters = [*self.unet.parameters(), *self.text.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.alphas_cumprod = build_scheduler().alphas_cumprod.to(device)
+        self.step = 0
+        self._noise = torch.Generator(device)
+        self._autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+    def advance(self, photos: Pool, progress: float) -> Tensor:
+        """Do one step.
+
+        Args:
+            photos: to draw from.
+            progress: fraction of the training that is done, in [0, 1].
+
+        Returns:
+            Diffusion loss, grounding loss and accuracy of attention, (3,).
+        """
+        recipe = self.recipe
+        self._noise.manual_seed(recipe.seed * 1_000_003 + self.step)
+        clean, coverage, ids, places = photos.draw(np.random.default_rng([recipe.seed, 1, self.step]), recipe.batch)
+        noise = torch.randn(clean.shape, generator=self._noise, device=self.device)
+        drawn = torch.rand(recipe.batch, generator=self._noise, device=self.device)
+        timesteps = (1000 * drawn**recipe.timestep_power).long()
+        scale = self.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+        std = (1 - self.alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
+        self.record.maps.clear()
+        with self._autocast:
+            predicted = self.unet(scale * clean + std * noise, timesteps, self.text(ids).last_hidden_state).sample
+        diffusion = F.mse_loss(predicted.float(), scale * noise - std * clean)
+        grounding, accuracy = diffusion.new_zeros(()), diffusion.new_zeros(())
+        if self.record.maps:
+            tokens, wanted = targets(places, coverage, category_grounding=recipe.category_grounding)
+            clear = (timesteps <= recipe.grounding_until).float()[:, None, None, None]
+            grounding, accuracy = grounding_loss(self.record, tokens, wanted * clear)
+        rate = min(1.0, (self.step + 1) / recipe.warmup, (1 - progress) / recipe.decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        (diffusion + recipe.grounding_weight * grounding).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for average, module in zip(self.averages, (self.unet, self.text), strict=True):
+                torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
+        self.step += 1
+        return torch.stack([diffusion.detach(), grounding.detach(), accuracy])
+
+    def save(self, folder: Path) -> None:
+        """Write the averaged model as a diffusers folder."""
+        save_folder(folder, *self.averages, self.vae, self.tokenizer)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        modules = [module.state_dict() for module in (self.unet, self.text, *self.averages)]
+        return {"modules": modules, "optimizer": self.optimizer.state_dict(), "step": self.step}
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(checkpoint, weights_only=True, map_location=self.device)
+        for module, weights in zip((self.unet, self.text, *self.averages), state["modules"], strict=True):
+            module.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
 
 
 def train(
     recipe: Recipe,
+    photos: Path,
     output: Path,
     *,
+    device: torch.device,
+    vae: Path | None,
+    minutes: float | None,
+    keep: tuple[float, ...],
     checkpoint_every: int,
-    start_from: Path | None,
-    photos_from: Path | None,
     stop_after: int | None,
 ) -> None:
     """Train `mini` and write it to `output / "model"` in diffusers' layout.
 
     Args:
         recipe: parameters of the training.
-        output: run directory, which also gets the photos, checkpoints and the log.
+        photos: folder of `render_mini.py`.
+        output: run directory.
+        device: where to train.
+        vae: model folder whose autoencoder to use; if not given, an encoder is fitted to the first photos.
+        minutes: how long to train instead of the recipe's number of steps; the photos that are there are used, and
+            the number of steps is written to the recipe at the end.
+        keep: fractions of the training after which the model is also written to `output / "at-..."`.
         checkpoint_every: number of steps between checkpoints.
-        start_from: model folder whose weights to start from.
-        photos_from: run directory of an earlier training whose photos to use.
         stop_after: step after which to stop, to be resumed later.
     """
     output.mkdir(parents=True, exist_ok=True)
-    settings = output / "recipe.json"
+    settings, checkpoint, log = output / "recipe.json", output / "checkpoint.pt", output / "log.csv"
     if settings.exists() and json.loads(settings.read_text()) != asdict(recipe):
         raise SystemExit(f"{output} holds a training with other settings; choose another --output")
     settings.write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    torch.manual_seed(recipe.seed)
-    tokenizer = build_tokenizer()
-    word_ids = {word: tokenizer(word).input_ids[1] for word in vocabulary()}
-    text = build_text_encoder(tokenizer, recipe.text_width)
-    unet = build_unet(recipe.text_width, top_attention=bool(recipe.top_attention))
-    earlier = None if start_from is None else load_start(start_from, unet, text)
-    vae, photos = prepare_photos(recipe, photos_from or output, earlier)
-    averages = (copy.deepcopy(unet), copy.deepcopy(text))
-    record = record_cross_attention(unet)
-    parameters = [*unet.parameters(), *text.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    alphas_cumprod = build_scheduler().alphas_cumprod
-    first = 0
-    checkpoint = output / "checkpoint.pt"
+    wait_for(photos, PHOTOS_A_FILE)
+    encoder = _autoencoder(photos, vae)
+    training = Training(recipe, device, encoder)
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        for module, weights in zip((unet, text, *averages), state["modules"], strict=True):
-            module.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    started, log = time.time(), output / "log.csv"
-    if first == 0:
-        log.write_text("step,diffusion,grounding,attention_accuracy,seconds\n")
-    recent: list[tuple[float, float, float]] = []
-    with Progress() as progress:
-        task = progress.add_task("training", total=recipe.steps, completed=first)
-        for step in range(first, recipe.steps):
-            rng = np.random.default_rng([recipe.seed, 1, step])
-            noise_stream = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-            rows = rng.choice(recipe.photos, size=recipe.batch, replace=False)
-            labels = [photos.labels[i] for i in rows]
-            captions = [write_caption(label, rng, absent_words=recipe.absent_words) for label in labels]
-            ids = tokenizer(
-                captions, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-            ).input_ids
-            clean = photos.latents[rows].float()
-            noise = torch.randn(clean.shape, generator=noise_stream)
-            timesteps = (1000 * torch.rand(recipe.batch, generator=noise_stream) ** recipe.timestep_power).long()
-            scale = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
-            std = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
-            coverage = photos.coverage[rows].float() / 64
-            targets = target_tokens(ids, labels, coverage, word_ids, category_grounding=recipe.category_grounding)
-            record.maps.clear()
-            predicted = unet(scale * clean + std * noise, timesteps, text(ids).last_hidden_state).sample
-            diffusion = F.mse_loss(predicted, scale * noise - std * clean)
-            grounding, accuracy = grounding_loss(record, targets, (timesteps <= recipe.grounding_until).float())
-            rate = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * rate
-            optimizer.zero_grad(set_to_none=True)
-            (diffusion + recipe.grounding_weight * grounding).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            decay = min(recipe.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for average, module in zip(averages, (unet, text), strict=True):
-                    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-            recent.append((diffusion.item(), grounding.item(), accuracy.item()))
-            progress.update(task, advance=1)
-            if (step + 1) % 20 == 0:
-                row = np.mean(recent, axis=0)
-                recent.clear()
-                with log.open("a") as out:
-                    out.write(f"{step + 1},{row[0]:.4f},{row[1]:.4f},{row[2]:.4f},{time.time() - started:.0f}\n")
-            if (step + 1) % checkpoint_every == 0 or step + 1 in (recipe.steps, stop_after):
-                state = {
-                    "modules": [module.state_dict() for module in (unet, text, *averages)],
-                    "optimizer": optimizer.state_dict(), "step": step + 1,
-                }  # fmt: skip
-                torch.save(state, checkpoint.with_suffix(".new"))
-                checkpoint.with_suffix(".new").replace(checkpoint)
-                save_folder(output / "model", *averages, vae, tokenizer)
-            if step + 1 == stop_after:
-                return
+        training.load(checkpoint)
+    else:
+        log.write_text("step,diffusion,grounding,attention_accuracy,photos,seconds\n")
+    pool = Pool(photos, copy.deepcopy(encoder).to(device).requires_grad_(False).eval(), device)
+    pool.grow()
+    started, recent, kept = time.perf_counter(), [], list(keep)
+    while True:
+        elapsed = time.perf_counter() - started
+        progress = training.step / recipe.steps if minutes is None else elapsed / (60 * minutes)
+        while kept and progress >= kept[0]:
+            training.save(output / f"at-{kept.pop(0):g}")
+        if progress >= 1 or training.step == stop_after:
+            break
+        recent.append(training.advance(pool, progress))
+        if training.step % _LOG_EVERY == 0:
+            row = ",".join(f"{value:.4f}" for value in torch.stack(recent).mean(dim=0).tolist())
+            recent.clear()
+            with log.open("a") as out:
+                out.write(f"{training.step},{row},{len(pool)},{time.perf_counter() - started:.0f}\n")
+            if minutes is not None:
+                pool.grow()
+        if training.step % checkpoint_every == 0:
+            _write_checkpoint(training, checkpoint)
+    _write_checkpoint(training, checkpoint)
+    training.save(output / "model")
+    if minutes is not None:
+        settings.write_text(json.dumps(asdict(replace(recipe, steps=training.step)), indent=2) + "\n")
+
+
+def _autoencoder(photos: Path, vae: Path | None) -> AutoencoderKL:
+    """Return the autoencoder of a model folder, or one that is fitted to the first photos."""
+    if vae is not None:
+        loaded: AutoencoderKL = AutoencoderKL.from_pretrained(vae, subfolder="vae", torch_dtype=torch.float32)
+        return loaded
+    return build_autoencoder(next(read_files(photos, 0)).pixels.float() / 127.5 - 1)
+
+
+def _write_checkpoint(training: Training, file: Path) -> None:
+    """Replace the checkpoint."""
+    torch.save(training.state(), file.with_suffix(".new"))
+    file.with_suffix(".new").replace(file)
 
 
 def main() -> None:
     """Run the training that the command line describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for photos, checkpoints and the model")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of render_mini.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
+    parser.add_argument("--vae", type=Path, help="model folder whose autoencoder to use; otherwise one is fitted")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, help="train for so long instead of --steps")
     parser.add_argument(
-        "--start-from", type=Path, help="model folder of an earlier training whose weights to start from"
+        "--keep", default="", help="fractions of the training whose models to keep, for example 0.25,0.5"
     )
-    parser.add_argument("--photos-from", type=Path, help="folder of an earlier training whose photos to use")
     parser.add_argument("--stop-after", type=int, help="stop after this step; the next call resumes")
-    parser.add_argument("--checkpoint-every", type=int, default=100)
+    parser.add_argument("--checkpoint-every", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    arguments = vars(parser.parse_args())
-    torch.set_num_threads(arguments.pop("threads"))
-    output, every = arguments.pop("output"), arguments.pop("checkpoint_every")
-    start = {name: arguments.pop(name) for name in ("start_from", "photos_from", "stop_after")}
-    train(Recipe(**arguments), output, checkpoint_every=every, **start)
+    for field in fields(Recipe):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+    train(
+        recipe, options.photos, options.output, device=torch.device(options.device), vae=options.vae,
+        minutes=options.minutes, keep=tuple(float(part) for part in options.keep.split(",") if part),
+        checkpoint_every=options.checkpoint_every, stop_after=options.stop_after,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 from transformers import CLIPTokenizer
 
-from sd4match.data.synthetic.anatomy import ANATOMIES, part_words
-from sd4match.data.synthetic.scene import PALETTE
+from mini.harder import HARDER
+from sd4match.data.synthetic.scene import PALETTE, Scene
 
 COMMON_WORDS = (
     "a", "an", "the", "photo", "picture", "drawing", "of", "with", "and", "on", "in", "background", "facing",
@@ -19,12 +21,22 @@ COMMON_WORDS = (
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 MAX_LENGTH = 77
 """Number of tokens of a caption with BOS, EOS and padding."""
+MAX_PARTS = 8
+PLACES = MAX_PARTS + 1
+CAPTIONS = 4
+"""Number of captions of a photo."""
+
+
+def part_words(category: str) -> tuple[str, ...]:
+    """Return the names of the parts of a category of either world in alphabetical order."""
+    anatomy = HARDER.anatomies[category](np.random.default_rng(0))
+    return tuple(sorted({part.word for part in anatomy.parts}))
 
 
 def vocabulary() -> list[str]:
     """Return all words of captions in alphabetical order."""
-    words = set(COMMON_WORDS) | set(PALETTE) | set(ANATOMIES)
-    for category in ANATOMIES:
+    words = set(COMMON_WORDS) | set(PALETTE) | set(HARDER.anatomies)
+    for category in HARDER.anatomies:
         words |= set(part_words(category))
     return sorted(words)
 
@@ -70,8 +82,14 @@ class Labels:
     background: str
     facing: str | None
 
+    @classmethod
+    def of(cls, scene: Scene) -> Labels:
+        """Return the labels of a rendered photo."""
+        facing = None if scene.category in HARDER.frontal else ("right" if scene.mirrored else "left")
+        return cls(scene.category, scene.part_words, scene.part_colors, scene.background, facing)
 
-ALL_PART_WORDS = tuple(sorted({word for category in ANATOMIES for word in part_words(category)}))
+
+ALL_PART_WORDS = tuple(sorted({word for category in HARDER.anatomies for word in part_words(category)}))
 _UNNAMED = 0.5
 
 
@@ -113,35 +131,40 @@ def write_caption(labels: Labels, rng: np.random.Generator, *, absent_words: flo
     return caption
 
 
-def target_tokens(
-    input_ids: torch.Tensor,
-    labels: list[Labels],
-    coverage: torch.Tensor,
-    word_ids: dict[str, int],
-    *,
-    category_grounding: float,
-) -> torch.Tensor:
+def caption_places(ids: npt.NDArray[np.int64], labels: Labels, tokenizer: CLIPTokenizer) -> npt.NDArray[np.uint8]:
+    """Find the words of a photo's parts and of its category in captions.
+
+    Args:
+        ids: (C, 77) token ids.
+        labels: of the photo.
+        tokenizer: in which each of the words is one token.
+
+    Returns:
+        (C, 9): place of the word of part 0 to 7 and of the category; 0, the place of BOS, if it is not mentioned.
+    """
+    words = [*labels.part_words, *[None] * (MAX_PARTS - len(labels.part_words)), labels.category]
+    places = np.zeros((len(ids), PLACES), np.uint8)
+    for column, word in enumerate(words):
+        if word is not None:
+            places[:, column] = (ids == tokenizer.convert_tokens_to_ids(f"{word}</w>")).argmax(axis=1)
+    return places
+
+
+def targets(places: Tensor, coverage: Tensor, *, category_grounding: float) -> tuple[Tensor, Tensor]:
     """Compute the token that each cell of a photo should attend to.
 
     A cell of a part whose word is in the caption belongs to that word. The other cells of the object belong to the
     category's word to the degree `category_grounding`, if it is in the caption. All other cells belong to no token.
 
     Args:
-        input_ids: (B, 77) token ids.
-        labels: of B photos.
-        coverage: (B, K, h, w), the fraction of each cell that part k covers.
-        word_ids: token id of each word.
+        places: (B, 9), from `caption_places`.
+        coverage: (B, 8, h, w), the fraction of each cell that a part covers.
         category_grounding: weight of the category's word, in [0, 1].
 
     Returns:
-        (B, 77, h, w), non-negative, with a sum of at most 1 over tokens.
+        The token of each part, (B, 8), and how much of each cell belongs to it, (B, 8, h, w).
     """
-    targets = coverage.new_zeros(len(labels), input_ids.shape[1], *coverage.shape[2:])
-    for row, (ids, label) in enumerate(zip(input_ids.tolist(), labels, strict=True)):
-        category = word_ids[label.category]
-        for k, word in enumerate(label.part_words):
-            if word_ids[word] in ids:
-                targets[row, ids.index(word_ids[word])] += coverage[row, k]
-            elif category in ids:
-                targets[row, ids.index(category)] += category_grounding * coverage[row, k]
-    return targets
+    parts, category = places[:, :MAX_PARTS].long(), places[:, MAX_PARTS:].long()
+    mentioned = parts > 0
+    weight = torch.where(mentioned, 1.0, category_grounding * (category > 0))
+    return torch.where(mentioned, parts, category), coverage * weight[:, :, None, None]

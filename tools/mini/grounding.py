@@ -56,13 +56,14 @@ def record_cross_attention(unet: UNet2DConditionModel) -> AttentionRecord:
     return record
 
 
-def grounding_loss(record: AttentionRecord, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def grounding_loss(record: AttentionRecord, tokens: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the mean of -log attention to the target token over cells that have one, and over layers.
 
     Args:
         record: attention of this forward pass.
-        targets: (B, 77, h, w) of the finest grid, from `target_tokens`; pooled for coarser layers.
-        weights: (B,), zero for timesteps that are too noisy.
+        tokens: (B, K), the token of each part, from `targets`.
+        coverage: (B, K, h, w), how much of each cell belongs to it, zero for photos that are too noisy; pooled for
+            coarser layers.
 
     Returns:
         The loss, and the fraction of cells whose largest attention (without BOS) is at the target token.
@@ -70,10 +71,11 @@ def grounding_loss(record: AttentionRecord, targets: Tensor, weights: Tensor) ->
     losses, hits = [], []
     for attention in record.maps:
         side = round(attention.shape[1] ** 0.5)
-        target = F.adaptive_avg_pool2d(targets, side).flatten(2).transpose(1, 2) * weights[:, None, None]
-        total = target.sum().clamp_min(1.0)
-        losses.append(-(target * attention.clamp_min(1e-6).log()).sum() / total)
+        wanted = F.adaptive_avg_pool2d(coverage, side).flatten(2).transpose(1, 2)
+        total = wanted.sum().clamp_min(1.0)
+        index = tokens[:, None].expand(-1, attention.shape[1], -1)
+        losses.append(-(wanted * attention.gather(2, index).clamp_min(1e-6).log()).sum() / total)
         with torch.no_grad():
-            best = attention[..., 1:].argmax(-1) == target[..., 1:].argmax(-1)
-            hits.append((best * target.sum(-1)).sum() / total)
+            best = attention[..., 1:].argmax(-1, keepdim=True) + 1
+            hits.append(((best == index) * wanted).sum() / total)
     return torch.stack(losses).mean(), torch.stack(hits).mean()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sd4match.config.experiment import Components, ExperimentConfig
     from sd4match.evaluation.report import Report
     from sd4match.evaluation.scores import PairScores
-    from sd4match.interfaces import PairDataset, Prompt
+    from sd4match.interfaces import Backbone, PairDataset, Prompt
     from sd4match.structures.pairs import PairRecord
 
 _LABELS = {
@@ -74,7 +74,7 @@ def _run(output: Path, seed: int) -> None:
         run = train_in_folder(config, components, output, prompt_file=output / DEMO_PROMPT_FILE, callbacks=callbacks)
 
     data = build_dataset(config, "test")
-    prompts = _prompts(components)
+    prompts = {**hand_written_prompts(components.backbone), "single": components.prompt}
     with progress_bar() as bar:
         measured = evaluate_prompts(config, components, data, prompts, progress=evaluation_progress(bar))
     scores = {result.prompt: result.scores for result in measured}
@@ -99,18 +99,17 @@ def _run(output: Path, seed: int) -> None:
     _print(report, output)
 
 
-def _prompts(components: Components) -> dict[str, Prompt]:
-    """Return the prompts to compare; "part words" is the strong text baseline that names every part by hand."""
+def hand_written_prompts(backbone: Backbone) -> dict[str, Prompt]:
+    """Return the prompts that nothing was learned for; "part words" names every part of each category."""
     from sd4match.data.synthetic.anatomy import ANATOMIES, part_words
     from sd4match.prompting.config import TextPromptConfig
     from sd4match.prompting.text import EmptyPrompt, TextPrompt
 
     texts = {name: f"a photo of a {name} with {', '.join(part_words(name))}" for name in ANATOMIES}
     return {
-        "empty": EmptyPrompt(backbone=components.backbone),
-        "text": TextPrompt(backbone=components.backbone),
-        "single": components.prompt,
-        "part words": TextPrompt(TextPromptConfig(by_category=texts), backbone=components.backbone),
+        "empty": EmptyPrompt(backbone=backbone),
+        "text": TextPrompt(backbone=backbone),
+        "part words": TextPrompt(TextPromptConfig(by_category=texts), backbone=backbone),
     }
 
 

@@ -6,7 +6,8 @@ Polygons are drawn in integer arithmetic with corners rounded to whole grid poin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,29 @@ BACKGROUND = 0
 
 _SUPERSAMPLING = 2
 _DEFAULTS = SyntheticConfig()
+
+
+@dataclass(frozen=True)
+class World:
+    """What a scene may show, and from where. The defaults are the world of `SyntheticPairs`."""
+
+    anatomies: Mapping[str, Callable[[np.random.Generator], Anatomy]] = field(default_factory=lambda: ANATOMIES)
+    """Functions that draw an instance of a category, by its name."""
+    frontal: frozenset[str] = FRONTAL
+    """Categories that are not mirrored."""
+    turn: float = 22
+    """Largest rotation in degrees."""
+    tilt: float = 0.12
+    """Largest coefficient of perspective."""
+    sizes: tuple[float, float] = (0.55, 0.95)
+    """Smallest and largest half side of the object, in half sides of the photo."""
+    other_sizes: tuple[float, float] = (0.3, 0.45)
+    """The same of an object of another category."""
+    textured: float = 0.3
+    """Fraction of part words that are painted with stripes."""
+
+
+PLAIN = World()
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,7 @@ def render(
     category: str | None = None,
     size: int = _DEFAULTS.size,
     distractors: float = _DEFAULTS.distractors,
+    world: World = PLAIN,
 ) -> Scene:
     """Render a photo.
 
@@ -72,6 +97,7 @@ def render(
         category: category of the object; random if not given.
         size: side of the photo in pixels.
         distractors: probability of a smaller object of another category in the photo, in [0, 1].
+        world: categories, poses and textures.
 
     Returns:
         The photo, (size, size, 3), and its ground truth.
@@ -81,7 +107,7 @@ def render(
     ((96, 96, 3), (96, 96), (8, 2))
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
-    names = tuple(ANATOMIES)
+    names = tuple(world.anatomies)
     drawn = names[int(rng.integers(len(names)))]
     name = category or drawn
     grid = size * _SUPERSAMPLING
@@ -90,14 +116,14 @@ def render(
     _clutter(canvas, rng, grid)
     if rng.random() < distractors:
         others = [other for other in names if other != name]
-        _other_object(canvas, rng, others[int(rng.integers(len(others)))], grid)
+        _other_object(canvas, rng, others[int(rng.integers(len(others)))], grid, world)
 
-    anatomy = ANATOMIES[name](rng)
+    anatomy = world.anatomies[name](rng)
     words = tuple(sorted({part.word for part in anatomy.parts}))
     colors = tuple(_color_name(rng) for _ in words)
-    pose, turn, mirrored = _pose(rng, grid, frontal=name in FRONTAL)
+    pose, turn, mirrored = _pose(rng, grid, world, frontal=name in world.frontal, sizes=world.sizes)
     mask = Image.new("L", (grid, grid), BACKGROUND)
-    _draw_object(canvas, rng, anatomy, pose, words, colors, mask)
+    _draw_object(canvas, rng, anatomy, pose, words, colors, world.textured, mask)
     outline = np.concatenate([_project(pose, part.outline) for part in anatomy.parts]) / _SUPERSAMPLING
     points = _project(pose, np.array(list(anatomy.points.values()))) / _SUPERSAMPLING
 
@@ -141,7 +167,7 @@ def _jitter(rng: np.random.Generator, name: str) -> tuple[int, int, int]:
 
 
 def _pose(
-    rng: np.random.Generator, grid: int, *, frontal: bool, smallest: float = 0.55, largest: float = 0.95
+    rng: np.random.Generator, grid: int, world: World, *, frontal: bool, sizes: tuple[float, float]
 ) -> tuple[npt.NDArray[np.float64], float, bool]:
     """Draw a pose.
 
@@ -149,8 +175,8 @@ def _pose(
         The homography (3, 3) from object coordinates to the grid, its rotation in degrees, and whether it mirrors.
     """
     mirrored = bool(rng.random() < 0.5) and not frontal
-    degrees = float(rng.uniform(-22, 22))
-    angle, size = np.deg2rad(degrees), float(rng.uniform(smallest, largest)) * grid / 2
+    degrees = float(rng.uniform(-world.turn, world.turn))
+    angle, size = np.deg2rad(degrees), float(rng.uniform(*sizes)) * grid / 2
     stretch, shear = rng.uniform(0.85, 1.18), rng.uniform(-0.15, 0.15)
     margin = max(0.0, grid / 2 - size) + 0.08 * grid
     cx, cy = grid / 2 + rng.uniform(-margin, margin), grid / 2 + rng.uniform(-margin, margin)
@@ -160,7 +186,7 @@ def _pose(
     pose[:2, :2] = size * turn @ shape
     pose[:2, 2] = cx, cy
     tilt = np.eye(3)
-    tilt[2, :2] = rng.uniform(-0.12, 0.12, size=2)
+    tilt[2, :2] = rng.uniform(-world.tilt, world.tilt, size=2)
     return pose @ tilt, degrees, mirrored
 
 
@@ -182,11 +208,12 @@ def _draw_object(
     pose: npt.NDArray[np.float64],
     words: tuple[str, ...],
     colors: tuple[str, ...],
+    textured: float,
     mask: Image.Image | None = None,
 ) -> None:
     """Paint the parts in order; parts with the same word have the same color and texture."""
     draw = ImageDraw.Draw(canvas)
-    paints = {word: (_jitter(rng, color), _texture(rng)) for word, color in zip(words, colors, strict=True)}
+    paints = {word: (_jitter(rng, color), _texture(rng, textured)) for word, color in zip(words, colors, strict=True)}
     edge = (20, 20, 25) if rng.random() < 0.5 else None
     for part in anatomy.parts:
         corners = _corners(_project(pose, part.outline))
@@ -199,9 +226,9 @@ def _draw_object(
             ImageDraw.Draw(mask).polygon(corners, fill=words.index(part.word) + 1)
 
 
-def _texture(rng: np.random.Generator) -> tuple[int, int, int, int] | None:
+def _texture(rng: np.random.Generator, textured: float) -> tuple[int, int, int, int] | None:
     """Draw spacing, direction, shade and offset of stripes; None for a plain part."""
-    if rng.random() < 0.7:
+    if rng.random() < 1 - textured:
         return None
     return int(rng.integers(5, 11)), int(rng.integers(3)), int(rng.integers(-70, 71)), int(rng.integers(10))
 
@@ -242,14 +269,15 @@ def _blob(rng: np.random.Generator, center: npt.NDArray[np.float64], radius: flo
     return _corners(np.stack([center[0] + reach * np.cos(angle), center[1] + reach * np.sin(angle)], axis=1))
 
 
-def _other_object(canvas: Image.Image, rng: np.random.Generator, category: str, grid: int) -> None:
+def _other_object(canvas: Image.Image, rng: np.random.Generator, category: str, grid: int, world: World) -> None:
     """Paint a smaller object of another category."""
-    anatomy = ANATOMIES[category](rng)
+    anatomy = world.anatomies[category](rng)
     words = tuple(sorted({part.word for part in anatomy.parts}))
-    pose, _, _ = _pose(rng, grid, frontal=False, smallest=0.3, largest=0.45)
+    pose, _, _ = _pose(rng, grid, world, frontal=False, sizes=world.other_sizes)
     shift = np.eye(3)
     shift[:2, 2] = rng.choice([-0.25, 0.25], size=2) * grid
-    _draw_object(canvas, rng, anatomy, shift @ pose, words, tuple(_color_name(rng) for _ in words))
+    colors = tuple(_color_name(rng) for _ in words)
+    _draw_object(canvas, rng, anatomy, shift @ pose, words, colors, world.textured)
 
 
 def _occlude(
