@@ -132,10 +132,10 @@ def test_a_missing_file_is_told_from_a_missing_connection():
     assert not isinstance(explain(caused(LOCAL, UNKNOWN_HOST), "owner/name"), NoSuchFileError)
 
 
-def backbone(weights, **options):
+def backbone(weights):
     from sd4match.backbones.config import StableDiffusionConfig, VisionTransformerConfig
 
-    (VisionTransformerConfig if "dino" in weights else StableDiffusionConfig)(weights=weights, **options).build()
+    (VisionTransformerConfig if "dino" in weights else StableDiffusionConfig)(weights=weights).spec()
 
 
 def image_encoder(weights):
