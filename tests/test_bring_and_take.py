@@ -65,6 +65,8 @@ def test_an_array_of_floats_is_a_photo(dtype):
         (torch.zeros(4, 4, 3, dtype=torch.int32), "int32"),
         (np.zeros((0, 4, 3), dtype=np.float32), r"\(H, W, 3\)"),
         ([[0]], r"\(H, W, 3\)"),
+        (torch.zeros(3, 4, 4, device="meta"), "a dense tensor of numbers, not .* on meta"),
+        (torch.zeros(4, 4, 3).to_sparse(), "a dense tensor of numbers, not .* torch.sparse_coo"),
     ],
 )
 def test_other_arrays_are_refused(array, message):
@@ -111,6 +113,21 @@ def test_points_are_matched_into_the_mask(kind, top, left):
     cell = np.array([44, 50]) / 7
     low, high = np.array([left, top]) - cell, np.array([left + 5, top + 5]) + cell
     assert ((found >= low) & (found <= high)).all()
+
+
+def test_a_mask_of_any_strides_and_a_tensor_are_masks():
+    plain = masked(A, slice(10, 20), slice(30, 50))
+    mirrored, fixed = plain.mask[:, ::-1].copy()[:, ::-1], np.broadcast_to(plain.mask, (40, 60))
+    expected = fake_matcher().match(plain, plain)
+    for mask in (mirrored, fixed, torch.from_numpy(plain.mask)):
+        photo = Photo.from_array(A.pixels, mask=mask)
+        found = fake_matcher().match(photo, photo)
+        assert np.array_equal(found.source_points, expected.source_points)
+        assert np.array_equal(found.target_points, expected.target_points)
+    with pytest.raises(PhotoError, match="a dense tensor of numbers"):
+        Photo.from_array(A.pixels, mask=torch.ones(40, 60, dtype=torch.bool, device="meta"))
+    with pytest.raises(PhotoError, match="`numbers > 0`"):
+        Photo.from_array(A.pixels, mask=torch.ones(40, 60))
 
 
 def test_points_are_taken_from_the_mask_of_the_source():
@@ -189,7 +206,7 @@ def test_features_have_descriptors_at_pixels():
     corners = features.at([(0, 0), (59, 39)])
     assert torch.equal(corners[0], features.map.values[0, :, 0, 0])
     torch.testing.assert_close(corners[1], features.map.values[0, :, 7, 7])
-    for points in ([1, 2], [(1, 2, 3)], [("a", "b")], None):
+    for points in ([1, 2], [(1, 2, 3)], [("a", "b")], None, torch.zeros(1, 2, device="meta")):
         with pytest.raises((InputError, ShapeError), match="points"):
             features.at(points)
 
