@@ -571,7 +571,8 @@ class SemanticMatcher:
                 the source to the target, follow from these matches. Nothing is extracted again.
 
         Returns:
-            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
+            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768. Cells that the matcher rejects, and
+            those outside of the source's mask, are not `valid`.
         """
         check_flag("cycle", cycle)
         photos, maps = self._sides(source, target, category)
@@ -583,11 +584,14 @@ class SemanticMatcher:
         source, target = maps
         grid = source.grid
         queries = grid.cell_centers(torch.zeros(1, device=source.values.device))
-        found, scores, _ = self._match_all(source, target, queries)
-        points = _inside(found[0].cpu(), photos[1]).double().unflatten(0, grid.size)
-        return DenseMatch(
-            photos[0], photos[1], grid, points.numpy(), scores[0].cpu().double().unflatten(0, grid.size).numpy()
+        found, scores, valid = self._match_all(source, target, queries)
+        if source.mask is not None:
+            valid = valid & source.mask.flatten(1)
+        points = _inside(found[0].cpu(), photos[1]).double()
+        points, scores, valid = (
+            values.unflatten(0, grid.size).numpy() for values in (points, scores[0].cpu().double(), valid[0].cpu())
         )
+        return DenseMatch(photos[0], photos[1], grid, points, scores, valid=valid)
 
     @torch.no_grad()
     def extract(self, photo: PhotoLike, *, category: str | None = None) -> Features:

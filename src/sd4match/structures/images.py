@@ -70,7 +70,7 @@ class Photo:
         _check_size(self.name, *self.size)
         if self.mask is not None:
             _check_mask(self.name, self.mask, self.size)
-            object.__setattr__(self, "mask", np.require(self.mask, requirements="CWE"))  # as torch reads arrays
+            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # as torch reads arrays
 
     @classmethod
     @check_arguments
