@@ -687,8 +687,11 @@ class SemanticMatcher:
         return features.to(self.device)
 
     def _prepared(self, photos: _Photos, maps: _Maps) -> _Maps:
-        """Return maps after the pair transform, on the grid of the protocol, with the masks of the photos."""
-        source, target = checked_pair(self.pair_transform, *maps) if self.pair_transform else maps
+        """Return maps after the pair transform, which sees the masks, on the grid of the protocol, with the masks."""
+        source, target = maps
+        if self.pair_transform:
+            masked = (_with_mask(features, photo) for features, photo in zip(maps, photos, strict=True))
+            source, target = checked_pair(self.pair_transform, *masked)
         if self.protocol is not None:
             source, target = self.protocol.aligned(source), self.protocol.aligned(target)
         return _with_mask(source, photos[0]), _with_mask(target, photos[1])
