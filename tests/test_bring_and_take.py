@@ -164,6 +164,28 @@ def test_masks_change_no_feature_and_reach_the_views_of_prompts():
     assert not seen[1][16:].any()
 
 
+def test_a_prompt_that_reads_masks_gives_each_mask_its_own_features():
+    class Looking(EmptyPrompt):
+        scope = "image"
+
+        def __init__(self, backbone):
+            super().__init__(backbone=backbone)
+            self.views = {"look": backbone.prepare}
+
+        def forward(self, images, partners=None):
+            shares = [
+                0.0 if view.mask is None else float(view.mask.float().mean()) for view in images.view("look").views
+            ]
+            return PromptEmbedding(torch.tensor(shares)[:, None, None] * torch.arange(8.0).expand(len(shares), 16, 8))
+
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    matcher = fake_matcher(backbone=backbone, prompt=Looking(backbone))
+    photos = [masked(A, slice(10, 20), slice(30, 50)), masked(A, slice(0, 40), slice(0, 60)), A]
+    rows = [(photo, B, [(35, 12)]) for photo in photos]
+    for row, found in zip(rows, matcher.match_pairs(rows), strict=True):
+        np.testing.assert_allclose(found.target_points, matcher.match(*row).target_points, atol=1e-5)
+
+
 def test_the_mask_holds_for_the_way_back_too():
     source = masked(A, slice(0, 10), slice(0, 10))
     correlation = fake_matcher().correlate(source, B, [(3, 4)])

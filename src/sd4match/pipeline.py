@@ -728,10 +728,10 @@ class SemanticMatcher:
 
         if self.prompt.scope == "pair":
             return pair_by_pair
-        kept: OrderedDict[tuple[str, str | None], FeatureMap] = OrderedDict()
+        kept: OrderedDict[_Key, FeatureMap] = OrderedDict()
 
         def photo_by_photo(rows: Sequence[_Row]) -> Iterator[_Maps]:
-            needed: dict[tuple[str, str | None], Photo | Features] = {}
+            needed: dict[_Key, Photo | Features] = {}
             for row in rows:
                 for side, category in zip((row.source, row.target), row.categories, strict=True):
                     needed[_key(side, category)] = side
@@ -742,7 +742,7 @@ class SemanticMatcher:
             kept.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
             for first in range(0, len(photos), batch_size):
                 keys = list(photos)[first : first + batch_size]
-                images = make_images([photos[key] for key in keys], [category for _, category in keys], views)
+                images = make_images([photos[key] for key in keys], [category for _, category, _ in keys], views)
                 maps = extract_maps(backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
                 kept.update((key, maps[[number]]) for number, key in enumerate(keys))
             for row in rows:
@@ -757,9 +757,9 @@ class SemanticMatcher:
         return photo_by_photo
 
     def _comes_back(self, maps: _Maps, queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        back, _, _ = self._match_all(maps[1], maps[0], found)
+        back, _, valid = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
-        return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+        return ((away.abs() <= RETURN_CELLS).all(dim=-1) & valid)[0].cpu()
 
 
 @dataclass(frozen=True)
@@ -808,9 +808,13 @@ def _parse_pairs(pairs: Iterable[Pair], category: Any) -> list[_Row]:
     return rows
 
 
-def _key(side: Photo | Features, category: str | None) -> tuple[str, str | None]:
-    """Return what tells the maps of two photos apart."""
-    return (side.photo.key, side.category) if isinstance(side, Features) else (side.key, category)
+_Key = tuple[str, str | None, str | None]
+
+
+def _key(side: Photo | Features, category: str | None) -> _Key:
+    """Return what tells the maps of two photos apart: pixels, category, and the mask, which a prompt may read."""
+    photo, category = (side.photo, side.category) if isinstance(side, Features) else (side, category)
+    return photo.key, category, None if photo.mask is None else digest(torch.from_numpy(photo.mask))
 
 
 def _both(category: str | tuple[str, str] | None) -> tuple[str | None, str | None]:
