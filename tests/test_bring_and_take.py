@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -373,6 +374,18 @@ def test_matches_have_the_names_of_others(result):
         "keypoint_image_0": {"x": 3.5, "y": 4.0}, "keypoint_image_1": {"x": 4.5, "y": 5.0}, "score": 0.9,
     }  # fmt: skip
     assert [match["score"] for match in result.as_dicts()] == [0.9, 0.5, 0.2]
+
+
+def test_an_index_is_a_whole_number(result):
+    with pytest.raises(InputError, match="indices must be whole numbers"):
+        replace(result, indices=result.scores)
+
+
+def test_details_do_not_replace_what_makes_a_result(result, tmp_path):
+    for name in ("format", "matches"):
+        with pytest.raises(InputError, match=f"other names than {name}"):
+            result.save(tmp_path / "found", details={name: "mine"})
+    assert not (tmp_path / "found").exists()
 
 
 def test_matches_are_filtered_with_their_indices(result):

@@ -145,6 +145,7 @@ class SemanticMatcher:
         self.pair_transform = pair_transform
         self.protocol = protocol
         self.config = config
+        self._configured = backbone
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set a component, if it is one."""
@@ -251,8 +252,9 @@ class SemanticMatcher:
         """
         folder = as_path(folder, what="the folder of a matcher")
         return write_matcher(
-            self._own_config(), self.prompt, folder, backbone=self.backbone, results=results, name=name or folder.name
-        )
+            self._own_config(), self.prompt, folder, backbone=self.backbone, results=results,
+            name=name or folder.absolute().name,
+        )  # fmt: skip
 
     @check_arguments
     def push_to_hub(
@@ -290,6 +292,8 @@ class SemanticMatcher:
         """
         if self.config is None:
             raise InputError("this matcher was composed of components: build it from a config or a preset to save it")
+        if self.backbone is not self._configured:
+            raise InputError("the backbone was replaced since: build a matcher from a config that names it to save it")
         prompt = self.prompt.config
         for name, component, kind in (
             ("matcher", self.matcher, Matcher), ("pair_transform", self.pair_transform, PairTransform),

@@ -156,6 +156,8 @@ class MatchResult:
         check_array("target_points", self.target_points, (count, 2))
         check_array("scores", self.scores, (count,))
         check_array("indices", self.indices, (count,))
+        if self.indices.dtype.kind not in "iu":
+            raise InputError(f"indices must be whole numbers, not {self.indices.dtype}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -244,16 +246,19 @@ class MatchResult:
 
         Args:
             folder: is created if it does not exist; earlier results of matching in it are replaced.
-            details: further JSON-able values for `matches.json`.
+            details: further JSON-able values for `matches.json`; "format" and "matches" are taken.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
+            InputError: the folder holds files of these names that are none of sd4match, or cannot be written; or the
+                details are no JSON, or of a name that is taken.
         """
         from PIL.PngImagePlugin import PngInfo
 
+        if taken := {"format", "matches"} & (details or {}).keys():
+            raise InputError(f"the details of matches must have other names than {' and '.join(sorted(taken))}")
         folder = as_path(folder, what="the folder of matches")
         check_matches_folder(folder)
         known = {

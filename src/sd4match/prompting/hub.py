@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from sd4match.errors import PromptFileError, shown
+from sd4match.errors import PromptFileError, a, shown
 from sd4match.paths import as_path
 from sd4match.prompting.serialization import describe_prompt, read_prompt
 
@@ -65,13 +65,20 @@ def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: 
         PromptFileError: there is no such repository, or the hub cannot be reached.
     """
     found = {}
+    unreachable = None
     for file in files:
         try:
             found[file] = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
+        except LocalEntryNotFoundError as error:  # no answer from the hub, and not in the cache of its client
+            unreachable = error
         except EntryNotFoundError:
             continue
         except Exception as error:  # the client does not wrap errors of its HTTP library
             raise PromptFileError(f"cannot get {file} of {shown(repo_id)} from the hub: {_one_line(error)}") from None
+    if unreachable and not found:
+        raise PromptFileError(
+            f"cannot reach {shown(repo_id)} on the hub, and no such folder is here: {_one_line(unreachable)}"
+        )
     return found
 
 
@@ -115,12 +122,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def card(facts: Mapping[str, Any], name: str) -> str:
+def card(facts: Mapping[str, Any], name: str, *, learned: bool = True) -> str:
     """Return a model card (Markdown) of a prompt or a matcher.
 
     Args:
         facts: what is known by name, as `describe_prompt` returns it: kind, backbone, base_model, license, data, ...
         name: "user/name", or a folder.
+        learned: whether it has a learned prompt.
 
     >>> "learned on mini" in card({"kind": "single", "backbone": "mini"}, "me/mine")
     True
@@ -139,20 +147,23 @@ def card(facts: Mapping[str, Any], name: str) -> str:
         if backbone == "mini"
         else ""
     )
+    kind = a(str(facts["kind"])).capitalize()
+    title, what = f"{kind} prompt learned on {backbone}", "A prompt for semantic matching with a frozen diffusion model"
+    if not learned:
+        title, what = f"A semantic matcher on {backbone}", "A semantic matcher without a learned prompt"
     return f"""---
 {head}
 tags: [semantic-correspondence, keypoint-matching, sd4match]
 ---
 
-# A {facts["kind"]} prompt learned on {backbone}
+# {title}
 
-A prompt for semantic matching with a frozen diffusion model (SD4Match, arXiv 2310.17569): it finds points of one photo
-in another one of the same category.
+{what} (SD4Match, arXiv 2310.17569): it finds points of one photo in another one of the same category.
 {toy}
 ```python
 from sd4match import SemanticMatcher
 
-matcher = SemanticMatcher.from_pretrained("{name}")
+matcher = SemanticMatcher.from_pretrained({json.dumps(name, ensure_ascii=False)})
 result = matcher.match("cat.jpg", "other_cat.jpg", points=[(120, 80)])
 ```
 
