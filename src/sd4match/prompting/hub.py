@@ -68,7 +68,10 @@ def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: 
     unreachable = None
     for file in files:
         try:
-            found[file] = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
+            path = hf_hub_download(
+                repo_id, file, revision=revision, endpoint=endpoint, local_files_only=unreachable is not None
+            )
+            found[file] = Path(path)
         except LocalEntryNotFoundError as error:  # no answer from the hub, and not in the cache of its client
             unreachable = error
         except EntryNotFoundError:
