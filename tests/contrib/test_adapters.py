@@ -74,6 +74,8 @@ def test_transformers(matcher, tmp_path):
     assert set(single[0]) == {"keypoint_image_0", "keypoint_image_1", "score"}
     both = match([[A.to_image(), B.to_image()], [B.to_image(), A.to_image()]])
     assert len(both) == 2
+    for form in ([(A.to_image(), B.to_image())], ((A.to_image(), B.to_image()),)):
+        assert match(inputs=form, timeout=3.0) == match((A.to_image(), B.to_image()))
     assert both[0][0]["score"] == pytest.approx(single[0]["score"], abs=1e-5)
     least = single[3]["score"]
     assert len(match([A.to_image(), B.to_image()], threshold=least - 1e-6)) == 4
