@@ -86,10 +86,13 @@ def test_transformers(matcher, tmp_path):
         match([Image.new("RGB", (4, 4)), B.to_image()], threshold=2)
 
 
-def test_torch_hub():
+def test_torch_hub(monkeypatch):
     file = Path(__file__).parents[2] / "hubconf.py"
     spec = importlib.util.spec_from_file_location("hubconf", file)
     hubconf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hubconf)
     assert all(importlib.util.find_spec(name) for name in hubconf.dependencies)
-    assert isinstance(hubconf.semantic_matcher("mini-empty"), SemanticMatcher)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for _ in range(2):
+        assert isinstance(hubconf.semantic_matcher("hog"), SemanticMatcher)
+    assert sys.path.count(str(file.parent / "src")) == 1
