@@ -381,6 +381,12 @@ def test_an_index_is_a_whole_number(result):
         replace(result, indices=result.scores)
 
 
+def test_a_refusal_to_save_names_no_option_of_the_command_line(result, tmp_path):
+    (tmp_path / "matches.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^the folder's .*matches\.json exists and is no result"):
+        result.save(tmp_path)
+
+
 def test_details_do_not_replace_what_makes_a_result(result, tmp_path):
     for name in ("format", "matches"):
         with pytest.raises(InputError, match=f"other names than {name}"):

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from sd4match.arguments import check_fields
@@ -277,6 +276,8 @@ class DenseMatch:
 
         A cell without a match has that of the nearest cell that has one.
         """
+        from scipy.ndimage import distance_transform_edt
+
         moved = _clamped(self.target_points, self.target) - _clamped(self.source_points, self.source)
         known = self.valid & self.inside
         if self.valid.all() or not known.any():
