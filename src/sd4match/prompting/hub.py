@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from sd4match.errors import PromptFileError, shown
+from sd4match.errors import PromptFileError, a, shown
 from sd4match.io.hub import HubError, NoSuchFileError, download_file, explain
 from sd4match.paths import as_path
 from sd4match.prompting.serialization import describe_prompt, read_prompt
@@ -72,7 +72,8 @@ def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: 
         except NoSuchFileError:
             continue
         except HubError as error:
-            raise _not_had(file, repo_id, error) from None
+            if not found:  # what is in the cache is enough if the first file is there
+                raise _not_had(file, repo_id, error) from None
     return found
 
 
@@ -118,12 +119,13 @@ def _not_had(file: str, repo_id: str, error: HubError) -> PromptFileError:
     )
 
 
-def card(facts: Mapping[str, Any], name: str) -> str:
+def card(facts: Mapping[str, Any], name: str, *, learned: bool = True) -> str:
     """Return a model card (Markdown) of a prompt or a matcher.
 
     Args:
         facts: what is known by name, as `describe_prompt` returns it: kind, backbone, base_model, license, data, ...
         name: "user/name", or a folder.
+        learned: whether it has a learned prompt.
 
     >>> "learned on mini" in card({"kind": "single", "backbone": "mini"}, "me/mine")
     True
@@ -142,20 +144,23 @@ def card(facts: Mapping[str, Any], name: str) -> str:
         if backbone == "mini"
         else ""
     )
+    kind = a(str(facts["kind"])).capitalize()
+    title, what = f"{kind} prompt learned on {backbone}", "A prompt for semantic matching with a frozen diffusion model"
+    if not learned:
+        title, what = f"A semantic matcher on {backbone}", "A semantic matcher without a learned prompt"
     return f"""---
 {head}
 tags: [semantic-correspondence, keypoint-matching, sd4match]
 ---
 
-# A {facts["kind"]} prompt learned on {backbone}
+# {title}
 
-A prompt for semantic matching with a frozen diffusion model (SD4Match, arXiv 2310.17569): it finds points of one photo
-in another one of the same category.
+{what} (SD4Match, arXiv 2310.17569): it finds points of one photo in another one of the same category.
 {toy}
 ```python
 from sd4match import SemanticMatcher
 
-matcher = SemanticMatcher.from_pretrained("{name}")
+matcher = SemanticMatcher.from_pretrained({json.dumps(name, ensure_ascii=False)})
 result = matcher.match("cat.jpg", "other_cat.jpg", points=[(120, 80)])
 ```
 
