@@ -139,7 +139,7 @@ def test_mistakes_are_one_line(files, other_model, tmp_path):
 
 def test_match_and_evaluate_take_every_prompt(files, tmp_path):
     photos = (files / "a.png", files / "b.png")
-    small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=3", "--set", "evaluation.bootstrap_samples=20")
+    small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=2", "--set", "evaluation.bootstrap_samples=20")
     for name in ("single", "hidden", "class", "cpm", "captioner"):
         prompt = ("--prompt", files / f"{name}.safetensors")
         run("match", *photos, *prompt, "--point", "10,10", "--category", "fish", "--output", tmp_path / name)
