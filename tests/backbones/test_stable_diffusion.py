@@ -387,14 +387,20 @@ def test_only_small_photos_are_encoded_several_at_once(mini):
     assert (mini.encoded_at_once, StableDiffusionConfig(image_size=192).build().encoded_at_once) == (4, 1)
 
 
-@given(st.permutations(range(4)), st.integers(1, 4), st.booleans())
-@settings(max_examples=8)
-def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
-    backbone = CachedBackbone(mini) if keep else mini
+@pytest.fixture(scope="module")
+def four(mini):
+    """Views of four photos, the sampling of their maps, and the maps of all four at once."""
     sampling = Sampling(150, 2, EvaluationNoise(2), "member")
     views = [mini.prepare(random_photo(seed=seed)) for seed in range(4)]
     with torch.no_grad():
-        whole = mini.extract(mini.encode(Views.of(views)), empty(mini), sampling).values
+        return views, sampling, mini.extract(mini.encode(Views.of(views)), empty(mini), sampling).values
+
+
+@given(st.permutations(range(4)), st.integers(1, 4), st.booleans())
+@settings(max_examples=8)
+def test_batches_and_caches_do_not_change_a_feature(mini, four, order, size, keep):
+    backbone, (views, sampling, whole) = CachedBackbone(mini) if keep else mini, four
+    with torch.no_grad():
         for start in range(0, 4, size):
             rows = order[start : start + size]
             part = backbone.extract(backbone.encode(Views.of([views[row] for row in rows])), empty(mini), sampling)

@@ -21,6 +21,12 @@ SMALL = ["data.photos_per_category=2", "data.pairs=4", "training.batch_size=2", 
          "training.validate_every=1000", "training.validation_pairs=2", "training.checkpoint_every=1"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Leave out the curves, which take as long as the training."""
+    monkeypatch.setattr("sd4match.training.run.plot_training", lambda *drawn, **options: None)
+
+
 def start(*arguments):
     command = [sys.executable, "-m", "sd4match", "train", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -618,7 +618,7 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("scope", ["image", "category"])
 def test_only_maps_that_do_not_fit_are_written_and_every_map_is_extracted_once(monkeypatch, scope):
-    data, keys = FakePairs(pairs=40, photos=12), written(monkeypatch)
+    data, keys = FakePairs(pairs=24, photos=12), written(monkeypatch)
     expected = scores_of(data, FakePrompt(scope)).to_json()
     assert keys == []
     for fitting in (12, 6, 3, 0):

@@ -23,7 +23,7 @@ from sd4match.training.run import train
 output, kills, steps, write_every = Path(sys.argv[1]), *map(int, sys.argv[2:])
 config = load_preset("single", [
     f"training.steps={steps}", "training.checkpoint_every=2", "training.validate_every=10", "training.batch_size=1",
-    "training.validation_pairs=4", "data.photos_per_category=3", "data.pairs=16", "prompt.num_tokens=4", "seed=3",
+    "training.validation_pairs=2", "data.photos_per_category=2", "data.pairs=6", "prompt.num_tokens=4", "seed=3",
     "cache.limit='0'",
 ])
 backbone = build_components(config).backbone
