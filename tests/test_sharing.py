@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.fake_hub import fake_hub, hub_cache  # noqa: F401 - a fixture
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match import SemanticMatcher, save_prompt
 from sd4match.errors import ConfigError, InputError, PromptFileError
 from sd4match.matching import NearestNeighbor
@@ -17,7 +18,7 @@ from sd4match.testing import random_photo
 
 PHOTOS = random_photo((40, 60), seed=1), random_photo((50, 44), seed=2)
 
-pytestmark = pytest.mark.usefixtures("hub_cache")
+pytestmark = pytest.mark.usefixtures("hub_cache", "loaded_once")
 
 
 @pytest.fixture
