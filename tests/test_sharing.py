@@ -96,7 +96,7 @@ def test_what_a_config_cannot_name_is_not_saved(learned, tmp_path):
     with pytest.raises(InputError, match="noise of a training"):
         learned.save_pretrained(tmp_path / "a")
     learned.sampling = Sampling(40)
-    learned.backbone = SemanticMatcher.from_preset("mini-empty").backbone
+    learned.backbone = SemanticMatcher.from_preset("hog").backbone
     with pytest.raises(InputError, match="the backbone was replaced"):
         learned.save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()

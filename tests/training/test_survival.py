@@ -101,8 +101,8 @@ def kill_and_resume(folder, kills, steps, write_every):
 
 
 def test_killed_at_some_moments_it_ends_with_the_same_bits(tmp_path):
-    answer = kill_and_resume(tmp_path, kills=2, steps=8, write_every=2)
-    assert answer["killed"] == 2
+    answer = kill_and_resume(tmp_path, kills=1, steps=6, write_every=1)
+    assert answer["killed"] == 1
     assert answer["half_written"] >= 1
     assert all(answer["same"].values()), answer
     assert not answer["left"]
