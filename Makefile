@@ -31,8 +31,8 @@ test-slow: install  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --override-ini addopts="--import-mode=importlib --strict-markers --strict-config -ra"
 
 lint: install  ## style, types, layers
-	$(BIN)/ruff check src tests tools benchmarks robustness
-	$(BIN)/ruff format --check src tests tools benchmarks robustness
+	$(BIN)/ruff check src tests tools benchmarks robustness docs/notebooks
+	$(BIN)/ruff format --check src tests tools benchmarks robustness docs/notebooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,6 +1,9 @@
 """`torch.hub.load("OWNER/sd4match", "semantic_matcher")`: a matcher of two photos, by the name of a preset."""
 
-dependencies = ["torch", "diffusers", "transformers", "pydantic", "lazy_loader", "jaxtyping"]
+dependencies = [
+    "torch", "numpy", "scipy", "PIL", "diffusers", "transformers", "safetensors", "huggingface_hub", "pydantic", "yaml",
+    "lazy_loader", "jaxtyping",
+]  # fmt: skip
 
 
 def semantic_matcher(preset="text", **options):  # type: ignore[no-untyped-def]
@@ -13,7 +16,9 @@ def semantic_matcher(preset="text", **options):  # type: ignore[no-untyped-def]
     import sys
     from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parent / "src"))
+    source = str(Path(__file__).parent / "src")
+    if source not in sys.path:
+        sys.path.insert(0, source)
     from sd4match import SemanticMatcher
 
     return SemanticMatcher.from_preset(preset, **options)

@@ -259,6 +259,7 @@ def light_calls(base: Path) -> Calls:  # one table
     dense = {
         "source": photo, "target": photo, "grid": Grid((own_frame(photo.size),), (2, 3), "centers"),
         "target_points": np.ones((2, 3, 2)), "scores": np.ones((2, 3)), "backward": None,
+        "valid": np.ones((2, 3), dtype=bool),
     }  # fmt: skip
     flow = DenseMatch(**dense)
     there = replace(flow, backward=flow)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from unittest.mock import patch
 
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
 import helpers.typecheck  # noqa: F401 - the hook looks it up by name
 
@@ -28,6 +31,22 @@ def modules_to_check() -> list[str]:
     return [f"sd4match.{name}" for name in names if "." in name and name not in CONFIGS] + ["sd4match.geometry"]
 
 
+class CheckedLoader(_import_hook._JaxtypingLoader):
+    """Load bytecode of the module alone under the hook's name, and that of libraries which it imports under their own.
+
+    The hook's own loader renames bytecode until a module has run, so every library that it imports is compiled anew:
+    seconds for each process.
+    """
+
+    def get_code(self, fullname):
+        real = "importlib._bootstrap_external.cache_from_source"
+        with patch(real, partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())):
+            return super().get_code(fullname)
+
+    exec_module = SourceFileLoader.exec_module
+
+
+_import_hook._JaxtypingLoader = CheckedLoader
 install_import_hook(modules_to_check(), "helpers.typecheck.typecheck")
 
 import pytest  # noqa: E402

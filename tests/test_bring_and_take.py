@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,8 @@ def test_an_array_of_floats_is_a_photo(dtype):
         (torch.zeros(4, 4, 3, dtype=torch.int32), "int32"),
         (np.zeros((0, 4, 3), dtype=np.float32), r"\(H, W, 3\)"),
         ([[0]], r"\(H, W, 3\)"),
+        (torch.zeros(3, 4, 4, device="meta"), "a dense tensor of numbers, not .* on meta"),
+        (torch.zeros(4, 4, 3).to_sparse(), "a dense tensor of numbers, not .* torch.sparse_coo"),
     ],
 )
 def test_other_arrays_are_refused(array, message):
@@ -113,6 +116,21 @@ def test_points_are_matched_into_the_mask(kind, top, left):
     assert ((found >= low) & (found <= high)).all()
 
 
+def test_a_mask_of_any_strides_and_a_tensor_are_masks():
+    plain = masked(A, slice(10, 20), slice(30, 50))
+    mirrored, fixed = plain.mask[:, ::-1].copy()[:, ::-1], np.broadcast_to(plain.mask, (40, 60))
+    expected = fake_matcher().match(plain, plain)
+    for mask in (mirrored, fixed, torch.from_numpy(plain.mask)):
+        photo = Photo.from_array(A.pixels, mask=mask)
+        found = fake_matcher().match(photo, photo)
+        assert np.array_equal(found.source_points, expected.source_points)
+        assert np.array_equal(found.target_points, expected.target_points)
+    with pytest.raises(PhotoError, match="a dense tensor of numbers"):
+        Photo.from_array(A.pixels, mask=torch.ones(40, 60, dtype=torch.bool, device="meta"))
+    with pytest.raises(PhotoError, match="`numbers > 0`"):
+        Photo.from_array(A.pixels, mask=torch.ones(40, 60))
+
+
 def test_points_are_taken_from_the_mask_of_the_source():
     matcher, source = fake_matcher(), masked(A, slice(10, 20), slice(30, 50))
     found = matcher.match(source, B).source_points
@@ -145,6 +163,28 @@ def test_masks_change_no_feature_and_reach_the_views_of_prompts():
     assert seen[0] is None
     assert seen[1][:16].all()
     assert not seen[1][16:].any()
+
+
+def test_a_prompt_that_reads_masks_gives_each_mask_its_own_features():
+    class Looking(EmptyPrompt):
+        scope = "image"
+
+        def __init__(self, backbone):
+            super().__init__(backbone=backbone)
+            self.views = {"look": backbone.prepare}
+
+        def forward(self, images, partners=None):
+            shares = [
+                0.0 if view.mask is None else float(view.mask.float().mean()) for view in images.view("look").views
+            ]
+            return PromptEmbedding(torch.tensor(shares)[:, None, None] * torch.arange(8.0).expand(len(shares), 16, 8))
+
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    matcher = fake_matcher(backbone=backbone, prompt=Looking(backbone))
+    photos = [masked(A, slice(10, 20), slice(30, 50)), masked(A, slice(0, 40), slice(0, 60)), A]
+    rows = [(photo, B, [(35, 12)]) for photo in photos]
+    for row, found in zip(rows, matcher.match_pairs(rows), strict=True):
+        np.testing.assert_allclose(found.target_points, matcher.match(*row).target_points, atol=1e-5)
 
 
 def test_the_mask_holds_for_the_way_back_too():
@@ -189,7 +229,7 @@ def test_features_have_descriptors_at_pixels():
     corners = features.at([(0, 0), (59, 39)])
     assert torch.equal(corners[0], features.map.values[0, :, 0, 0])
     torch.testing.assert_close(corners[1], features.map.values[0, :, 7, 7])
-    for points in ([1, 2], [(1, 2, 3)], [("a", "b")], None):
+    for points in ([1, 2], [(1, 2, 3)], [("a", "b")], None, torch.zeros(1, 2, device="meta")):
         with pytest.raises((InputError, ShapeError), match="points"):
             features.at(points)
 
@@ -334,6 +374,24 @@ def test_matches_have_the_names_of_others(result):
         "keypoint_image_0": {"x": 3.5, "y": 4.0}, "keypoint_image_1": {"x": 4.5, "y": 5.0}, "score": 0.9,
     }  # fmt: skip
     assert [match["score"] for match in result.as_dicts()] == [0.9, 0.5, 0.2]
+
+
+def test_an_index_is_a_whole_number(result):
+    with pytest.raises(InputError, match="indices must be whole numbers"):
+        replace(result, indices=result.scores)
+
+
+def test_a_refusal_to_save_names_no_option_of_the_command_line(result, tmp_path):
+    (tmp_path / "matches.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^the folder's .*matches\.json exists and is no result"):
+        result.save(tmp_path)
+
+
+def test_details_do_not_replace_what_makes_a_result(result, tmp_path):
+    for name in ("format", "matches"):
+        with pytest.raises(InputError, match=f"other names than {name}"):
+            result.save(tmp_path / "found", details={name: "mine"})
+    assert not (tmp_path / "found").exists()
 
 
 def test_matches_are_filtered_with_their_indices(result):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match import registry as registries
 from sd4match.data import SyntheticConfig
 
@@ -20,6 +21,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.usefixtures("loaded_once")
 def test_block_runs(block, tmp_path, monkeypatch, other_model):
     """In a folder with two photos, and with a small random model under the name of Stable Diffusion 2.1."""
     monkeypatch.chdir(tmp_path)

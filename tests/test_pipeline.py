@@ -205,7 +205,7 @@ def test_a_match_is_the_one_that_its_benchmark_counts(name):
 
     frame = get_protocol(name).frame
     matcher = SemanticMatcher.from_preset("text", overrides=[f"backbone.frame={frame}", f"evaluation.protocol={name}"])
-    data = SyntheticConfig(split="test", pairs=4, photos_per_category=4).build()
+    data = SyntheticConfig(split="test", pairs=4, photos_per_category=2).build()
     scores = Evaluator(
         backbone=matcher.backbone, protocol=matcher.protocol, matchers={"it": matcher.matcher},
         sampling=matcher.sampling,

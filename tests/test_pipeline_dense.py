@@ -11,7 +11,8 @@ from sd4match import Photo, SemanticMatcher
 from sd4match.backbones import pad
 from sd4match.config import get_protocol
 from sd4match.errors import InputError
-from sd4match.matching import KernelSoftArgmax, NearestNeighbor, WindowSoftArgmax
+from sd4match.geometry import mask_to_cells
+from sd4match.matching import KernelSoftArgmax, Mutual, NearestNeighbor, Threshold, WindowSoftArgmax
 from sd4match.prompting import EmptyPrompt
 from sd4match.structures.tensors import FeatureMap
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
@@ -134,3 +135,32 @@ def test_maps_of_half_precision_are_read_at_their_cells():
     photo = random_photo((500, 700))
     dense = matcher_of(backbone=Half).match_dense(photo, photo)
     assert np.abs(dense.flow).max() < 1e-2
+
+
+@pytest.mark.parametrize("rejecting", [Threshold(min_score=0.3), Mutual()])
+def test_rejected_cells_are_not_there(rejecting):
+    photos = random_photo((40, 60), seed=1), random_photo((50, 44), seed=2)
+    matcher = matcher_of(rejecting)
+    dense = matcher.match_dense(*photos)
+    centers = dense.source_points.reshape(-1, 2)
+    kept = np.zeros(len(centers), dtype=bool)
+    kept[matcher.match(*photos, centers).indices] = True
+    assert np.array_equal(dense.valid.ravel(), kept)
+    assert 0 < kept.mean() < 1
+    assert not dense.cycle[~dense.valid].any()
+
+
+def test_masks_of_both_photos_hold_for_a_dense_match():
+    photos = []
+    for seed, size in enumerate([(40, 60), (50, 44)]):
+        mask = np.zeros(size, dtype=bool)
+        mask[10:20, 20:40] = True
+        photos.append(Photo(random_photo(size, seed=seed).pixels, mask=mask))
+    dense = matcher_of().match_dense(*photos)
+    for one, photo in ((dense, photos[0]), (dense.reversed, photos[1])):
+        assert one.valid_pixels[photo.mask].all()
+        assert np.array_equal(one.valid, mask_to_cells(torch.from_numpy(photo.mask), one.grid).numpy())
+        changed = (one.swap() != photo.pixels).any(axis=-1)
+        assert changed[photo.mask].mean() > 0.9
+        assert not changed[~photo.mask].any()
+    assert not dense.transfer(np.ones((40, 60), dtype=bool))[~dense.reversed.valid_pixels].any()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from helpers.fake_hub import fake_hub, hub_cache  # noqa: F401 - a fixture
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match import SemanticMatcher, save_prompt
 from sd4match.errors import ConfigError, InputError, PromptFileError
 from sd4match.matching import NearestNeighbor
@@ -15,7 +18,7 @@ from sd4match.testing import random_photo
 
 PHOTOS = random_photo((40, 60), seed=1), random_photo((50, 44), seed=2)
 
-pytestmark = pytest.mark.usefixtures("hub_cache")
+pytestmark = pytest.mark.usefixtures("hub_cache", "loaded_once")
 
 
 @pytest.fixture
@@ -92,7 +95,24 @@ def test_what_a_config_cannot_name_is_not_saved(learned, tmp_path):
     learned.sampling = Sampling(40, noise=TrainingNoise(0, 1))
     with pytest.raises(InputError, match="noise of a training"):
         learned.save_pretrained(tmp_path / "a")
+    learned.sampling = Sampling(40)
+    learned.backbone = SemanticMatcher.from_preset("hog").backbone
+    with pytest.raises(InputError, match="the backbone was replaced"):
+        learned.save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_card_says_what_it_is_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matcher = SemanticMatcher.from_preset("hog")
+    matcher.save_pretrained(".")
+    card = (tmp_path / "README.md").read_text()
+    assert "# A semantic matcher on hog" in card
+    assert f'from_pretrained("{tmp_path.name}")' in card
+    matcher.save_pretrained(".", name='a "b"')
+    assert r'from_pretrained("a \"b\"")' in (tmp_path / "README.md").read_text()
+    with pytest.raises(InputError, match=r"results\['PCK'\] must be finite"):
+        matcher.save_pretrained(".", results={"PCK": float("nan")})
 
 
 def test_matchers_and_prompts_come_from_the_hub(learned, tmp_path):
@@ -105,13 +125,21 @@ def test_matchers_and_prompts_come_from_the_hub(learned, tmp_path):
         files["me/empty/README.md"] = b"nothing"
         with pytest.raises((ConfigError, PromptFileError), match="me/empty"):
             SemanticMatcher.from_pretrained("me/empty", endpoint=address)
+    for name in ("me/other", "other"):  # the server has stopped
+        with pytest.raises(PromptFileError, match=f"of '{name}' from the hub: no connection"):
+            SemanticMatcher.from_pretrained(name, endpoint=address)
+    assert same_matches(learned, SemanticMatcher.from_pretrained("me/matcher", endpoint=address))  # from the cache
 
 
 def test_what_is_no_matcher_is_named(tmp_path, mini):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "experiment.yaml").write_text(" \n")
     for source, message in (
         (tmp_path / "file", "is a file"), (tmp_path / "empty", r"neither experiment\.yaml nor prompt\.safetensors"),
+        (tmp_path / "damaged", r"experiment\.yaml is empty"), (str(tmp_path / "none"), "no such folder"),
+        ("./none", "no such folder"), (Path("me/none"), "no such folder"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             SemanticMatcher.from_pretrained(source)

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
 from sd4match.arguments import check_fields
 from sd4match.checks import check_flag, check_number
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.geometry import Grid, to_model
 from sd4match.results import check_array
-from sd4match.structures.images import Photo
+from sd4match.structures.images import Photo, channels_last, tensor_to_array
 from sd4match.structures.inputs import as_photo, check_points
 from sd4match.structures.resampling import neighbors, sampled
 
@@ -31,7 +32,8 @@ class DenseMatch:
     """Matches of all cells of the source's feature map, and of all pixels between the cells.
 
     The displacement of a pixel is interpolated between the displacements of the four cells around it; beyond the
-    outermost cells of the photo it is theirs. Cells in the padding of a photo take no part.
+    outermost cells of the photo it is theirs. Cells in the padding of a photo take no part, and a cell without a match
+    moves as the nearest one that has one.
 
     Raises:
         InputError: a field is of another type.
@@ -60,14 +62,20 @@ class DenseMatch:
     """(h, w), in [0, 1]."""
     backward: DenseMatch | None = None
     """Matches of the target's cells in the source; None if they were not asked for."""
+    valid: npt.NDArray[np.bool_] = None  # type: ignore[assignment] # set below
+    """(h, w), False where a cell has no match: the matcher rejected it, or it is not in the source's mask; all True if
+    not given."""
 
     def __post_init__(self) -> None:
+        if self.valid is None:
+            object.__setattr__(self, "valid", np.ones(self.scores.shape, dtype=np.bool_))
         check_fields(self)
         if len(self.grid) != 1 or self.grid.frames[0].original_size != self.source.size:
             sizes = [frame.original_size for frame in self.grid.frames[:2]]
             raise ShapeError(f"the grid must be that of the source, {self.source.size}, not of {sizes}")
         check_array("target_points", self.target_points, (*self.grid.size, 2))
         check_array("scores", self.scores, self.grid.size)
+        check_array("valid", self.valid, self.grid.size)
         if self.backward is not None:
             sizes, wanted = (
                 [photo.size for photo in photos]
@@ -86,6 +94,13 @@ class DenseMatch:
         """(h, w), whether a cell lies in the source photo, not in its padding."""
         rows, columns = self._held
         return rows[:, None] & columns
+
+    @cached_property
+    def valid_pixels(self) -> npt.NDArray[np.bool_]:
+        """(H, W), whether a pixel of the source has a match: the nearest cell has one."""
+        y, x = (np.arange(side, dtype=np.float64) for side in self.source.size)
+        rows, columns = self._nearest(y, axis=1), self._nearest(x, axis=0)
+        return self.valid[rows[:, None], columns]
 
     @cached_property
     def flow(self) -> npt.NDArray[np.float32]:
@@ -116,7 +131,10 @@ class DenseMatch:
         return _clamped(wanted + near * (1 - across) + far * across, self.target)
 
     def warp(
-        self, photo: Photo | str | Path | Image.Image | npt.NDArray[Any] | None = None, *, nearest: bool = False
+        self,
+        photo: Photo | str | Path | Image.Image | npt.NDArray[Any] | Tensor | None = None,
+        *,
+        nearest: bool = False,
     ) -> npt.NDArray[Any]:
         """Resample the target, or what has its size, into the frame of the source: each pixel takes that of its match.
 
@@ -124,8 +142,8 @@ class DenseMatch:
 
         Args:
             photo: a photo, or an array (H, W) or (H, W, C), of the target's height and width; the target if not given.
-                Numbers between pixels are interpolated if it holds floats or bytes; booleans and other whole
-                numbers are masks and labels, of which the nearest is taken.
+                A tensor may be (3, H, W) too. Numbers between pixels are interpolated if it holds floats or bytes;
+                booleans and other whole numbers are masks and labels, of which the nearest is taken.
             nearest: take the nearest pixel whatever it holds.
 
         Returns:
@@ -164,8 +182,8 @@ class DenseMatch:
     def consistent(self, cells: float = 1.5) -> npt.NDArray[np.bool_]:
         """Return (h, w), whether the match of a cell, matched back, comes close to its center.
 
-        The backward match is read between the cells of the target, as `at` does. Cells in the padding are not
-        consistent.
+        The backward match is read between the cells of the target, as `at` does. Cells in the padding, cells without a
+        match, and those whose match has none back, are not consistent.
 
         Args:
             cells: largest distance in cells of the source, in x and in y.
@@ -174,15 +192,18 @@ class DenseMatch:
             InputError: a distance that is no number or negative, or the backward matches were not asked for.
         """
         limit = check_number("cells", cells, 0)
-        back = self.reversed.at(_clamped(self.target_points, self.target).reshape(-1, 2))
+        found = _clamped(self.target_points, self.target).reshape(-1, 2)
+        back = self.reversed.at(found)
+        rows, columns = (self.reversed._nearest(found[:, axis], axis=axis) for axis in (1, 0))
+        returns = self.reversed.valid[rows, columns].reshape(self.grid.size)
         start = _clamped(self.source_points, self.source).reshape(-1, 2)
         cells_of = [self.grid.to_cells(torch.from_numpy(points)[None])[0] for points in (start, back)]
         close = ((cells_of[1] - cells_of[0]).abs() <= limit).all(dim=-1).reshape(self.grid.size).numpy()
-        consistent: npt.NDArray[np.bool_] = close & self.inside
+        consistent: npt.NDArray[np.bool_] = close & self.inside & self.valid & returns
         return consistent
 
-    def transfer(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Carry a mask of the source to the target.
+    def transfer(self, mask: npt.NDArray[np.bool_] | Tensor) -> npt.NDArray[np.bool_]:
+        """Carry a mask of the source to the target; pixels of the target without a match are not in it.
 
         Convention: that of SD+DINO's figures of dense matches: each pixel of the target looks up its own match in the
         source, so that the mask has no holes. `warp` carries a mask of the target to the source.
@@ -197,17 +218,20 @@ class DenseMatch:
             InputError: no booleans, or the backward matches were not asked for.
             ShapeError: the mask is not of the source's size.
         """
-        return self.reversed.warp(_mask("mask", mask, self.source))
+        return self.reversed.warp(_mask("mask", mask, self.source)) & self.reversed.valid_pixels
 
-    def swap(self, mask: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.uint8]:
+    def swap(self, mask: npt.NDArray[np.bool_] | Tensor | None = None) -> npt.NDArray[np.uint8]:
         """Return the source with the look of the target's object: each pixel of the mask takes that of its match.
+
+        Pixels without a match stay as they are.
 
         Convention: that of SD+DINO's figures of swapped objects. To take pixels of the target's object alone, leave
         out those whose match lies beside it: `swap(mask & warp(target_mask))`. `reversed.swap(target_mask)` is the
         other picture.
 
         Args:
-            mask: (H, W) booleans, the object in the source; the whole photo if not given.
+            mask: (H, W) booleans, the object in the source; the source's mask if not given, and the whole photo if it
+                has none.
 
         Returns:
             (H, W, 3), of the source's height and width.
@@ -216,7 +240,8 @@ class DenseMatch:
             InputError: no booleans.
             ShapeError: the mask is not of the source's size.
         """
-        chosen = np.ones(self.source.size, dtype=np.bool_) if mask is None else _mask("mask", mask, self.source)
+        mask = self.source.mask if mask is None else _mask("mask", mask, self.source)
+        chosen = self.valid_pixels if mask is None else self.valid_pixels & mask
         return np.where(chosen[..., None], self.warp(), self.source.pixels)
 
     def draw(self, *, height: int = 320) -> Image.Image:
@@ -247,8 +272,18 @@ class DenseMatch:
 
     @cached_property
     def _displacements(self) -> npt.NDArray[np.float64]:
-        """(h, w, 2), matches minus cells, both inside their photos: cells of a small photo reach over its border."""
-        return _clamped(self.target_points, self.target) - _clamped(self.source_points, self.source)
+        """(h, w, 2), matches minus cells, both inside their photos: cells of a small photo reach over its border.
+
+        A cell without a match has that of the nearest cell that has one.
+        """
+        from scipy.ndimage import distance_transform_edt
+
+        moved = _clamped(self.target_points, self.target) - _clamped(self.source_points, self.source)
+        known = self.valid & self.inside
+        if self.valid.all() or not known.any():
+            return moved
+        rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+        return np.where(self.valid[..., None], moved, moved[rows, columns])
 
     def _cells(
         self, positions: npt.NDArray[np.float64], *, axis: int
@@ -262,6 +297,11 @@ class DenseMatch:
             centers = self.source_points[0, :, 0] if axis == 0 else self.source_points[:, 0, 1]
             held = np.array([np.abs(centers - (self.source.size[1 - axis] - 1) / 2).argmin()])
         return neighbors(cells, int(held[0]), int(held[-1]))
+
+    def _nearest(self, positions: npt.NDArray[np.float64], *, axis: int) -> npt.NDArray[np.intp]:
+        """Return the nearest cells on the photo of positions, along x (axis 0) or y (axis 1)."""
+        lower, _, above = self._cells(positions, axis=axis)
+        return np.rint(lower + above).astype(np.intp)
 
     def _pieces(self) -> Iterator[tuple[slice, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         """Yield some rows of the source at a time, their pixels (rows, W, 2), and the matches of these."""
@@ -294,6 +334,8 @@ def _pixels(photo: object, like: Photo) -> npt.NDArray[Any]:
     """
     if isinstance(photo, (Image.Image, str, Path)):
         photo = as_photo(photo)
+    if isinstance(photo, Tensor):
+        photo = tensor_to_array("photo", channels_last(photo))
     values = photo.pixels if isinstance(photo, Photo) else photo
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise InputError(f"photo must be a Photo, a pillow image or an array of numbers, not {shown(photo)}")
@@ -310,6 +352,8 @@ def _mask(name: str, mask: object, photo: Photo) -> npt.NDArray[np.bool_]:
         InputError: it is no array of booleans.
         ShapeError: it is not of the size of the photo.
     """
+    if isinstance(mask, Tensor):
+        mask = tensor_to_array(name, mask)
     if not isinstance(mask, np.ndarray) or mask.dtype.kind != "b":
         raise InputError(f"{name} must be an array (H, W) of booleans, as `numbers > 0` makes, not {shown(mask)}")
     check_array(name, mask, photo.size)

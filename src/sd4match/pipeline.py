@@ -145,6 +145,7 @@ class SemanticMatcher:
         self.pair_transform = pair_transform
         self.protocol = protocol
         self.config = config
+        self._configured = backbone
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set a component, if it is one."""
@@ -251,8 +252,9 @@ class SemanticMatcher:
         """
         folder = as_path(folder, what="the folder of a matcher")
         return write_matcher(
-            self._own_config(), self.prompt, folder, backbone=self.backbone, results=results, name=name or folder.name
-        )
+            self._own_config(), self.prompt, folder, backbone=self.backbone, results=results,
+            name=name or folder.absolute().name,
+        )  # fmt: skip
 
     @check_arguments
     def push_to_hub(
@@ -290,6 +292,8 @@ class SemanticMatcher:
         """
         if self.config is None:
             raise InputError("this matcher was composed of components: build it from a config or a preset to save it")
+        if self.backbone is not self._configured:
+            raise InputError("the backbone was replaced since: build a matcher from a config that names it to save it")
         prompt = self.prompt.config
         for name, component, kind in (
             ("matcher", self.matcher, Matcher), ("pair_transform", self.pair_transform, PairTransform),
@@ -571,7 +575,8 @@ class SemanticMatcher:
                 the source to the target, follow from these matches. Nothing is extracted again.
 
         Returns:
-            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768.
+            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768. Cells that the matcher rejects, and
+            those outside of the source's mask, are not `valid`.
         """
         check_flag("cycle", cycle)
         photos, maps = self._sides(source, target, category)
@@ -583,11 +588,14 @@ class SemanticMatcher:
         source, target = maps
         grid = source.grid
         queries = grid.cell_centers(torch.zeros(1, device=source.values.device))
-        found, scores, _ = self._match_all(source, target, queries)
-        points = _inside(found[0].cpu(), photos[1]).double().unflatten(0, grid.size)
-        return DenseMatch(
-            photos[0], photos[1], grid, points.numpy(), scores[0].cpu().double().unflatten(0, grid.size).numpy()
+        found, scores, valid = self._match_all(source, target, queries)
+        if source.mask is not None:
+            valid = valid & source.mask.flatten(1)
+        points = _inside(found[0].cpu(), photos[1]).double()
+        points, scores, valid = (
+            values.unflatten(0, grid.size).numpy() for values in (points, scores[0].cpu().double(), valid[0].cpu())
         )
+        return DenseMatch(photos[0], photos[1], grid, points, scores, valid=valid)
 
     @torch.no_grad()
     def extract(self, photo: PhotoLike, *, category: str | None = None) -> Features:
@@ -683,8 +691,11 @@ class SemanticMatcher:
         return features.to(self.device)
 
     def _prepared(self, photos: _Photos, maps: _Maps) -> _Maps:
-        """Return maps after the pair transform, on the grid of the protocol, with the masks of the photos."""
-        source, target = checked_pair(self.pair_transform, *maps) if self.pair_transform else maps
+        """Return maps after the pair transform, which sees the masks, on the grid of the protocol, with the masks."""
+        source, target = maps
+        if self.pair_transform:
+            masked = (_with_mask(features, photo) for features, photo in zip(maps, photos, strict=True))
+            source, target = checked_pair(self.pair_transform, *masked)
         if self.protocol is not None:
             source, target = self.protocol.aligned(source), self.protocol.aligned(target)
         return _with_mask(source, photos[0]), _with_mask(target, photos[1])
@@ -721,10 +732,10 @@ class SemanticMatcher:
 
         if self.prompt.scope == "pair":
             return pair_by_pair
-        kept: OrderedDict[tuple[str, str | None], FeatureMap] = OrderedDict()
+        kept: OrderedDict[_Key, FeatureMap] = OrderedDict()
 
         def photo_by_photo(rows: Sequence[_Row]) -> Iterator[_Maps]:
-            needed: dict[tuple[str, str | None], Photo | Features] = {}
+            needed: dict[_Key, Photo | Features] = {}
             for row in rows:
                 for side, category in zip((row.source, row.target), row.categories, strict=True):
                     needed[_key(side, category)] = side
@@ -735,7 +746,7 @@ class SemanticMatcher:
             kept.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
             for first in range(0, len(photos), batch_size):
                 keys = list(photos)[first : first + batch_size]
-                images = make_images([photos[key] for key in keys], [category for _, category in keys], views)
+                images = make_images([photos[key] for key in keys], [category for _, category, _ in keys], views)
                 maps = extract_maps(backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
                 kept.update((key, maps[[number]]) for number, key in enumerate(keys))
             for row in rows:
@@ -750,9 +761,9 @@ class SemanticMatcher:
         return photo_by_photo
 
     def _comes_back(self, maps: _Maps, queries: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        back, _, _ = self._match_all(maps[1], maps[0], found)
+        back, _, valid = self._match_all(maps[1], maps[0], found)
         away = maps[0].grid.to_cells(back) - maps[0].grid.to_cells(queries)
-        return (away.abs() <= RETURN_CELLS).all(dim=-1)[0].cpu()
+        return ((away.abs() <= RETURN_CELLS).all(dim=-1) & valid)[0].cpu()
 
 
 @dataclass(frozen=True)
@@ -801,9 +812,13 @@ def _parse_pairs(pairs: Iterable[Pair], category: Any) -> list[_Row]:
     return rows
 
 
-def _key(side: Photo | Features, category: str | None) -> tuple[str, str | None]:
-    """Return what tells the maps of two photos apart."""
-    return (side.photo.key, side.category) if isinstance(side, Features) else (side.key, category)
+_Key = tuple[str, str | None, str | None]
+
+
+def _key(side: Photo | Features, category: str | None) -> _Key:
+    """Return what tells the maps of two photos apart: pixels, category, and the mask, which a prompt may read."""
+    photo, category = (side.photo, side.category) if isinstance(side, Features) else (side, category)
+    return photo.key, category, None if photo.mask is None else digest(torch.from_numpy(photo.mask))
 
 
 def _both(category: str | tuple[str, str] | None) -> tuple[str | None, str | None]:

@@ -156,6 +156,8 @@ class MatchResult:
         check_array("target_points", self.target_points, (count, 2))
         check_array("scores", self.scores, (count,))
         check_array("indices", self.indices, (count,))
+        if self.indices.dtype.kind not in "iu":
+            raise InputError(f"indices must be whole numbers, not {self.indices.dtype}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -244,18 +246,21 @@ class MatchResult:
 
         Args:
             folder: is created if it does not exist; earlier results of matching in it are replaced.
-            details: further JSON-able values for `matches.json`.
+            details: further JSON-able values for `matches.json`; "format" and "matches" are taken.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
+            InputError: the folder holds files of these names that are none of sd4match, or cannot be written; or the
+                details are no JSON, or of a name that is taken.
         """
         from PIL.PngImagePlugin import PngInfo
 
+        if taken := {"format", "matches"} & (details or {}).keys():
+            raise InputError(f"the details of matches must have other names than {' and '.join(sorted(taken))}")
         folder = as_path(folder, what="the folder of matches")
-        check_matches_folder(folder)
+        check_matches_folder(folder, option="the folder's")
         known = {
             "source": {"path": self.source.name, "size": list(self.source.size)},
             "target": {"path": self.target.name, "size": list(self.target.size)},
@@ -282,19 +287,20 @@ class MatchResult:
         return folder
 
 
-def check_matches_folder(folder: Path, *, inputs: Sequence[Path] = ()) -> None:
+def check_matches_folder(folder: Path, *, inputs: Sequence[Path] = (), option: str = "--output") -> None:
     """Refuse a folder in which a result of matching would replace something else.
 
     Args:
         folder: for `MatchResult.save`.
         inputs: files that are read, and must not be replaced either.
+        option: how messages call it.
 
     Raises:
         InputError: it holds such a file; the message names it.
     """
     owners: dict[str, Callable[[Path], bool]] = {"matches.json": _is_own_json, "matches.png": _is_own_picture}
     for name, is_own in owners.items():
-        check_output_file(folder / name, inputs=inputs, is_own=is_own, what="result of match")
+        check_output_file(folder / name, option=option, inputs=inputs, is_own=is_own, what="result of match")
 
 
 def _is_own_json(path: Path) -> bool:

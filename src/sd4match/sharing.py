@@ -8,13 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sd4match.backbones.pretrained import model_facts
+from sd4match.checks import check_number
 from sd4match.config.experiment import ExperimentConfig, load_config
 from sd4match.config.presets import load_experiment
 from sd4match.errors import ConfigError, InputError, shown
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.io.files import check_output_file, write_together
-from sd4match.paths import as_path, exists, is_file, is_folder
+from sd4match.paths import as_path, exists, is_file, is_folder, read_text
 from sd4match.prompting.hub import FILE_NAME, card, check_names, download, upload
 from sd4match.prompting.serialization import describe_prompt, is_prompt_file, read_prompt, save_prompt
 
@@ -46,6 +47,9 @@ def write_matcher(
         InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
     """
     folder = as_path(folder, what="the folder of a matcher")
+    for text, value in (results or {}).items():
+        if not isinstance(value, str):
+            check_number(f"results[{shown(text)}]", value)
     experiment, prompt_file, card_file = (folder / file for file in (EXPERIMENT_FILE, FILE_NAME, CARD_FILE))
     check_output_file(experiment, option="the folder's", is_own=_is_experiment, what="experiment")
     check_output_file(
@@ -67,7 +71,9 @@ def write_matcher(
     protocol = config.evaluation.protocol.name
     described |= {"matcher": config.matcher.kind, "protocol": protocol, **(results or {})}
     contents[experiment] = (_FIRST_LINE + config.model_copy(update={"data": None}).to_yaml()).encode()
-    contents[card_file] = _signed(card(described, name)).encode(errors="backslashreplace")
+    contents[card_file] = _signed(card(described, name, learned=prompt_file in contents)).encode(
+        errors="backslashreplace"
+    )
     write_together(contents, name=f"the matcher to {folder}", error=InputError)
     return folder
 
@@ -87,18 +93,22 @@ def read_matcher(
 
     Raises:
         PromptFileError: the hub cannot be reached, or has no such repository.
-        ConfigError: there is no experiment and no prompt file, or they are damaged.
+        ConfigError: there is no such folder, no experiment and no prompt file, or they are damaged.
     """
     local = as_path(source, what="the folder of a matcher")
     if is_folder(local):
         files = {name: local / name for name in (EXPERIMENT_FILE, FILE_NAME) if is_file(local / name)}
     elif exists(local):
         raise ConfigError(f"{shown(str(source))} is a file: give the folder of a matcher, or its name on the hub")
+    elif isinstance(source, Path) or local.is_absolute() or str(source).startswith("."):
+        raise ConfigError(f'no such folder: {shown(str(local))}; a matcher on the hub is named by a text, "user/name"')
     else:
         check_names(repo_id=str(source), revision=revision, endpoint=endpoint)
         files = download(str(source), [EXPERIMENT_FILE, FILE_NAME], revision=revision, endpoint=endpoint)
     prompt = files.get(FILE_NAME)
     if EXPERIMENT_FILE in files:
+        if not read_text(files[EXPERIMENT_FILE], what="experiment", error=ConfigError).strip():
+            raise ConfigError(f"{files[EXPERIMENT_FILE]} is empty: it is damaged, and names no matcher")
         return load_config(files[EXPERIMENT_FILE], overrides), prompt
     if prompt is None:
         raise ConfigError(f"{shown(str(source))} has neither {EXPERIMENT_FILE} nor {FILE_NAME}: it holds no matcher")

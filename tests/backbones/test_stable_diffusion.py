@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -55,38 +56,51 @@ def whole_unet(folder):
     return UNet2DConditionModel.from_pretrained(folder, subfolder="unet").eval()
 
 
+@pytest.fixture(scope="module")
+def whole(other_model):
+    """What each layer of the unpruned UNet gives, by the name of the model: a plain forward with hooks."""
+
+    @cache
+    def outputs(name):
+        folder = MINI_FOLDER if name == "mini" else other_model
+        unet = whole_unet(folder)
+        torch.manual_seed(0)
+        noisy = torch.randn(2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        context = torch.randn(2, 77, unet.config.cross_attention_dim)
+        seen = {}
+        for index in {index for layers in LAYERS for index in parse_layers(layers)}:
+            block = unet.up_blocks[index.block]
+            inner = getattr(block, "attentions", None) or block.resnets
+
+            def keep(module, inputs, output, index=index):
+                seen[index] = output if isinstance(output, torch.Tensor) else output[0]
+
+            (block if index.sub_block is None else inner[index.sub_block]).register_forward_hook(keep)
+        with torch.no_grad():
+            unet(noisy, 261, context)
+        return folder, noisy, context, seen, network_fingerprint("unet", unet)
+
+    return outputs
+
+
 LAYERS = [0, 1, 2, "0.0", "0.1", "1.0", "1.1", "2.0", ("0.1", 1), (2, "1.0", "0.1")]
 
 
 @pytest.mark.parametrize("name", ["mini", "other"])
 @pytest.mark.parametrize("layers", LAYERS, ids=str)
-def test_features_are_those_of_the_whole_unet(name, layers, request):
-    """Against a plain forward of the unpruned UNet with hooks; the pruned one keeps no later block."""
-    folder = MINI_FOLDER if name == "mini" else request.getfixturevalue("other_model")
+def test_features_are_those_of_the_whole_unet(name, layers, whole):
+    """The pruned one keeps no later block."""
+    folder, noisy, context, seen, fingerprint = whole(name)
     backbone = StableDiffusionConfig(weights=str(folder), layers=layers).build()
-    unet = whole_unet(folder)
-    torch.manual_seed(0)
-    noisy = torch.randn(2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    context = torch.randn(2, 77, unet.config.cross_attention_dim)
-    indices, seen, hooks = parse_layers(layers), {}, []
-    for index in indices:
-        block = unet.up_blocks[index.block]
-        inner = getattr(block, "attentions", None) or block.resnets
-        module = block if index.sub_block is None else inner[index.sub_block]
-
-        def keep(module, inputs, output, index=index):
-            seen[index] = output if isinstance(output, torch.Tensor) else output[0]
-
-        hooks.append(module.register_forward_hook(keep))
+    indices = parse_layers(layers)
     with torch.no_grad():
-        unet(noisy, 261, context)
         features = features_at(backbone.unet, noisy, 261, context, indices)
     for index, one in zip(indices, features, strict=True):
         torch.testing.assert_close(one, seen[index], atol=1e-5, rtol=1e-5)
     assert len(backbone.unet.up_blocks) == max(index.block for index in indices) + 1
     assert backbone.unet.conv_out is None
     assert backbone.vae.decoder is None
-    assert backbone.fingerprint.startswith(network_fingerprint("unet", unet))
+    assert backbone.fingerprint.startswith(fingerprint)
     with torch.no_grad():
         made = backbone.extract(encoded_of(backbone, 0), empty(backbone), Sampling(40))
     spec, side = backbone.spec, backbone.image_size[0]
@@ -364,20 +378,29 @@ def test_cached_features_are_the_same(mini):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=9))
 @settings(max_examples=8)
 def test_latents_have_the_same_bits_in_any_batch(mini, seeds):
-    """Small photos are encoded several at once, larger ones one by one."""
-    assert (mini.encoded_at_once, StableDiffusionConfig(image_size=192).build().encoded_at_once) == (4, 1)
+    alone = {seed: encoded_of(mini, seed).tensors for seed in set(seeds)}
     for name, values in encoded_of(mini, *seeds).tensors.items():
-        assert torch.equal(values, torch.cat([encoded_of(mini, seed).tensors[name] for seed in seeds]))
+        assert torch.equal(values, torch.cat([alone[seed][name] for seed in seeds]))
+
+
+def test_only_small_photos_are_encoded_several_at_once(mini):
+    assert (mini.encoded_at_once, StableDiffusionConfig(image_size=192).build().encoded_at_once) == (4, 1)
+
+
+@pytest.fixture(scope="module")
+def four(mini):
+    """Views of four photos, the sampling of their maps, and the maps of all four at once."""
+    sampling = Sampling(150, 2, EvaluationNoise(2), "member")
+    views = [mini.prepare(random_photo(seed=seed)) for seed in range(4)]
+    with torch.no_grad():
+        return views, sampling, mini.extract(mini.encode(Views.of(views)), empty(mini), sampling).values
 
 
 @given(st.permutations(range(4)), st.integers(1, 4), st.booleans())
 @settings(max_examples=8)
-def test_batches_and_caches_do_not_change_a_feature(mini, order, size, keep):
-    backbone = CachedBackbone(mini) if keep else mini
-    sampling = Sampling(150, 2, EvaluationNoise(2), "member")
-    views = [mini.prepare(random_photo(seed=seed)) for seed in range(4)]
+def test_batches_and_caches_do_not_change_a_feature(mini, four, order, size, keep):
+    backbone, (views, sampling, whole) = CachedBackbone(mini) if keep else mini, four
     with torch.no_grad():
-        whole = mini.extract(mini.encode(Views.of(views)), empty(mini), sampling).values
         for start in range(0, 4, size):
             rows = order[start : start + size]
             part = backbone.extract(backbone.encode(Views.of([views[row] for row in rows])), empty(mini), sampling)

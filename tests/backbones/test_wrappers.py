@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.errors import ConfigError, InputError
 from sd4match.evaluation.evaluator import Evaluator
-from sd4match.geometry import Grid, pad_frame
+from sd4match.geometry import Grid, own_frame, pad_frame
 from sd4match.interfaces import Backbone
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.matching.pair_transforms import CoPCA, MirroredAlignment
@@ -150,6 +151,47 @@ def test_each_pair_of_a_batch_keeps_the_half_of_the_higher_score():
     assert kept.groups == own.groups == (1, 2)
     then, _ = MirroredAlignment(every=1, then=CoPCA(components=1))(source, target)
     assert then.groups == (1, 1)
+
+
+def test_the_score_counts_cells_in_the_masks_alone():
+    """The left half of the cells resembles the target as it is, the right half mirrored."""
+    basis = torch.eye(4)[:, :, None, None]
+    plain, mirrored = basis[:1].repeat(2, 1, 4, 6), basis[1:2].repeat(2, 1, 4, 6)
+    mirrored[..., :3], plain[..., 3:] = basis[2], basis[3]
+    other = basis[:1].repeat(2, 1, 4, 6)
+    other[..., 3:] = basis[1]
+    grid = Grid((own_frame((40, 60)),) * 2, (4, 6), "centers")
+    left = torch.zeros(2, 4, 6, dtype=torch.bool)
+    left[..., :3] = True
+    mixed = torch.stack([left[0], ~left[1]])
+    source = FeatureMap(torch.cat([plain, mirrored], 1), grid, (4, 4))
+    target = FeatureMap(torch.cat([other, other], 1), grid, (4, 4))
+    for source_mask, target_mask, is_mirrored in (
+        (mixed, None, [False, True]), (None, mixed, [False, True]), (mixed, mixed, [False, True]),
+        (None, None, [False, False]),
+    ):  # fmt: skip
+        kept, _ = MirroredAlignment()(replace(source, mask=source_mask), replace(target, mask=target_mask))
+        for row, expected in enumerate(is_mirrored):
+            assert torch.equal(kept.values[row], (mirrored if expected else plain)[row])
+
+
+def test_a_pair_transform_sees_the_masks_of_photos():
+    seen = []
+
+    def look(source, target):
+        seen.extend((source.mask, target.mask))
+        return source, target
+
+    photo = random_photo((32, 32))
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[:16] = True
+    matcher = SemanticMatcher(
+        backbone=FakeBackbone(), prompt=NoPrompt(), matcher=NearestNeighbor(), pair_transform=look
+    )
+    matcher.match(photo, Photo(photo.pixels, mask=mask))
+    assert seen[0] is None
+    assert seen[1][0, :4].all()
+    assert not seen[1][0, 4:].any()
 
 
 def test_maps_without_a_mirrored_half_are_refused():

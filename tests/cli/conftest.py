@@ -7,8 +7,16 @@ import warnings
 
 import pytest
 
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match.__main__ import main
 from sd4match.testing import random_photo
+
+
+@pytest.fixture(autouse=True)
+def commands_share_mini(request):
+    """Load `mini` once for all commands of this process that need it, and nothing for those that do not."""
+    if "sd4match.backbones.stable_diffusion" in sys.modules:
+        request.getfixturevalue("loaded_once")
 
 
 @pytest.fixture

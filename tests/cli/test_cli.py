@@ -73,9 +73,9 @@ def test_every_mistake_is_one_line_exit_2_and_nothing_written(run, photos, tmp_p
         ("match", a, b, "--config", config): "unknown field 'promt'; did you mean 'prompt'",
         ("match", a, b, "--config", config, "--preset", "mini-text"): "not both",
         ("train", *sets("training.steps=few")): "training.steps",
-        ("train", "--preset", "mini-text"): "nothing to learn",
-        ("evaluate", "--split", "exam"): "train, validation or test",
-        ("evaluate", "--preset", "mini-single"): "give the file of a prompt",
+        ("train", "--preset", "mini-text", *sets(*SMALL)): "nothing to learn",
+        ("evaluate", "--split", "exam", *sets(*SMALL)): "train, validation or test",
+        ("evaluate", "--preset", "mini-single", *sets(*SMALL)): "give the file of a prompt",
     }
     for arguments, message in mistakes.items():
         code, _, error = run(*arguments, "--output", out)

@@ -27,6 +27,8 @@ def test_models_list_and_doctor_say_what_is_here(run, tmp_path, monkeypatch):
     assert code == 0
     for name in ("mini", "sd1-5", "sd2-1", "cleandift-sd2-1", "dinov2-base", "dino-vitb8"):
         assert name in screen
+    for license in ("apache-2.0", "creativeml-openrail-m", "openrail++"):
+        assert license in screen
     code, screen, _ = run("doctor")
     assert code == 0
     assert "models here    mini, dinov2-small" in screen
@@ -38,11 +40,19 @@ def test_models_list_and_doctor_say_what_is_here(run, tmp_path, monkeypatch):
 def test_models_check_runs_one_photo(run, tmp_path, other_model):
     code, screen, _ = run("models", "check", "mini")
     assert code == 0
-    for part in ("(96, 24, 24), finite: True", "(3, 96, 96), squash", "parameters", "peak memory", "fingerprint"):
+    for part in (
+        "license        apache-2.0",
+        "(96, 24, 24), finite: True",
+        "(3, 96, 96), squash",
+        "parameters",
+        "peak memory",
+        "fingerprint",
+    ):
         assert part in screen
     code, screen, _ = run("models", "check", other_model, "--dtype", "bfloat16", "--set", "layers=[0, 1]")
     assert code == 0
     assert "layer 0+1 of 4" in screen
+    assert "license        not known here" in screen
     code, screen, _ = run("models", "check", write_random_transformer(tmp_path / "m", kind="dino"))
     assert code == 0
     assert "prompt         none" in screen

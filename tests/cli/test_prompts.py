@@ -75,7 +75,7 @@ def test_inspect_prints_all_of_it(files):
 def test_imagine_draws_a_labeled_grid(files, tmp_path, name, options, rows):
     options = [files / o if o.endswith(".png") else o for o in options]
     out = tmp_path / "sub" / "grid.png"
-    run("prompts", "imagine", files / f"{name}.safetensors", *options, "--steps", 2, "--images", 2, "--output", out)
+    run("prompts", "imagine", files / f"{name}.safetensors", *options, "--steps", 1, "--images", 2, "--output", out)
     with Image.open(out) as grid:
         assert grid.height == 34 + rows * 166
         seen = {"cpm": 2, "captioner": 1}.get(name, 0)
@@ -139,7 +139,7 @@ def test_mistakes_are_one_line(files, other_model, tmp_path):
 
 def test_match_and_evaluate_take_every_prompt(files, tmp_path):
     photos = (files / "a.png", files / "b.png")
-    small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=3", "--set", "evaluation.bootstrap_samples=20")
+    small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=2", "--set", "evaluation.bootstrap_samples=20")
     for name in ("single", "hidden", "class", "cpm", "captioner"):
         prompt = ("--prompt", files / f"{name}.safetensors")
         run("match", *photos, *prompt, "--point", "10,10", "--category", "fish", "--output", tmp_path / name)

@@ -17,8 +17,14 @@ import pytest
 
 from helpers.command_line import sets
 
-SMALL = ["data.photos_per_category=3", "data.pairs=8", "training.batch_size=2", "prompt.num_tokens=4",
+SMALL = ["data.photos_per_category=2", "data.pairs=4", "training.batch_size=2", "prompt.num_tokens=4",
          "training.validate_every=1000", "training.validation_pairs=2", "training.checkpoint_every=1"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Leave out the curves, which take as long as the training."""
+    monkeypatch.setattr("sd4match.training.run.plot_training", lambda *drawn, **options: None)
 
 
 def start(*arguments):
@@ -180,7 +186,7 @@ def test_launched_twice_it_reports_what_one_process_reports(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    small = sets(*SMALL, "training.batch_size=5", "evaluation.bootstrap_samples=50")
+    small = sets(*SMALL, "data.pairs=8", "training.batch_size=5", "evaluation.bootstrap_samples=50")
     folders = [tmp_path / f"in-{count}" for count in (1, 2)]
     for count, folder in zip((1, 2), folders, strict=True):
         launch(count, "train", "--steps", 5, "--seed", 1, "--output", folder, *small)

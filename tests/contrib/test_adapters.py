@@ -74,6 +74,8 @@ def test_transformers(matcher, tmp_path):
     assert set(single[0]) == {"keypoint_image_0", "keypoint_image_1", "score"}
     both = match([[A.to_image(), B.to_image()], [B.to_image(), A.to_image()]])
     assert len(both) == 2
+    for form in ([(A.to_image(), B.to_image())], ((A.to_image(), B.to_image()),)):
+        assert match(inputs=form, timeout=3.0) == match((A.to_image(), B.to_image()))
     assert both[0][0]["score"] == pytest.approx(single[0]["score"], abs=1e-5)
     least = single[3]["score"]
     assert len(match([A.to_image(), B.to_image()], threshold=least - 1e-6)) == 4
@@ -84,10 +86,13 @@ def test_transformers(matcher, tmp_path):
         match([Image.new("RGB", (4, 4)), B.to_image()], threshold=2)
 
 
-def test_torch_hub():
+def test_torch_hub(monkeypatch):
     file = Path(__file__).parents[2] / "hubconf.py"
     spec = importlib.util.spec_from_file_location("hubconf", file)
     hubconf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hubconf)
     assert all(importlib.util.find_spec(name) for name in hubconf.dependencies)
-    assert isinstance(hubconf.semantic_matcher("mini-empty"), SemanticMatcher)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for _ in range(2):
+        assert isinstance(hubconf.semantic_matcher("hog"), SemanticMatcher)
+    assert sys.path.count(str(file.parent / "src")) == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match import SemanticMatcher
 from sd4match.config import build_dataset, load_preset
 from sd4match.errors import InputError, ShapeError
@@ -15,6 +16,8 @@ from sd4match.evaluation import Calibration, PairScores, calibrate, evaluate, re
 from sd4match.evaluation.scores import PairCount
 from sd4match.evaluation.tables import to_markdown
 from sd4match.testing import FakePairs
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 SMALL = ["data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap_samples=10"]
 

@@ -143,7 +143,7 @@ def test_a_matcher_that_changes_a_correlation_disturbs_no_other_and_is_not_distu
         "nearest": NearestNeighbor(), "own": own, "soft": SoftArgmax(), "kernel": KernelSoftArgmax(),
         "bilinear": BilinearNearestNeighbor(),
     }  # fmt: skip
-    data = FakePairs(pairs=10, photos=4)
+    data = FakePairs(pairs=4, photos=3)
     alone = {
         name: evaluator(matchers={name: matcher}).evaluate(data, FakePrompt())[name].to_json()
         for name, matcher in matchers.items()
@@ -316,7 +316,7 @@ def test_report_holds_what_repeats_the_run(tmp_path):
 
 
 def test_several_matchers_on_the_same_features():
-    backbone, data = FakeBackbone(), FakePairs(pairs=10, photos=4)
+    backbone, data = FakeBackbone(), FakePairs(pairs=6, photos=4)
     matchers = {"nearest": NearestNeighbor(), "kernel": KernelSoftArgmax(), "soft": SoftArgmax()}
     for protocol in (SD4MATCH, get_protocol("dift")):
         backbone.extracted = 0
@@ -618,7 +618,7 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("scope", ["image", "category"])
 def test_only_maps_that_do_not_fit_are_written_and_every_map_is_extracted_once(monkeypatch, scope):
-    data, keys = FakePairs(pairs=40, photos=12), written(monkeypatch)
+    data, keys = FakePairs(pairs=24, photos=12), written(monkeypatch)
     expected = scores_of(data, FakePrompt(scope)).to_json()
     assert keys == []
     for fitting in (12, 6, 3, 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SMALL = ["data.photos_per_category=3", "data.pairs=8", "evaluation.bootstrap_samples=50", "training.batch_size=2"]
+SMALL = ["data.photos_per_category=2", "data.pairs=6", "evaluation.bootstrap_samples=50", "training.batch_size=2"]
 
 
 def sets(*overrides):

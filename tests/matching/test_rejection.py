@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sd4match import SemanticMatcher
+from sd4match import Photo, SemanticMatcher
 from sd4match.config import parse_config
 from sd4match.errors import ComponentError, InputError
 from sd4match.matching import (
@@ -107,6 +107,25 @@ def test_rejections_are_nested_and_named_in_configs():
     correlation = random_correlation()
     nested = config.matcher(correlation).valid
     assert not (nested & ~Mutual()(correlation).valid).any()
+
+
+@pytest.mark.parametrize("way", ["cycle", "mutual"])
+def test_a_match_back_that_is_rejected_does_not_come_back(way):
+    class Half(NearestNeighbor):
+        """Rejects matches in the right half of the small photo, which are those of the way back."""
+
+        def __call__(self, correlation):
+            matches = super().__call__(correlation)
+            is_small = correlation.target.grid.frames[0].original_size == (40, 60)
+            return Matches(matches.points, matches.scores, (matches.points[..., 0] < 30) | (not is_small))
+
+    small = random_photo((40, 60), seed=1)
+    large = Photo(small.pixels.repeat(2, axis=0).repeat(2, axis=1))
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    matcher = CycleConsistent.model_construct(inner=Half(), cells=1.5) if way == "cycle" else Half()
+    matcher = SemanticMatcher(backbone=backbone, prompt=EmptyPrompt(backbone=backbone), matcher=matcher)
+    found = matcher.match(small, large, [(8, 8), (20, 30), (40, 30), (52, 8)], mutual=way == "mutual")
+    assert found.indices.tolist() == [0, 1]
 
 
 def test_points_without_a_match_are_left_out_of_results():

@@ -195,8 +195,11 @@ def test_an_array_is_resampled_in_its_own_type():
 def test_what_has_the_size_of_the_target_can_be_warped(tmp_path):
     dense = dense_of()
     dense.target.to_image().save(tmp_path / "t.png")
-    for photo in (None, dense.target, dense.target.pixels, dense.target.to_image(), tmp_path / "t.png"):
+    tensor = torch.from_numpy(dense.target.pixels)
+    forms = (dense.target.pixels, dense.target.to_image(), tmp_path / "t.png", tensor, tensor.permute(2, 0, 1))
+    for photo in (None, dense.target, *forms):
         assert np.array_equal(dense.warp(photo), dense.warp())
+    assert dense.warp(tensor[..., 0].bfloat16().requires_grad_()).dtype == np.float32
 
 
 def test_the_cycle_mask_equals_the_formula():
@@ -250,6 +253,50 @@ def test_a_swap_changes_the_mask_alone():
     assert np.array_equal(dense.swap(), dense.warp())
     assert np.array_equal(dense.swap(mask=np.zeros_like(mask)), dense.source.pixels)
     assert dense.reversed.swap().shape == (20, 30, 3)
+
+
+def rejecting(dense, rows, columns):
+    valid = np.ones(dense.grid.size, dtype=bool)
+    valid[rows, columns] = False
+    return replace(dense, valid=valid)
+
+
+def test_cells_without_a_match_have_no_say():
+    """They move as the nearest cell with a match; their pixels have none, and a swap leaves these as they are."""
+    still = moved((24, 36), (0, 0), cells=(4, 6), target=random_photo((24, 36), seed=4))
+    points = still.target_points.copy()
+    points[1, 2] += 9
+    wrong = replace(still, target_points=points)
+    assert wrong.valid.all()
+    assert wrong.valid_pixels.all()
+    assert np.abs(wrong.flow).max() > 7
+    dense = rejecting(wrong, 1, 2)
+    assert np.abs(dense.flow).max() < 1e-5
+    expected = np.ones((24, 36), dtype=bool)
+    expected[6:12, 12:18] = False  # cells of 6 x 6 pixels
+    assert np.array_equal(dense.valid_pixels, expected)
+    assert np.array_equal(dense.swap(), np.where(expected[..., None], still.target.pixels, still.source.pixels))
+    assert np.array_equal(rejecting(wrong, slice(None), slice(None)).swap(), wrong.source.pixels)
+
+
+def test_what_has_no_match_is_neither_consistent_nor_carried():
+    still = moved((24, 36), (0, 0), cells=(4, 6))
+    back = rejecting(still, 2, 3)
+    dense = rejecting(replace(still, backward=back), 1, 2)
+    expected = np.ones((4, 6), dtype=bool)
+    expected[1, 2] = expected[2, 3] = False
+    assert np.array_equal(dense.cycle, expected)
+    assert np.array_equal(dense.reversed.cycle, expected)
+    assert np.array_equal(dense.transfer(np.ones((24, 36), dtype=bool)), back.valid_pixels)
+    assert np.array_equal(dense.transfer(torch.ones(24, 36, dtype=torch.bool)), back.valid_pixels)
+
+
+def test_a_swap_is_inside_the_mask_of_the_source():
+    dense, mask = dense_of(), np.zeros((24, 36), dtype=bool)
+    mask[5:20, 7:30] = True
+    masked = replace(dense, source=Photo(dense.source.pixels, mask=mask))
+    assert np.array_equal(masked.swap(), dense.swap(mask))
+    assert np.array_equal(masked.swap(torch.from_numpy(~mask)), dense.swap(~mask))
 
 
 def test_a_picture_and_a_short_text():
@@ -306,6 +353,9 @@ NAN = math.nan
         (lambda: replace(DENSE, target_points=np.zeros((4, 6, 3))), ShapeError, "target_points"),
         (lambda: replace(DENSE, target_points=np.full((4, 6, 2), NAN)), NonFiniteError, "target_points"),
         (lambda: replace(DENSE, scores=np.zeros((6, 4))), ShapeError, "scores"),
+        (lambda: replace(DENSE, valid=np.ones((6, 4), dtype=bool)), ShapeError, "valid"),
+        (lambda: replace(DENSE, valid=np.ones((4, 6))), InputError, "valid must be an array of booleans"),
+        (lambda: DENSE.warp(torch.zeros(3, 20, 30, device="meta")), InputError, "a dense tensor of numbers"),
         (lambda: replace(DENSE, scores=np.full((4, 6), NAN)), NonFiniteError, "scores"),
         (lambda: replace(DENSE, backward=PLAIN), ShapeError, "backward must be of photos"),
         (lambda: PLAIN.reversed, InputError, r"cycle=True"),

@@ -168,14 +168,20 @@ def test_a_longer_training_goes_on_from_the_end_of_a_shorter_one(tmp_path):
     assert torch.equal(whole.vector, halves.vector)
 
 
+@pytest.fixture(scope="module")
+def undisturbed():
+    """A prompt with dropout, and the run that learned it."""
+    prompt = DropoutVector()
+    return prompt, trainer(prompt).fit()
+
+
 @pytest.mark.parametrize("asked_after", [0, 1, 2, 3, 5, 8, 10, 12])
-def test_stopped_wherever_it_goes_on_as_it_would_have(tmp_path, asked_after):
+def test_stopped_wherever_it_goes_on_as_it_would_have(undisturbed, tmp_path, asked_after):
     """Whether the request comes in a step or in a validation, the step is finished, and nothing is lost or doubled.
 
     The prompt has dropout, so that the global generators are part of the state.
     """
-    whole, stopped, asked = DropoutVector(), DropoutVector(), count()
-    expected = trainer(whole).fit()
+    (whole, expected), stopped, asked = undisturbed, DropoutVector(), count()
     store = Checkpoints(tmp_path)
     first = trainer(stopped).fit(checkpoints=store, stop=lambda: next(asked) >= asked_after)
     assert first.stopped

@@ -5,14 +5,15 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match.cli.app import app
 from sd4match.config import load_preset, preset_names
 from sd4match.errors import ConfigError
 from sd4match.training.sweep import PROMPTS, DamagedScoresWarning, SweepCallbacks, _read_scores, sweep_prompts
 
 SMALL = [
-    "data.pairs=6", "data.photos_per_category=3", "training.steps=2", "training.batch_size=2",
-    "training.validate_every=2", "training.validation_pairs=4", "evaluation.bootstrap_samples=50",
+    "data.pairs=3", "data.photos_per_category=2", "training.steps=2", "training.batch_size=2",
+    "training.validate_every=2", "training.validation_pairs=2", "evaluation.bootstrap_samples=50",
 ]  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def test_one_report_of_all_prompts(swept):
     assert started == ["empty", "single", "class", "cpm"] == [row.prompt for row in report.results]
     for row in report.results:
         assert set(row.ci95) >= {"image", "point"}
-        assert row.pairs == 6
+        assert row.pairs == 3
     assert {(comparison.a, comparison.b) for comparison in report.comparisons} == {
         ("class", "single"), ("cpm", "single"), ("cpm", "class"),
     }  # fmt: skip
@@ -70,6 +71,7 @@ def test_one_report_of_all_prompts(swept):
     }
 
 
+@pytest.mark.usefixtures("loaded_once")
 def test_a_stopped_sweep_goes_on(swept):
     output, report, _ = swept
     learned = output / "single" / "prompt.safetensors"
@@ -109,6 +111,7 @@ def test_scores_are_read_whole_or_named_and_measured_again(tmp_path):
             assert read(damaged) is None
 
 
+@pytest.mark.usefixtures("loaded_once")
 def test_on_the_command_line(tmp_path):
     sets = [part for change in SMALL for part in ("--set", change)]
     command = ["sweep", "prompts", "--output", str(tmp_path / "s"), "--only", "empty", "--only", "single", *sets]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sd4match.arguments import check_arguments
 from sd4match.backbones.model_files import find_variant, read_json, refuse_pointer, weight_files
 from sd4match.errors import CheckpointError, SD4MatchError, choose_from, shown
+from sd4match.io.hub import HubError, download_file, download_folder
 from sd4match.paths import as_path, is_file, is_folder, resolved
 
 MINI_FOLDER = Path(__file__).parent / "mini_weights"
@@ -44,6 +45,18 @@ _HUB_PATTERNS = {
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 _HUB_OTHER_WEIGHTS = ["model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
 _HUB_CONFIG_PATTERNS = ["*.json", "*/config.json", "*/tokenizer_config.json", "*/scheduler_config.json"]
+
+_TIMM_DINOV3 = {
+    "vits16": "vit_small_patch16_dinov3.", "vits16plus": "vit_small_plus_patch16_dinov3.",
+    "vitb16": "vit_base_patch16_dinov3.", "vitl16": "vit_large_patch16_dinov3.",
+    "vith16plus": "vit_huge_plus_patch16_dinov3.", "vit7b16": "vit_7b_patch16_dinov3.",
+    "convnext-tiny": "convnext_tiny.dinov3_", "convnext-small": "convnext_small.dinov3_",
+    "convnext-base": "convnext_base.dinov3_", "convnext-large": "convnext_large.dinov3_",
+}  # fmt: skip
+"""Networks of DINOv3 by their name on the hub, and the start of their name in timm."""
+
+_Tried = list[str | HubError]
+"""Places where a model was searched, each with what was found there."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ def find_pretrained(weights: str, kind: ModelKind = "stable_diffusion") -> Path:
     True
     """
     known = _known(weights, kind)
-    tried: list[str] = []
+    tried: _Tried = []
     folder = _on_this_machine(weights, known, kind, tried)
     for hub_id in _hub_ids(weights, known):
         if folder is not None:
@@ -183,21 +196,18 @@ def find_overlay(weights: str) -> Path | None:
     if known is None or known.overlay is None:
         return None
     repository, name = known.overlay
-    tried: list[str] = []
+    tried = []
     for file in _overlay_files(weights, name):
         if is_file(file):
             return refuse_pointer(file)
         tried.append(f"{file} (no such file)")
-    from huggingface_hub import hf_hub_download
-
     try:
-        return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the hub client raises many types of errors
-        tried.append(f"hub {repository} ({_short(error)})")
-    raise CheckpointError(
-        f"no UNet of {weights!r}: tried {'; '.join(tried)}. Get {name} from https://huggingface.co/{repository} "
-        f"and put it into the folder that {MODELS_VARIABLE} names"
-    )
+        return download_file(repository, name)
+    except HubError as error:
+        raise CheckpointError(
+            f"no UNet of {weights!r}: tried {'; '.join([*tried, str(error)])}. {_sentence(error.advice)}. Get {name} "
+            f"from https://huggingface.co/{repository} and put it into the folder that {MODELS_VARIABLE} names"
+        ) from None
 
 
 def is_known_as_clean(weights: str) -> bool:
@@ -230,7 +240,7 @@ def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str
         CheckpointError: the model is not found, or is not a Stable Diffusion.
     """
     known = _known(weights, "stable_diffusion")
-    tried: list[str] = []
+    tried: _Tried = []
     folder = _on_this_machine(weights, known, "stable_diffusion", tried)
     if folder is None and known is not None:
         return known.declared, weights
@@ -249,7 +259,7 @@ def declared_transformer(weights: str) -> Mapping[str, Any]:
         CheckpointError: the model is not found, or is not a vision transformer.
     """
     known = _known(weights, "vision_transformer")
-    tried: list[str] = []
+    tried: _Tried = []
     folder = _on_this_machine(weights, known, "vision_transformer", tried)
     if folder is None and known is not None:
         return known.declared["model"]
@@ -331,7 +341,7 @@ def _hub_ids(weights: str, known: PretrainedModel | None) -> tuple[str, ...]:
     return (weights,) if _HUB_ID.fullmatch(weights) else ()
 
 
-def _on_this_machine(weights: str, known: PretrainedModel | None, kind: ModelKind, tried: list[str]) -> Path | None:
+def _on_this_machine(weights: str, known: PretrainedModel | None, kind: ModelKind, tried: _Tried) -> Path | None:
     """Return a given folder, one in SD4MATCH_MODELS, or one in the hub's cache; None if there is none."""
     if weights == "mini":
         return MINI_FOLDER
@@ -383,23 +393,12 @@ def _has_weights(folder: Path, stem: str) -> bool:
         return False
 
 
-def _from_hub(hub_id: str, patterns: list[str], tried: list[str]) -> Path | None:
-    from huggingface_hub import snapshot_download
-
+def _from_hub(hub_id: str, patterns: list[str], tried: _Tried) -> Path | None:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many types of errors
-        tried.append(f"hub {hub_id} ({_short(error)})")
+        return download_folder(hub_id, patterns)
+    except HubError as error:
+        tried.append(error)
         return None
-
-
-def _short(error: Exception) -> str:
-    """Return an error of the hub client in a few words."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "not in its cache, and HF_HUB_OFFLINE is set"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 
 def _shortened(name: str) -> str:
@@ -410,17 +409,46 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _not_found(weights: str, known: PretrainedModel | None, tried: list[str]) -> str:
+def _not_found(weights: str, known: PretrainedModel | None, tried: _Tried) -> str:
     """Return the message that says where a model was searched and how to get it."""
     ids = _hub_ids(weights, known)
-    text = f"no model {shown(weights)}: tried {'; '.join(tried)}."
+    text = f"no model {shown(weights)}: tried {'; '.join(map(str, tried))}."
     if ids:
+        refused = next((_sentence(reason.advice) + ". " for reason in tried if isinstance(reason, HubError)), "")
+        other = None if known else alternative_to(weights)
         return (
-            f"{text} Get it with `hf download {ids[0]} --local-dir FOLDER/{weights.rpartition('/')[2]}` "
-            f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder"
+            f"{text} {refused}Get it with `hf download {ids[0]} --local-dir FOLDER/{weights.rpartition('/')[2]}` "
+            f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder{f'. Known instead: {other}' * bool(other)}"
         )
     hint = choose_from(weights[:80], PRETRAINED)
     return f"{text} Give the path of a folder, an id of the hub (owner/name), or a name; {hint}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def alternative_to(hub_id: str) -> str | None:
+    """Return what is known to stand in for a model of the hub that was deleted or is gated; None if nothing is known.
+
+    timm publishes the weights of DINOv3 without a gate, under DINOv3's license.
+
+    Args:
+        hub_id: "owner/name".
+
+    >>> alternative_to("runwayml/stable-diffusion-v1-5")
+    'sd1-5 (stable-diffusion-v1-5/stable-diffusion-v1-5)'
+    """
+    for model in PRETRAINED.values():
+        if hub_id in model.hub_ids[1:]:
+            return f"{model.name} ({model.hub_ids[0]})"
+    dinov3 = re.fullmatch(r"facebook/dinov3-([\w-]+)-pretrain-(\w+)", hub_id)
+    if dinov3 is None:
+        return None
+    network, data = dinov3.groups()
+    name = _TIMM_DINOV3.get(network)
+    same = f"the same weights without a gate, under the same license, {{kind: timm, weights: {name}{data}}}; or "
+    return f"{same if name else ''}dinov2-base, which is not gated"
 
 
 def check_subfolders(folder: Path) -> None:

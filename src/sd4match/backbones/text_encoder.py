@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sd4match.errors import InputError, ShapeError
+from sd4match.errors import InputError, ShapeError, shown
 from sd4match.interfaces import TextEncoder as TextEncoder
 
 
@@ -39,7 +39,7 @@ class ClipTextEncoder(TextEncoder):
         lengths = [len(ids) for ids in self.tokenizer(list(texts)).input_ids]
         for text, length in zip(texts, lengths, strict=True):
             if length > self.max_length:
-                raise InputError(f"{text!r} has {length - 2} tokens; there is room for {self.max_length - 2}")
+                raise InputError(f"{shown(text)} has {length - 2} tokens; there is room for {self.max_length - 2}")
         padded = self.tokenizer(list(texts), padding="max_length", max_length=self.max_length, return_tensors="pt")
         ids: Tensor = padded.input_ids
         return ids.to(self.device)

@@ -17,10 +17,11 @@ from torch import nn
 from sd4match.backbones.loading import check_values
 from sd4match.backbones.model_files import Fields, refuse_pointers
 from sd4match.backbones.preprocessing import Colors
-from sd4match.backbones.pretrained import folders_of
+from sd4match.backbones.pretrained import alternative_to, folders_of
 from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.hashing import digest
+from sd4match.io.hub import explain, recognize
 from sd4match.paths import is_folder
 from sd4match.structures.specs import FeatureSpec
 
@@ -168,8 +169,21 @@ def _created(weights: str, source: str, device: torch.device, **options: Any) ->
         with device:
             model = timm.create_model(source, **options)
     except Exception as error:  # timm and the hub client raise many types of errors
-        raise CheckpointError(f"timm cannot load {shown(weights)}: {_short(error)}. {_HINT}") from None
+        if source.startswith("local-dir:") or recognize(error, "") is None:
+            raise CheckpointError(f"timm cannot load {shown(weights)}: {_short(error)}. {_HINT}") from None
+        raise CheckpointError(f"timm cannot load {shown(weights)}: {_refusal(error, source)}") from None
     return model.requires_grad_(False).eval()
+
+
+def _refusal(error: Exception, source: str) -> str:
+    """Return why the weights of a model cannot be had from the hub, and what to do."""
+    hub_id = source.removeprefix("hf-hub:")
+    if hub_id == source:
+        hub_id = str(_timm().get_pretrained_cfg(source).hf_hub_id)
+    refused = explain(error, hub_id)
+    other = alternative_to(hub_id)
+    known = f". Known instead: {other}" if other else ""
+    return f"{refused}; {refused.advice}; or give the path of a folder that timm.models.save_for_hf wrote{known}"
 
 
 _HINT = (

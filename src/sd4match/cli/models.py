@@ -55,7 +55,7 @@ def check(
     import time
 
     from sd4match.backbones.config import BackboneConfig
-    from sd4match.backbones.pretrained import likely_kinds
+    from sd4match.backbones.pretrained import likely_kinds, model_facts
     from sd4match.cli.common import prepare_device
     from sd4match.errors import CheckpointError
     from sd4match.registry import backbones
@@ -74,6 +74,7 @@ def check(
         except CheckpointError as error:
             errors.append(error)
             continue
+        _print_line("license", model_facts(name).get("license", "not known here: see where the weights are from"))
         _print_extraction(backbone, loading_seconds=time.perf_counter() - started)
         return
     raise errors[0]
@@ -189,7 +190,7 @@ def doctor() -> None:
     _print_line("models here", ", ".join(found))
     _print_line("not here", ", ".join(missing) or "none")
     if missing:
-        _print_line("", "they are downloaded when first used, or see `sd4match models list`")
+        _print_line("", "they are downloaded when first used; `sd4match models list` has their licenses")
 
 
 def _version(package: str) -> str:

@@ -24,9 +24,10 @@ def as_pipeline(
 ) -> Callable[..., list[Any]]:
     """Return a function that is called as `transformers.pipeline("keypoint-matching")` is.
 
-    It takes a pair of images, or a list of pairs, and `threshold`, the least score. It returns a list of
+    It takes `inputs`, a pair of images or a list of pairs, and `threshold`, the least score. It returns a list of
     {"keypoint_image_0": {"x", "y"}, "keypoint_image_1": {"x", "y"}, "score"} for a pair, best first, or a list of such
-    lists.
+    lists; for a list of one pair, the list of that pair, as the pipeline does. `timeout` is taken, and has nothing to
+    do: photos are not fetched from addresses.
 
     Args:
         matcher: any.
@@ -43,14 +44,14 @@ def as_pipeline(
     {'x': 44.5, 'y': 29.5}
     """
 
-    def match(images: Any, threshold: float = 0.0) -> list[Any]:
+    def match(inputs: Any, threshold: float = 0.0, *, timeout: float | None = None) -> list[Any]:
         check_number("threshold", threshold, 0.0, 1.0)
-        if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or not images:
-            raise InputError(f"images must be a pair of images, or a list of pairs, not {shown(images)}")
-        is_pair = len(images) == 2 and not any(isinstance(image, (list, tuple)) for image in images)
-        pairs: Any = [images] if is_pair else images
+        if isinstance(inputs, (str, bytes)) or not isinstance(inputs, Sequence) or not inputs:
+            raise InputError(f"inputs must be a pair of images, or a list of pairs, not {shown(inputs)}")
+        is_pair = len(inputs) == 2 and not any(isinstance(image, (list, tuple)) for image in inputs)
+        pairs: Any = [inputs] if is_pair else inputs
         results = matcher.match_pairs(pairs, category=category, grid=grid, mutual=mutual, batch_size=batch_size)
         found = [result.filter(min_score=threshold).as_dicts() for result in results]
-        return found[0] if is_pair else found
+        return found[0] if len(found) == 1 else found
 
     return match

@@ -82,7 +82,8 @@ class MirroredAlignment(PairTransform):
     Features tell left from right, so an object that faces the other way matches badly. A backbone of kind `mirrored`
     gives the features of each photo and those of its mirror image on the same cells. Of the source, the half of the
     channels with the higher score is kept; of the target, the first. The score is the mean, over cells of the source,
-    of the largest cosine with a cell of the target: GeoAware-SC's instance matching distance without a mask.
+    of the largest cosine with a cell of the target: GeoAware-SC's instance matching distance. Where photos have masks,
+    only cells in them count, as there; without, all cells of the photos.
 
     Convention: points stay where they are; only what describes them changes. What is left in the photo is still
     matched with what is left in a photo that faces the same way: no left and right keypoints are exchanged.
@@ -90,7 +91,9 @@ class MirroredAlignment(PairTransform):
 
     kind: Literal["mirrored_alignment"] = "mirrored_alignment"
     every: PositiveInt = Field(
-        default=2, le=1024, description="the score takes every such cell of each row and column of the source"
+        default=2,
+        le=1024,
+        description="without a mask, the score takes every such cell of each row and column of the source",
     )
     then: _InnerTransform | None = Field(default=None, description="another transform, of the maps that are kept")
 
@@ -127,27 +130,36 @@ class MirroredAlignment(PairTransform):
         groups = source.groups[: len(source.groups) // 2]
         kept = groups if len(groups) > 1 else ()
         (plain, mirrored), (own, _) = (side.values.chunk(2, dim=1) for side in (source, target))
-        better = self._score(mirrored, own, source) > self._score(plain, own, source)
+        better = self._score(mirrored, own, source, target) > self._score(plain, own, source, target)
         chosen = torch.where(better[:, None, None, None], mirrored, plain)
         pair = replace(source, values=chosen, groups=kept), replace(target, values=own, groups=kept)
         return pair if self.then is None else self.then(*pair)
 
-    def _score(self, values: Tensor, own: Tensor, source: FeatureMap) -> Tensor:
-        """Return (B,), the mean of the largest cosines of cells that lie on the source photo."""
+    def _score(self, values: Tensor, own: Tensor, source: FeatureMap, target: FeatureMap) -> Tensor:
+        """Return (B,), the mean of the largest cosines of cells in the source's mask, or that lie on the photo."""
         import torch
 
         from sd4match.geometry import to_model
         from sd4match.matching import functional
 
-        height, width = source.size
-        rows, columns = (torch.arange((side - 1) % self.every // 2, side, self.every) for side in (height, width))
-        across, down = torch.meshgrid(columns, rows, indexing="xy")
-        cells = torch.stack([across, down], dim=-1).flatten(0, 1).expand(len(source), -1, -1).to(values)
-        points = to_model(source.grid.to_pixels(cells), source.grid.frames)
-        frames = zip(source.grid.frames, points, strict=True)
-        inside = torch.stack([frame.holds(own_points) for frame, own_points in frames]).to(values)
-        best = functional.correlate(values, own, cells).flatten(2).amax(dim=2)
-        return (best * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+        if source.mask is None:
+            height, width = source.size
+            rows, columns = (torch.arange((side - 1) % self.every // 2, side, self.every) for side in (height, width))
+            down, across = (cells.flatten() for cells in torch.meshgrid(rows, columns, indexing="ij"))
+        else:
+            down, across = source.mask.any(dim=0).nonzero().unbind(-1)
+        cells = torch.stack([across, down], dim=-1).expand(len(source), -1, -1).to(values)
+        if source.mask is None:
+            points = to_model(source.grid.to_pixels(cells), source.grid.frames)
+            frames = zip(source.grid.frames, points, strict=True)
+            counted = torch.stack([frame.holds(own_points) for frame, own_points in frames]).to(values)
+        else:
+            counted = source.mask[:, down, across].to(values)
+        cosines = functional.correlate(values, own, cells)
+        if target.mask is not None:
+            cosines = cosines.masked_fill(~target.mask[:, None], -torch.inf)
+        best = cosines.flatten(2).amax(dim=2)
+        return (best * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 
 
 def _is_doubled(groups: tuple[int, ...]) -> bool:

@@ -85,7 +85,7 @@ class Mutual(RejectingMatcher):
 
 @register
 class CycleConsistent(RejectingMatcher):
-    """Reject matches that, matched back by the inner matcher, do not come near the query."""
+    """Reject matches that, matched back by the inner matcher, do not come near the query, or have no match back."""
 
     kind: Literal["cycle"] = "cycle"
     cells: PositiveNumber = Field(default=1.5, description="largest distance to the query, in x and in y, in cells")
@@ -93,9 +93,11 @@ class CycleConsistent(RejectingMatcher):
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
         """Return where the match, matched back, comes within `cells` of the query."""
-        back = self.inner(correlation.reversed(matches.points)).points
-        away = correlation.source.grid.to_cells(back) - correlation.source.grid.to_cells(correlation.query_points)
-        return (away.abs() <= self.cells).all(dim=-1)
+        back = self.inner(correlation.reversed(matches.points))
+        away = correlation.source.grid.to_cells(back.points) - correlation.source.grid.to_cells(
+            correlation.query_points
+        )
+        return (away.abs() <= self.cells).all(dim=-1) & back.valid
 
 
 @register

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import HfApi
 
-from sd4match.errors import PromptFileError, shown
+from sd4match.errors import PromptFileError, a, shown
+from sd4match.io.hub import HubError, NoSuchFileError, download_file, explain
 from sd4match.paths import as_path
 from sd4match.prompting.serialization import describe_prompt, read_prompt
 
@@ -54,7 +54,8 @@ def upload(folder: Path, repo_id: str, *, private: bool, endpoint: str | None, w
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Upload {what} of sd4match")
     except Exception as error:  # the client does not wrap errors of its HTTP library
-        raise PromptFileError(f"cannot push {what} to {shown(repo_id)}: {_one_line(error)}") from None
+        reason = explain(error, repo_id, endpoint=endpoint).explanation
+        raise PromptFileError(f"cannot push {what} to {shown(repo_id)}: {reason}") from None
     return str(url)
 
 
@@ -62,16 +63,17 @@ def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: 
     """Download those of some files that a repository has into the cache of the hub's client, and return their paths.
 
     Raises:
-        PromptFileError: there is no such repository, or the hub cannot be reached.
+        PromptFileError: there is no such repository, or it cannot be had; the message says why, and what to do.
     """
     found = {}
     for file in files:
         try:
-            found[file] = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
-        except EntryNotFoundError:
+            found[file] = download_file(repo_id, file, revision=revision, endpoint=endpoint)
+        except NoSuchFileError:
             continue
-        except Exception as error:  # the client does not wrap errors of its HTTP library
-            raise PromptFileError(f"cannot get {file} of {shown(repo_id)} from the hub: {_one_line(error)}") from None
+        except HubError as error:
+            if not found:  # what is in the cache is enough if the first file is there
+                raise _not_had(file, repo_id, error) from None
     return found
 
 
@@ -92,9 +94,9 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
     """
     check_names(repo_id=repo_id, file=file, revision=revision, endpoint=endpoint)
     try:
-        path = Path(hf_hub_download(repo_id, file, revision=revision, endpoint=endpoint))
-    except Exception as error:
-        raise PromptFileError(f"cannot get {file[:80]} of {shown(repo_id)} from the hub: {_one_line(error)}") from None
+        path = download_file(repo_id, file, revision=revision, endpoint=endpoint)
+    except HubError as error:
+        raise _not_had(file, repo_id, error) from None
     read_prompt(path)
     return path
 
@@ -111,16 +113,19 @@ def check_names(**names: object) -> None:
             raise PromptFileError(f"{name} must be a text that is not empty, not {shown(value)}")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _not_had(file: str, repo_id: str, error: HubError) -> PromptFileError:
+    return PromptFileError(
+        f"cannot get {file[:80]} of {shown(repo_id)} from the hub: {error.explanation}; or give a path on this machine"
+    )
 
 
-def card(facts: Mapping[str, Any], name: str) -> str:
+def card(facts: Mapping[str, Any], name: str, *, learned: bool = True) -> str:
     """Return a model card (Markdown) of a prompt or a matcher.
 
     Args:
         facts: what is known by name, as `describe_prompt` returns it: kind, backbone, base_model, license, data, ...
         name: "user/name", or a folder.
+        learned: whether it has a learned prompt.
 
     >>> "learned on mini" in card({"kind": "single", "backbone": "mini"}, "me/mine")
     True
@@ -139,20 +144,23 @@ def card(facts: Mapping[str, Any], name: str) -> str:
         if backbone == "mini"
         else ""
     )
+    kind = a(str(facts["kind"])).capitalize()
+    title, what = f"{kind} prompt learned on {backbone}", "A prompt for semantic matching with a frozen diffusion model"
+    if not learned:
+        title, what = f"A semantic matcher on {backbone}", "A semantic matcher without a learned prompt"
     return f"""---
 {head}
 tags: [semantic-correspondence, keypoint-matching, sd4match]
 ---
 
-# A {facts["kind"]} prompt learned on {backbone}
+# {title}
 
-A prompt for semantic matching with a frozen diffusion model (SD4Match, arXiv 2310.17569): it finds points of one photo
-in another one of the same category.
+{what} (SD4Match, arXiv 2310.17569): it finds points of one photo in another one of the same category.
 {toy}
 ```python
 from sd4match import SemanticMatcher
 
-matcher = SemanticMatcher.from_pretrained("{name}")
+matcher = SemanticMatcher.from_pretrained({json.dumps(name, ensure_ascii=False)})
 result = matcher.match("cat.jpg", "other_cat.jpg", points=[(120, 80)])
 ```
 

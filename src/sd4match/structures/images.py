@@ -29,6 +29,8 @@ LONGEST_SIDE_OF_PHOTOS = 65_535
 MOST_PIXELS = 100_000_000
 """Largest number of pixels of a photo."""
 
+_FLOATS = (torch.float16, torch.float32, torch.float64)
+"""Floating-point types that NumPy has too."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -68,6 +70,7 @@ class Photo:
         _check_size(self.name, *self.size)
         if self.mask is not None:
             _check_mask(self.name, self.mask, self.size)
+            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # as torch reads arrays
 
     @classmethod
     @check_arguments
@@ -115,7 +118,11 @@ class Photo:
 
     @classmethod
     def from_array(
-        cls, array: npt.NDArray[Any] | Tensor, *, name: str = "photo", mask: npt.NDArray[np.bool_] | None = None
+        cls,
+        array: npt.NDArray[Any] | Tensor,
+        *,
+        name: str = "photo",
+        mask: npt.NDArray[np.bool_] | Tensor | None = None,
     ) -> Photo:
         """Convert an array or a tensor of RGB colors.
 
@@ -123,7 +130,7 @@ class Photo:
             array: (H, W, 3), or a tensor (3, H, W) on any device; uint8, or floats in [0, 1]. A tensor (3, H, 3) is
                 taken for channels first.
             name: of the photo, for messages.
-            mask: (H, W), where the object is.
+            mask: (H, W) booleans, where the object is; an array, or a tensor on any device.
 
         Raises:
             PhotoError: another shape or type, or floats that are not in [0, 1].
@@ -132,8 +139,9 @@ class Photo:
         [255, 255, 255]
         """
         if isinstance(array, Tensor):
-            array = _channels_last(array.detach()).cpu()
-            array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+            array = tensor_to_array(name, channels_last(array), error=PhotoError)
+        if isinstance(mask, Tensor):
+            mask = tensor_to_array(f"the mask of {name}", mask, error=PhotoError)
         if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())  # NaN if a value is
             if not (low >= 0 and high <= 1):
@@ -158,15 +166,32 @@ class Photo:
         return Image.fromarray(self.pixels)
 
 
-def _channels_last(colors: Tensor) -> Tensor:
+def channels_last(colors: Tensor) -> Tensor:
     """Return a tensor (3, H, W) as (H, W, 3), and any other as it is."""
     return colors.permute(1, 2, 0) if colors.ndim == 3 and colors.shape[0] == 3 else colors
+
+
+def tensor_to_array(name: str, values: Tensor, *, error: type[InputError] = InputError) -> npt.NDArray[Any]:
+    """Return a tensor of any device as an array; floats that NumPy lacks become float32.
+
+    Raises:
+        InputError: it holds no numbers that can be read, as one on the device "meta" or a sparse one; see `error`.
+    """
+    values = values.detach()
+    try:
+        values = values.cpu()
+        return (values.float() if values.is_floating_point() and values.dtype not in _FLOATS else values).numpy()
+    except Exception:  # of torch: of several classes for devices, layouts and data types that NumPy does not have
+        found = f"{values.dtype} on {values.device}, {values.layout}"
+        raise error(f"{name} must be a dense tensor of numbers, not {tuple(values.shape)} {found}") from None
 
 
 def _check_mask(name: str, mask: object, size: Size) -> None:
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != size:
         found = f"{mask.shape} {mask.dtype}" if isinstance(mask, np.ndarray) else shown(mask)
-        raise PhotoError(f"{name}: a mask is {size} bool, as large as the photo, not {found}")
+        raise PhotoError(
+            f"{name}: a mask is {size} bool, as large as the photo and as `numbers > 0` makes, not {found}"
+        )
     if not mask.any():
         raise PhotoError(f"{name}: its mask has no pixel, so that nothing in it could be matched")
 

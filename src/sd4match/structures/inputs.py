@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from sd4match.errors import InputError, PhotoError, shown
-from sd4match.structures.images import Photo
+from sd4match.structures.images import Photo, tensor_to_array
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """A path, a pillow image, an array (H, W, 3), a tensor (3, H, W) or (H, W, 3), or a `Photo`."""
@@ -62,8 +62,7 @@ def check_points(points: object, photo: Photo) -> torch.Tensor:
             names it.
     """
     if isinstance(points, Tensor):
-        points = points.detach().cpu()
-        points = (points.double() if points.is_floating_point() else points).numpy()
+        points = tensor_to_array("points", points)
     if isinstance(points, np.ma.MaskedArray):
         raise InputError("points must be an array without a mask: leave out the points that are masked")
     try:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
 from sd4match.checks import LARGEST_SEED, check_count
-from sd4match.errors import InputError
+from sd4match.errors import InputError, shown
 from sd4match.geometry import Grid, squash_frame
 from sd4match.interfaces import Backbone, ImageEncoder, PairDataset, TextEncoder
 from sd4match.matching.correlation import correlate_maps
@@ -90,7 +90,7 @@ class FakeTextEncoder(TextEncoder):
         rows = []
         for text in texts:
             if len(text) > self.max_length - 2:
-                raise InputError(f"{text!r} has {len(text)} tokens; there is room for {self.max_length - 2}")
+                raise InputError(f"{shown(text)} has {len(text)} tokens; there is room for {self.max_length - 2}")
             row = self.template_ids(len(text))
             row[1 : len(text) + 1] = torch.tensor([3 + ord(letter) % 29 for letter in text], dtype=row.dtype)
             rows.append(row)
