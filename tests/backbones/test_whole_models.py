@@ -511,7 +511,7 @@ def retokenized(folder, change):
     ("change", "message"),
     [
         (lambda c: c["model"]["merges"].clear(), "lacks the merges of its vocabulary"),
-        (lambda c: c["model"]["vocab"].update(new=9000), "is not that of the text encoder: it has 725 tokens with ids"),
+        (lambda c: c["model"]["vocab"].update(new=9000), "is not that of the text encoder: it has 780 tokens with ids"),
         (lambda c: c["model"].update(vocab={}, merges=[]), "cannot load the tokenizer"),
         (lambda c: c.update(model=7), "cannot load the tokenizer"),
     ],
@@ -520,13 +520,13 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path, change, message)
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
     retokenized(folder, change)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_tokenizer(folder, vocabulary=724)
+        load_tokenizer(folder, vocabulary=779)
     one_line(caught, str(folder))
 
 
 def test_settings_of_a_tokenizer_are_checked(tmp_path):
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
-    assert len(load_tokenizer(folder, vocabulary=724)) == 724
+    assert len(load_tokenizer(folder, vocabulary=779)) == 779
     with pytest.raises(CheckpointError, match=r"the text encoder embeds ids 0 to 799 \(vocab_size 800\)"):
         load_tokenizer(folder, vocabulary=800)
     for fields, message in (
@@ -536,7 +536,7 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
         ({"eos_token": 7}, "eos_token must be a token"),
         ({"eos_token": {"content": 7}}, "eos_token must be a token"),
         ({"bos_token": "nan"}, r"tokenizer_config\.json: bos_token 'nan' is not in the vocabulary"),
-        ({"bos_token": "x"}, "bos_token is 'x', of id [0-9]*, and the bos_token_id of the text encoder is 722"),
+        ({"bos_token": "x"}, "bos_token is 'x', of id [0-9]*, and the bos_token_id of the text encoder is 777"),
         ({"eos_token": "x"}, "eos_token is 'x'"),
         ({"pad_token": "x"}, "pad_token is 'x', of id [0-9]*, and the pad_token_id of the text encoder is 723"),
         ({"pad_token": ...}, "field 'pad_token' missing"),
@@ -546,7 +546,7 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
         change_without(copy / "tokenizer_config.json", fields)
         text_encoder = json.loads((MINI_FOLDER / "text_encoder/config.json").read_text())
         with pytest.raises(CheckpointError, match=message):
-            load_tokenizer(copy, vocabulary=724, text_encoder=text_encoder)
+            load_tokenizer(copy, vocabulary=779, text_encoder=text_encoder)
 
 
 def test_a_tokenizer_whose_small_letters_are_special_is_refused(other_model, tmp_path):
@@ -574,7 +574,7 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, change, message):
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
     retokenized(folder, change)
     with pytest.raises(CheckpointError, match=message):
-        load_tokenizer(folder, vocabulary=724)
+        load_tokenizer(folder, vocabulary=779)
 
 
 def test_a_tokenizer_without_its_vocabulary_lacks_files(other_model, tmp_path):
@@ -590,9 +590,9 @@ def test_clips_tokenizer_knows_a_sentence(tmp_path, monkeypatch):
     """49,408 tokens, of which the words of another vocabulary have other ids."""
     from sd4match.backbones import tokenizer as module
 
-    monkeypatch.setattr(module, "_IDS", {724: module._IDS[49408]})
+    monkeypatch.setattr(module, "_IDS", {779: module._IDS[49408]})
     with pytest.raises(CheckpointError, match=r"is not CLIP's: 'a photo of a cat' must be \[49406, 320, 1125"):
-        load_tokenizer(MINI_FOLDER / "tokenizer", vocabulary=724)
+        load_tokenizer(MINI_FOLDER / "tokenizer", vocabulary=779)
 
 
 # families

@@ -17,7 +17,7 @@ from sd4match.paths import is_file
 _SENTENCE = "a photo of a cat"
 _IDS = {
     49408: ("CLIP's", [49406, 320, 1125, 539, 320, 2368, 49407]),
-    724: ("mini's", [722, 320, 645, 635, 320, 552, 339, 723]),
+    779: ("mini's", [777, 320, 675, 665, 320, 565, 339, 778]),
 }
 """Ids of the sentence in the vocabularies of CLIP (of every Stable Diffusion 1 and 2) and of mini, by their size."""
 _LEGACY_IDS = {"bos_token": (0,), "eos_token": (2,), "pad_token": (1,)}
