@@ -139,7 +139,7 @@ class Photo:
         [255, 255, 255]
         """
         if not isinstance(array, (np.ndarray, Tensor)):
-            raise PhotoError(f"{name}: give the colors as an array or a tensor, not {shown(array)}")
+            raise PhotoError(f"{name}: colors are an array or a tensor (H, W, 3), not {shown(array)}")
         if isinstance(array, Tensor):
             array = tensor_to_array(name, channels_last(array), error=PhotoError)
         if isinstance(mask, Tensor):
