@@ -118,12 +118,13 @@ def _case(title: str, function: Callable[..., Any], call: Mapping[str, Any], nam
 
 
 def replacements(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Yield (argument, name of the value in `VALUES`, whether the annotation allows it) for each argument of a call."""
+    """Yield (argument, name of the value in `VALUES`, whether it may be taken) for each argument of a call."""
     parameters = inspect.signature(function).parameters
     for argument in arguments:
         taken = allowed(str(parameters[argument].annotation)) if argument in parameters else set(VALUES)
-        for what in VALUES:
-            yield argument, what, what in taken
+        default = parameters[argument].default if argument in parameters else inspect.Parameter.empty
+        for what, value in VALUES.items():
+            yield argument, what, what in taken or value is default
 
 
 def allowed(annotation: str) -> set[str]:

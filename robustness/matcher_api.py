@@ -25,13 +25,25 @@ _POINTS = [(5.0, 6.0), (7.0, 8.0)]
 
 PHOTOS: tuple[Any, ...] = (
     None, 5, [], {}, b"x.png", "", " ", "none.png", "~no-such-user/x.png", "x" * 300, "/dev/zero", "/",
-    np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), object(), Path(), True, "a\0b",
+    np.zeros((4, 4)), np.full((4, 4, 3), 2.0), np.zeros((0, 4, 3), np.uint8), object(), Path(), True, "a\0b",
 )  # fmt: skip
 POINTS: tuple[Any, ...] = (
     [], [1, 2], [[1, 2, 3]], [[math.nan, 1]], [[math.inf, 1]], [["a", "b"]], [[10**400, 1]], [[-1, 5]], [[99, 5]], "x",
     5, {"a": 1}, [[None, 1]], [[True, False]], [[1, 2], [3]], np.zeros((1, 2, 2)), object(),
 )  # fmt: skip
-CATEGORIES: tuple[Any, ...] = (5, b"cat", ["cat"], "", "  ", ("cat", "dog"), "\ud800", {"a": 1}, True)
+CATEGORIES: tuple[Any, ...] = (
+    5,
+    b"cat",
+    ["cat"],
+    "",
+    "  ",
+    ("cat", "dog", "cow"),
+    ("cat", 5),
+    ("cat", ""),
+    "\ud800",
+    {"a": 1},
+    True,
+)
 COUNTS: tuple[Any, ...] = (0, -1, 2.5, "3", None, True, math.nan, 10**12)
 
 

@@ -55,10 +55,12 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 collect_ignore = ["helpers"]
 
-settings.register_profile(
-    "sd4match", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("sd4match")
+for profile, examples in (("quick", 20), ("deep", 1_000)):
+    settings.register_profile(
+        profile, deadline=None, max_examples=examples, derandomize=profile == "quick",
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
 
 

@@ -33,15 +33,15 @@ def valued():
 
 
 CASES = list(valued())
+EMPTY = [(*case, ("", "  ")[number % 2]) for number, case in enumerate(CASES)]
 
 
 def test_there_are_many():
     assert len(CASES) > 60
 
 
-@pytest.mark.parametrize("value", ["", "  "])
 @pytest.mark.parametrize(
-    ("words", "name"), CASES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
+    ("words", "name", "value"), EMPTY, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
 )
 def test_an_empty_value_is_refused_and_named(run, words, name, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -100,14 +100,6 @@ def kill_and_resume(folder, kills, steps, write_every):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_killed_at_some_moments_it_ends_with_the_same_bits(tmp_path):
-    answer = kill_and_resume(tmp_path, kills=1, steps=6, write_every=1)
-    assert answer["killed"] == 1
-    assert answer["half_written"] >= 1
-    assert all(answer["same"].values()), answer
-    assert not answer["left"]
-
-
 @pytest.mark.slow
 def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tmp_path):
     answer = kill_and_resume(tmp_path, kills=20, steps=100, write_every=4)

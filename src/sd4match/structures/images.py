@@ -138,11 +138,13 @@ class Photo:
         >>> Photo.from_array(torch.ones(3, 2, 4)).pixels[0, 0].tolist()
         [255, 255, 255]
         """
+        if not isinstance(array, (np.ndarray, Tensor)):
+            raise PhotoError(f"{name}: colors are an array or a tensor (H, W, 3), not {shown(array)}")
         if isinstance(array, Tensor):
             array = tensor_to_array(name, channels_last(array), error=PhotoError)
         if isinstance(mask, Tensor):
             mask = tensor_to_array(f"the mask of {name}", mask, error=PhotoError)
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size:
+        if array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())  # NaN if a value is
             if not (low >= 0 and high <= 1):
                 hint = ": divide by 255" if 1 < high <= 255 and low >= 0 else ""
