@@ -32,18 +32,8 @@ POINTS: tuple[Any, ...] = (
     5, {"a": 1}, [[None, 1]], [[True, False]], [[1, 2], [3]], np.zeros((1, 2, 2)), object(),
 )  # fmt: skip
 CATEGORIES: tuple[Any, ...] = (
-    5,
-    b"cat",
-    ["cat"],
-    "",
-    "  ",
-    ("cat", "dog", "cow"),
-    ("cat", 5),
-    ("cat", ""),
-    "\ud800",
-    {"a": 1},
-    True,
-)
+    5, b"cat", ["cat"], "", "  ", ("cat", "dog", "cow"), ("cat", 5), ("cat", ""), "\ud800", {"a": 1}, True,
+)  # fmt: skip
 COUNTS: tuple[Any, ...] = (0, -1, 2.5, "3", None, True, math.nan, 10**12)
 
 

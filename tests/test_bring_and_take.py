@@ -31,6 +31,16 @@ def fake_matcher(**changes):
     return SemanticMatcher(**parts)
 
 
+class ImagePrompt(EmptyPrompt):
+    """Prompt that looks at the photo that it is for, as the backbone sees it."""
+
+    scope = "image"
+
+    def __init__(self, backbone):
+        super().__init__(backbone=backbone)
+        self.views = {"look": backbone.prepare}
+
+
 class PairPrompt(EmptyPrompt):
     scope = "pair"
 
@@ -145,13 +155,7 @@ def test_points_are_taken_from_the_mask_of_the_source():
 def test_masks_change_no_feature_and_reach_the_views_of_prompts():
     seen = []
 
-    class Looking(EmptyPrompt):
-        scope = "image"
-
-        def __init__(self, backbone):
-            super().__init__(backbone=backbone)
-            self.views = {"look": backbone.prepare}
-
+    class Looking(ImagePrompt):
         def forward(self, images, partners=None):
             seen.extend(view.mask for view in images.view("look").views)
             return super().forward(images)
@@ -166,13 +170,7 @@ def test_masks_change_no_feature_and_reach_the_views_of_prompts():
 
 
 def test_a_prompt_that_reads_masks_gives_each_mask_its_own_features():
-    class Looking(EmptyPrompt):
-        scope = "image"
-
-        def __init__(self, backbone):
-            super().__init__(backbone=backbone)
-            self.views = {"look": backbone.prepare}
-
+    class Looking(ImagePrompt):
         def forward(self, images, partners=None):
             shares = [
                 0.0 if view.mask is None else float(view.mask.float().mean()) for view in images.view("look").views

@@ -415,10 +415,10 @@ def _not_found(weights: str, known: PretrainedModel | None, tried: _Tried) -> st
     text = f"no model {shown(weights)}: tried {'; '.join(map(str, tried))}."
     if ids:
         refused = next((_sentence(reason.advice) + ". " for reason in tried if isinstance(reason, HubError)), "")
-        other = None if known else alternative_to(weights)
+        instead = "" if known else known_instead(weights)
         return (
             f"{text} {refused}Get it with `hf download {ids[0]} --local-dir FOLDER/{weights.rpartition('/')[2]}` "
-            f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder{f'. Known instead: {other}' * bool(other)}"
+            f"and {MODELS_VARIABLE}=FOLDER, or give the path of its folder{instead}"
         )
     hint = choose_from(weights[:80], PRETRAINED)
     return f"{text} Give the path of a folder, an id of the hub (owner/name), or a name; {hint}"
@@ -449,6 +449,12 @@ def alternative_to(hub_id: str) -> str | None:
     name = _TIMM_DINOV3.get(network)
     same = f"the same weights without a gate, under the same license, {{kind: timm, weights: {name}{data}}}; or "
     return f"{same if name else ''}dinov2-base, which is not gated"
+
+
+def known_instead(hub_id: str) -> str:
+    """Return the end of a message that names what is known to stand in for a model of the hub, if anything is."""
+    other = alternative_to(hub_id)
+    return f". Known instead: {other}" if other else ""
 
 
 def check_subfolders(folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from sd4match.backbones.loading import check_values
 from sd4match.backbones.model_files import Fields, refuse_pointers
 from sd4match.backbones.preprocessing import Colors
-from sd4match.backbones.pretrained import alternative_to, folders_of
+from sd4match.backbones.pretrained import folders_of, known_instead
 from sd4match.errors import CheckpointError, ConfigError, shown
 from sd4match.fields import LARGEST_SIDE
 from sd4match.hashing import digest
@@ -181,9 +181,8 @@ def _refusal(error: Exception, source: str) -> str:
     if hub_id == source:
         hub_id = str(_timm().get_pretrained_cfg(source).hf_hub_id)
     refused = explain(error, hub_id)
-    other = alternative_to(hub_id)
-    known = f". Known instead: {other}" if other else ""
-    return f"{refused}; {refused.advice}; or give the path of a folder that timm.models.save_for_hf wrote{known}"
+    folder = "the path of a folder that timm.models.save_for_hf wrote"
+    return f"{refused}; {refused.advice}; or give {folder}{known_instead(hub_id)}"
 
 
 _HINT = (

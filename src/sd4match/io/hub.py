@@ -40,7 +40,7 @@ class HubError(SD4MatchError):
 
 
 class NoSuchFileError(HubError):
-    """A file that the repository does not have."""
+    """Error of a file that a repository does not have."""
 
 
 def download_file(repo_id: str, file: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
