@@ -81,18 +81,18 @@ class Results:
             stream.write(json.dumps([key, value]) + "\n")
 
 
-def learned(kind: str, output: Path, overrides: Sequence[str] = ()) -> Path:
+def learned(kind: str, output: Path, device: str, overrides: Sequence[str] = ()) -> Path:
     """Return the file of a prompt of mini, which is trained if it is not there."""
     if not (output / "report.json").exists():
         config = load_preset(kind, overrides)
-        train(config, build_components(config), output, resume=(output / "checkpoints").exists())
+        train(config, build_components(config, device=device), output, resume=(output / "checkpoints").exists())
     return output / "prompt.safetensors"
 
 
-def mini_prompt(kind: str, folder: Path) -> tuple[Backbone, Prompt]:
+def mini_prompt(kind: str, folder: Path, device: str) -> tuple[Backbone, Prompt]:
     """Return mini and a prompt."""
     components = build_components(
-        load_preset(kind), prompt_file=None if kind == "text" else learned(kind, folder / kind)
+        load_preset(kind), prompt_file=None if kind == "text" else learned(kind, folder / kind, device), device=device
     )
     return components.backbone, components.prompt.eval()
 
@@ -157,7 +157,7 @@ def pck(backbone: Backbone, prompt: Prompt, kind: str, data: PairDataset, timest
         yield f"{ensemble} {size}", {"difference": difference.difference, "ci95": list(difference.ci95)}
 
 
-def trainings(data: PairDataset, folder: Path) -> Iterator[tuple[str, Any]]:
+def trainings(data: PairDataset, folder: Path, device: str) -> Iterator[tuple[str, Any]]:
     """Yield PCK@0.1 of Single prompts that were learned with other noises, over three seeds, against the published one.
 
     The prompts are evaluated as mini's preset is.
@@ -168,9 +168,8 @@ def trainings(data: PairDataset, folder: Path) -> Iterator[tuple[str, Any]]:
         for seed in SEEDS:
             output = folder / "trainings" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
             config = load_preset("single")
-            components = build_components(
-                config, prompt_file=learned("single", output, [*overrides, f"training.seed={seed}"])
-            )
+            prompt = learned("single", output, device, [*overrides, f"training.seed={seed}"])
+            components = build_components(config, prompt_file=prompt, device=device)
             evaluator = Evaluator(
                 backbone=components.backbone, protocol=config.evaluation.protocol, matchers={"it": config.matcher},
                 sampling=config.evaluation.sampling.sampling(),
@@ -184,7 +183,14 @@ def trainings(data: PairDataset, folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def measure(
-    folder: Path, *, photos: int, pairs: int, parts: Sequence[str], prompts: Sequence[str], timesteps: Sequence[int]
+    folder: Path,
+    *,
+    photos: int,
+    pairs: int,
+    parts: Sequence[str],
+    prompts: Sequence[str],
+    timesteps: Sequence[int],
+    device: str,
 ) -> Mapping[str, Any]:
     """Measure what is not in the file of results yet."""
     results = Results(folder / "ensembles.jsonl")
@@ -198,7 +204,7 @@ def measure(
             results.add(f"{name} done", True)
 
     for kind in prompts if {"error", "pck"} & set(parts) else ():
-        backbone, prompt = mini_prompt(kind, folder)
+        backbone, prompt = mini_prompt(kind, folder, device)
         encoded, embedding = embeddings(backbone, prompt, data, photos)
         for timestep in timesteps:
             if "error" in parts:
@@ -206,18 +212,18 @@ def measure(
             if "pck" in parts:
                 run(f"mini {kind} t{timestep} pck", pck(backbone, prompt, kind, data, timestep))
     if "training" in parts:
-        run("mini single training", trainings(data, folder))
+        run("mini single training", trainings(data, folder, device))
     if "layers" in parts:
         for layer in (0, 1, 2):
-            backbone = StableDiffusionConfig(weights="mini", layers=layer).build()
-            _, prompt = mini_prompt("text", folder)
+            backbone = StableDiffusionConfig(weights="mini", layers=layer).build(device=device)
+            _, prompt = mini_prompt("text", folder, device)
             encoded, embedding = embeddings(backbone, prompt, data, photos)
             for timestep in timesteps:
                 run(f"mini layer {layer} t{timestep} error", errors(backbone, encoded, embedding, timestep))
     if "sd2-1" in parts:
         with tempfile.TemporaryDirectory() as temporary:
             weights = write_stable_diffusion_2(Path(temporary) / "model", quarter=True)
-            backbone = StableDiffusionConfig(weights=str(weights), image_size=384).build()
+            backbone = StableDiffusionConfig(weights=str(weights), image_size=384).build(device=device)
             prompt = load_preset("empty").prompt.build(backbone=backbone)
             encoded, embedding = embeddings(backbone, prompt, data, 4)
             for timestep in timesteps:
@@ -234,12 +240,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["error", "layers", "sd2-1", "pck", "training"])
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, help="of the parts error and pck")
     parser.add_argument("--timesteps", nargs="+", type=int, default=TIMESTEPS)
+    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     found = measure(
         options.output, photos=options.photos, pairs=options.pairs, parts=options.parts, prompts=options.prompts,
-        timesteps=options.timesteps,
+        timesteps=options.timesteps, device=options.device,
     )  # fmt: skip
     for key, value in found.items():
         print(key, value)

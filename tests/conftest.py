@@ -53,7 +53,11 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from sd4match.testing import pretend_accelerator  # noqa: E402
+
 collect_ignore = ["helpers"]
+with pretend_accelerator():  # before the first backward() of this process
+    pass
 
 for profile, examples in (("quick", 20), ("deep", 1_000)):
     settings.register_profile(

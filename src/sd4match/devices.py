@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve_device", "resolve_dtype"]
 
-_NAMES = "auto, cpu, cuda, cuda:N or mps"
+_NAMES = "auto, cpu, cuda, cuda:N, mps or another that torch has"
 _PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -40,11 +40,13 @@ def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
         found = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"{what} must be {_NAMES}, not {shown(device)}") from None
-    if found.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"{what} must be {_NAMES}, not {shown(str(found))}")
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (found.index or 0) >= count[found.type]:
-        here = ["cpu", *(f"cuda:{index}" for index in range(count["cuda"])), *["mps"] * count["mps"]]
+    try:
+        count = 1 if found.type == "cpu" else torch.get_device_module(found.type).device_count()
+    except (RuntimeError, AttributeError):  # a type without devices, such as "meta"
+        raise ConfigError(f"{what} must be {_NAMES}, not {shown(str(found))}") from None
+    if (found.index or 0) >= count:
+        cuda = (f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        here = ["cpu", *cuda, *["mps"] * torch.mps.device_count()]
         raise ConfigError(f"{what} = {str(found)!r} is not here: torch sees {', '.join(here)}")
     return str(found)
 

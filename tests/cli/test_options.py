@@ -80,7 +80,7 @@ LONG = "x" * 300
         (("--set", "training.steps"), "an override is FIELD=VALUE"),
         (("--set", "seed=!!int x"), "is not valid YAML"),
         (("--set", "evaluation.protocol.alphas=[0.05]"), "must contain 0.1"),
-        (("--device", "meta"), "--device must be auto, cpu, cuda, cuda:N or mps, not 'meta'"),
+        (("--device", "meta"), "--device must be auto, cpu, cuda, cuda:N, mps or another that torch has, not 'meta'"),
         (("--device", "cuda:77"), "--device = 'cuda:77' is not here: torch sees cpu"),
         (("--device", "gpu"), "--device must be auto"),
     ],

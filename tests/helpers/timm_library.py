@@ -62,5 +62,6 @@ def write_random_timm(folder: Path, *, data_config: dict[str, Any] | None = None
     timm = import_timm()
     torch.manual_seed(0)
     model = timm.create_model(folder.name, **{"num_classes": 0, **options}).eval()
-    timm.models.save_for_hf(model, folder, safe_serialization=True, data_config=data_config)
+    described = {} if data_config is None else {"data_config": data_config}
+    timm.models.save_for_hf(model, folder, safe_serialization=True, **described)
     return model

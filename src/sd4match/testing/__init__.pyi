@@ -1,3 +1,4 @@
+from .accelerator import pretend_accelerator as pretend_accelerator
 from .checks import check_backbone as check_backbone
 from .fakes import FakeBackbone as FakeBackbone
 from .fakes import FakeImageEncoder as FakeImageEncoder
