@@ -538,7 +538,7 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
         ({"bos_token": "nan"}, r"tokenizer_config\.json: bos_token 'nan' is not in the vocabulary"),
         ({"bos_token": "x"}, "bos_token is 'x', of id [0-9]*, and the bos_token_id of the text encoder is 777"),
         ({"eos_token": "x"}, "eos_token is 'x'"),
-        ({"pad_token": "x"}, "pad_token is 'x', of id [0-9]*, and the pad_token_id of the text encoder is 723"),
+        ({"pad_token": "x"}, "pad_token is 'x', of id [0-9]*, and the pad_token_id of the text encoder is 778"),
         ({"pad_token": ...}, "field 'pad_token' missing"),
         ({"padding_side": "left"}, "unknown padding_side 'left'"),
     ):

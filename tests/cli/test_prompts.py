@@ -53,7 +53,7 @@ def files(mini, tmp_path_factory):
 
 def test_inspect_prints_all_of_it(files):
     screen = run("prompts", "inspect", files / "class.safetensors").stdout
-    for part in ("class", '"categories": ["fish", "car"]', "UNet 48-96-128", "validation_pck@0.1", "fingerprint",
+    for part in ("class", '"categories": ["fish", "car"]', "UNet 48-96-192", "validation_pck@0.1", "fingerprint",
                  '"token_embeddings.1": [5, 128]', "library version", "layer"):  # fmt: skip
         assert part in screen
     facts = json.loads(run("prompts", "inspect", files / "cpm.safetensors", "--json").stdout)

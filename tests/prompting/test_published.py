@@ -209,7 +209,7 @@ def test_without_a_backbone_a_converted_file_is_stable_diffusion_2_1s(mini, tmp_
     )
     out = tmp_path / "p.safetensors"
     assert CliRunner().invoke(app, ["prompts", "convert", str(folder), "--output", str(out)]).exit_code == 0
-    with pytest.raises(PromptMismatchError, match=r"320-640-1280-1280.*48-96-128"):
+    with pytest.raises(PromptMismatchError, match=r"320-640-1280-1280.*48-96-192"):
         load_prompt(out, backbone=mini)
     result = CliRunner().invoke(app, ["prompts", "convert", str(folder), "--output", str(out), "--backbone", "mini"])
     assert "width 1024; mini takes 128" in str(result.exception)

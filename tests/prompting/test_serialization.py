@@ -57,7 +57,7 @@ def test_another_architecture_is_refused_and_names_both(mini, other_model, tmp_p
     path = save_prompt(
         SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini), tmp_path / "p.safetensors", backbone=mini
     )
-    with pytest.raises(PromptMismatchError, match=r"48-96-128.*8-16-16-16"):
+    with pytest.raises(PromptMismatchError, match=r"48-96-192.*8-16-16-16"):
         load_prompt(path, backbone=other)
 
 

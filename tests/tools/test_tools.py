@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from mini.harder import HARDER  # noqa: E402
 from mini.photos import part_coverage, read_files, render_files  # noqa: E402
 from sd4match.data.synthetic.anatomy import ANATOMIES  # noqa: E402
 from sd4match.data.synthetic.scene import render  # noqa: E402
+from tabulate_sweeps import interval, read, tables  # noqa: E402
 
 
 class SerialPool:
@@ -200,3 +202,35 @@ def test_training_resumes_where_it_stopped(tmp_path):
     for one, other in zip(whole["modules"], resumed["modules"], strict=True):
         for name in one:
             torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
+
+
+# tables of sweeps
+
+
+def write_sweep(folder, correct, pair_ids=("a", "b")):
+    """Write what is read of a sweep: counts of two pairs with four points each, by prompt."""
+    folder.mkdir()
+    counts = {"pair_ids": list(pair_ids), "alphas": [0.05, 0.1], "visible": [4, 4]}
+    results = [
+        {"prompt": prompt, "counts": {**counts, "correct": [[0, one] for one in pairs]}}
+        for prompt, pairs in correct.items()
+    ]
+    (folder / "report.json").write_text(json.dumps({"results": results}))
+    return folder
+
+
+def test_sweeps_are_tabulated_by_pair_and_seed(tmp_path):
+    folders = [
+        write_sweep(tmp_path / "0", {"text": (1, 1), "single": (2, 4)}),
+        write_sweep(tmp_path / "1", {"text": (1, 1), "single": (4, 4)}),
+    ]
+    values = read(folders)
+    np.testing.assert_array_equal(values["single"], [[50.0, 100.0], [100.0, 100.0]])
+    assert interval(values["text"]) == "25.0 [25.0, 25.0]"
+    assert interval(values["single"]) == "87.5 [50.0, 100.0]"  # seed 0 and pair "a" alone, to the other ones
+    text = tables({"now": values})
+    assert "| text | 25.0 [25.0, 25.0] (25.0, 25.0) |" in text
+    assert "| single - text | +62.5 [+25.0, +75.0] |" in text
+    other = write_sweep(tmp_path / "2", {"text": (1, 1)}, pair_ids=("a", "c"))
+    with pytest.raises(SystemExit, match="of different pairs"):
+        read([*folders, other])
