@@ -57,7 +57,7 @@ def learn(mini, train, validation, *, space="token", **fields):
 
 
 def test_one_pair_is_memorized(mini, capsys):
-    """In hidden space, where a prompt is free; vectors before the text encoder find 4 to 6 of these 7 points."""
+    """In hidden space, where a prompt is free."""
     config = load_preset("single")
     pair = first(build_dataset(config, "train"), 1)
     rate = {"schedule": "cosine", "learning_rate": 0.1, "both_directions": False}
