@@ -31,7 +31,7 @@ def test_help_answers_at_once():
 
 def test_mini_is_small_and_has_a_card():
     size = sum(file.stat().st_size for file in MINI_FOLDER.rglob("*") if file.is_file())
-    assert size < 16e6
+    assert size < 24e6
     card = (MINI_FOLDER / "README.md").read_text(encoding="utf-8")
     for word in ("license: apache-2.0", "Disclosure", "Recipe", "Data", "Figures"):
         assert word in card
@@ -88,6 +88,6 @@ def test_no_test_module_imports_from_another():
 def test_tests_mirror_the_source():
     """Each folder of tests is named after a package, or after what else it tests."""
     packages = {folder.name for folder in (ROOT / "src" / "sd4match").iterdir() if folder.is_dir()}
-    others = {"helpers", "tools", "benchmarks"}
+    others = {"accelerator", "benchmarks", "helpers", "tools"}
     folders = {folder.name for folder in (ROOT / "tests").iterdir() if any(folder.glob("*.py"))}
     assert folders <= packages | others
