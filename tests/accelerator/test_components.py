@@ -106,6 +106,7 @@ def backbones(models) -> dict[str, dict]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", registry.backbones.kinds())
 def test_a_backbone(kind, accelerator, close, small_models):
     if kind == "timm" and not (small_models / "resnet18").exists():
@@ -131,6 +132,7 @@ def test_a_backbone(kind, accelerator, close, small_models):
         close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", registry.image_encoders.kinds())
 def test_an_image_encoder(kind, accelerator, close, small_models):
     folder = {"dinov2": "dinov2-base", "clip": "clip"}.get(kind)

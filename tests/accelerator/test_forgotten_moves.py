@@ -20,6 +20,9 @@ from sd4match.testing import random_photo
 from sd4match.training import train
 
 
+pytestmark = pytest.mark.slow
+
+
 class Prompt(SinglePrompt):
     def forward(self, images, partners=None):
         prompt = super().forward(images, partners)

@@ -16,6 +16,7 @@ from sd4match.structures.images import Views
 from sd4match.testing import pretend_accelerator, random_photo
 from sd4match.training import TrainerCallbacks, train
 
+pytestmark = pytest.mark.slow
 A, B = random_photo((40, 60), seed=1), random_photo((50, 44), seed=2)
 POINTS = [(10.0, 12.0), (50.0, 30.0)]
 
@@ -35,7 +36,6 @@ def config(small_models):
     return small_preset("cpm", small_models, "training.steps=4", "training.validate_every=4")
 
 
-@pytest.mark.slow
 def test_a_training_that_is_resumed_gives_the_same_bits(accelerator, close, config, tmp_path):
     expected = losses(config, "cpu", tmp_path / "cpu", steps=2)
     with accelerator() as device:
@@ -64,7 +64,6 @@ def test_encoded_photos_are_kept_for_each_type_of_device(accelerator, close, con
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 4  # their last bits differ
 
 
-@pytest.mark.slow
 def test_maps_in_half_precision_and_on_disk(accelerator, close, config):
     changed = config.model_copy(
         update={"evaluation": config.evaluation.model_copy(update={"map_dtype": "float16", "memory": "0"})}
@@ -80,7 +79,6 @@ def test_maps_in_half_precision_and_on_disk(accelerator, close, config):
         close(correct(str(device)), expected)
 
 
-@pytest.mark.slow
 def test_a_prompt_learned_there_is_used_on_the_cpu(accelerator, close, config, tmp_path):
     with accelerator() as device:
         losses(config, str(device), tmp_path / "run")
@@ -128,7 +126,6 @@ def test_features_are_taken_from_one_device_to_another(accelerator, close, small
         close(matcher.match(here, there.to("cpu"), POINTS).target_points, expected.target_points)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd2-1-single", "sd2-1-cpm", "sd1-5-implicit-captioner"])
 def test_bfloat16_is_near(name, accelerator, small_models, tmp_path):
     if accelerator is pretend_accelerator:

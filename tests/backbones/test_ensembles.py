@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sd4match.backbones.noise import image_noise, noisy_latents
 from sd4match.config import load_preset
+from sd4match.data import SyntheticConfig
 from sd4match.errors import ComponentError, ConfigError, InputError
 from sd4match.geometry import squash_frame
 from sd4match.interfaces import NoiseEnsemble
@@ -107,7 +108,8 @@ def test_features_are_the_mean_over_the_ensemble_however_many_go_at_once(mini, m
 
 def test_fewer_passes_come_as_near_to_the_mean(mini):
     """At t = 40 two matched passes are nearer to the mean of 48 than eight independent ones."""
-    latents = mini.encode(Views.of([mini.prepare(random_photo(seed=seed)) for seed in range(1)]))
+    photo = SyntheticConfig(split="test", pairs=1, photos_per_category=2).build().photo("fish-0")
+    latents = mini.encode(Views.of([mini.prepare(photo)]))
     prompt = EmptyPrompt(backbone=mini)(ImageBatch({}, (None,)))
 
     def features(size, kind, seed):
@@ -119,7 +121,7 @@ def test_fewer_passes_come_as_near_to_the_mean(mini):
         (size, kind): sum(float((features(size, kind, seed) - mean).norm() / mean.norm()) for seed in (0, 1)) / 2
         for size, kind in ((8, "independent"), (2, "antithetic"), (2, "matched"))
     }
-    assert error[2, "matched"] < 0.9 * error[8, "independent"]
+    assert error[2, "matched"] < 0.8 * error[8, "independent"]
     assert error[2, "matched"] < error[2, "antithetic"] < 1.2 * error[8, "independent"]
 
 
