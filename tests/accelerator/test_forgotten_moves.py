@@ -19,7 +19,6 @@ from sd4match.structures.tensors import PromptEmbedding
 from sd4match.testing import random_photo
 from sd4match.training import train
 
-
 pytestmark = pytest.mark.slow
 
 
