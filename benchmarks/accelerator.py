@@ -78,7 +78,7 @@ def matrix_rate(dtype: Dtype) -> float:
 
 
 class Device:
-    """The models on the GPU, in one dtype, and the rate of that dtype."""
+    """Models on the GPU in one dtype, and the rate of that dtype."""
 
     def __init__(self, folder: Path, dtype: Dtype, operations: Operations) -> None:
         self.folder, self.dtype, self.operations = folder, dtype, operations
@@ -92,7 +92,7 @@ class Device:
     def features(
         self, backbone: StableDiffusionBackbone, members: int, name: str = "", *, encoded: bool = False
     ) -> Line:
-        """Features of eight photos, from pixels or from kept latents on."""
+        """Measure the features of eight photos, from pixels or from kept latents on."""
         views = Views.of([backbone.prepare(FakePairs().photo(str(number))) for number in range(_PHOTOS)])
         empty = EmptyPrompt(backbone=backbone)(ImageBatch({}, (None,))).values
         prompt = PromptEmbedding(empty.expand(_PHOTOS, -1, -1))
@@ -109,7 +109,7 @@ class Device:
         return self._line(what, _PHOTOS / seconds, _PHOTOS * work / seconds)
 
     def training(self, batch: int, at_once: int) -> Line:
-        """One step of Single: `batch` pairs, `at_once` of them at once, from kept latents on."""
+        """Measure one step of Single: `batch` pairs, `at_once` of them at once, from kept latents on."""
         backbone = cached(self.backbone())
         prompt = SinglePrompt(backbone=backbone).to(_DEVICE)
         config = TrainingConfig(batch_size=batch, both_directions=False)
@@ -170,6 +170,8 @@ def main() -> None:
     parser.add_argument("--dtypes", default="bfloat16,float32")
     parser.add_argument("--without-compile", action="store_true")
     options = parser.parse_args()
+    if options.output and options.output.exists():
+        parser.error(f"{options.output} exists: give another --output")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.weights or Path(temporary)

@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of each learned prompt")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if options.output.exists():
+        parser.error(f"{options.output} exists: give another --output")
     lists = {
         name: [int(part) for part in getattr(options, name).split(",") if part]
         for name in ("layers", "timesteps", "seeds")

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sd4match.evaluation.scores import resampling
+
 ALPHA = 0.1
 SAMPLES = 10_000
 DIFFERENCES = [
@@ -48,12 +50,8 @@ def read(folders: list[Path]) -> Mapping[str, Values]:
 def interval(values: Values, *, sign: str = "", seed: int = 0) -> str:
     """Return the mean and its 95 % bootstrap interval over seeds and pairs, of values (S, P); `sign` is "" or "+"."""
     seeds, pairs = values.shape
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(SAMPLES // 100):
-        drawn_pairs = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=100) / pairs
-        drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=100) / seeds
-        means.append(np.einsum("ns,np,sp->n", drawn_seeds, drawn_pairs, values))
+    drawn = zip(resampling(seeds, SAMPLES, seed), resampling(pairs, SAMPLES, seed + 1), strict=True)
+    means = [np.einsum("ns,np,sp->n", rows / seeds, columns / pairs, values) for rows, columns in drawn]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return f"{values.mean():{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 

@@ -136,14 +136,14 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 class _Dispatched(TorchDispatchMode):
-    """See operations that have no tensor of the device among their arguments, such as `torch.zeros`."""
+    """Mode that sees operations that have no tensor of the device among their arguments, such as `torch.zeros`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
 
 class _Called(TorchFunctionMode):
-    """See functions that do not go through the dispatcher."""
+    """Mode that sees functions that do not go through the dispatcher."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -32,7 +32,7 @@ _DEFAULTS = SyntheticConfig()
 
 @dataclass(frozen=True)
 class World:
-    """What a scene may show, and from where. The defaults are the world of `SyntheticPairs`."""
+    """Categories, poses and textures that scenes are drawn from. The defaults are those of `SyntheticPairs`."""
 
     anatomies: Mapping[str, Callable[[np.random.Generator], Anatomy]] = field(default_factory=lambda: ANATOMIES)
     """Functions that draw an instance of a category, by its name."""
@@ -45,7 +45,7 @@ class World:
     sizes: tuple[float, float] = (0.55, 0.95)
     """Smallest and largest half side of the object, in half sides of the photo."""
     other_sizes: tuple[float, float] = (0.3, 0.45)
-    """The same of an object of another category."""
+    """Smallest and largest half side of an object of another category, in half sides of the photo."""
     textured: float = 0.3
     """Fraction of part words that are painted with stripes."""
 
