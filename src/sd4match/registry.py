@@ -12,11 +12,12 @@ Importing this module loads no torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from inspect import Parameter, signature
+from inspect import Parameter, signature, unwrap
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -240,6 +241,8 @@ class Registry:
     def register(self, config: ComponentClass) -> ComponentClass:
         """Make a config class known by its kind; usable as a decorator.
 
+        A class of the same module and name replaces the one before, as when a cell of a notebook is run again.
+
         Raises:
             ConfigError: it is no config class of this sort, has no fixed kind, or its kind is taken.
         """
@@ -252,8 +255,11 @@ class Registry:
         if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
         self._load_builtins()  # a kind of this package is taken, whatever is imported first
-        if self._classes.setdefault(kind, config) is not config:
-            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {self._classes[kind].__name__}")
+        known = self._classes.get(kind, config)
+        if known is not config and _origin(known) != _origin(config):
+            module, name = _origin(known)
+            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {name} of {module}")
+        self._classes[kind] = config
         return config
 
     def register_class(self, kind: str) -> Callable[[Target], Target]:
@@ -271,7 +277,7 @@ class Registry:
         def decorate(target: Target) -> Target:
             self._load_builtins()
             module, _, base_name = self.base.partition(":")
-            parameters = _parameters(target)
+            parameters = _parameters(target, unread=self.context)
             fields: dict[str, Any] = {
                 field: _field(parameter, target) for field, parameter in parameters.items() if field not in self.context
             }
@@ -293,6 +299,8 @@ class Registry:
                     f"{name}: a parameter cannot be read from YAML: {str(error).splitlines()[0]}"
                 ) from None
             config.target, config.build = target, build  # type: ignore[method-assign]
+            if isinstance(target, type):
+                _keep_config(target, config, fields)
             self.register(config)
             return target
 
@@ -419,11 +427,55 @@ def _shown_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
 
 
-def _parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
+def _parameters(target: Callable[..., Any], *, unread: Collection[str]) -> Mapping[str, Parameter]:
+    """Return the parameters of a class or function, annotations as types but for those that are left unread."""
     try:
-        return signature(target, eval_str=True).parameters
-    except Exception as error:  # no class or function, or an annotation that cannot be evaluated
+        found = signature(target).parameters
+    except Exception as error:  # no class or function
         raise ConfigError(f"{shown(target)} has no signature that can be read: {_shown_error(error)}") from None
+    made = getattr(target, "__init__", target) if isinstance(target, type) else target
+    names = getattr(unwrap(made), "__globals__", {})
+    return {
+        name: parameter if name in unread else _with_type(parameter, names, target) for name, parameter in found.items()
+    }
+
+
+def _with_type(parameter: Parameter, names: Mapping[str, Any], target: Callable[..., Any]) -> Parameter:
+    """Return a parameter whose annotation is a type and no text."""
+    if not isinstance(parameter.annotation, str):
+        return parameter
+    try:
+        return parameter.replace(annotation=eval(parameter.annotation, dict(names)))
+    except Exception as error:
+        raise ConfigError(
+            f"{getattr(target, '__name__', target)}: the annotation {parameter.annotation!r} of parameter "
+            f"{parameter.name!r} cannot be read ({_shown_error(error)}): a name that is imported for type checkers "
+            "alone, or inside a function, is unknown at run time"
+        ) from None
+
+
+def _keep_config(target: Any, config: type[Component], fields: Mapping[str, Any]) -> None:
+    """Let a class keep, in `config`, the config of what is built directly, so that it can be saved.
+
+    Arguments that no config can hold leave it as it is.
+    """
+    initialize = target.__init__
+
+    @wraps(initialize)
+    def initialize_and_keep(self: Any, *args: Any, **arguments: Any) -> None:
+        initialize(self, *args, **arguments)
+        if type(self) is target and getattr(self, "config", None) is None:
+            bound = signature(initialize).bind(self, *args, **arguments).arguments
+            with suppress(ConfigError, AttributeError):
+                self.config = config(**{name: value for name, value in bound.items() if name in fields})
+
+    target.__init__ = initialize_and_keep
+
+
+def _origin(config: type[Component]) -> tuple[str, str]:
+    """Return module and name of the class that a config is or builds."""
+    made = config.target or config
+    return getattr(made, "__module__", ""), getattr(made, "__qualname__", repr(made))
 
 
 def _kind_of(config: type[Component]) -> str | None:

@@ -108,8 +108,8 @@ def save_prompt(
         raise InputError(f"{name} holds nothing learned, so there is nothing to save")
     if not isinstance(prompt.config, PromptConfig):
         raise InputError(
-            f"{name} has no config, without which its file cannot be loaded: register the class with register_prompt, "
-            "and build it from its config"
+            f"{name} has no config, without which its file cannot be loaded: register the class with "
+            "register_prompt, and build it with arguments that YAML can hold"
         )
     tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
     for tensor, value in tensors.items():
