@@ -222,7 +222,7 @@ def test_kinds_can_be_unregistered(plugin):
 class Point(EntryPoint):
     """An entry point that does not need to be installed."""
 
-    dist = type("Distribution", (), {"name": "broken-package"})
+    dist = type("Distribution", (), {"name": "broken-package", "version": "1"})
 
 
 @pytest.mark.parametrize("value", ["no_such_module:Thing", "json:nothing", "helpers.exits:Thing"])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from inspect import Parameter, signature, unwrap
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -201,6 +201,10 @@ ComponentClass = TypeVar("ComponentClass", bound=type[Component])
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
+_PACKAGES: dict[str, str] = {}
+"""Name and version of packages with entry points, by module: those of editable ones are found in no other way."""
+
+
 class Registry:
     """Known kinds of one sort of component.
 
@@ -331,11 +335,11 @@ class Registry:
     def temporarily(self) -> Iterator[None]:
         """Forget at the end whatever was registered inside the block, for tests."""
         self._load_all()
-        before, left_out = dict(self._classes), list(self._left_out)
+        before = dict(self._classes), list(self._left_out)
         try:
             yield
         finally:
-            self._classes, self._left_out = before, left_out
+            self._classes, self._left_out = before
 
     def _load_builtins(self) -> None:
         import_module(self.builtins)
@@ -351,6 +355,8 @@ class Registry:
 
     def _load_plugin(self, point: EntryPoint) -> None:
         try:
+            if point.dist is not None:
+                _PACKAGES[point.module.partition(".")[0]] = f"{point.dist.name} {point.dist.version}"
             loaded = point.load()
             if isinstance(loaded, type) and issubclass(loaded, Component):
                 self.register(loaded)
@@ -375,6 +381,29 @@ class Registry:
         """Return all kinds in alphabetical order, those of installed packages included."""
         self._load_all()
         return tuple(sorted(self._classes))
+
+    def package(self, kind: str) -> str:
+        """Return name and version of the package that a kind comes from, or its module where there is no package.
+
+        Raises:
+            UnknownComponentError: the kind is not registered.
+
+        >>> matchers.package("kernel_soft_argmax").split()[0]
+        'sd4match'
+        """
+        module, _ = _origin(self._find(kind))
+        top = module.partition(".")[0]
+        if top in _PACKAGES:
+            return _PACKAGES[top]
+        packages = [top] if top == "sd4match" else packages_distributions().get(top, [])
+        with suppress(PackageNotFoundError):
+            return f"{packages[0]} {version(packages[0])}" if packages else module
+        return module
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return why installed plugins are left out, a line each."""
+        self._load_all()
+        return tuple(self._left_out)
 
     def parse(self, value: object) -> Component:
         """Return a config from a mapping with `kind`, from a bare kind, or from a config.
@@ -670,6 +699,28 @@ def register_dataset(kind: str) -> Callable[[Target], Target]:
     """Register a `PairDataset` class by a kind; its typed signature is its config."""
     return datasets.register_class(kind)
 
+
+def packages_of(value: object) -> tuple[str, ...]:
+    """Return the packages besides sd4match that the components in a config come from, in alphabetical order.
+
+    >>> packages_of(matchers.parse("mutual"))
+    ()
+    """
+    found: set[str] = set()
+    if isinstance(value, Component):
+        package = type(value).registry.package(value.kind)
+        found |= {package} if package.split()[0] != "sd4match" else set()
+    if isinstance(value, BaseModel):
+        found.update(*(packages_of(getattr(value, name)) for name in type(value).model_fields))
+    elif isinstance(value, Mapping):
+        found.update(*map(packages_of, value.values()))
+    elif isinstance(value, (list, tuple)):
+        found.update(*map(packages_of, value))
+    return tuple(sorted(found))
+
+
+REGISTRIES = (matchers, losses, pair_transforms, prompts, backbones, image_encoders, ensembles, datasets)
+"""Of all sorts of components."""
 
 AnyImageEncoder = Annotated[SerializeAsAny[Component], BeforeValidator(image_encoders.parse)]
 """Config field that holds the config of an image encoder, of this package or of a plugin."""
