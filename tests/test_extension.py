@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sd4match import SemanticMatcher, load_prompt, registry
+from sd4match import SemanticMatcher, load_prompt, registry, save_prompt
 from sd4match.config import build_components, build_dataset, load_config, parse_config
-from sd4match.errors import ConfigError, UnknownComponentError
+from sd4match.errors import ConfigError, InputError, UnknownComponentError
 from sd4match.evaluation import Evaluator
 from sd4match.matching import NearestNeighbor
-from sd4match.testing import FakeBackbone, FakePairs, check_backbone, random_photo
+from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, check_backbone, random_photo
 from sd4match.training import train
 
 KINDS = {
@@ -131,6 +131,64 @@ def test_a_taken_kind_and_a_class_of_another_sort_are_refused(plugin):
             registry.register_matcher("wrong")(wrong)
 
 
+CELL = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Literal
+import torch
+from torch import nn
+from sd4match.prompting import Prompt, PromptEmbedding, encode_token_vectors
+from sd4match.registry import register_prompt
+if TYPE_CHECKING:
+    from sd4match.backbones import Backbone
+
+@register_prompt("of-a-cell")
+class OfACell(Prompt):
+    scope = "dataset"
+
+    def __init__(self, backbone: Backbone, *, start: float = {start}, words: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.text_encoder = backbone.text_encoder
+        self.vectors = nn.Parameter(torch.full((2, backbone.text_encoder.width), start))
+
+    def forward(self, images, partners=None):
+        return PromptEmbedding(encode_token_vectors(self.text_encoder, self.vectors[None]))
+"""
+
+
+def run_cell(start):
+    """Define a prompt as a cell of a notebook does."""
+    namespace = {"__name__": "__main__"}
+    exec(CELL.format(start=start), namespace)
+    return namespace["OfACell"]
+
+
+def test_a_cell_that_is_run_again_replaces_its_component():
+    run_cell(0.5)
+    second = run_cell(0.25)
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    built = registry.prompts.parse("of-a-cell").build(backbone=backbone)
+    assert type(built) is second
+    assert built.vectors[0, 0].item() == 0.25
+    with pytest.raises(ConfigError, match="the prompt kind 'of-a-cell' is taken by OfACell of __main__"):
+        registry.register_prompt("of-a-cell")(type("Other", (second,), {}))
+
+
+def test_what_is_built_directly_is_saved_and_loaded_as_if_from_its_config(tmp_path):
+    made = run_cell(0.5)
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    backbone.fingerprint = "1.0"
+    prompt = made(backbone, start=2.0, words=("a", "b"))
+    assert prompt.config == registry.prompts.parse({"kind": "of-a-cell", "start": 2.0, "words": ["a", "b"]})
+    save_prompt(prompt, tmp_path / "prompt.safetensors", backbone=backbone)
+    again = load_prompt(tmp_path / "prompt.safetensors", backbone=backbone)
+    assert torch.equal(again.vectors, prompt.vectors)
+    assert again.config == prompt.config
+    unsayable = made(backbone, words=(object(),))
+    with pytest.raises(InputError, match=r"OfACell has no config, .* build it with arguments that YAML can hold"):
+        save_prompt(unsayable, tmp_path / "other.safetensors", backbone=backbone)
+    assert type("Other", (made,), {})(backbone).config is None  # of no kind
+
+
 @pytest.mark.parametrize("name", ["kind", "build", "target", "model_dump"])
 def test_a_parameter_with_the_name_of_a_config_s_own_is_refused(name):
     namespace = {}
@@ -164,7 +222,7 @@ def test_kinds_can_be_unregistered(plugin):
 class Point(EntryPoint):
     """An entry point that does not need to be installed."""
 
-    dist = type("Distribution", (), {"name": "broken-package"})
+    dist = type("Distribution", (), {"name": "broken-package", "version": "1"})
 
 
 @pytest.mark.parametrize("value", ["no_such_module:Thing", "json:nothing", "helpers.exits:Thing"])
@@ -265,7 +323,7 @@ def test_annotations_that_mean_nothing_are_refused():
     def private(_x: int = 1): ...
 
     for target in (unknown, private):
-        with pytest.raises(ConfigError, match=r"signature that can be read|cannot be named '_x'"):
+        with pytest.raises(ConfigError, match=r"'NoSuchName' of parameter 'x' cannot be read|cannot be named '_x'"):
             registry.register_matcher("wrong")(target)
 
 

@@ -16,14 +16,14 @@ from sd4match.geometry import (
     to_model,
     to_photo,
 )
-from sd4match.testing import tensors
+from sd4match.testing import values
 
 SIZES = st.tuples(st.integers(2, 900), st.integers(2, 900))
 RULES = st.sampled_from([("corners", None), ("centers", None), ("patch", None), ("patch", 6.5), ("patch", 7.0)])
 """Alignments, with their offsets."""
 
 
-@given(tensors((3, 4, 2), low=-50.0, high=900.0), SIZES, SIZES, RULES)
+@given(values((3, 4, 2), low=-50.0, high=900.0), SIZES, SIZES, RULES)
 def test_there_and_back(points, image, cells, rule_and_offset):
     rule, offset = rule_and_offset
     there = pixels_to_cells(points, image, cells, alignment=rule, offset=offset)
@@ -31,7 +31,7 @@ def test_there_and_back(points, image, cells, rule_and_offset):
     torch.testing.assert_close(back, points, atol=2e-2, rtol=1e-3)
 
 
-@given(tensors((2, 4, 2), low=0.0, high=900.0), SIZES, SIZES)
+@given(values((2, 4, 2), low=0.0, high=900.0), SIZES, SIZES)
 def test_frames_there_and_back(points, photo, model):
     frames = [squash_frame(photo, model)] * 2
     torch.testing.assert_close(to_photo(to_model(points, frames), frames), points, atol=1e-2, rtol=1e-4)
@@ -57,7 +57,7 @@ def test_patch_rule_is_cell_times_stride_plus_offset(offset):
 
 
 @given(
-    tensors((2, 4, 2), low=0.0, high=900.0),
+    values((2, 4, 2), low=0.0, high=900.0),
     SIZES,
     SIZES,
     SIZES,

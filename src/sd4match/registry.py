@@ -12,11 +12,12 @@ Importing this module loads no torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from inspect import Parameter, signature
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
+from inspect import Parameter, signature, unwrap
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -200,6 +201,10 @@ ComponentClass = TypeVar("ComponentClass", bound=type[Component])
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
+_PACKAGES: dict[str, str] = {}
+"""Name and version of packages with entry points, by module: those of editable ones are found in no other way."""
+
+
 class Registry:
     """Known kinds of one sort of component.
 
@@ -240,6 +245,8 @@ class Registry:
     def register(self, config: ComponentClass) -> ComponentClass:
         """Make a config class known by its kind; usable as a decorator.
 
+        A class of the same module and name replaces the one before, as when a cell of a notebook is run again.
+
         Raises:
             ConfigError: it is no config class of this sort, has no fixed kind, or its kind is taken.
         """
@@ -252,8 +259,11 @@ class Registry:
         if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
         self._load_builtins()  # a kind of this package is taken, whatever is imported first
-        if self._classes.setdefault(kind, config) is not config:
-            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {self._classes[kind].__name__}")
+        known = self._classes.get(kind, config)
+        if known is not config and _origin(known) != _origin(config):
+            module, name = _origin(known)
+            raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {name} of {module}")
+        self._classes[kind] = config
         return config
 
     def register_class(self, kind: str) -> Callable[[Target], Target]:
@@ -271,7 +281,7 @@ class Registry:
         def decorate(target: Target) -> Target:
             self._load_builtins()
             module, _, base_name = self.base.partition(":")
-            parameters = _parameters(target)
+            parameters = _parameters(target, unread=self.context)
             fields: dict[str, Any] = {
                 field: _field(parameter, target) for field, parameter in parameters.items() if field not in self.context
             }
@@ -293,6 +303,8 @@ class Registry:
                     f"{name}: a parameter cannot be read from YAML: {str(error).splitlines()[0]}"
                 ) from None
             config.target, config.build = target, build  # type: ignore[method-assign]
+            if isinstance(target, type):
+                _keep_config(target, config, fields)
             self.register(config)
             return target
 
@@ -323,11 +335,11 @@ class Registry:
     def temporarily(self) -> Iterator[None]:
         """Forget at the end whatever was registered inside the block, for tests."""
         self._load_all()
-        before, left_out = dict(self._classes), list(self._left_out)
+        before = dict(self._classes), list(self._left_out)
         try:
             yield
         finally:
-            self._classes, self._left_out = before, left_out
+            self._classes, self._left_out = before
 
     def _load_builtins(self) -> None:
         import_module(self.builtins)
@@ -343,6 +355,8 @@ class Registry:
 
     def _load_plugin(self, point: EntryPoint) -> None:
         try:
+            if point.dist is not None:
+                _PACKAGES[point.module.partition(".")[0]] = f"{point.dist.name} {point.dist.version}"
             loaded = point.load()
             if isinstance(loaded, type) and issubclass(loaded, Component):
                 self.register(loaded)
@@ -367,6 +381,29 @@ class Registry:
         """Return all kinds in alphabetical order, those of installed packages included."""
         self._load_all()
         return tuple(sorted(self._classes))
+
+    def package(self, kind: str) -> str:
+        """Return name and version of the package that a kind comes from, or its module where there is no package.
+
+        Raises:
+            UnknownComponentError: the kind is not registered.
+
+        >>> matchers.package("kernel_soft_argmax").split()[0]
+        'sd4match'
+        """
+        module, _ = _origin(self._find(kind))
+        top = module.partition(".")[0]
+        if top in _PACKAGES:
+            return _PACKAGES[top]
+        packages = [top] if top == "sd4match" else packages_distributions().get(top, [])
+        with suppress(PackageNotFoundError):
+            return f"{packages[0]} {version(packages[0])}" if packages else module
+        return module
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return why installed plugins are left out, a line each."""
+        self._load_all()
+        return tuple(self._left_out)
 
     def parse(self, value: object) -> Component:
         """Return a config from a mapping with `kind`, from a bare kind, or from a config.
@@ -419,11 +456,55 @@ def _shown_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
 
 
-def _parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
+def _parameters(target: Callable[..., Any], *, unread: Collection[str]) -> Mapping[str, Parameter]:
+    """Return the parameters of a class or function, annotations as types but for those that are left unread."""
     try:
-        return signature(target, eval_str=True).parameters
-    except Exception as error:  # no class or function, or an annotation that cannot be evaluated
+        found = signature(target).parameters
+    except Exception as error:  # no class or function
         raise ConfigError(f"{shown(target)} has no signature that can be read: {_shown_error(error)}") from None
+    made = getattr(target, "__init__", target) if isinstance(target, type) else target
+    names = getattr(unwrap(made), "__globals__", {})
+    return {
+        name: parameter if name in unread else _with_type(parameter, names, target) for name, parameter in found.items()
+    }
+
+
+def _with_type(parameter: Parameter, names: Mapping[str, Any], target: Callable[..., Any]) -> Parameter:
+    """Return a parameter whose annotation is a type and no text."""
+    if not isinstance(parameter.annotation, str):
+        return parameter
+    try:
+        return parameter.replace(annotation=eval(parameter.annotation, dict(names)))
+    except Exception as error:
+        raise ConfigError(
+            f"{getattr(target, '__name__', target)}: the annotation {parameter.annotation!r} of parameter "
+            f"{parameter.name!r} cannot be read ({_shown_error(error)}): a name that is imported for type checkers "
+            "alone, or inside a function, is unknown at run time"
+        ) from None
+
+
+def _keep_config(target: Any, config: type[Component], fields: Mapping[str, Any]) -> None:
+    """Let a class keep, in `config`, the config of what is built directly, so that it can be saved.
+
+    Arguments that no config can hold leave it as it is.
+    """
+    initialize = target.__init__
+
+    @wraps(initialize)
+    def initialize_and_keep(self: Any, *args: Any, **arguments: Any) -> None:
+        initialize(self, *args, **arguments)
+        if type(self) is target and getattr(self, "config", None) is None:
+            bound = signature(initialize).bind(self, *args, **arguments).arguments
+            with suppress(ConfigError, AttributeError):
+                self.config = config(**{name: value for name, value in bound.items() if name in fields})
+
+    target.__init__ = initialize_and_keep
+
+
+def _origin(config: type[Component]) -> tuple[str, str]:
+    """Return module and name of the class that a config is or builds."""
+    made = config.target or config
+    return getattr(made, "__module__", ""), getattr(made, "__qualname__", repr(made))
 
 
 def _kind_of(config: type[Component]) -> str | None:
@@ -618,6 +699,28 @@ def register_dataset(kind: str) -> Callable[[Target], Target]:
     """Register a `PairDataset` class by a kind; its typed signature is its config."""
     return datasets.register_class(kind)
 
+
+def packages_of(value: object) -> tuple[str, ...]:
+    """Return the packages besides sd4match that the components in a config come from, in alphabetical order.
+
+    >>> packages_of(matchers.parse("mutual"))
+    ()
+    """
+    found: set[str] = set()
+    if isinstance(value, Component):
+        package = type(value).registry.package(value.kind)
+        found |= {package} if package.split()[0] != "sd4match" else set()
+    if isinstance(value, BaseModel):
+        found.update(*(packages_of(getattr(value, name)) for name in type(value).model_fields))
+    elif isinstance(value, Mapping):
+        found.update(*map(packages_of, value.values()))
+    elif isinstance(value, (list, tuple)):
+        found.update(*map(packages_of, value))
+    return tuple(sorted(found))
+
+
+REGISTRIES = (matchers, losses, pair_transforms, prompts, backbones, image_encoders, ensembles, datasets)
+"""Of all sorts of components."""
 
 AnyImageEncoder = Annotated[SerializeAsAny[Component], BeforeValidator(image_encoders.parse)]
 """Config field that holds the config of an image encoder, of this package or of a plugin."""

@@ -27,7 +27,7 @@ from sd4match.prompting.text import NoPrompt
 from sd4match.structures.images import View, Views
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
-from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo, tensors
+from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo, values
 from sd4match.training.run import train
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_fused_is_refused(tmp_path):
 def random_maps(data, channels, cells=(4, 5)):
     grid = Grid((squash_frame((20, 20), (32, 32)),) * 2, cells)
     return [
-        FeatureMap(data.draw(tensors((2, sum(channels), *cells))), grid, groups=channels if len(channels) > 1 else ())
+        FeatureMap(data.draw(values((2, sum(channels), *cells))), grid, groups=channels if len(channels) > 1 else ())
         for _ in range(2)
     ]
 

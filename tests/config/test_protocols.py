@@ -19,7 +19,7 @@ from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
 from sd4match.matching.matchers import BilinearNearestNeighbor, NearestNeighbor, PixelNearestNeighbor
 from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_correlation, tensors
+from sd4match.testing import random_correlation, values
 
 NAMES = tuple(PROTOCOLS)
 LITERAL = {
@@ -45,10 +45,10 @@ def inside(unit, size):
 def test_each_equals_its_literal_version(name, data):
     protocol = get_protocol(name)
     cells, points = data.draw(st.integers(4, 9)), data.draw(st.integers(1, 3))
-    source, target = (data.draw(tensors((1, 6, cells, cells))).double() for _ in range(2))
+    source, target = (data.draw(values((1, 6, cells, cells))).double() for _ in range(2))
     sizes = [data.draw(SIZES) for _ in range(2)]
-    places = [inside(data.draw(tensors((1, points, 2), low=0.0)), size).double() for size in sizes]
-    box = (3.0, 2.0, *(inside(data.draw(tensors((2,), low=0.5)), sizes[1])).tolist())
+    places = [inside(data.draw(values((1, points, 2), low=0.0)), size).double() for size in sizes]
+    box = (3.0, 2.0, *(inside(data.draw(values((2,), low=0.5)), sizes[1])).tolist())
     image = data.draw(st.sampled_from([768, 16 * cells]))
     frames = [model_frame(size, protocol.frame, image) for size in sizes]
     maps = [
@@ -89,8 +89,8 @@ def judged_pairs(draw):
     """Photo sizes, truth, guesses, visibility and boxes of a batch."""
     batch, points = draw(st.integers(1, 3)), draw(st.integers(1, 5))
     sizes = [draw(SIZES) for _ in range(batch)]
-    truth = torch.stack([inside(draw(tensors((points, 2), low=0.0)), size) for size in sizes]).double()
-    guess = truth + draw(tensors((batch, points, 2), low=-9.0, high=9.0)).double()
+    truth = torch.stack([inside(draw(values((points, 2), low=0.0)), size) for size in sizes]).double()
+    guess = truth + draw(values((batch, points, 2), low=-9.0, high=9.0)).double()
     visible = torch.tensor([[draw(st.booleans()) for _ in range(points)] for _ in range(batch)])
     boxes = [(1.0, 2.0, 1.0 + draw(st.integers(5, 30)), 2.0 + draw(st.integers(5, 30))) for _ in range(batch)]
     return sizes, truth, guess, visible, boxes
@@ -145,7 +145,7 @@ def test_joint_scaling_changes_nothing(name, pairs, factor):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(st.tuples(st.integers(8, 4000), st.integers(8, 4000)), tensors((2, 4, 2), low=0.0))
+@given(st.tuples(st.integers(8, 4000), st.integers(8, 4000)), values((2, 4, 2), low=0.0))
 def test_frames_there_and_back_to_a_thousandth_of_a_pixel(name, size, unit):
     frames = [get_protocol(name).error_frame_of(size)] * 2
     points = inside(unit, size)
@@ -231,7 +231,7 @@ def test_upsampled_arg_max_without_upsampling_features(data):
     """Norms and winners equal those of features that are really interpolated, whatever the sizes."""
     cells = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     pixels = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
-    features, queries = data.draw(tensors((5, *cells))).double(), data.draw(tensors((3, 5))).double()
+    features, queries = data.draw(values((5, *cells))).double(), data.draw(values((3, 5))).double()
     big = torch.nn.functional.interpolate(features[None], size=pixels, mode="bilinear", align_corners=False)[0]
     columns, rows = (
         (torch.arange(p).double() + 0.5) * c / p - 0.5 for p, c in zip(pixels[::-1], cells[::-1], strict=True)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import references
+from helpers.strategies import correlation_values
 from sd4match.errors import InputError, ShapeError
 from sd4match.matching import functional
-from sd4match.testing import cells, correlations, tensors, visibility
+from sd4match.testing import cells, values, visibility
 
 TEMPERATURES = st.sampled_from([0.02, 0.04, 0.15, 1.0])
 
@@ -20,8 +21,8 @@ TEMPERATURES = st.sampled_from([0.02, 0.04, 0.15, 1.0])
 @st.composite
 def feature_pairs(draw):
     batch, channels = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    source = draw(tensors((batch, channels, draw(st.integers(1, 5)), draw(st.integers(1, 6)))))
-    target = draw(tensors((batch, channels, draw(st.integers(1, 6)), draw(st.integers(1, 5)))))
+    source = draw(values((batch, channels, draw(st.integers(1, 5)), draw(st.integers(1, 6)))))
+    target = draw(values((batch, channels, draw(st.integers(1, 6)), draw(st.integers(1, 5)))))
     queries = draw(cells(batch, draw(st.integers(1, 3)), tuple(source.shape[2:]), margin=0.7))
     return source, target, queries
 
@@ -82,7 +83,7 @@ def test_sampling_equals_grid_sample_with_aligned_corners():
     torch.testing.assert_close(functional.sample_bilinear(maps, places), expected[..., 0].transpose(1, 2))
 
 
-@given(correlations(), TEMPERATURES)
+@given(correlation_values(), TEMPERATURES)
 def test_arg_max_and_soft_arg_max_equal_reference(values, temperature):
     hard = functional.nearest_neighbor(values)
     soft = functional.soft_argmax(values, temperature=temperature)
@@ -92,7 +93,7 @@ def test_arg_max_and_soft_arg_max_equal_reference(values, temperature):
             assert soft[i, j].tolist() == pytest.approx(references.soft_arg_max(values[i, j], temperature), abs=1e-4)
 
 
-@given(correlations(max_side=7), TEMPERATURES, st.sampled_from([1.0, 3.0, 7.0]), st.sampled_from([1, 3, 5, 15]))
+@given(correlation_values(max_side=7), TEMPERATURES, st.sampled_from([1.0, 3.0, 7.0]), st.sampled_from([1, 3, 5, 15]))
 def test_kernel_and_window_equal_reference(values, temperature, sigma, window):
     kernel = functional.kernel_soft_argmax(values, temperature=temperature, sigma=sigma)
     windowed = functional.window_soft_argmax(values, temperature=temperature, window=window)
@@ -128,7 +129,7 @@ def _has_tie(source, target, x, y):
 
 @st.composite
 def loss_inputs(draw):
-    values = draw(correlations(max_batch=3, max_points=3))
+    values = draw(correlation_values(max_batch=3, max_points=3))
     batch, points = values.shape[:2]
     places = draw(cells(batch, points, tuple(values.shape[2:]), margin=1.0))
     return values, places, draw(visibility(batch, points))
@@ -232,7 +233,7 @@ def test_zero_features_have_finite_gradients():
     assert torch.isfinite(source.grad).all()
 
 
-@given(correlations())
+@given(correlation_values())
 def test_gradients_agree_with_finite_differences(values):
     values = values[:1, :1, :3, :3].double().requires_grad_()
     places, seen = torch.full((1, 1, 2), 1.3, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
@@ -242,7 +243,7 @@ def test_gradients_agree_with_finite_differences(values):
     assert torch.autograd.gradcheck(lambda v: functional.soft_argmax(v, temperature=0.5), (values,), atol=1e-4)
 
 
-@given(correlations())
+@given(correlation_values())
 def test_probability_mass_is_a_share(values):
     places = functional.nearest_neighbor(values)
     mass = functional.probability_mass(values, places, temperature=0.1)
@@ -251,7 +252,7 @@ def test_probability_mass_is_a_share(values):
     torch.testing.assert_close(everything, torch.ones_like(everything))
 
 
-@given(correlations(), st.integers(0, 10))
+@given(correlation_values(), st.integers(0, 10))
 def test_batching_changes_nothing(values, seed):
     order = torch.randperm(values.shape[0], generator=torch.Generator().manual_seed(seed))
     whole = functional.kernel_soft_argmax(values, temperature=0.04, sigma=7.0)
@@ -284,7 +285,7 @@ def test_bad_arguments_are_named():
 
 @given(st.data())
 def test_the_loss_never_falls_below_its_bound(data):
-    values = data.draw(correlations(min_side=4))
+    values = data.draw(correlation_values(min_side=4))
     batch, points, height, width = values.shape
     true_cells = data.draw(cells(batch, points, (height, width), margin=2.0))
     visible = data.draw(visibility(batch, points))

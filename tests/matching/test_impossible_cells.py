@@ -9,8 +9,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from helpers.strategies import correlation_values
 from sd4match.matching import functional
-from sd4match.testing import correlations
 
 FORMS = {
     "arg-max": functional.nearest_neighbor,
@@ -23,7 +23,7 @@ FORMS = {
 @st.composite
 def masked(draw):
     """Values and a mask of impossible cells that leaves each point one cell at least."""
-    values = draw(correlations(max_side=6))
+    values = draw(correlation_values(max_side=6))
     seed = draw(st.integers(0, 2**20))
     mask = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)) < draw(st.sampled_from([0.2, 0.8]))
     mask.flatten(2)[..., 0] &= ~mask.flatten(2).all(dim=-1)
@@ -98,7 +98,7 @@ def test_a_point_without_a_possible_cell_is_left_out_of_the_loss():
     assert values.grad.isfinite().all()
 
 
-@given(correlations(max_side=5), st.integers(1, 25))
+@given(correlation_values(max_side=5), st.integers(1, 25))
 def test_several_cells_end_when_the_map_is_used_up(values, count):
     cells = values.shape[-1] * values.shape[-2]
     assume(count <= cells)

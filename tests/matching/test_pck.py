@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import references
 from sd4match.matching.pck import pck
-from sd4match.testing import tensors, visibility
+from sd4match.testing import values, visibility
 
 ALPHAS = (0.05, 0.1, 0.15)
 
@@ -17,9 +17,9 @@ ALPHAS = (0.05, 0.1, 0.15)
 @st.composite
 def predictions(draw):
     batch, points = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    truth = draw(tensors((batch, points, 2), low=0.0, high=100.0))
-    guess = truth + draw(tensors((batch, points, 2), low=-15.0, high=15.0))
-    return guess, truth, draw(visibility(batch, points)), draw(tensors((batch,), low=20.0, high=150.0))
+    truth = draw(values((batch, points, 2), low=0.0, high=100.0))
+    guess = truth + draw(values((batch, points, 2), low=-15.0, high=15.0))
+    return guess, truth, draw(visibility(batch, points)), draw(values((batch,), low=20.0, high=150.0))
 
 
 @given(predictions(), st.booleans())

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from typer.models import CommandInfo
 
 import sd4match
-from sd4match.cli import cache, compare, data, demo, evaluate, extract, match, models, prompts, sweep, train
+from sd4match.cli import cache, compare, components, data, demo, evaluate, extract, match, models, prompts, sweep, train
 from sd4match.errors import InputError, decimal_of, shown
 from sd4match.paths import as_path
 
@@ -93,6 +93,7 @@ app.command("evaluate")(evaluate.command)
 app.command("extract")(extract.command)
 app.command("compare")(compare.command)
 app.command("demo")(demo.command)
+app.command("components")(components.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(data.app, name="data")

@@ -183,6 +183,7 @@ def doctor() -> None:
     _print_line("devices", ", ".join(devices))
     models = os.environ.get(MODELS_VARIABLE)
     state = "" if models is None or is_folder(Path(models)) else " (no such folder)"
+    _print_plugins()
     _print_line(MODELS_VARIABLE, f"{models or 'not set'}{state}")
     _print_line("hub cache", f"{constants.HF_HUB_CACHE}{', offline' if constants.HF_HUB_OFFLINE else ''}")
     found = [name for name in PRETRAINED if whereabouts(name)]
@@ -191,6 +192,26 @@ def doctor() -> None:
     _print_line("not here", ", ".join(missing) or "none")
     if missing:
         _print_line("", "they are downloaded when first used; `sd4match models list` has their licenses")
+
+
+def _print_plugins() -> None:
+    """Print the packages that register components, and those that are left out."""
+    import warnings
+
+    from sd4match.registry import REGISTRIES, PluginWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # each is a line below
+        kinds = [(each, kind) for each in REGISTRIES for kind in each.kinds()]
+    plugins: dict[str, list[str]] = {}
+    for registry, kind in kinds:
+        package = registry.package(kind)
+        if package.split()[0] != "sd4match":
+            plugins.setdefault(package, []).append(f"{registry.sort} {kind}")
+    lines = [f"{package}: {', '.join(found)}" for package, found in sorted(plugins.items())]
+    lines += [reason for registry in REGISTRIES for reason in registry.left_out()]
+    for label, line in zip(["plugins", *[""] * len(lines)], lines or ["none"], strict=False):
+        _print_line(label, line)
 
 
 def _version(package: str) -> str:

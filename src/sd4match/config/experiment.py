@@ -46,6 +46,10 @@ _Loss = Annotated[SerializeAsAny[LossConfig], BeforeValidator(registry.losses.pa
 _Dataset = Annotated[SerializeAsAny[DatasetConfig], BeforeValidator(registry.datasets.parse)]
 
 
+_NEEDS = "# needs "
+"""Begins the first line of a config with components of other packages."""
+
+
 class ExperimentConfig(registry.Config):
     """Everything that the numbers of an experiment depend on.
 
@@ -110,8 +114,13 @@ class ExperimentConfig(registry.Config):
         return self
 
     def to_yaml(self) -> str:
-        """Return the whole config as YAML that `parse_config` reads back to an equal config."""
-        return to_yaml(self.model_dump(mode="json"))
+        """Return the whole config as YAML that `parse_config` reads back to an equal config.
+
+        A comment at its top names the packages, besides this one, that its components come from.
+        """
+        packages = registry.packages_of(self)
+        head = f"{_NEEDS}{', '.join(packages)}\n" if packages else ""
+        return head + to_yaml(self.model_dump(mode="json"))
 
     @check_arguments
     def with_dtype(self, dtype: str | torch.dtype) -> ExperimentConfig:
@@ -300,7 +309,13 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     if not isinstance(fields, dict):
         known = ", ".join([*COMPOSED_FIELDS, *ExperimentConfig.model_fields])
         raise ConfigError(f"{origin} must hold fields ({known}), not {type(fields).__name__}")
-    return make_config(fields, origin=origin, overrides=overrides)
+    try:
+        return make_config(fields, origin=origin, overrides=overrides)
+    except ConfigError as error:
+        needs = text.partition("\n")[0]
+        if not needs.startswith(_NEEDS) or "unknown" not in str(error):
+            raise
+        raise ConfigError(f"{error}; the file says that it {shown(needs[2:200])}: is that installed?") from None
 
 
 def make_config(fields: Fields, *, origin: str, overrides: Iterable[str]) -> ExperimentConfig:

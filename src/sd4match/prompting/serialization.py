@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +22,7 @@ from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.paths import as_path, exists, require_file
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, PromptConfig, TextPromptConfig
 from sd4match.prompting.layout import check_names, check_tensors
-from sd4match.registry import prompts
+from sd4match.registry import packages_of, prompts
 from sd4match.version import __version__
 
 FORMAT = "sd4match-prompt"
@@ -108,8 +108,8 @@ def save_prompt(
         raise InputError(f"{name} holds nothing learned, so there is nothing to save")
     if not isinstance(prompt.config, PromptConfig):
         raise InputError(
-            f"{name} has no config, without which its file cannot be loaded: register the class with register_prompt, "
-            "and build it from its config"
+            f"{name} has no config, without which its file cannot be loaded: register the class with "
+            "register_prompt, and build it with arguments that YAML can hold"
         )
     tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
     for tensor, value in tensors.items():
@@ -151,6 +151,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         "architecture": info.architecture,
         "fingerprint": info.fingerprint,
         "library_version": info.library_version,
+        "packages": json.dumps(packages_of(info.config)),
         "details": details,
     }
     if exists(path) and not is_prompt_file(path):
@@ -189,7 +190,7 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
     """
     path = as_path(path, what="prompt file", error=PromptFileError)
     tensors, metadata = _read_file(path)
-    config = _parse_config(_json_object(metadata, "config", path), changes, path)
+    config = _parse_config(_json_object(metadata, "config", path), changes, path, packages=_packages(metadata, path))
     details = _json_object(metadata, "details", path)
     architecture, fingerprint, version = (
         _text(metadata, name, path) for name in ("architecture", "fingerprint", "library_version")
@@ -259,8 +260,25 @@ def _json_object(metadata: Mapping[str, str], name: str, path: Path) -> dict[str
     return value
 
 
-def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> PromptConfig:
-    """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them."""
+def _packages(metadata: Mapping[str, str], path: Path) -> Sequence[str]:
+    """Return the packages of plugins that a file names."""
+    value = parse_json(metadata.get("packages", "[]"), what=f"{path} is damaged: 'packages'", error=PromptFileError)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise PromptFileError(f"{path} is damaged: 'packages' must be names, not {shown(value)}")
+    return value
+
+
+def _parse_config(
+    stored: Mapping[str, Any], changes: object, path: Path, *, packages: Sequence[str] = ()
+) -> PromptConfig:
+    """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them.
+
+    Args:
+        stored: the config in the file.
+        changes: to its fields.
+        path: of the file.
+        packages: of plugins that its components come from.
+    """
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
         raise ConfigError(f"changes must be values by names of fields, not {shown(changes)}")
@@ -270,8 +288,12 @@ def _parse_config(stored: Mapping[str, Any], changes: object, path: Path) -> Pro
         config = cast(PromptConfig, prompts.parse({**stored, **changes}))
     except ConfigError as error:
         if changes:
-            _parse_config(stored, None, path)
+            _parse_config(stored, None, path, packages=packages)
             raise ConfigError(f"the changes do not fit the prompt in {path}: {error}") from None
+        if isinstance(error, UnknownComponentError) and packages:
+            raise PromptFileError(
+                f"{path} needs components of {' and '.join(map(shown, packages))}: install it to read the file. {error}"
+            ) from None
         hint = " (or the kind is of a plugin that is not installed)" if isinstance(error, UnknownComponentError) else ""
         raise PromptFileError(f"{path} is damaged: {error}{hint}") from None
     if isinstance(config, _FIXED):

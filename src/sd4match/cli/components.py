@@ -1,0 +1,67 @@
+"""`sd4match components`: what an experiment can be composed of, of this package and of installed plugins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sd4match.registry import Registry
+
+
+def command(
+    sort: Annotated[str | None, typer.Argument(help="Only this sort, for example matcher or prompt.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List every kind of component: its package, what it does, and its fields with their defaults."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from sd4match.errors import InputError, choose_from
+    from sd4match.registry import REGISTRIES
+
+    sorts = {registry.sort.replace(" ", "-"): registry for registry in REGISTRIES}
+    if sort is not None and sort not in sorts:
+        raise InputError(f"unknown sort of component {sort!r}; {choose_from(sort, sorts)}")
+    rows = [row for name, each in sorts.items() if sort in (None, name) for row in _rows(name, each)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("sort", "kind", "package", "what", "fields")
+    for row in rows:
+        fields = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
+        table.add_row(row["sort"], row["kind"], row["package"], row["summary"], fields)
+    Console(highlight=False, markup=False, width=None).print(table)
+    for reason in (reason for registry in sorts.values() for reason in registry.left_out()):
+        typer.echo(reason)
+
+
+def _rows(name: str, registry: Registry) -> list[dict[str, Any]]:
+    """Return a row for each kind of a sort."""
+    rows = []
+    for kind in registry.kinds():
+        config = registry.config_class(kind)
+        summary = (config.__doc__ or "").strip().partition("\n")[0]
+        fields = {
+            field: "required" if info.is_required() else _shown(info.get_default(call_default_factory=True))
+            for field, info in config.model_fields.items()
+            if field != "kind"
+        }
+        rows.append(
+            {"sort": name, "kind": kind, "package": registry.package(kind), "summary": summary, "fields": fields}
+        )
+    return rows
+
+
+def _shown(default: Any) -> str:
+    """Return a default as it is written in YAML: the kind of a component, the value of anything else."""
+    import json
+
+    from pydantic import BaseModel
+
+    if isinstance(default, BaseModel):
+        return str(getattr(default, "kind", type(default).__name__))
+    return default if isinstance(default, str) else json.dumps(default)

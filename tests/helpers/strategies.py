@@ -1,0 +1,15 @@
+"""Strategies of tensors as pure functions take them."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from sd4match.testing import values
+
+
+@st.composite
+def correlation_values(draw, *, max_batch=3, max_points=4, max_side=9, min_side=2):
+    """Draw correlation values (B, N, h, w) in [-1, 1], h and w independently."""
+    batch, points = draw(st.integers(1, max_batch)), draw(st.integers(1, max_points))
+    sides = draw(st.tuples(st.integers(min_side, max_side), st.integers(min_side, max_side)))
+    return draw(values((batch, points, *sides)))
