@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import config
 
 from helpers import references
+from helpers.strategies import distinct_values
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import PROTOCOLS, EvaluationProtocol, get_protocol, parse_protocol
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError
@@ -19,7 +20,7 @@ from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
 from sd4match.matching.matchers import BilinearNearestNeighbor, NearestNeighbor, PixelNearestNeighbor
 from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_correlation, values
+from sd4match.testing import random_correlation, sizes, values
 
 NAMES = tuple(PROTOCOLS)
 LITERAL = {
@@ -45,7 +46,7 @@ def inside(unit, size):
 def test_each_equals_its_literal_version(name, data):
     protocol = get_protocol(name)
     cells, points = data.draw(st.integers(4, 9)), data.draw(st.integers(1, 3))
-    source, target = (data.draw(values((1, 6, cells, cells))).double() for _ in range(2))
+    source, target = (data.draw(distinct_values((1, 6, cells, cells))).double() for _ in range(2))
     sizes = [data.draw(SIZES) for _ in range(2)]
     places = [inside(data.draw(values((1, points, 2), low=0.0)), size).double() for size in sizes]
     box = (3.0, 2.0, *(inside(data.draw(values((2,), low=0.5)), sizes[1])).tolist())
@@ -231,7 +232,7 @@ def test_upsampled_arg_max_without_upsampling_features(data):
     """Norms and winners equal those of features that are really interpolated, whatever the sizes."""
     cells = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     pixels = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
-    features, queries = data.draw(values((5, *cells))).double(), data.draw(values((3, 5))).double()
+    features, queries = data.draw(distinct_values((5, *cells))).double(), data.draw(distinct_values((3, 5))).double()
     big = torch.nn.functional.interpolate(features[None], size=pixels, mode="bilinear", align_corners=False)[0]
     columns, rows = (
         (torch.arange(p).double() + 0.5) * c / p - 0.5 for p, c in zip(pixels[::-1], cells[::-1], strict=True)
@@ -303,3 +304,14 @@ def test_what_does_not_belong_to_the_pairs_is_refused(changes, error, message):
             get_protocol("sd4match").correct(**{**arguments, **changes})
     finally:
         config.update("jaxtyping_disable", False)
+
+
+@given(st.data())
+def test_upsampled_arg_max_of_equal_or_absent_features_is_a_pixel(data):
+    """Where no pixel is better than the others, any of them is right, and none is outside the photo."""
+    size, pixels = data.draw(sizes(max_side=7)), data.draw(sizes(max_side=40))
+    features, queries = data.draw(values((5, *size))), data.draw(values((3, 5)))
+    columns, rows = (torch.linspace(0, cells - 1, count) for cells, count in zip(size[::-1], pixels[::-1], strict=True))
+    found = upsampled_nearest_neighbor(queries, features, columns, rows)
+    assert ((found >= 0) & (found <= torch.tensor([pixels[1] - 1, pixels[0] - 1]))).all()
+    assert torch.equal(found, found.round())
