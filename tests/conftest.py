@@ -18,7 +18,7 @@ CHECKED = (
 """Packages whose shapes are checked."""
 CONFIGS = (
     "backbones.config", "prompting.config", "data.config", "matching.matchers", "matching.losses",
-    "matching.pair_transforms",
+    "matching.pair_transforms", "matching.rejection",
 )  # fmt: skip
 """Modules that load no torch, so that their annotations cannot be evaluated."""
 

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
 
 from sd4match.arguments import check_arguments, check_value
 from sd4match.backbones.cached import cached
@@ -34,7 +33,7 @@ from sd4match.devices import resolve_device
 from sd4match.errors import ConfigError, InputError, shown
 from sd4match.geometry import grid_points, mask_to_cells
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, Matcher, PairTransform, Prompt
+from sd4match.interfaces import Backbone, Learned, Matcher, PairTransform, Prompt, learns
 from sd4match.io.cache import Cache
 from sd4match.matching import functional
 from sd4match.matching.checked import check_correlation, checked_matches, checked_pair
@@ -42,6 +41,7 @@ from sd4match.matching.correlation import correlate_maps
 from sd4match.paths import as_path
 from sd4match.prompting.config import PromptConfig
 from sd4match.prompting.pairing import extract_maps, pair_maps, preprocessors, prompt_embeddings
+from sd4match.prompting.serialization import read_prompt
 from sd4match.results import Candidates, Features, MatchResult
 from sd4match.sharing import push_matcher, read_matcher, write_matcher
 from sd4match.structures.images import ImageBatch, Photo
@@ -80,16 +80,20 @@ def build_for_matching(
     device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """Build components as `build_components` does, but refuse a learned prompt without its file.
+    """Build components as `build_components` does, but refuse what must be learned first without its file.
 
     Raises:
-        ConfigError: the prompt must be learned first, and no file is given.
+        ConfigError: the prompt, the matcher or the pair transform must be learned first, and is in no file.
     """
+    config = config.with_learned(prompt)
     components = build_components(config, prompt_file=prompt, prompt_changes=prompt_changes, device=device, cache=cache)
-    if prompt is None and components.prompt.parameter_groups():
-        raise ConfigError(
-            f"prompt.kind = {config.prompt.kind!r} is learned: give the file of a prompt from `sd4match train`"
-        )
+    stored = {} if prompt is None else read_prompt(prompt)[0].components
+    for name in ("prompt", "matcher", "pair_transform"):
+        is_given = name in stored if name != "prompt" else prompt is not None
+        if learns(getattr(components, name)) and not is_given:
+            whose = f"{name}.kind = {getattr(config, name).kind!r} is learned"
+            lacking = "" if prompt is None else f", and {prompt} does not hold it"
+            raise ConfigError(f"{whose}{lacking}: give the file of a prompt from `sd4match train`")
     return components
 
 
@@ -191,7 +195,8 @@ class SemanticMatcher:
         """Build the experiment of a config; the other arguments and errors are those of `from_preset`."""
         if dtype is not None:
             config = config.with_dtype(dtype)
-        return cls.from_components(build_for_matching(config, prompt=prompt, device=device), config)
+        components = build_for_matching(config, prompt=prompt, device=device)
+        return cls.from_components(components, config.with_learned(prompt))
 
     @classmethod
     @check_arguments
@@ -254,6 +259,7 @@ class SemanticMatcher:
         return write_matcher(
             self._own_config(), self.prompt, folder, backbone=self.backbone, results=results,
             name=name or folder.absolute().name,
+            components={"matcher": self.matcher, "pair_transform": self.pair_transform},
         )  # fmt: skip
 
     @check_arguments
@@ -295,8 +301,11 @@ class SemanticMatcher:
         if self.backbone is not self._configured:
             raise InputError("the backbone was replaced since: build a matcher from a config that names it to save it")
         prompt = self.prompt.config
+        matcher, pair_transform = (
+            Learned(name, getattr(self, name)).config or getattr(self, name) for name in ("matcher", "pair_transform")
+        )
         for name, component, kind in (
-            ("matcher", self.matcher, Matcher), ("pair_transform", self.pair_transform, PairTransform),
+            ("matcher", matcher, Matcher), ("pair_transform", pair_transform, PairTransform),
             ("prompt", prompt, PromptConfig), ("protocol", self.protocol, EvaluationProtocol),
         ):  # fmt: skip
             if component is not None and not isinstance(component, kind):
@@ -312,7 +321,7 @@ class SemanticMatcher:
         evaluation = self.config.evaluation.model_copy(update=changes)
         return self.config.model_copy(
             update={
-                "matcher": self.matcher, "pair_transform": self.pair_transform, "prompt": prompt,
+                "matcher": matcher, "pair_transform": pair_transform, "prompt": prompt,
                 "evaluation": evaluation,
             }
         )  # fmt: skip
@@ -333,9 +342,8 @@ class SemanticMatcher:
             ConfigError: there is no such device.
         """
         device = resolve_device(device)
-        for component in (self.backbone, self.prompt, self.matcher, self.pair_transform):
-            if isinstance(component, nn.Module):
-                component.to(device)
+        for name in ("backbone", "prompt", "matcher", "pair_transform"):
+            Learned(name, getattr(self, name)).to(device)
         return self
 
     def __repr__(self) -> str:

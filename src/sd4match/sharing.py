@@ -13,7 +13,7 @@ from sd4match.config.experiment import ExperimentConfig, load_config
 from sd4match.config.presets import load_experiment
 from sd4match.errors import ConfigError, InputError, shown
 from sd4match.hashing import digest
-from sd4match.interfaces import Backbone, Prompt
+from sd4match.interfaces import Backbone, Prompt, learns
 from sd4match.io.files import check_output_file, write_together
 from sd4match.paths import as_path, exists, is_file, is_folder, read_text
 from sd4match.prompting.hub import FILE_NAME, card, check_names, download, upload
@@ -32,6 +32,7 @@ def write_matcher(
     backbone: Backbone,
     name: str,
     results: Mapping[str, Any] | None = None,
+    components: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the folder of a matcher; the files appear together or not at all.
 
@@ -42,6 +43,7 @@ def write_matcher(
         backbone: that the prompt was learned on.
         name: of the matcher in the snippet of the card.
         results: what the card says of its PCK, by name.
+        components: what may have been learned beside the prompt; see `save_prompt`.
 
     Raises:
         InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
@@ -61,9 +63,11 @@ def write_matcher(
     details = {**prompt.details, **facts}
     described: dict[str, Any] = {"kind": config.prompt.kind, "config": config.prompt.model_dump(mode="json"), **details}
     contents = {}
-    if prompt.parameter_groups():
+    if any(map(learns, (prompt, *(components or {}).values()))):
         with TemporaryDirectory() as temporary:
-            file = save_prompt(prompt, Path(temporary) / FILE_NAME, backbone=backbone, details=details)
+            file = save_prompt(
+                prompt, Path(temporary) / FILE_NAME, backbone=backbone, details=details, components=components
+            )
             described = describe_prompt(read_prompt(file)[0])
             contents[prompt_file] = file.read_bytes()
     elif exists(prompt_file):

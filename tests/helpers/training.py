@@ -42,7 +42,7 @@ def gaussian_cross_entropy(**fields):
     return GaussianCrossEntropyConfig(**({"temperature": 0.15} | fields)).build()
 
 
-def trainer(prompt=None, loss=None, *, train_data=None, **fields):
+def trainer(prompt=None, loss=None, *, train_data=None, matcher=None, pair_transform=None, **fields):
     options = {"steps": 6, "batch_size": 2, "validate_every": 3, "sampling": SamplingConfig(timestep=0)} | fields
     return Trainer(
         backbone=FakeBackbone(),
@@ -53,4 +53,6 @@ def trainer(prompt=None, loss=None, *, train_data=None, **fields):
         validation_data=FakePairs(pairs=4),
         validation_matcher=NearestNeighbor(),
         protocol=EvaluationProtocol(),
+        matcher=matcher,
+        pair_transform=pair_transform,
     )

@@ -307,8 +307,10 @@ def test_prompts_of_plugins_keep_their_types_and_are_checked_too(backbone, tmp_p
             def forward(self, images, partners=None):
                 return PromptEmbedding(self.vectors.expand(len(images), -1, -1))
 
+        unnamed = Counted(backbone=backbone)
+        unnamed.config = None
         with pytest.raises(InputError, match=r"Counted has no config, .* register_prompt"):
-            save_prompt(Counted(backbone=backbone), path, backbone=backbone)
+            save_prompt(unnamed, path, backbone=backbone)
         tensors, metadata = written({"kind": "counted"}, backbone, path)
         with pytest.warns(UnknownWeightsWarning):
             assert load_prompt(path, backbone=backbone).steps == 3

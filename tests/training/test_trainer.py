@@ -10,6 +10,7 @@ from helpers.training import DropoutVector, Vector, gaussian_cross_entropy, trai
 from sd4match.config.protocols import EvaluationProtocol
 from sd4match.config.sections import SamplingConfig, TrainingConfig
 from sd4match.errors import ComponentError, ConfigError, InputError, TrainingError
+from sd4match.interfaces import Learned
 from sd4match.matching.matchers import NearestNeighbor
 from sd4match.prompting.text import EmptyPrompt
 from sd4match.structures.tensors import LossValue, PromptEmbedding
@@ -60,7 +61,7 @@ def test_the_learning_rate_follows_its_schedule_and_groups_their_scale(schedule,
     fitted = trainer(schedule=schedule, learning_rate=0.01)
     run = fitted.fit()
     assert run.column("learning_rate")[0] == pytest.approx(0.01)
-    optimization = Optimization({"prompt": fitted.prompt}, fitted.config)
+    optimization = Optimization([Learned("prompt", fitted.prompt)], fitted.config)
     assert optimization.learning_rate(fitted.config.steps + 1) == pytest.approx(last)
     optimization.step(fitted.config.steps, divide_by=1.0)
     (group,) = optimization.adam.param_groups

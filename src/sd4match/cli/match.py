@@ -64,7 +64,7 @@ def command(
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
     components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
-    matcher = SemanticMatcher.from_components(components, config)
+    matcher = SemanticMatcher.from_components(components, config.with_learned(file))
     result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
     note = MINI_REMARK if config.backbone.model_name == "mini" else None
     details = {

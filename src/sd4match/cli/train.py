@@ -84,7 +84,10 @@ def _train(
     if resume:
         check_resumable(config, output)
     components = build_components(config, device=device, cache=config.cache.open())
-    check_learns(components.prompt)
+    check_learns(
+        prompt=components.prompt, loss=components.loss, matcher=components.matcher,
+        pair_transform=components.pair_transform,
+    )  # fmt: skip
     with training_progress(config.training.steps) as callbacks:
         return train(config, components, output, resume=resume, stop=stop, callbacks=callbacks)
 

@@ -143,6 +143,21 @@ class ExperimentConfig(registry.Config):
             )
         return self.model_copy(update={"backbone": self.backbone.model_copy(update={"dtype": name})})
 
+    @check_arguments
+    def with_learned(self, prompt_file: str | Path | None) -> ExperimentConfig:
+        """Return the same experiment with the matcher, pair transform and loss that a prompt file holds.
+
+        Args:
+            prompt_file: file written by a training; None: the experiment as it is.
+
+        Raises:
+            PromptFileError: the file cannot be read.
+        """
+        from sd4match.prompting.serialization import read_prompt
+
+        learned = {} if prompt_file is None else dict(read_prompt(prompt_file)[0].components)
+        return self.model_copy(update=learned) if learned else self
+
     def require_data(self) -> DatasetConfig:
         """Return the config of the data set.
 
@@ -186,6 +201,13 @@ class Components:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def beside_prompt(self) -> dict[str, Any]:
+        """Return the components besides the prompt that learn, by the names of their fields."""
+        from sd4match.interfaces import learns
+
+        components = {"loss": self.loss, "matcher": self.matcher, "pair_transform": self.pair_transform}
+        return {name: component for name, component in components.items() if learns(component)}
+
 
 @check_arguments
 def build_components(
@@ -202,7 +224,8 @@ def build_components(
     Args:
         config: the experiment.
         backbone: a backbone that is already loaded, instead of the config's.
-        prompt_file: file of a learned prompt, instead of the config's prompt.
+        prompt_file: file of a learned prompt, instead of the config's prompt; what was learned beside it is used
+            instead of the config's matcher, pair transform and loss.
         prompt_changes: changes to the config in that file; see `load_prompt`.
         device: device of the backbone and of everything learned: "auto", "cpu", "cuda", "cuda:N" or "mps".
         cache: cache of encoded photos and image features, for example `config.cache.open()`.
@@ -218,20 +241,28 @@ def build_components(
     device = resolve_device(device)
 
     from sd4match.backbones.cached import cached
-    from sd4match.prompting.serialization import load_prompt
+    from sd4match.interfaces import Learned
+    from sd4match.prompting.serialization import load_components, load_prompt
 
     backbone = backbone or config.backbone.build(device=device)
     if cache is not None:
         backbone = cached(backbone, cache)
-    return Components(
+    if prompt_file is None:
+        prompt, learned = build_prompt(config, backbone), {}
+    else:
+        prompt = load_prompt(prompt_file, backbone=backbone, changes=prompt_changes)
+        learned = load_components(prompt_file)
+    transform = config.pair_transform
+    components = Components(
         backbone=backbone,
-        prompt=build_prompt(config, backbone)
-        if prompt_file is None
-        else load_prompt(prompt_file, backbone=backbone, changes=prompt_changes),
-        matcher=config.matcher.build(),
-        loss=config.loss.build(),
-        pair_transform=None if config.pair_transform is None else config.pair_transform.build(),
+        prompt=prompt,
+        matcher=learned.get("matcher") or config.matcher.build(),
+        loss=learned.get("loss") or config.loss.build(),
+        pair_transform=learned.get("pair_transform") or (None if transform is None else transform.build()),
     )
+    for name, component in components.beside_prompt().items():
+        Learned(name, component).to(backbone.device)
+    return components
 
 
 def build_prompt(config: ExperimentConfig, backbone: Backbone) -> Prompt:

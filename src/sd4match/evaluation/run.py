@@ -107,6 +107,7 @@ def evaluate(
         raise InputError("only_baselines needs the names of baselines: without one there is nothing to evaluate")
     data = chosen_pairs(config, build_dataset(config, split))
     check_dataset(data)
+    config = config.with_learned(prompt)
     components: Components | None = None
     rows: list[Row] = []
     if not only_baselines:

@@ -18,7 +18,8 @@ class Matcher(Component):
     """Base class of matchers: from the correlation to the locations in the target photos.
 
     A matcher is its own config: its fields are its parameters. Wherever a matcher is expected, any function
-    `Correlation -> Matches` fits as well.
+    `Correlation -> Matches` fits as well. One that learns is a `torch.nn.Module` that is registered with
+    `register_matcher`.
     """
 
     registry: ClassVar[Registry] = matchers
@@ -42,7 +43,8 @@ class Matcher(Component):
 class PairTransform(Component):
     """Base class of transforms of the two feature maps of a pair, applied after extraction.
 
-    A transform is its own config. Any function of two maps that returns two maps fits as well.
+    A transform is its own config. Any function of two maps that returns two maps fits as well. One that learns is a
+    `torch.nn.Module` that is registered with `register_pair_transform`.
     """
 
     registry: ClassVar[Registry] = pair_transforms
@@ -80,6 +82,8 @@ class MatchingLoss:
 
     has_lower_bound: ClassVar[bool] = False
     """Whether the answers carry a lower bound, so that the excess over it can be logged."""
+    takes_matches: ClassVar[bool] = False
+    """Whether the loss is called with a third argument, the matches of a matcher that learns, if there is one."""
 
     def __call__(self, correlation: Correlation, targets: Keypoints) -> Tensor | LossValue:
         """Return the loss of B pairs.
@@ -96,8 +100,10 @@ class MatchingLoss:
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return what is learned; [] by default."""
-        return []
+        """Return what is learned: by default all parameters of a module at the base learning rate; [] without any."""
+        from sd4match.interfaces.learning import all_parameters
+
+        return all_parameters("loss", self)
 
     def log_values(self) -> Mapping[str, float]:
         """Return values to log after every step, by name, always the same names; {} by default."""

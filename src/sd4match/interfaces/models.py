@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sd4match.interfaces.learning import all_parameters
 from sd4match.registry import Component
 from sd4match.structures.images import ImageBatch, Photo, View, Views
 from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
@@ -180,8 +181,7 @@ class Prompt(nn.Module, ABC):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return what is learned: by default all parameters at the base learning rate; [] if there are none."""
-        parameters = tuple(parameter for parameter in self.parameters() if parameter.requires_grad)
-        return [ParameterGroup("prompt", parameters)] if parameters else []
+        return all_parameters("prompt", self)
 
     def log_values(self) -> Mapping[str, float]:
         """Return values to log after every training step, by name, always the same names; {} by default."""

@@ -10,6 +10,7 @@ from .gaussian_cross_entropy import Keypoints as Keypoints
 from .gaussian_cross_entropy import LossValue as LossValue
 from .gaussian_cross_entropy import MatchingLoss as MatchingLoss
 from .gaussian_cross_entropy import ParameterGroup as ParameterGroup
+from .losses import EndPointError as EndPointError
 from .losses import GaussianCrossEntropyConfig as GaussianCrossEntropyConfig
 from .losses import Loss as Loss
 from .losses import LossConfig as LossConfig

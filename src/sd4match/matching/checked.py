@@ -105,8 +105,16 @@ def checked_pair(transform: PairFunction, source: FeatureMap, target: FeatureMap
     return sides[0], sides[1]
 
 
-def checked_loss(loss: LossFunction, correlation: Correlation, targets: Keypoints) -> LossValue:
+def checked_loss(
+    loss: LossFunction, correlation: Correlation, targets: Keypoints, matches: Matches | None = None
+) -> LossValue:
     """Return the loss of a batch of pairs. Its value may be NaN or infinite: a training decides what follows from that.
+
+    Args:
+        loss: any.
+        correlation: of the source points with every target cell.
+        targets: true points.
+        matches: of a matcher that learns, for a loss that takes them; None: the loss is called without.
 
     Raises:
         ComponentError: the loss raises an error of its own, or returns what is no scalar.
@@ -117,7 +125,8 @@ def checked_loss(loss: LossFunction, correlation: Correlation, targets: Keypoint
     >>> checked_loss(lambda correlation, targets: correlation.values.mean(), correlation, truth).lower_bound is None
     True
     """
-    answer = call_component("loss", loss, loss, correlation, targets)
+    arguments = (correlation, targets) if matches is None else (correlation, targets, matches)
+    answer = call_component("loss", loss, loss, *arguments)
     value, lower_bound = (answer.value, answer.lower_bound) if isinstance(answer, LossValue) else (answer, None)
     _check_tensor("loss", loss, "value", value, (), like=correlation.values)
     if lower_bound is not None:

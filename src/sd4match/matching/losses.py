@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from sd4match.arguments import check_arguments
 from sd4match.checks import LARGEST_WINDOW
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Loss as Loss
 from sd4match.interfaces import LossConfig as LossConfig
-from sd4match.registry import register
+from sd4match.interfaces import Matcher
+from sd4match.matching.matchers import SoftArgmax
+from sd4match.registry import matchers, register
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sd4match.matching.gaussian_cross_entropy import GaussianCrossEntropy
+    from sd4match.structures.tensors import Correlation, Keypoints, Matches
 
 
 @register
@@ -48,3 +54,47 @@ class GaussianCrossEntropyConfig(LossConfig):
         from sd4match.matching.gaussian_cross_entropy import GaussianCrossEntropy
 
         return GaussianCrossEntropy(self)
+
+
+@register
+class EndPointError(Loss):
+    """Mean distance between matches and true points, in cells of the target map.
+
+    It is the loss of a matcher that learns: its gradient goes through the matches. Where the matcher of the training
+    learns nothing, `matcher` gives them.
+
+    >>> from sd4match.testing import random_correlation
+    >>> from sd4match.matching import Keypoints
+    >>> import torch
+    >>> correlation = random_correlation()
+    >>> truth = Keypoints(SoftArgmax()(correlation).points, torch.ones(2, 3, dtype=torch.bool))
+    >>> EndPointError()(correlation, truth)
+    tensor(0.)
+    """
+
+    takes_matches: ClassVar[bool] = True
+
+    kind: Literal["end_point_error"] = "end_point_error"
+    matcher: Annotated[SerializeAsAny[Matcher], BeforeValidator(matchers.parse)] = Field(
+        default=SoftArgmax(), description="differentiable matcher, used where the matcher of a training learns nothing"
+    )
+
+    @check_arguments
+    def __call__(self, correlation: Correlation, targets: Keypoints, matches: Matches | None = None) -> Tensor:
+        """Return the loss of B pairs.
+
+        Args:
+            correlation: of the source points with every target cell.
+            targets: true points in original pixels of the target photos.
+            matches: of a matcher that learns; those of `matcher`, if not given.
+        """
+        import torch
+
+        from sd4match.matching.functional.cross_entropy import mean_over_pairs
+
+        grid, visible = correlation.target.grid, targets.visible
+        found = (matches or self.matcher(correlation)).points
+        found, truth = (
+            grid.to_cells(torch.where(visible[..., None], points, 0.0)) for points in (found, targets.points.to(found))
+        )
+        return mean_over_pairs(torch.linalg.vector_norm(found - truth, dim=-1), visible)

@@ -6,9 +6,9 @@ torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from sd4match.arguments import check_arguments
 from sd4match.errors import InputError
@@ -19,9 +19,9 @@ from sd4match.registry import matchers, register
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from sd4match.structures.tensors import Correlation, Matches
+    from sd4match.structures.tensors import Correlation, Matches, MatchFunction
 
 _Inner = Annotated[SerializeAsAny[Matcher], BeforeValidator(matchers.parse)]
 
@@ -30,6 +30,26 @@ class RejectingMatcher(Matcher):
     """Base class of matchers that reject some answers of an inner one: subclasses define `accepts`."""
 
     inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose answers are tested")
+    _built: Any = PrivateAttr(default=None)
+
+    def build(self) -> Self:
+        """Return this matcher, or one around the built inner matcher where that is not its own config."""
+        inner = self.inner.build()
+        if inner is self.inner:
+            return self
+        built = self.model_copy()
+        built._built = inner
+        return built
+
+    @property
+    def match(self) -> MatchFunction:
+        """The inner matcher, as it was built."""
+        return self.inner if self._built is None else self._built
+
+    @property
+    def module(self) -> nn.Module | None:
+        """Module of an inner matcher that learns; None if there is none."""
+        return self._built if hasattr(self._built, "parameters") else getattr(self.match, "module", None)
 
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
         """Return which matches are kept.
@@ -45,7 +65,7 @@ class RejectingMatcher(Matcher):
         """Return the inner matcher's points and scores; `valid` is False where a match is rejected."""
         from sd4match.structures.tensors import Matches
 
-        matches = self.inner(correlation)
+        matches = self.match(correlation)
         return Matches(matches.points, lambda: matches.scores, matches.valid & self.accepts(matches, correlation))
 
 
@@ -93,7 +113,7 @@ class CycleConsistent(RejectingMatcher):
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
         """Return where the match, matched back, comes within `cells` of the query."""
-        back = self.inner(correlation.reversed(matches.points))
+        back = self.match(correlation.reversed(matches.points))
         away = correlation.source.grid.to_cells(back.points) - correlation.source.grid.to_cells(
             correlation.query_points
         )

@@ -19,6 +19,7 @@ from .pairing import pair_maps as pair_maps
 from .pairing import pair_prompts as pair_prompts
 from .published import read_published as read_published
 from .serialization import PromptInfo as PromptInfo
+from .serialization import load_components as load_components
 from .serialization import load_prompt as load_prompt
 from .serialization import read_prompt as read_prompt
 from .serialization import save_prompt as save_prompt

@@ -12,7 +12,7 @@ from sd4match.checks import check_finite
 from sd4match.errors import InputError, PromptMismatchError, a, shown
 from sd4match.interfaces import Backbone, Prompt, TextEncoder
 from sd4match.prompting.config import ClassPromptConfig, ConditionalPromptConfig, SinglePromptConfig
-from sd4match.prompting.serialization import check_fits, read_prompt
+from sd4match.prompting.serialization import check_fits, prompt_tensors, read_prompt
 from sd4match.prompting.text import RANGE_HINT, check_plain, check_utf8
 from sd4match.prompting.tokens import random_token_vectors
 
@@ -120,6 +120,7 @@ def _state_from_file(
 ) -> dict[str, Tensor]:
     """Return the part of a state dict that a prompt file determines."""
     info, tensors = read_prompt(path)
+    tensors = prompt_tensors(tensors)
     check_fits(info, path, backbone)
     stored = info.config
     if stored.kind == config.kind:

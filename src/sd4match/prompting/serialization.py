@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -17,18 +17,21 @@ from sd4match.checks import check_finite
 from sd4match.documents import parse_json
 from sd4match.errors import ConfigError, InputError, PromptFileError, PromptMismatchError, UnknownComponentError, shown
 from sd4match.fingerprints import same_weights, what_differs
-from sd4match.interfaces import Backbone, Prompt
+from sd4match.interfaces import Backbone, Learned, Prompt, learns
+from sd4match.interfaces.calls import describe_component
 from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.paths import as_path, exists, require_file
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, PromptConfig, TextPromptConfig
-from sd4match.prompting.layout import check_names, check_tensors
-from sd4match.registry import packages_of, prompts
+from sd4match.prompting.layout import check_names, check_tensors, check_values
+from sd4match.registry import Component, losses, matchers, packages_of, pair_transforms, prompts
 from sd4match.version import __version__
 
 FORMAT = "sd4match-prompt"
 FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30
 """Largest prompt file, in bytes, that is read."""
+COMPONENTS = {"matcher": matchers, "pair_transform": pair_transforms, "loss": losses}
+"""Components that may be learned beside a prompt, by the names under which files hold them."""
 _FIXED = (NoPromptConfig, EmptyPromptConfig, TextPromptConfig)
 """Configs of prompts that learn nothing, and so have no files."""
 
@@ -45,6 +48,8 @@ class PromptInfo:
     library_version: str
     details: Mapping[str, Any]
     """Further JSON-able metadata: layer, timesteps, data set, categories, scores."""
+    components: Mapping[str, Component] = field(default_factory=dict)
+    """Configs of what was learned beside the prompt: "matcher", "pair_transform", "loss"."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,6 +68,8 @@ def describe_prompt(info: PromptInfo) -> dict[str, Any]:
         "fingerprint": info.fingerprint,
         "library version": info.library_version,
     }
+    if info.components:
+        facts["components"] = {name: config.model_dump(mode="json") for name, config in info.components.items()}
     return facts | {name: value for name, value in info.details.items() if name not in facts}
 
 
@@ -72,21 +79,28 @@ class UnknownWeightsWarning(UserWarning):
 
 @check_arguments
 def save_prompt(
-    prompt: Prompt, path: str | Path, *, backbone: Backbone, details: Mapping[str, Any] | None = None
+    prompt: Prompt,
+    path: str | Path,
+    *,
+    backbone: Backbone,
+    details: Mapping[str, Any] | None = None,
+    components: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a learned prompt to a file, atomically.
+    """Write a learned prompt, and what was learned beside it, to a file, atomically.
 
     Args:
-        prompt: learned prompt with the `config` that it was built from.
+        prompt: prompt with the `config` that it was built from.
         path: usually `something.safetensors`.
         backbone: backbone that the prompt was learned on.
         details: further JSON-able metadata.
+        components: what was learned beside the prompt: "matcher", "pair_transform", "loss". With one of them the prompt
+            itself need not have learned anything.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: the prompt holds nothing learned, or has no config; or `details` are no JSON.
+        InputError: nothing is learned, or a component has no config; or `details` are no JSON.
         NonFiniteError: a learned value is NaN or infinite.
         PromptFileError: the file cannot be written, or an existing file at `path` is no prompt file.
 
@@ -104,7 +118,8 @@ def save_prompt(
         raise InputError(f"prompt must be a Prompt, not {shown(prompt)}")
     _check_backbone(backbone)
     name = type(prompt).__name__
-    if not prompt.parameter_groups():
+    learned = [Learned(sort, component) for sort, component in (components or {}).items() if learns(component)]
+    if not prompt.parameter_groups() and not learned:
         raise InputError(f"{name} holds nothing learned, so there is nothing to save")
     if not isinstance(prompt.config, PromptConfig):
         raise InputError(
@@ -112,9 +127,19 @@ def save_prompt(
             "register_prompt, and build it with arguments that YAML can hold"
         )
     tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
+    for part in learned:
+        if part.sort not in COMPONENTS:
+            raise InputError(f"components are {', '.join(COMPONENTS)}, not {shown(part.sort)}")
+        if not isinstance(part.config, Component):
+            raise InputError(
+                f"{describe_component(part.sort, part.component)} has no config, without which it cannot be loaded: "
+                f"register the class with register_{part.sort}"
+            )
+        tensors |= {f"{part.sort}/{key}": value.detach().cpu().clone() for key, value in part.state_dict().items()}
     for tensor, value in tensors.items():
         check_finite(f"the values of {tensor} in {name}", value, "a prompt that diverged is not saved")
     info = PromptInfo(
+        components={part.sort: part.config for part in learned if part.config is not None},
         config=prompt.config,
         architecture=backbone.spec.architecture,
         fingerprint=backbone.fingerprint,
@@ -141,6 +166,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
     try:
         details = json.dumps(dict(info.details), allow_nan=False)
         config = info.config.model_dump_json()
+        components = json.dumps({name: one.model_dump(mode="json") for name, one in info.components.items()})
         parse_json(details, what="details")
     except (TypeError, ValueError, RecursionError) as error:  # pydantic's and JSON's, for what is not UTF-8 or no JSON
         raise InputError(f"config and details of {path} must be JSON: {_one_line(error)}") from None
@@ -151,7 +177,8 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
         "architecture": info.architecture,
         "fingerprint": info.fingerprint,
         "library_version": info.library_version,
-        "packages": json.dumps(packages_of(info.config)),
+        "components": components,
+        "packages": json.dumps(packages_of([info.config, *info.components.values()])),
         "details": details,
     }
     if exists(path) and not is_prompt_file(path):
@@ -190,10 +217,18 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
     """
     path = as_path(path, what="prompt file", error=PromptFileError)
     tensors, metadata = _read_file(path)
-    config = _parse_config(_json_object(metadata, "config", path), changes, path, packages=_packages(metadata, path))
+    packages = _packages(metadata, path)
+    components = {
+        name: _parse_component(name, fields, path, packages=packages)
+        for name, fields in _json_object({"components": "{}", **metadata}, "components", path).items()
+    }
+    config = _parse_config(
+        _json_object(metadata, "config", path), changes, path, packages=packages, is_learned=not components
+    )
     details = _json_object(metadata, "details", path)
-    architecture, fingerprint, version = (
-        _text(metadata, name, path) for name in ("architecture", "fingerprint", "library_version")
+    architecture, fingerprint, version, *_ = (
+        _text(metadata, name, path)
+        for name in ("architecture", "fingerprint", "library_version", "packages", "components")
     )
     try:
         same_weights(fingerprint, fingerprint)
@@ -202,8 +237,20 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
     layer = details.get("layer")
     if isinstance(layer, (bool, float, dict)):
         raise PromptFileError(f"{path} is damaged: its layer is {shown(layer)}, not a whole number")
-    check_tensors(tensors, config, name=str(path))
-    return PromptInfo(config, architecture, fingerprint, version, details), tensors
+    own = prompt_tensors(tensors)
+    if not components or own:
+        check_tensors(own, config, name=str(path))
+    for name, value in tensors.items():
+        if "/" in name and name.partition("/")[0] not in components:
+            raise PromptFileError(f"{path} is damaged: it holds surplus tensors: {shown(name)}")
+        if "/" in name and value.is_floating_point():
+            check_values(value, name=f"{path} is damaged: {shown(name)}")
+    return PromptInfo(config, architecture, fingerprint, version, details, components), tensors
+
+
+def prompt_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the prompt among those of a file; those of other components are "COMPONENT/NAME"."""
+    return {name: value for name, value in tensors.items() if "/" not in name}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -269,7 +316,12 @@ def _packages(metadata: Mapping[str, str], path: Path) -> Sequence[str]:
 
 
 def _parse_config(
-    stored: Mapping[str, Any], changes: object, path: Path, *, packages: Sequence[str] = ()
+    stored: Mapping[str, Any],
+    changes: object,
+    path: Path,
+    *,
+    packages: Sequence[str] = (),
+    is_learned: bool = True,
 ) -> PromptConfig:
     """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them.
 
@@ -278,6 +330,7 @@ def _parse_config(
         changes: to its fields.
         path: of the file.
         packages: of plugins that its components come from.
+        is_learned: whether the prompt itself must be one that learns.
     """
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
@@ -288,17 +341,32 @@ def _parse_config(
         config = cast(PromptConfig, prompts.parse({**stored, **changes}))
     except ConfigError as error:
         if changes:
-            _parse_config(stored, None, path, packages=packages)
+            _parse_config(stored, None, path, packages=packages, is_learned=is_learned)
             raise ConfigError(f"the changes do not fit the prompt in {path}: {error}") from None
-        if isinstance(error, UnknownComponentError) and packages:
-            raise PromptFileError(
-                f"{path} needs components of {' and '.join(map(shown, packages))}: install it to read the file. {error}"
-            ) from None
-        hint = " (or the kind is of a plugin that is not installed)" if isinstance(error, UnknownComponentError) else ""
-        raise PromptFileError(f"{path} is damaged: {error}{hint}") from None
-    if isinstance(config, _FIXED):
+        raise _unreadable_component(path, error, packages) from None
+    if is_learned and isinstance(config, _FIXED):
         raise PromptFileError(f"{path} is damaged: a prompt of kind {config.kind!r} learns nothing, and has no file")
     return config
+
+
+def _parse_component(name: str, fields: object, path: Path, *, packages: Sequence[str]) -> Component:
+    """Return the config of what was learned beside the prompt in a file."""
+    if name not in COMPONENTS:
+        raise PromptFileError(f"{path} is damaged: it holds a learned {shown(name)}, none of {', '.join(COMPONENTS)}")
+    try:
+        return COMPONENTS[name].parse(fields)
+    except ConfigError as error:
+        raise _unreadable_component(path, error, packages) from None
+
+
+def _unreadable_component(path: Path, error: ConfigError, packages: Sequence[str]) -> PromptFileError:
+    """Return the error of a component that a file names and that cannot be read."""
+    if isinstance(error, UnknownComponentError) and packages:
+        return PromptFileError(
+            f"{path} needs components of {' and '.join(map(shown, packages))}: install it to read the file. {error}"
+        )
+    hint = " (or the kind is of a plugin that is not installed)" if isinstance(error, UnknownComponentError) else ""
+    return PromptFileError(f"{path} is damaged: {error}{hint}")
 
 
 def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
@@ -368,17 +436,58 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
         raise PromptFileError(
             f"the prompt that the config in {path} describes cannot be built: {_one_line(error)}"
         ) from None
-    own = prompt.state_dict()
+    tensors = prompt_tensors(tensors)
+    described = "the prompt that its config describes"
+    _check_state(tensors, prompt.state_dict(), path, whose=described, where=" on this backbone")
+    prompt.load_state_dict(tensors)
+    prompt.details = dict(info.details)
+    return prompt.to(backbone.device)
+
+
+@check_arguments
+def load_components(path: str | Path) -> dict[str, Any]:
+    """Load what was learned beside the prompt of a file.
+
+    Args:
+        path: file written by `save_prompt`.
+
+    Returns:
+        The built components by name: "matcher", "pair_transform", "loss"; {} if there is none.
+
+    Raises:
+        PromptFileError: the file cannot be read.
+        PromptMismatchError: its tensors are not those of the components that it describes.
+    """
+    info, tensors = read_prompt(path)
+    loaded: dict[str, Any] = {}
+    for name, config in info.components.items():
+        try:
+            loaded[name] = config.build()
+        except (ConfigError, RuntimeError, MemoryError) as error:
+            raise PromptFileError(f"the {name} in {path} cannot be built: {_one_line(error)}") from None
+        part = Learned(name, loaded[name])
+        found = {key.partition("/")[2]: value for key, value in tensors.items() if key.partition("/")[0] == name}
+        _check_state(found, part.state_dict(), path, whose=f"the {name} that it describes")
+        part.load_state_dict(found)
+    return loaded
+
+
+def _check_state(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path, *, whose: str, where: str = ""
+) -> None:
+    """Check that tensors are those of a state dict.
+
+    Raises:
+        PromptFileError: some are missing or surplus.
+        PromptMismatchError: one has another shape or type.
+    """
     check_names(tensors, own, name=str(path))
     for name, value in tensors.items():
         if value.shape != own[name].shape or value.is_floating_point() != own[name].is_floating_point():
             raise PromptMismatchError(
-                f"{path} has {name} {tuple(value.shape)} of {value.dtype}; the prompt that its config describes has "
-                f"{tuple(own[name].shape)} of {own[name].dtype} on this backbone"
+                f"{path} has {name} {tuple(value.shape)} of {value.dtype}; {whose} has "
+                f"{tuple(own[name].shape)} of {own[name].dtype}{where}"
             )
-    prompt.load_state_dict(tensors)
-    prompt.details = dict(info.details)
-    return prompt.to(backbone.device)
 
 
 def _difference(fingerprint: str, own: str) -> str:

@@ -15,11 +15,11 @@ from sd4match.config.sections import TrainingConfig
 from sd4match.errors import ComponentError, TrainingError
 from sd4match.interfaces import MatchingLoss, Prompt
 from sd4match.interfaces.calls import describe_component
-from sd4match.matching.checked import checked_loss
+from sd4match.matching.checked import checked_loss, checked_matches, checked_pair
 from sd4match.matching.correlation import correlate_maps
 from sd4match.prompting.pairing import pair_maps
 from sd4match.structures.pairs import PairBatch
-from sd4match.structures.tensors import FeatureMap, Keypoints, TrainingNoise
+from sd4match.structures.tensors import FeatureMap, Keypoints, MatchFunction, PairFunction, TrainingNoise
 from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 
@@ -44,8 +44,10 @@ class GradientAccumulator:
 
     Args:
         backbone: frozen.
-        prompt: prompt with parameters.
+        prompt: learned or not.
         loss: mean over the pairs that have a visible point.
+        matcher: matcher that learns, whose matches the loss takes; None if there is none.
+        pair_transform: transform of both maps that learns; None if there is none.
         config: sampling, seed, directions.
         batches: pairs of every step.
         split: how they are split; halved when memory runs out.
@@ -59,6 +61,8 @@ class GradientAccumulator:
         backbone: CachedBackbone,
         prompt: Prompt,
         loss: MatchingLoss,
+        matcher: MatchFunction | None = None,
+        pair_transform: PairFunction | None = None,
         config: TrainingConfig,
         batches: Batches,
         split: BatchSplit,
@@ -68,6 +72,8 @@ class GradientAccumulator:
         self.backbone = backbone
         self.prompt = prompt
         self.loss = loss
+        self.matcher = matcher
+        self.pair_transform = pair_transform
         self.config = config
         self.batches = batches
         self.split = split
@@ -133,21 +139,29 @@ class GradientAccumulator:
         return LossTotals(count, loss.item() * count, (loss.item() - lower_bound) * count)
 
     def _maps(self, pairs: PairBatch, micro_batch: MicroBatch) -> tuple[FeatureMap, FeatureMap]:
-        """Return the maps of sources and targets under their prompts, from one extraction."""
+        """Return the maps of sources and targets under their prompts, from one extraction, and transformed."""
         batch_size, indices = self.split.batch_size, micro_batch.indices
         noise = TrainingNoise(
             self.config.seed, micro_batch.step, (*indices, *(batch_size + index for index in indices))
         )
         sampling = replace(self.config.sampling.sampling(), noise=noise)
         with torch.autocast(self.backbone.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, sampling)
+            source, target = pair_maps(self.backbone, self.prompt, pairs.source, pairs.target, sampling)
+        if self.pair_transform is None:
+            return source, target
+        return checked_pair(self.pair_transform, source, target)
 
     def _loss(
         self, source: FeatureMap, target: FeatureMap, queries: Keypoints, truth: Keypoints
     ) -> tuple[Tensor, float]:
         """Return the loss of matching `queries` from one side to the other, and its lower bound (0 if it has none)."""
-        answer = checked_loss(self.loss, correlate_maps(source, target, queries.points), truth)
+        correlation = correlate_maps(source, target, queries.points)
+        matches = None if self.matcher is None else checked_matches(self.matcher, correlation)
+        answer = checked_loss(self.loss, correlation, truth, matches)
         if bool(truth.visible.any()) and not answer.value.requires_grad:
             name = describe_component("loss", self.loss)
-            raise ComponentError(f"{name} has no gradient: it must follow from the correlation, without detaching it")
+            raise ComponentError(
+                f"{name} has no gradient: it must follow from the correlation, or from the matches of a matcher that "
+                "learns, without detaching them"
+            )
         return answer.value, 0.0 if answer.lower_bound is None else answer.lower_bound.item()

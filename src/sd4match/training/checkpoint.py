@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,19 +194,24 @@ class Checkpoints:
             remove(file, error=TrainingError)
 
 
-def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
+def check_same_config(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, where: str, learned: Collection[str] = ()
+) -> None:
     """Refuse to resume a training with another config, where the difference matters.
 
     Args:
         before: config with which the training was started, as JSON-able values.
         now: config with which it is to be resumed.
         where: name of the training in messages.
+        learned: components besides the prompt that are learned, whose fields may not differ.
 
     Raises:
         ConfigError: names the fields and both values.
     """
     old, new = _flatten(before), _flatten(now)
-    differing = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name) and _matters(name)]
+    differing = [
+        name for name in sorted({*old, *new}) if old.get(name) != new.get(name) and _matters(name, bound=learned)
+    ]
     if old.get("training.steps") != new.get("training.steps") and new.get("training.schedule") != "constant":
         differing.append("training.steps")  # the schedule depends on it
     if differing:
@@ -229,12 +234,18 @@ def config_of(origin: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
     return config
 
 
+def learned_of(origin: Mapping[str, Any]) -> Sequence[str]:
+    """Return the components besides the prompt that the training of a checkpoint learns."""
+    learned = origin.get("learned", [])
+    return [name for name in learned if isinstance(name, str)] if isinstance(learned, list) else []
+
+
 def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
     """Refuse to resume a training with another config, other weights or other pairs.
 
     Args:
         before: origin of a checkpoint: `config`, `fingerprint` of the backbone, `pairs` (digest of the training
-            pairs), `versions`, `processes`.
+            pairs), `versions`, `processes`, `learned`.
         now: origin of the training that is to resume from it.
         where: name of the training in messages.
 
@@ -245,7 +256,7 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, wh
     Warns:
         ResumeWarning: versions or the number of processes differ.
     """
-    check_same_config(config_of(before, where=where), now["config"], where=where)
+    check_same_config(config_of(before, where=where), now["config"], where=where, learned=learned_of(before))
     for name, field_name, difference in (
         ("backbone", "fingerprint", "other weights"),
         ("data", "pairs", "other training pairs"),
@@ -264,11 +275,11 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, wh
             )
 
 
-def _matters(name: str) -> bool:
-    def is_under(groups: tuple[str, ...]) -> bool:
+def _matters(name: str, *, bound: Collection[str]) -> bool:
+    def is_under(groups: Collection[str]) -> bool:
         return any(name == group or name.startswith(f"{group}.") for group in groups)
 
-    return is_under(_BOUND) or not is_under(_FREE)
+    return is_under([*_BOUND, *bound]) or not is_under(_FREE)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

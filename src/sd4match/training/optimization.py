@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from sd4match.config.sections import TrainingConfig
 from sd4match.errors import TrainingError
-from sd4match.interfaces import MatchingLoss, Prompt
+from sd4match.interfaces import Learned
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 """Names of Adam's state of a parameter."""
 
 
 class Optimization:
-    """Adam over the parameters of prompt and loss, with a learning rate that depends on the step only.
+    """Adam over all parameters that are learned, with a learning rate that depends on the step only.
 
     Args:
-        learned: prompt and loss, by name.
+        learned: components that learn.
         config: learning rate, schedule, number of steps.
     """
 
-    def __init__(self, learned: Mapping[str, Prompt | MatchingLoss], config: TrainingConfig) -> None:
+    def __init__(self, learned: Sequence[Learned], config: TrainingConfig) -> None:
         self.config = config
-        groups = [group for component in learned.values() for group in component.parameter_groups()]
+        groups = [group for component in learned for group in component.parameter_groups()]
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group.parameters]
         self.adam = torch.optim.Adam([{"params": group.parameters, "scale": group.scale} for group in groups])
 

@@ -13,7 +13,7 @@ from sd4match.arguments import check_arguments
 from sd4match.backbones.pretrained import model_facts
 from sd4match.config.experiment import Components, ExperimentConfig, build_dataset, load_config
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, PhotoError, SD4MatchError, TrainingError
+from sd4match.errors import DatasetError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.report import (
     DataSummary,
     Report,
@@ -32,7 +32,7 @@ from sd4match.evaluation.run_folders import (
     check_run_folder,
 )
 from sd4match.evaluation.scratch import remove_abandoned_folders
-from sd4match.interfaces import PairDataset
+from sd4match.interfaces import PairDataset, learns
 from sd4match.io.files import remove, write_atomically
 from sd4match.io.locks import locked_folder
 from sd4match.paths import as_path
@@ -44,6 +44,7 @@ from sd4match.training.checkpoint import (
     check_same_config,
     check_same_training,
     config_of,
+    learned_of,
 )
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
@@ -64,17 +65,17 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Train `components.prompt` in place, and write the files of the run.
+    """Train what learns among the components in place, and write the files of the run.
 
-    The best prompt so far is on disk at any time, and the state of the training in `output / "checkpoints"`. All
+    The best values so far is on disk at any time, and the state of the training in `output / "checkpoints"`. All
     processes of a run must call this with the same arguments.
 
     Args:
         config: experiment that the components were built from.
-        components: with a prompt that has parameters.
+        components: prompt, matcher or pair transform must have parameters.
         output: folder for config.yaml, losses.csv, validation.csv and checkpoints, and at the end for loss.png and the
             report.
-        prompt_file: where the prompt is saved; `output / "prompt.safetensors"` by default.
+        prompt_file: where what is learned is saved; `output / "prompt.safetensors"` by default.
         resume: continue from the latest checkpoint in the folder, if there is one; otherwise checkpoints and results in
             it are removed.
         stop: called after every step and during a validation; if it returns True, the state is saved and the run ends.
@@ -86,7 +87,7 @@ def train(
     Raises:
         InputError: the folder holds another kind of run or files that no training has made, or a second run writes.
         ConfigError: fields of the config do not go together, or differ from those that the run was started with.
-        InputError: the prompt has no parameters.
+        InputError: nothing that matches depend on has parameters.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
     """
@@ -129,6 +130,8 @@ def train_in_folder(
             validation_matcher=config.training.validation_matcher.build(),
             protocol=config.evaluation.protocol,
             validation_batch_size=config.evaluation.batch_size,
+            matcher=components.matcher,
+            pair_transform=components.pair_transform,
         )
         checkpoints = Checkpoints(
             output / CHECKPOINTS,
@@ -143,6 +146,7 @@ def train_in_folder(
                 components.prompt,
                 file,
                 backbone=components.backbone,
+                components=components.beside_prompt(),
                 details=_details(config, trainer, data, step, pck),
             )
 
@@ -173,11 +177,9 @@ def check_trainable(config: ExperimentConfig) -> None:
     """Check what only a training needs, before any weights load.
 
     Raises:
-        ConfigError: the best prompt could not be selected, a pair transform is given, or a tracker is not installed.
+        ConfigError: the best values could not be selected, or a tracker is not installed.
     """
     check_selection_alpha(config.evaluation.protocol)
-    if config.pair_transform is not None:
-        raise ConfigError("pair_transform is for matching; a prompt is learned on the maps themselves: leave it out")
     check_trackers(config.training.trackers)
 
 
@@ -210,7 +212,9 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
     checkpoint = _latest(Checkpoints(output / CHECKPOINTS))
     if checkpoint is not None:
         before = config_of(checkpoint.origin, where=str(output))
-        check_same_config(before, config.model_dump(mode="json"), where=str(output))
+        check_same_config(
+            before, config.model_dump(mode="json"), where=str(output), learned=learned_of(checkpoint.origin)
+        )
 
 
 def _latest(checkpoints: Checkpoints) -> Checkpoint | None:
@@ -243,7 +247,7 @@ def training_report(
         run: a training that is over.
     """
     assert run.best_scores is not None
-    matcher = config.training.validation_matcher.kind
+    matcher = (config.matcher if learns(components.matcher) else config.training.validation_matcher).kind
     return make_report(
         config=config,
         data=validation_pairs,
@@ -281,6 +285,7 @@ def _origin(
         "pairs": DataSummary.of(data).pair_list_digest,
         "versions": versions(),
         "processes": processes.count,
+        "learned": sorted(components.beside_prompt()),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from sd4match.distributed import Processes
 from sd4match.errors import InputError, TrainingError, shown
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import MatchingLoss, Prompt
+from sd4match.interfaces import Learned
 from sd4match.training.checkpoint import Checkpoint
 from sd4match.training.history import TrainingRun
 from sd4match.training.optimization import Optimization
@@ -24,24 +24,22 @@ class TrainingState:
     """What is learned, its best value so far, the optimizer and the history.
 
     Args:
-        learned: prompt and loss, by name.
+        learned: components that learn.
         optimization: over their parameters.
         history: of the training.
     """
 
-    def __init__(
-        self, learned: Mapping[str, Prompt | MatchingLoss], optimization: Optimization, history: TrainingRun
-    ) -> None:
-        self.learned = learned
+    def __init__(self, learned: Sequence[Learned], optimization: Optimization, history: TrainingRun) -> None:
+        self.learned = {component.sort: component for component in learned}
         self.optimization = optimization
         self.history = history
         self.best = self._copy_learned()
 
     def _copy_learned(self) -> dict[str, _Tensors]:
-        return {name: copy.deepcopy(dict(component.state_dict())) for name, component in self.learned.items()}
+        return {name: copy.deepcopy(component.state_dict()) for name, component in self.learned.items()}
 
     def log_values(self) -> dict[str, float]:
-        """Return the logged values of prompt and loss."""
+        """Return the logged values of all components that learn."""
         return {name: value for component in self.learned.values() for name, value in component.log_values().items()}
 
     def save_best(self) -> None:
@@ -49,7 +47,7 @@ class TrainingState:
         self.best = self._copy_learned()
 
     def load_best(self) -> None:
-        """Set prompt and loss to the best values."""
+        """Set what is learned to the best values."""
         for name, component in self.learned.items():
             component.load_state_dict(self.best[name])
 

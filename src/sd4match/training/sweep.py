@@ -25,7 +25,7 @@ from sd4match.evaluation.report import Report, backbone_entry, make_report, make
 from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
 from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
 from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone, PairDataset
+from sd4match.interfaces import Backbone, PairDataset, learns
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path, exists
 from sd4match.training.history import TrainerCallbacks
@@ -229,7 +229,7 @@ def _measure(
     resume = can_resume(config, folder)
     _write_scores(folder, origin)  # from now on, what is in the folder is of this sweep
     components = build_components(config, backbone=backbone)
-    if components.prompt.parameter_groups():
+    if any(map(learns, (components.prompt, components.matcher, components.pair_transform))):
         train_in_folder(
             config, components, folder, resume=resume,
             callbacks=TrainerCallbacks(on_step=lambda run: callbacks.on_step(name, run.step)),

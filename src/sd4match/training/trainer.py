@@ -1,17 +1,16 @@
-"""Trainer: learns a prompt and selects the best one on validation pairs."""
+"""Trainer: learns a prompt, and what learns beside it, and selects the best values on validation pairs."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
@@ -23,11 +22,12 @@ from sd4match.data.subset import first
 from sd4match.distributed import Processes
 from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
 from sd4match.evaluation.evaluator import Evaluator
-from sd4match.interfaces import Backbone, MatchingLoss, PairDataset, Prompt
+from sd4match.interfaces import Backbone, Learned, MatchingLoss, PairDataset, Prompt, learns
 from sd4match.interfaces.calls import describe_component
+from sd4match.interfaces.learning import SORTS
 from sd4match.paths import as_path
 from sd4match.prompting.pairing import preprocessors
-from sd4match.structures.tensors import LossFunction, MatchFunction
+from sd4match.structures.tensors import LossFunction, MatchFunction, PairFunction
 from sd4match.training.accumulation import GradientAccumulator, LossTotals
 from sd4match.training.batches import Batches, BatchSplit
 from sd4match.training.checkpoint import Checkpoints
@@ -42,28 +42,31 @@ _VALIDATION = "validation"
 
 
 class Trainer:
-    """Trains a prompt: composes a backbone, a prompt with parameters, a loss and two data sets.
+    """Trains a prompt and the components beside it that learn: a matcher, a pair transform, a loss.
 
     One step: draw the pairs of (seed, step), split them over processes and into micro-batches that fit into memory;
     compute prompts for both sides, extract all photos at once, correlate, compute the loss; sum the gradients over
     micro-batches and processes and divide by the number of pairs with a visible point; make one step of Adam. The step
     is the same up to rounding however the batch is split. The backbone stays frozen. At step 0, every `validate_every`
-    steps and at the end the prompt is measured on validation pairs, and the best prompt is selected.
+    steps and at the end the prompt is measured on validation pairs, and the best values are selected.
 
     Args:
         backbone: frozen.
-        prompt: prompt with parameters.
+        prompt: learned or not; prompt, matcher or pair transform must have parameters.
         loss: a `MatchingLoss`, which may have parameters too, or any function `(Correlation, Keypoints) -> scalar`.
         config: of the training.
         train_data: training pairs; the same on all processes.
         validation_data: its first `config.validation_pairs` pairs are measured; the same on all processes.
-        validation_matcher: matcher with which they are measured.
+        validation_matcher: matcher with which they are measured; a matcher that learns is measured itself.
         protocol: how matches are counted.
         validation_batch_size: number of photos, and of pairs, that are measured together.
+        matcher: matcher that learns, whose matches the loss takes; one without parameters is not used.
+        pair_transform: transform of both maps that learns.
 
     Raises:
-        InputError: the prompt has no parameters, or an argument is of another type.
-        ConfigError: the protocol does not measure the alpha by which the best prompt is selected.
+        InputError: nothing that matches depend on has parameters, or an argument is of another type.
+        ConfigError: the protocol does not measure the alpha by which the best values are selected; a matcher learns,
+            and the loss does not take matches; or a pair transform learns nothing.
         DatasetError: there are no training or no validation pairs.
     """
 
@@ -80,9 +83,11 @@ class Trainer:
         validation_matcher: MatchFunction,
         protocol: EvaluationProtocol,
         validation_batch_size: int = 8,
+        matcher: MatchFunction | None = None,
+        pair_transform: PairFunction | None = None,
     ) -> None:
         check_count("validation_batch_size", validation_batch_size)
-        check_learns(prompt)
+        check_learns(prompt=prompt, loss=loss, matcher=matcher, pair_transform=pair_transform)
         check_selection_alpha(protocol)
         check_dataset(train_data, what="train_data")
         check_dataset(validation_data, what="validation_data")
@@ -94,7 +99,9 @@ class Trainer:
             train_data, preprocessors(self.backbone, prompt), seed=config.seed, batch_size=config.batch_size
         )
         self.validation_pairs = first(validation_data, config.validation_pairs)
-        self.validation_matcher = validation_matcher
+        self.matcher = matcher if learns(matcher) else None
+        self.pair_transform = pair_transform
+        self.validation_matcher = self.matcher or validation_matcher
         self.protocol = protocol
         self.validation_batch_size = validation_batch_size
 
@@ -109,7 +116,7 @@ class Trainer:
         on_best: Callable[[int, float], None] = lambda step, pck: None,
         callbacks: TrainerCallbacks | None = None,
     ) -> TrainingRun:
-        """Train, and set prompt and loss to the best values that validation found.
+        """Train, and set what is learned to the best values that validation found.
 
         Args:
             output: folder for `losses.csv` and `validation.csv`, for trackers, and for temporary feature maps.
@@ -173,19 +180,21 @@ class _Run:
         self.processes = Processes()
         self.callbacks = callbacks if self.processes.is_main else TrainerCallbacks()
         self.accelerator = _accelerator(config, output)
-        learned: dict[str, Prompt | MatchingLoss] = {"prompt": self.prompt, "loss": self.loss}
+        self.learned = [Learned(sort, getattr(trainer, sort)) for sort in SORTS if getattr(trainer, sort) is not None]
         self.history = TrainingRun()
-        self.state = TrainingState(learned, Optimization(learned, config), self.history)
+        self.state = TrainingState(self.learned, Optimization(self.learned, config), self.history)
         excess = ["excess_loss"] if self.loss.has_lower_bound else []
         self.history.columns = ("loss", *excess, "learning_rate", *self.state.log_values())
         self.accumulator = GradientAccumulator(
-            backbone=trainer.backbone, prompt=self.prompt, loss=self.loss, config=config, batches=trainer.batches,
+            backbone=trainer.backbone, prompt=self.prompt, loss=self.loss, matcher=trainer.matcher,
+            pair_transform=trainer.pair_transform, config=config, batches=trainer.batches,
             split=_batch_split(config, self.processes, self.accelerator),
             precision=_precision(config, self.accelerator), on_split=self.callbacks.on_batch_split,
         )  # fmt: skip
         self.evaluator = Evaluator(
             backbone=trainer.backbone, protocol=trainer.protocol, matchers={_VALIDATION: trainer.validation_matcher},
             sampling=config.sampling.sampling(config.seed), batch_size=trainer.validation_batch_size, scratch=output,
+            pair_transform=trainer.pair_transform,
         )  # fmt: skip
         self.logger = MetricLogger(output, self.history, self.accelerator, config.model_dump(mode="json"))
         self.stop_requested = False
@@ -206,7 +215,8 @@ class _Run:
 
     def run(self) -> None:
         """Make steps, log them, validate and write checkpoints, until the training is over or a stop is requested."""
-        self.prompt.train()
+        for component in self.learned:
+            component.train()
         self.log(self.logger.start)
         self.callbacks.on_batch_split(self.accumulator.split)
         self.stop_requested = self.processes.any(self.stop())
@@ -222,9 +232,10 @@ class _Run:
         self.processes.together(self.late_failure)
 
     def finish(self) -> TrainingRun:
-        """Set prompt and loss to the best values, and return the history."""
+        """Set what is learned to the best values, and return the history."""
         self.state.load_best()
-        self.prompt.eval()
+        for component in self.learned:
+            component.train(False)
         self.history.batch_split = self.accumulator.split
         self.history.seconds = time.perf_counter() - self.started
         return self.history
@@ -263,7 +274,7 @@ class _Run:
             if not all(tensor.isfinite().all() for tensor in component.state_dict().values()):
                 return f"the values of the {name} are not finite: a lower training.learning_rate may help"
         return (
-            "a lower training.learning_rate may help; prompt and features are finite, so that "
+            "a lower training.learning_rate may help; what is learned is finite, so that "
             f"{describe_component('loss', self.loss)} itself overflows"
         )
 
@@ -305,7 +316,7 @@ class _Run:
     def validate(self) -> None:
         """Measure the prompt. If a stop is requested meanwhile, nothing is recorded, and it is measured on resume."""
         history = self.history
-        with seeded_random_state(self.config.seed), eval_mode(self.prompt):
+        with seeded_random_state(self.config.seed), eval_mode(self.learned):
             measured = self.evaluator.evaluate(
                 self.validation_pairs, self.prompt, progress=self.report_validation_progress, should_stop=self.stop
             )
@@ -373,14 +384,14 @@ def _precision(config: TrainingConfig, accelerator: Accelerator) -> str:
 
 
 @contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Switch a module to evaluation mode inside the block, without dropout for example."""
-    was_training = module.training
-    module.eval()
+def eval_mode(learned: Sequence[Learned]) -> Iterator[None]:
+    """Switch components to evaluation mode inside the block, without dropout for example."""
+    before = [component.train(False) for component in learned]
     try:
         yield
     finally:
-        module.train(was_training)
+        for component, was_training in zip(learned, before, strict=True):
+            component.train(was_training)
 
 
 def check_selection_alpha(protocol: EvaluationProtocol) -> None:
@@ -396,13 +407,25 @@ def check_selection_alpha(protocol: EvaluationProtocol) -> None:
         )
 
 
-def check_learns(prompt: Prompt) -> None:
-    """Refuse a prompt without parameters.
+def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_transform: object = None) -> None:
+    """Refuse components among which none learns, or one learns in vain.
 
     Raises:
-        InputError: there is nothing to learn.
+        InputError: nothing that matches depend on is learned.
+        ConfigError: a matcher learns, and the loss does not take matches; or a pair transform learns nothing.
     """
-    if not prompt.parameter_groups():
+    if pair_transform is not None and not learns(pair_transform):
+        raise ConfigError(
+            "pair_transform is for matching; a prompt is learned on the maps themselves, and this transform learns "
+            "nothing: leave it out"
+        )
+    if learns(matcher) and not getattr(loss, "takes_matches", False):
+        raise ConfigError(
+            f"{describe_component('matcher', matcher)} learns, and {describe_component('loss', loss)} does not take "
+            "matches: choose a loss that does, for example end_point_error"
+        )
+    if not any(map(learns, (prompt, matcher, pair_transform))):  # a loss that learns alone changes no match
         raise InputError(
-            f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single"
+            f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single, or a "
+            "matcher or a pair transform that does"
         )

@@ -1,0 +1,96 @@
+"""What a training learns of a component: any `torch.nn.Module`, or one around a module, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sd4match.registry import Component
+from sd4match.structures.tensors import ParameterGroup
+
+SORTS = ("prompt", "loss", "matcher", "pair_transform")
+"""Components of an experiment that may learn, by the names of their fields."""
+
+
+class Learned:
+    """View of a component by what is learned of it; everything is empty for one that learns nothing.
+
+    A component that learns is a `torch.nn.Module`, or has one in an attribute `module`, as matchers around another one
+    have. Its methods `parameter_groups` and `log_values` are used where it has them; without them all parameters are
+    learned at the base rate, and nothing is logged.
+
+    Args:
+        sort: name of the component in an experiment, for example "matcher".
+        component: any, also a plain function.
+
+    >>> learned = Learned("matcher", nn.Linear(2, 1))
+    >>> [group.name for group in learned.parameter_groups()], list(learned.state_dict())
+    (['matcher'], ['weight', 'bias'])
+    >>> Learned("loss", len).parameter_groups()
+    []
+    """
+
+    def __init__(self, sort: str, component: object) -> None:
+        self.sort = sort
+        self.component = component
+        module = component if isinstance(component, nn.Module) else getattr(component, "module", None)
+        self._module = module if isinstance(module, nn.Module) else None
+        self._state: Any = component if hasattr(component, "load_state_dict") else self._module
+
+    @property
+    def config(self) -> Component | None:
+        """Config that the component was built from, or that it is; None for one that no config names."""
+        config = self.component if isinstance(self.component, Component) else getattr(self.component, "config", None)
+        return config if isinstance(config, Component) else None
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return what is learned; [] if there is nothing."""
+        own = getattr(self.component, "parameter_groups", None)
+        return list(own()) if callable(own) else all_parameters(self.sort, self._module)
+
+    def log_values(self) -> Mapping[str, float]:
+        """Return values to log after every step, by name."""
+        own = getattr(self.component, "log_values", None)
+        return own() if callable(own) else {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors of the component."""
+        return {} if self._state is None else dict(self._state.state_dict())
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        if self._state is not None:
+            self._state.load_state_dict(state_dict)
+
+    def train(self, mode: bool = True) -> bool:
+        """Switch to training or evaluation, and return which it was."""
+        if self._module is None:
+            return False
+        before = self._module.training
+        self._module.train(mode)
+        return before
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the component to a device."""
+        if self._module is not None:
+            self._module.to(device)
+
+
+def all_parameters(name: str, module: object) -> list[ParameterGroup]:
+    """Return all parameters of a module that require a gradient as one group; [] if there are none."""
+    if not isinstance(module, nn.Module):
+        return []
+    parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
+    return [ParameterGroup(name, parameters)] if parameters else []
+
+
+def learns(component: object) -> bool:
+    """Return whether a component has something to learn.
+
+    >>> learns(nn.Linear(2, 1)), learns(len)
+    (True, False)
+    """
+    return bool(Learned("component", component).parameter_groups())
