@@ -35,7 +35,7 @@ def programs(tmp_path_factory):
 def check(tool, folder):
     """Run a type checker; (exit code, what it says)."""
     command = {
-        "mypy": [sys.executable, "-m", "mypy", "--strict-optional", "--no-incremental", "--config-file=", str(folder)],
+        "mypy": [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(folder)],
         "pyright": [str(Path(sys.executable).parent / "pyright"), "--pythonpath", sys.executable, str(folder)],
     }[tool]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
@@ -57,3 +57,48 @@ def test_wrong_arguments_are_found(tool, tmp_path):
     assert code == 1, says
     assert "sigmaa" in says
     assert "num_tokens" in says
+
+
+RIGHT = """
+from typing import assert_type
+
+from torch import Tensor
+
+from sd4match import registry
+from sd4match.backbones import Backbone, BackboneConfig, FeatureMap
+from sd4match.data import PairDataset
+from sd4match.matching import Correlation, Keypoints, Loss, Matcher, Matches, MatchingLoss, PairTransform
+from sd4match.prompting import Prompt, PromptConfig
+
+assert_type(registry.matchers.build("mutual"), Matcher)
+assert_type(registry.losses.build("gaussian_cross_entropy"), MatchingLoss)
+assert_type(registry.prompts.parse("empty"), PromptConfig)
+assert_type(registry.backbones.config_class("hog"), type[BackboneConfig])
+
+
+def build(backbone: Backbone) -> tuple[Prompt, PairDataset]:
+    return registry.prompts.build("empty", backbone=backbone), registry.datasets.build("synthetic")
+
+
+class Mine(Matcher):  # parameters may have any names: interfaces are called by position
+    def __call__(self, given: Correlation) -> Matches:
+        raise NotImplementedError
+
+
+class Transform(PairTransform):
+    def __call__(self, a: FeatureMap, b: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+        return a, b
+
+
+class Own(Loss):
+    def __call__(self, seen: Correlation, truth: Keypoints) -> Tensor:
+        return seen.values.mean()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["mypy", "pyright"])
+def test_registries_have_the_types_of_their_components(tool, tmp_path):
+    (tmp_path / "right.py").write_text(RIGHT, encoding="utf-8")
+    code, says = check(tool, tmp_path)
+    assert code == 0, says

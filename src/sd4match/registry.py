@@ -19,7 +19,20 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from inspect import Parameter, signature, unwrap
 from types import ModuleType, NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from pydantic import (
     BaseModel,
@@ -37,6 +50,22 @@ from pydantic_core.core_schema import no_info_before_validator_function
 from sd4match.arguments import check_arguments
 from sd4match.documents import check_extent
 from sd4match.errors import ConfigError, UnknownComponentError, a, choose_from, shown
+
+if TYPE_CHECKING:
+    from sd4match.backbones.config import BackboneConfig, ImageEncoderConfig
+    from sd4match.data.config import DatasetConfig
+    from sd4match.interfaces import (
+        Backbone,
+        ImageEncoder,
+        LossConfig,
+        Matcher,
+        MatchingLoss,
+        NoiseEnsemble,
+        PairDataset,
+        PairTransform,
+        Prompt,
+    )
+    from sd4match.prompting.config import PromptConfig
 
 __all__ = [
     "AnyImageEncoder",
@@ -167,7 +196,7 @@ class Config(BaseModel):
 class Component(Config):
     """Config of a component. Subclasses fix `kind: Literal["..."] = "..."` and define `build`."""
 
-    registry: ClassVar[Registry]
+    registry: ClassVar[Registry[Any, Any]]
     """Set by the base class of each sort: `Matcher`, `PromptConfig`, ..."""
     target: ClassVar[Any] = None
     """Class that `build` calls, for configs that were made from its signature."""
@@ -198,6 +227,8 @@ class Component(Config):
 
 
 ComponentClass = TypeVar("ComponentClass", bound=type[Component])
+ConfigT = TypeVar("ConfigT", bound=Component)
+Built = TypeVar("Built")
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
@@ -205,8 +236,8 @@ _PACKAGES: dict[str, str] = {}
 """Name and version of packages with entry points, by module: those of editable ones are found in no other way."""
 
 
-class Registry:
-    """Known kinds of one sort of component.
+class Registry(Generic[ConfigT, Built]):
+    """Known kinds of one sort of component, with the types of their configs and of what these build.
 
     Args:
         sort: what messages call it, for example "matcher".
@@ -238,7 +269,7 @@ class Registry:
         self.base = base
         self.context = context
         self.required = required
-        self._classes: dict[str, type[Component]] = {}
+        self._classes: dict[str, type[ConfigT]] = {}
         self._left_out: list[str] = []
         self._is_loaded = False
 
@@ -259,11 +290,11 @@ class Registry:
         if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
         self._load_builtins()  # a kind of this package is taken, whatever is imported first
-        known = self._classes.get(kind, config)
+        known: type[Component] = self._classes.get(kind, cast(type[ConfigT], config))
         if known is not config and _origin(known) != _origin(config):
             module, name = _origin(known)
             raise ConfigError(f"the {self.sort} kind {kind!r} is taken by {name} of {module}")
-        self._classes[kind] = config
+        self._classes[kind] = cast(type[ConfigT], config)
         return config
 
     def register_class(self, kind: str) -> Callable[[Target], Target]:
@@ -382,6 +413,22 @@ class Registry:
         self._load_all()
         return tuple(sorted(self._classes))
 
+    def build(self, value: object, /, **context: Any) -> Built:
+        """Build a component from whatever `parse` takes.
+
+        Args:
+            value: a kind, a mapping with `kind`, or a config.
+            context: what the sort needs to be built: `backbone` for prompts and image encoders, `device` for backbones.
+
+        Raises:
+            UnknownComponentError, ConfigError: as `parse`.
+
+        >>> matchers.build({"kind": "window_soft_argmax", "window": 5}).window
+        5
+        """
+        built: Built = self.parse(value).build(**context)
+        return built
+
     def package(self, kind: str) -> str:
         """Return name and version of the package that a kind comes from, or its module where there is no package.
 
@@ -405,7 +452,7 @@ class Registry:
         self._load_all()
         return tuple(self._left_out)
 
-    def parse(self, value: object) -> Component:
+    def parse(self, value: object, /) -> ConfigT:
         """Return a config from a mapping with `kind`, from a bare kind, or from a config.
 
         Raises:
@@ -415,7 +462,7 @@ class Registry:
         if isinstance(value, Component):
             if type(value).registry is not self:
                 raise ConfigError(f"{type(value).__name__} is no {self.sort}")
-            return value
+            return cast(ConfigT, value)
         if isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
@@ -425,7 +472,7 @@ class Registry:
         check_extent(value, what=f"the {self.sort}", error=ConfigError)
         return self._find(value["kind"])(**value)
 
-    def config_class(self, kind: str) -> type[Component]:
+    def config_class(self, kind: str) -> type[ConfigT]:
         """Return the config class of a kind.
 
         Raises:
@@ -437,7 +484,7 @@ class Registry:
         """Return whether configs of a kind have a field of that name; False for an unknown kind."""
         return isinstance(kind, str) and kind in self.kinds() and field in self._classes[kind].model_fields
 
-    def _find(self, kind: str) -> type[Component]:
+    def _find(self, kind: str) -> type[ConfigT]:
         if not isinstance(kind, str):
             raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
         if kind not in self._classes and kind not in self.kinds():
@@ -603,31 +650,33 @@ def _inside(annotation: Any, path: tuple[int | str, ...]) -> Any:
     return _inside(arguments[-1 if get_origin(annotation) is dict else 0], below) if arguments else None
 
 
-backbones = Registry(
+backbones: Registry[BackboneConfig, Backbone] = Registry(
     "backbone", "sd4match.backbones", builtins="sd4match.backbones.config",
     base="sd4match.backbones.config:BackboneConfig", context=("device",),
 )  # fmt: skip
-image_encoders = Registry(
+image_encoders: Registry[ImageEncoderConfig, ImageEncoder] = Registry(
     "image encoder", "sd4match.image_encoders", builtins="sd4match.backbones.config",
     base="sd4match.backbones.config:ImageEncoderConfig", context=("backbone",),
 )  # fmt: skip
-prompts = Registry(
+prompts: Registry[PromptConfig, Prompt] = Registry(
     "prompt", "sd4match.prompts", builtins="sd4match.prompting.config",
     base="sd4match.prompting.config:PromptConfig", context=("backbone", "initialize"),
 )  # fmt: skip
-matchers = Registry(
+matchers: Registry[Matcher, Matcher] = Registry(
     "matcher", "sd4match.matchers", builtins="sd4match.matching.matchers", base="sd4match.interfaces:Matcher"
 )
-pair_transforms = Registry(
+pair_transforms: Registry[PairTransform, PairTransform] = Registry(
     "pair transform", "sd4match.pair_transforms", builtins="sd4match.matching.pair_transforms",
     base="sd4match.interfaces:PairTransform",
 )  # fmt: skip
-losses = Registry("loss", "sd4match.losses", builtins="sd4match.matching.losses", base="sd4match.interfaces:LossConfig")
-ensembles = Registry(
+losses: Registry[LossConfig, MatchingLoss] = Registry(
+    "loss", "sd4match.losses", builtins="sd4match.matching.losses", base="sd4match.interfaces:LossConfig"
+)
+ensembles: Registry[NoiseEnsemble, NoiseEnsemble] = Registry(
     "noise ensemble", "sd4match.ensembles", builtins="sd4match.backbones.ensembles",
     base="sd4match.interfaces:NoiseEnsemble",
 )  # fmt: skip
-datasets = Registry(
+datasets: Registry[DatasetConfig, PairDataset] = Registry(
     "data set", "sd4match.datasets", builtins="sd4match.data.config", base="sd4match.data.config:DatasetConfig",
     required=("split",),
 )  # fmt: skip

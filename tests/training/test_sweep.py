@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
@@ -122,3 +124,48 @@ def test_on_the_command_line(tmp_path):
     assert json.loads((tmp_path / "s" / "report.json").read_text())["split"] == "test"
     wrong = CliRunner().invoke(app, ["sweep", "prompts", "--only", "cmp"])
     assert "did you mean 'cpm'" in str(wrong.exception)
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_any_component_and_any_field_is_a_row(tmp_path):
+    sets = [part for change in SMALL for part in ("--set", change)]
+    variants = [
+        "few={kind: single, num_tokens: 3}", "window={kind: window_soft_argmax}", "loss={loss: {kernel_size: 5}}",
+        "quick={training: {learning_rate: 0.5}, prompt: {num_tokens: 4}}",
+    ]  # fmt: skip
+    command = ["sweep", "prompts", "--output", str(tmp_path), "--only", "text", *sets]
+    result = CliRunner().invoke(app, [*command, *(part for each in variants for part in ("--with", each))])
+    assert result.exception is None, result.exception
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = {row["prompt"]: row for row in report["results"]}
+    assert list(rows) == ["text", "few", "window", "loss", "quick"]
+    assert [rows[name]["prompt_config"].get("num_tokens") for name in rows] == [None, 3, 30, 30, 4]
+    assert rows["window"]["matcher"] == "window_soft_argmax"
+    assert rows["few"]["matcher"] == "kernel_soft_argmax"
+    assert {(each["a"], each["b"]) for each in report["comparisons"]} >= {("few", "text"), ("window", "text")}
+    config = yaml.safe_load((tmp_path / "quick" / "config.yaml").read_text())
+    assert (config["training"]["learning_rate"], config["training"]["steps"]) == (0.5, 2)
+    assert yaml.safe_load((tmp_path / "loss" / "config.yaml").read_text())["loss"]["kernel_size"] == 5
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("few", "--with is NAME={FIELDS}"),
+        ("={kind: single}", "--with is NAME={FIELDS}"),
+        ("few={kind: sngle}", "the variant few: unknown kind 'sngle'; did you mean 'single'"),
+        ("few={kind: single, tokens: 3}", "the variant few: prompt: unknown field 'tokens'"),
+        ("few=3", "must be fields of an experiment or a component, not 3"),
+        ("few={}", "must be fields of an experiment"),
+        ("single={kind: text}", "'single' is that of an experiment"),
+        ("a/b={kind: text}", "the name of a variant is that of a folder"),
+        ("..={kind: text}", "the name of a variant is that of a folder"),
+        ("few={evaluation: {alphas: [0.1]}}", "unknown field 'evaluation.alphas'"),
+        ("few={evaluation: {seed: 7}}", "few and text differ in evaluation"),
+    ],
+)
+def test_a_wrong_variant_is_named(variant, message, tmp_path):
+    command = ["sweep", "prompts", "--output", str(tmp_path / "s"), "--only", "text", "--with", variant]
+    result = CliRunner().invoke(app, [*command, *(part for change in SMALL for part in ("--set", change))])
+    assert re.search(message, str(result.exception)), result.exception
+    assert not (tmp_path / "s").exists() or not any((tmp_path / "s").iterdir())

@@ -40,7 +40,7 @@ _MOST_VALUES = 2**27
 class BackboneConfig(Component):
     """Base class of configs of backbones."""
 
-    registry: ClassVar[Registry] = backbones
+    registry: ClassVar[Registry[Any, Any]] = backbones
 
     @property
     def model_name(self) -> str:
@@ -469,7 +469,7 @@ def _declared(backbone: BackboneConfig) -> FeatureSpec:
 class ImageEncoderConfig(Component):
     """Base class of configs of image encoders."""
 
-    registry: ClassVar[Registry] = image_encoders
+    registry: ClassVar[Registry[Any, Any]] = image_encoders
 
     def build(self, *, backbone: Backbone) -> ImageEncoder:
         """Load the image encoder.

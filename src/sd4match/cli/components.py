@@ -39,7 +39,7 @@ def command(
         typer.echo(reason)
 
 
-def _rows(name: str, registry: Registry) -> list[dict[str, Any]]:
+def _rows(name: str, registry: Registry[Any, Any]) -> list[dict[str, Any]]:
     """Return a row for each kind of a sort."""
     rows = []
     for kind in registry.kinds():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,15 @@ def prompts(
     ),
     model: Annotated[str, typer.Option(help="Model of the experiments: mini, sd1-5 or sd2-1.")] = "mini",
     only: Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME={FIELDS}",
+            help="One more row: a component, 'lora={kind: lora, rank: 4}', or any fields of an experiment, "
+            "'short={training: {steps: 50}}'; may be repeated.",
+        ),
+    ] = None,
     data: DataOptions,
     split: SplitName = "test",
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial prompts, order of pairs and noise.")] = 0,
@@ -49,13 +58,14 @@ def prompts(
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run_folders import earlier_report
     from sd4match.evaluation.tables import to_summary
-    from sd4match.training.sweep import PROMPTS, check_sweep_output, sweep_config, sweep_prompts
+    from sd4match.training.sweep import PROMPTS, check_sweep_output, sweep_configs, sweep_prompts
 
     checked_split = check_split(split)
     check_output(output)
     names = tuple(dict.fromkeys(only or PROMPTS))
+    variants = dict(_variant(text) for text in variant or [])
     changes = [*data.changes(), *(overrides or []), *changed("training.steps", steps)]
-    configs = {name: sweep_config(name, model=model, seed=seed, overrides=changes) for name in names}
+    configs = sweep_configs(names, variants, model=model, seed=seed, overrides=changes)
     for config in configs.values():
         config.require_data()
     with held(output):
@@ -64,16 +74,27 @@ def prompts(
         device = prepare_device(device)
         with progress_bar() as bar:
             report = sweep_prompts(
-                output, model=model, names=names, seed=seed, overrides=changes, split=checked_split, device=device,
-                callbacks=_callbacks(bar, configs),
+                output, model=model, names=names, variants=variants, seed=seed, overrides=changes, split=checked_split,
+                device=device, callbacks=_callbacks(bar, configs),
             )  # fmt: skip
-            bar.update(bar.task_ids[0], completed=len(names))
+            bar.update(bar.task_ids[0], completed=len(configs))
         title = f"Prompts on {model}, {split} split"
         write_report(report, output, title=title)
     typer.echo(to_summary(report, title=title))
     typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, and a folder for each prompt")
     if replaced:
         typer.echo(replaced)
+
+
+def _variant(text: str) -> tuple[str, Any]:
+    """Return name and fields of an option NAME={FIELDS}."""
+    from sd4match.documents import parse_yaml
+    from sd4match.errors import ConfigError, InputError, shown
+
+    name, equals, fields = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--with is NAME={{FIELDS}}, for example 'lora={{kind: lora, rank: 4}}', not {shown(text)}")
+    return name.strip(), parse_yaml(fields, what=f"the fields in --with {shown(text)}", error=ConfigError)
 
 
 def _callbacks(bar: Progress, configs: dict[str, ExperimentConfig]) -> SweepCallbacks:

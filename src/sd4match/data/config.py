@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -34,7 +34,7 @@ PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check
 class DatasetConfig(Component):
     """Base class of configs of data sets. A config reads no file; the data set does when it is built."""
 
-    registry: ClassVar[Registry] = datasets
+    registry: ClassVar[Registry[Any, Any]] = datasets
     has_categories: ClassVar[bool] = True
     """Whether its pairs have categories, which some prompts need."""
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")

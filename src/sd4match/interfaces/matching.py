@@ -22,13 +22,13 @@ class Matcher(Component):
     `register_matcher`.
     """
 
-    registry: ClassVar[Registry] = matchers
+    registry: ClassVar[Registry[Any, Any]] = matchers
 
     def build(self) -> Self:
         """Return the matcher itself."""
         return self
 
-    def __call__(self, correlation: Correlation) -> Matches:
+    def __call__(self, correlation: Correlation, /) -> Matches:
         """Match the query points of B pairs.
 
         Args:
@@ -47,7 +47,7 @@ class PairTransform(Component):
     `torch.nn.Module` that is registered with `register_pair_transform`.
     """
 
-    registry: ClassVar[Registry] = pair_transforms
+    registry: ClassVar[Registry[Any, Any]] = pair_transforms
 
     def build(self) -> Self:
         """Return the transform itself."""
@@ -60,7 +60,7 @@ class PairTransform(Component):
             ConfigError: it does not.
         """
 
-    def __call__(self, source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+    def __call__(self, source: FeatureMap, target: FeatureMap, /) -> tuple[FeatureMap, FeatureMap]:
         """Transform the maps of B pairs together.
 
         Args:
@@ -85,7 +85,7 @@ class MatchingLoss:
     takes_matches: ClassVar[bool] = False
     """Whether the loss is called with a third argument, the matches of a matcher that learns, if there is one."""
 
-    def __call__(self, correlation: Correlation, targets: Keypoints) -> Tensor | LossValue:
+    def __call__(self, correlation: Correlation, targets: Keypoints, /) -> Tensor | LossValue:
         """Return the loss of B pairs.
 
         Args:
@@ -120,7 +120,7 @@ class MatchingLoss:
 class LossConfig(Component):
     """Base class of configs of losses that have parameters of their own."""
 
-    registry: ClassVar[Registry] = losses
+    registry: ClassVar[Registry[Any, Any]] = losses
 
     def build(self) -> MatchingLoss:
         """Return the loss."""

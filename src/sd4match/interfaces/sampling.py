@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sd4match.registry import Component, Registry, ensembles
 
@@ -30,7 +30,7 @@ class NoiseEnsemble(Component):
     'repeated'
     """
 
-    registry: ClassVar[Registry] = ensembles
+    registry: ClassVar[Registry[Any, Any]] = ensembles
 
     def build(self) -> Self:
         """Return the ensemble itself."""

@@ -29,7 +29,7 @@ SCOPES = ("dataset", "category", "image", "pair")
 class PromptConfig(Component):
     """Base class of the configs of prompts."""
 
-    registry: ClassVar[Registry] = prompts
+    registry: ClassVar[Registry[Any, Any]] = prompts
 
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> Prompt:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -23,14 +23,14 @@ from sd4match.io.files import read_safetensors, to_safetensors, write_atomically
 from sd4match.paths import as_path, exists, require_file
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, PromptConfig, TextPromptConfig
 from sd4match.prompting.layout import check_names, check_tensors, check_values
-from sd4match.registry import Component, losses, matchers, packages_of, pair_transforms, prompts
+from sd4match.registry import Component, Registry, losses, matchers, packages_of, pair_transforms, prompts
 from sd4match.version import __version__
 
 FORMAT = "sd4match-prompt"
 FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30
 """Largest prompt file, in bytes, that is read."""
-COMPONENTS = {"matcher": matchers, "pair_transform": pair_transforms, "loss": losses}
+COMPONENTS: Mapping[str, Registry[Any, Any]] = {"matcher": matchers, "pair_transform": pair_transforms, "loss": losses}
 """Components that may be learned beside a prompt, by the names under which files hold them."""
 _FIXED = (NoPromptConfig, EmptyPromptConfig, TextPromptConfig)
 """Configs of prompts that learn nothing, and so have no files."""
@@ -338,7 +338,7 @@ def _parse_config(
     if changes.get("kind", stored.get("kind")) != stored.get("kind"):
         raise ConfigError(f"{path} holds a prompt of the kind {shown(stored.get('kind'))}: it cannot be changed")
     try:
-        config = cast(PromptConfig, prompts.parse({**stored, **changes}))
+        config = prompts.parse({**stored, **changes})
     except ConfigError as error:
         if changes:
             _parse_config(stored, None, path, packages=packages, is_learned=is_learned)
@@ -354,7 +354,8 @@ def _parse_component(name: str, fields: object, path: Path, *, packages: Sequenc
     if name not in COMPONENTS:
         raise PromptFileError(f"{path} is damaged: it holds a learned {shown(name)}, none of {', '.join(COMPONENTS)}")
     try:
-        return COMPONENTS[name].parse(fields)
+        config: Component = COMPONENTS[name].parse(fields)
+        return config
     except ConfigError as error:
         raise _unreadable_component(path, error, packages) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from sd4match.arguments import check_arguments
 from sd4match.backbones.cached import cached
 from sd4match.checks import check_number
-from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset
+from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset, make_config
 from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
 from sd4match.documents import read_json
@@ -28,6 +28,7 @@ from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Backbone, PairDataset, learns
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path, exists
+from sd4match.registry import Registry, backbones, datasets, losses, matchers, pair_transforms, prompts
 from sd4match.training.history import TrainerCallbacks
 from sd4match.training.run import can_resume, train_in_folder
 from sd4match.version import __version__
@@ -44,7 +45,7 @@ _COMPARISONS = (
     *(("cpm", name) for name in _CPM_VARIANTS),
 )  # fmt: skip
 """(a, b): every prompt against text, and the differences that the paper's tables show."""
-_SHARED_FIELDS = ("backbone", "matcher", "data", "evaluation")
+_SHARED_FIELDS = ("backbone", "data", "evaluation")
 """Fields of the config in which the experiments of a table must agree."""
 
 
@@ -78,6 +79,7 @@ def sweep_prompts(
     *,
     model: str = "mini",
     names: Sequence[str] = PROMPTS,
+    variants: Mapping[str, Any] | None = None,
     seed: int = 0,
     overrides: Iterable[str] = (),
     split: Split = "test",
@@ -93,6 +95,8 @@ def sweep_prompts(
         output: folder; each prompt has a folder of its name in it, with its file, curve and scores.
         model: name of a packaged model, for example "mini" or "sd2-1".
         names: experiments of the table.
+        variants: further rows by name, each the fields in which it differs from the experiment `single`; see
+            `variant_config`.
         seed: of the initial prompts, the order of the pairs and the noise.
         overrides: changes `a.b=c` to all experiments.
         split: split that is measured; prompts are always selected on the validation split.
@@ -103,8 +107,8 @@ def sweep_prompts(
         The report of all prompts, with the paired differences that the paper's tables show.
 
     Raises:
-        ConfigError: there is no such experiment or model, no data set is named, or the experiments differ in backbone,
-            matcher, data or evaluation.
+        ConfigError: there is no such experiment or model, no data set is named, or the rows differ in backbone, data or
+            evaluation.
         InputError: the folder of a prompt holds something else than an earlier sweep.
 
     Warns:
@@ -112,7 +116,7 @@ def sweep_prompts(
     """
     started, callbacks = time.perf_counter(), callbacks or SweepCallbacks()
     overrides = list(overrides)
-    configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
+    configs = sweep_configs(names, variants or {}, model=model, seed=seed, overrides=overrides)
     shared = _shared_config(configs)
     folder = as_path(output, what="output")
     check_sweep_output(folder, configs)
@@ -133,11 +137,79 @@ def sweep_prompts(
             make_row(name, scores[name], config, extra={"prompt_config": config.prompt.model_dump(mode="json")})
             for name, config in configs.items()
         ],
-        comparisons=[compare_prompts(shared, scores, a, b) for a, b in _COMPARISONS if a in scores and b in scores],
+        comparisons=[compare_prompts(shared, scores, a, b) for a, b in _comparisons(variants or {}, scores)],
         backbone=backbone_entry(shared, backbone),
         wall_seconds=time.perf_counter() - started,
         extra={"split": split, "seconds": {name: measurement.seconds for name, measurement in measured.items()}},
     )
+
+
+def _comparisons(variants: Iterable[str], rows: Collection[str]) -> list[tuple[str, str]]:
+    """Return which rows are compared: those of the paper's tables, and each variant with text and single."""
+    wanted = [*_COMPARISONS, *((name, other) for name in variants for other in ("text", "single"))]
+    return [(a, b) for a, b in wanted if a in rows and b in rows]
+
+
+def sweep_configs(
+    names: Sequence[str],
+    variants: Mapping[str, Any],
+    *,
+    model: str,
+    seed: int,
+    overrides: Iterable[str] = (),
+) -> dict[str, ExperimentConfig]:
+    """Return the experiments of a sweep by the names of their rows; arguments and errors as for `sweep_prompts`."""
+    overrides = list(overrides)
+    configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
+    for name, fields in variants.items():
+        if name in PROMPTS:
+            raise ConfigError(f"the name {name!r} is that of an experiment: give the variant another one")
+        if not name or not all(character.isalnum() or character in "-_." for character in name) or name[0] == ".":
+            raise ConfigError(f"the name of a variant is that of a folder, of letters, digits, - and _: {shown(name)}")
+        configs[name] = variant_config(name, fields, model=model, seed=seed, overrides=overrides)
+    return configs
+
+
+def variant_config(
+    name: str, fields: object, *, model: str, seed: int, overrides: Iterable[str] = ()
+) -> ExperimentConfig:
+    """Return the experiment `single` with other fields.
+
+    Args:
+        name: of the row, for messages.
+        fields: as in a config file, for example `{"prompt": {"kind": "lora"}, "training": {"steps": 50}}`; or a single
+            component, `{"kind": "lora", "rank": 4}`, whose sort is found by its kind.
+        model: name of a packaged model.
+        seed: of the sweep.
+        overrides: changes `a.b=c`, applied last.
+
+    Raises:
+        ConfigError: a kind is unknown or of several sorts, or the fields make no experiment.
+
+    >>> variant_config("mine", {"kind": "text", "template": "a {category}"}, model="mini", seed=0).prompt.template
+    'a {category}'
+    """
+    if not isinstance(fields, Mapping) or not fields:
+        raise ConfigError(f"the variant {name} must be fields of an experiment or a component, not {shown(fields)}")
+    if "kind" in fields:
+        fields = {_sort_of(fields["kind"], name): fields}
+    own = {"model": model, "experiment": "single", **fields}
+    return make_config(own, origin=f"the variant {name}", overrides=[*overrides, f"seed={seed}"])
+
+
+def _sort_of(kind: object, name: str) -> str:
+    """Return the field of an experiment that holds components of a kind."""
+    sorts: dict[str, Registry[Any, Any]] = {
+        "prompt": prompts, "matcher": matchers, "loss": losses, "pair_transform": pair_transforms,
+        "backbone": backbones, "data": datasets,
+    }  # fmt: skip
+    found = [field for field, registry in sorts.items() if kind in registry.kinds()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"the variant {name}: {shown(kind)} is a {' and a '.join(found)}: write {found[0]}: {{...}}")
+    known = [kind for registry in sorts.values() for kind in registry.kinds()]
+    raise ConfigError(f"the variant {name}: unknown kind {shown(kind)}; {choose_from(str(kind)[:80], known)}")
 
 
 def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] = ()) -> ExperimentConfig:
