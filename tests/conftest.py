@@ -6,6 +6,7 @@ import os
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from threading import RLock
 from unittest.mock import patch
 
 from jaxtyping import _import_hook, install_import_hook
@@ -31,6 +32,10 @@ def modules_to_check() -> list[str]:
     return [f"sd4match.{name}" for name in names if "." in name and name not in CONFIGS] + ["sd4match.geometry"]
 
 
+parsing = RLock()
+"""Python 3.11 cannot parse two modules at once, which threads that import do."""
+
+
 class CheckedLoader(_import_hook._JaxtypingLoader):
     """Load bytecode of the module alone under the hook's name, and that of libraries which it imports under their own.
 
@@ -40,7 +45,7 @@ class CheckedLoader(_import_hook._JaxtypingLoader):
 
     def get_code(self, fullname):
         real = "importlib._bootstrap_external.cache_from_source"
-        with patch(real, partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())):
+        with parsing, patch(real, partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())):
             return super().get_code(fullname)
 
     exec_module = SourceFileLoader.exec_module

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from inspect import Parameter, signature, unwrap
 from types import ModuleType, NoneType, UnionType
 from typing import (
@@ -381,25 +381,14 @@ class Registry(Generic[ConfigT, Built]):
         if self._is_loaded:
             return
         self._is_loaded = True
-        for point in entry_points(group=self.group):
-            self._load_plugin(point)
+        self._left_out += load_plugins(self.group, f"{self.sort} kinds", self._accept)
 
-    def _load_plugin(self, point: EntryPoint) -> None:
-        try:
-            if point.dist is not None:
-                _PACKAGES[point.module.partition(".")[0]] = f"{point.dist.name} {point.dist.version}"
-            loaded = point.load()
-            if isinstance(loaded, type) and issubclass(loaded, Component):
-                self.register(loaded)
-            elif not self._is_registered(loaded):
-                raise ConfigError(f"{shown(loaded)} is no {self.sort}: it is not registered")
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever a foreign package does on import, sys.exit included
-            package = f" of package {point.dist.name}" if point.dist is not None else ""
-            reason = f"plugin {point.name!r} ({point.value}){package} is left out of the {self.sort} kinds: "
-            self._left_out.append(reason + _shown_error(error))
-            warnings.warn(self._left_out[-1], PluginWarning, stacklevel=3)
+    def _accept(self, loaded: object, module: str) -> None:
+        """Register what an entry point names, if importing it has not done so."""
+        if isinstance(loaded, type) and issubclass(loaded, Component):
+            self.register(loaded)
+        elif not self._is_registered(loaded):
+            raise ConfigError(f"{shown(loaded)} is no {self.sort}: it is not registered")
 
     def _is_registered(self, loaded: object) -> bool:
         """Return whether importing what an entry point names has registered it, or something of a module."""
@@ -439,13 +428,7 @@ class Registry(Generic[ConfigT, Built]):
         'sd4match'
         """
         module, _ = _origin(self._find(kind))
-        top = module.partition(".")[0]
-        if top in _PACKAGES:
-            return _PACKAGES[top]
-        packages = [top] if top == "sd4match" else packages_distributions().get(top, [])
-        with suppress(PackageNotFoundError):
-            return f"{packages[0]} {version(packages[0])}" if packages else module
-        return module
+        return package_of(module)
 
     def left_out(self) -> tuple[str, ...]:
         """Return why installed plugins are left out, a line each."""
@@ -492,6 +475,49 @@ class Registry(Generic[ConfigT, Built]):
             known = choose_from(_short_name(kind), self._classes)
             raise UnknownComponentError(f"unknown {self.sort} kind {shown(kind)}; {known}{reasons}")
         return self._classes[kind]
+
+
+def load_plugins(group: str, what: str, accept: Callable[[Any, str], object]) -> list[str]:
+    """Import what the entry points of a group name, and hand it over.
+
+    Args:
+        group: of entry points.
+        what: what plugins of the group are called in messages.
+        accept: takes what an entry point names, and its module; or raises an error that says why not.
+
+    Returns:
+        Why plugins are left out, a line each; every line is a warning too.
+    """
+    left_out = []
+    for point in entry_points(group=group):
+        distribution = getattr(point, "dist", None)
+        try:
+            if distribution is not None:
+                _PACKAGES[point.module.partition(".")[0]] = f"{distribution.name} {distribution.version}"
+            accept(point.load(), getattr(point, "module", ""))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a foreign package does on import, sys.exit included
+            package = f" of package {distribution.name}" if distribution is not None else ""
+            reason = f"plugin {point.name!r} ({point.value}){package} is left out of the {what}: "
+            left_out.append(reason + _shown_error(error))
+            warnings.warn(left_out[-1], PluginWarning, stacklevel=4)
+    return left_out
+
+
+def package_of(module: str) -> str:
+    """Return name and version of the package of a module, or the module where there is none.
+
+    >>> package_of("sd4match.matching").split()[0]
+    'sd4match'
+    """
+    top = module.partition(".")[0]
+    if top in _PACKAGES:
+        return _PACKAGES[top]
+    packages = [top] if top == "sd4match" else packages_distributions().get(top, [])
+    with suppress(PackageNotFoundError):
+        return f"{packages[0]} {version(packages[0])}" if packages else module
+    return module
 
 
 def _shown_error(error: BaseException) -> str:

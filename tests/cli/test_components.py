@@ -10,14 +10,18 @@ import sys
 import pytest
 
 from sd4match import registry
+from sd4match.config import all_protocols
 
 PLUGIN = """
 from typing import Literal
 import torch
 from torch import nn
+from sd4match.config import get_protocol
 from sd4match.matching import NearestNeighbor
 from sd4match.prompting import Prompt, PromptEmbedding, encode_token_vectors
 from sd4match.registry import register, register_prompt
+
+STRICT = get_protocol("sd4match").derive(name="strict", inclusive=False)
 
 @register
 class Nearest(NearestNeighbor):
@@ -39,7 +43,8 @@ class TwoVectors(Prompt):
         return PromptEmbedding(encode_token_vectors(self.text_encoder, self.vectors[None]))
 """
 ENTRY_POINTS = {
-    "whole": "[sd4match.matchers]\nnearest = whole_plugin:Nearest\n[sd4match.prompts]\ntwo = whole_plugin:TwoVectors\n",
+    "whole": "[sd4match.matchers]\nnearest = whole_plugin:Nearest\n[sd4match.prompts]\ntwo = whole_plugin:TwoVectors\n"
+    "[sd4match.protocols]\nstrict = whole_plugin:STRICT\n",
     "broken": "[sd4match.matchers]\nworst = broken_plugin:Thing\n[sd4match.losses]\nworst = broken_plugin:Loss\n",
 }
 PROGRAM = """
@@ -83,7 +88,14 @@ def plugins(tmp_path_factory):
 
 
 def test_installed_plugins_are_listed_and_broken_ones_break_nothing(plugins):
-    out, warned = run_with(plugins, "components matcher --json", "components prompt", "doctor", "components loss")
+    listed = (
+        "components matcher --json",
+        "components prompt",
+        "doctor",
+        "components loss",
+        "components protocol --json",
+    )
+    out, warned = run_with(plugins, *listed)
     rows = {row["kind"]: row for row in json.loads(out["components matcher --json"].rpartition("exit")[0])}
     assert rows["by-another-name"] == {
         "sort": "matcher", "kind": "by-another-name", "package": "whole-plugin 1.2",
@@ -98,6 +110,9 @@ def test_installed_plugins_are_listed_and_broken_ones_break_nothing(plugins):
     assert reason in out["doctor"]
     assert reason.replace("Thing", "Loss").replace("matcher", "loss") in out["components loss"]
     assert warned.count("broken_plugin:Thing") == 1
+    protocols = {row["kind"]: row for row in json.loads(out["components protocol --json"].rpartition("exit")[0])}
+    assert protocols["strict"]["package"] == "whole-plugin 1.2"
+    assert (protocols["strict"]["fields"]["inclusive"], protocols["dift"]["fields"]["side"]) == ("false", "null")
 
 
 def test_every_sort_and_kind_has_a_row(run):
@@ -105,7 +120,8 @@ def test_every_sort_and_kind_has_a_row(run):
     rows = json.loads(screen)
     assert code == 0
     assert {(row["sort"].replace("-", " "), row["kind"]) for row in rows} == {
-        (each.sort, kind) for each in registry.REGISTRIES for kind in each.kinds()
+        *((each.sort, kind) for each in registry.REGISTRIES for kind in each.kinds()),
+        *(("protocol", name) for name in all_protocols()),
     }
     assert all(row["summary"].endswith(".") for row in rows), [row for row in rows if not row["summary"].endswith(".")]
     (single,) = (row for row in rows if row["kind"] == "single")

@@ -87,8 +87,6 @@ def test_a_taken_kind_and_incomplete_configs_are_refused():
 
 def test_entry_points_are_found(monkeypatch):
     class Point:
-        dist = None
-
         def load(self):
             return Red
 

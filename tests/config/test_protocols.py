@@ -13,7 +13,14 @@ from jaxtyping import config
 from helpers import references
 from helpers.strategies import distinct_values
 from sd4match.config.presets import load_preset
-from sd4match.config.protocols import PROTOCOLS, EvaluationProtocol, get_protocol, parse_protocol
+from sd4match.config.protocols import (
+    PROTOCOLS,
+    EvaluationProtocol,
+    all_protocols,
+    get_protocol,
+    parse_protocol,
+    register_protocol,
+)
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError
 from sd4match.geometry import Grid, pad_frame, squash_frame, to_model, to_photo
 from sd4match.matching.correlation import correlate_maps
@@ -204,6 +211,28 @@ def test_what_is_derived_is_not_passed_off_as_published():
     ):
         with pytest.raises(ConfigError, match=message):
             dift.derive(**changes)
+
+
+def test_a_registered_protocol_is_named_as_the_published_ones_are(monkeypatch):
+    monkeypatch.setattr("sd4match.config.protocols._registered", {})
+    mine = register_protocol(get_protocol("dift").derive(name="mine", inclusive=False))
+    assert get_protocol("mine") is mine
+    assert list(all_protocols())[-1] == "mine"
+    assert not mine.is_published
+    assert load_preset("text", ["evaluation.protocol=mine"]).evaluation.protocol == mine
+    assert load_preset("text", ["evaluation.protocol={name: mine, alphas: [0.3]}"]).evaluation.protocol.alphas == (0.3,)
+    assert mine.derive(alphas=(0.3,)).name == "mine"
+    assert mine.derive(clamp_truth=True).name == "mine*"
+    assert parse_protocol(mine.model_dump(mode="json")) == mine
+    replaced = register_protocol(mine.derive(name="other").derive(name="mine*").model_copy(update={"name": "mine"}))
+    assert get_protocol("mine") is replaced
+    with pytest.raises(ConfigError, match="'mine' is another protocol"):
+        get_protocol("dift").derive(name="mine")
+    for name in ("dift", "mine*"):
+        with pytest.raises(ConfigError, match="is another protocol; give yours a name of its own"):
+            register_protocol(mine.model_copy(update={"name": name}))
+    with pytest.raises(ConfigError, match="only an EvaluationProtocol can be registered"):
+        register_protocol({"name": "mine"})
 
 
 def test_a_config_names_or_derives_its_protocol():

@@ -13,7 +13,21 @@ from typer.core import TyperCommand
 from typer.models import CommandInfo
 
 import sd4match
-from sd4match.cli import cache, compare, components, data, demo, evaluate, extract, match, models, prompts, sweep, train
+from sd4match.cli import (
+    cache,
+    compare,
+    components,
+    data,
+    demo,
+    evaluate,
+    extract,
+    match,
+    models,
+    new,
+    prompts,
+    sweep,
+    train,
+)
 from sd4match.errors import InputError, decimal_of, shown
 from sd4match.paths import as_path
 
@@ -99,6 +113,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
+app.add_typer(new.app, name="new")
 app.command("doctor")(models.doctor)
 
 

@@ -24,9 +24,10 @@ def command(
     from sd4match.registry import REGISTRIES
 
     sorts = {registry.sort.replace(" ", "-"): registry for registry in REGISTRIES}
-    if sort is not None and sort not in sorts:
-        raise InputError(f"unknown sort of component {sort!r}; {choose_from(sort, sorts)}")
+    if sort not in (None, "protocol", *sorts):
+        raise InputError(f"unknown sort of component {sort!r}; {choose_from(sort or '', [*sorts, 'protocol'])}")
     rows = [row for name, each in sorts.items() if sort in (None, name) for row in _rows(name, each)]
+    rows += _protocol_rows() if sort in (None, "protocol") else []
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -53,6 +54,19 @@ def _rows(name: str, registry: Registry[Any, Any]) -> list[dict[str, Any]]:
         rows.append(
             {"sort": name, "kind": kind, "package": registry.package(kind), "summary": summary, "fields": fields}
         )
+    return rows
+
+
+def _protocol_rows() -> list[dict[str, Any]]:
+    """Return a row for each evaluation protocol."""
+    from sd4match.config.protocols import PROTOCOLS, all_protocols, protocol_package
+
+    rows = []
+    for name, protocol in all_protocols().items():
+        fields = {field: _shown(value) for field, value in protocol if field != "name"}
+        summary = "Published way to count correct points." if name in PROTOCOLS else "Way to count correct points."
+        package = protocol_package(name)
+        rows.append({"sort": "protocol", "kind": name, "package": package, "summary": summary, "fields": fields})
     return rows
 
 

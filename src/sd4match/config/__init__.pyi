@@ -8,7 +8,9 @@ from .presets import load_preset as load_preset
 from .presets import preset_names as preset_names
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import EvaluationProtocol as EvaluationProtocol
+from .protocols import all_protocols as all_protocols
 from .protocols import get_protocol as get_protocol
+from .protocols import register_protocol as register_protocol
 from .sections import CacheConfig as CacheConfig
 from .sections import EvaluationConfig as EvaluationConfig
 from .sections import SamplingConfig as SamplingConfig

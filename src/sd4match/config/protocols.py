@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -30,7 +31,7 @@ from sd4match.checks import check_choice, check_number, check_shape
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError, choose_from, shown
 from sd4match.fields import Factor, Text
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor, PixelNearestNeighbor, WindowSoftArgmax
-from sd4match.registry import AnyMatcher, Config
+from sd4match.registry import AnyMatcher, Config, load_plugins, package_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -99,10 +100,10 @@ class EvaluationProtocol(Config):
         """
         changed = self.model_copy(update=changes)
         if "name" in changes and changes["name"] != self.name:
-            if changes["name"] in PROTOCOLS:
+            if changes["name"] in _known():
                 raise ConfigError(f"{changes['name']!r} is another protocol; give yours a name of its own")
             return changed
-        base = PROTOCOLS.get(self.name.rstrip(_DERIVED), self)
+        base = _known().get(self.name.rstrip(_DERIVED), self)
         same = changed.model_copy(update={"alphas": base.alphas, "name": base.name}) == base
         return changed.model_copy(update={"name": base.name if same else base.name.rstrip(_DERIVED) + _DERIVED})
 
@@ -264,8 +265,62 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
 """The published protocols, by name."""
 
 
+_registered: dict[str, EvaluationProtocol] = {}
+_packages: dict[str, str] = {}
+_left_out: list[str] = []
+
+
+def register_protocol(protocol: EvaluationProtocol) -> EvaluationProtocol:
+    """Make a protocol known by its name, as the published ones are.
+
+    An installed package registers one through the entry-point group `sd4match.protocols`. One that is registered again
+    replaces the one before.
+
+    Raises:
+        ConfigError: it is no protocol, or its name is that of a published one.
+
+    >>> mine = register_protocol(get_protocol("geoaware").derive(name="at-960", side=960))
+    >>> get_protocol("at-960") is mine
+    True
+    """
+    if not isinstance(protocol, EvaluationProtocol):
+        raise ConfigError(f"only an EvaluationProtocol can be registered as a protocol, not {shown(protocol)}")
+    if protocol.name in PROTOCOLS or protocol.name.endswith(_DERIVED):
+        raise ConfigError(f"{protocol.name!r} is another protocol; give yours a name of its own")
+    _registered[protocol.name] = protocol
+    return protocol
+
+
+@cache
+def _load_plugins() -> None:
+    def accept(protocol: EvaluationProtocol, module: str) -> None:
+        _packages[register_protocol(protocol).name] = package_of(module)
+
+    _left_out.extend(load_plugins("sd4match.protocols", "protocols", accept))
+
+
+def protocol_package(name: str) -> str:
+    """Return name and version of the package that a protocol comes from; "" for one that a program registered."""
+    return package_of(__name__) if name in PROTOCOLS else _packages.get(name, "")
+
+
+def all_protocols() -> dict[str, EvaluationProtocol]:
+    """Return all protocols by name: the published ones, and those that are registered.
+
+    >>> list(all_protocols())[:4]
+    ['sd4match', 'dift', 'sd-dino', 'geoaware']
+    """
+    _load_plugins()
+    return _known()
+
+
+def _known() -> dict[str, EvaluationProtocol]:
+    """Return the protocols that are known without importing plugins, which may derive theirs while they are imported."""
+    return {**PROTOCOLS, **_registered}
+
+
 def get_protocol(name: str) -> EvaluationProtocol:
-    """Return a published protocol by its name.
+    """Return a protocol by its name.
 
     Raises:
         ConfigError: unknown.
@@ -274,10 +329,14 @@ def get_protocol(name: str) -> EvaluationProtocol:
     840
     """
     if not isinstance(name, str):
-        raise ConfigError(f"the name of a protocol must be text, not {shown(name)}; known: {', '.join(PROTOCOLS)}")
-    if name not in PROTOCOLS:
-        raise ConfigError(f"unknown protocol {shown(name)}; {choose_from(name[:80], PROTOCOLS)}")
-    return PROTOCOLS[name]
+        raise ConfigError(f"the name of a protocol must be text, not {shown(name)}; {choose_from('', all_protocols())}")
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    known = all_protocols()
+    if name not in known:
+        reasons = "".join(f"; {reason}" for reason in _left_out)
+        raise ConfigError(f"unknown protocol {shown(name)}; {choose_from(name[:80], known)}{reasons}")
+    return known[name]
 
 
 def parse_protocol(value: object) -> EvaluationProtocol:
@@ -294,12 +353,13 @@ def parse_protocol(value: object) -> EvaluationProtocol:
     if isinstance(value, str):
         return get_protocol(value)
     if not isinstance(value, Mapping) or not all(isinstance(field, str) for field in value):
-        raise ConfigError(f"a protocol is a name or its fields, not {shown(value)}; known: {', '.join(PROTOCOLS)}")
+        raise ConfigError(f"a protocol is a name or its fields, not {shown(value)}; {choose_from('', all_protocols())}")
     fields = dict(value)
     name = fields.pop("kind", "sd4match")
     name = fields.pop("name", name)
     base = name.rstrip(_DERIVED) if isinstance(name, str) else name
-    if isinstance(base, str) and base not in PROTOCOLS and {*fields, "name"} >= set(EvaluationProtocol.model_fields):
+    is_whole = {*fields, "name"} >= set(EvaluationProtocol.model_fields)
+    if isinstance(base, str) and is_whole and base not in all_protocols():
         return PROTOCOLS["sd4match"].derive(name=name, **fields)
     return get_protocol(base).derive(**fields)
 

@@ -48,7 +48,7 @@ from sd4match.training.checkpoint import (
 )
 from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.metric_logger import check_trackers
-from sd4match.training.trainer import Trainer, check_selection_alpha
+from sd4match.training.trainer import Trainer, check_selection_alpha, check_transform_learns
 from sd4match.viz.curves import plot_training
 
 _RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
@@ -177,9 +177,11 @@ def check_trainable(config: ExperimentConfig) -> None:
     """Check what only a training needs, before any weights load.
 
     Raises:
-        ConfigError: the best values could not be selected, or a tracker is not installed.
+        ConfigError: the best values could not be selected, a pair transform learns nothing, or a tracker is missing.
     """
     check_selection_alpha(config.evaluation.protocol)
+    if config.pair_transform is not None:
+        check_transform_learns(config.pair_transform.build())
     check_trackers(config.training.trackers)
 
 

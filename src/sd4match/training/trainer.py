@@ -414,11 +414,8 @@ def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_t
         InputError: nothing that matches depend on is learned.
         ConfigError: a matcher learns, and the loss does not take matches; or a pair transform learns nothing.
     """
-    if pair_transform is not None and not learns(pair_transform):
-        raise ConfigError(
-            "pair_transform is for matching; a prompt is learned on the maps themselves, and this transform learns "
-            "nothing: leave it out"
-        )
+    if pair_transform is not None:
+        check_transform_learns(pair_transform)
     if learns(matcher) and not getattr(loss, "takes_matches", False):
         raise ConfigError(
             f"{describe_component('matcher', matcher)} learns, and {describe_component('loss', loss)} does not take "
@@ -428,4 +425,17 @@ def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_t
         raise InputError(
             f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single, or a "
             "matcher or a pair transform that does"
+        )
+
+
+def check_transform_learns(pair_transform: object) -> None:
+    """Refuse a pair transform in a training that learns nothing.
+
+    Raises:
+        ConfigError: it has no parameters.
+    """
+    if not learns(pair_transform):
+        raise ConfigError(
+            "pair_transform is for matching; a prompt is learned on the maps themselves, and this transform learns "
+            "nothing: leave it out"
         )
