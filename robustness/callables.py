@@ -285,13 +285,16 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     return matchers | builds | {
         "load_prompt": (sd4match.load_prompt, {"path": file, "backbone": backbone, "changes": None}),
+        "load_components": (prompting.load_components, {"path": file}),
         "read_prompt": (prompting.read_prompt, {"path": file, "changes": None}),
         "save_prompt": (
-            sd4match.save_prompt, {"prompt": single, "path": base / "p.st", "backbone": backbone, "details": {}},
+            sd4match.save_prompt,
+            {"prompt": single, "path": base / "p.st", "backbone": backbone, "details": {}, "components": None},
         ),
         "PromptInfo": (
             prompting.PromptInfo,
             {
+                "components": {},
                 "config": prompting.EmptyPromptConfig(), "architecture": "a", "fingerprint": "f",
                 "library_version": "1", "details": {},
             },
@@ -326,6 +329,7 @@ def light_calls(base: Path) -> Calls:  # one table
         "load_preset": (sd4match.load_preset, {"name": "mini-empty", "overrides": []}),
         "parse_config": (config.parse_config, {"text": "preset: mini-empty", "origin": "here", "overrides": ()}),
         "get_protocol": (config.get_protocol, {"name": "dift"}),
+        "register_protocol": (config.register_protocol, {"protocol": protocol.derive(name="of-a-test")}),
         "error_frame_of": (protocol.error_frame_of, {"size": (4, 6)}),
         "aligned": (protocol.aligned, {"features": maps}),
         "protocol.correlate": (protocol.correlate, {"source": maps, "target": maps, "query_points": points}),
@@ -532,7 +536,7 @@ def light_calls(base: Path) -> Calls:  # one table
                 "on_validation": nothing,
             },
         ),
-        "Trainer": (training.Trainer, trainer),
+        "Trainer": (training.Trainer, {**trainer, "matcher": None, "pair_transform": None}),
         "draw_matches": (
             viz.draw_matches,
             {

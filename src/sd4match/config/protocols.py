@@ -315,7 +315,7 @@ def all_protocols() -> dict[str, EvaluationProtocol]:
 
 
 def _known() -> dict[str, EvaluationProtocol]:
-    """Return the protocols that are known without importing plugins, which may derive theirs while they are imported."""
+    """Return the protocols known so far, without importing plugins, which may derive theirs while they are imported."""
     return {**PROTOCOLS, **_registered}
 
 
