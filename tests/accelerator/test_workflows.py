@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.learned_parts import learned_parts
 from helpers.small_presets import small_preset
 from sd4match import SemanticMatcher
 from sd4match.config import build_components
@@ -45,6 +46,24 @@ def test_a_training_that_is_resumed_gives_the_same_bits(accelerator, close, conf
         close(resumed, whole)
         close(whole[:2], expected)
         close(losses(config, str(device), tmp_path / "cpu", resume=True), whole)  # begun on the CPU
+
+
+def test_what_learns_beside_the_prompt(accelerator, close, config, small_models, tmp_path):
+    channels = config.backbone.spec().channels
+    changes = [
+        "matcher={kind: mutual, inner: {kind: tempered}}", f"pair_transform={{kind: weighted, channels: {channels}}}",
+        "loss=end_point_error", "training.steps=4", "training.validate_every=2",
+    ]  # fmt: skip
+    with learned_parts():
+        config = small_preset("single", small_models, *changes)
+        expected = losses(config, "cpu", tmp_path / "cpu")
+        file = tmp_path / "cpu" / "prompt.safetensors"
+        points = SemanticMatcher.from_config(config, prompt=file, device="cpu").match(A, B, POINTS).target_points
+        with accelerator() as device:
+            close(losses(config, str(device), tmp_path / "there"), expected)
+            there = SemanticMatcher.from_config(config, prompt=file, device=str(device))
+            assert there.pair_transform.weights.device.type == device.type
+            close(there.match(A, B, POINTS).target_points, points)
 
 
 def test_encoded_photos_are_kept_for_each_type_of_device(accelerator, close, config, tmp_path):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
+from helpers.learned_parts import Tempered, Weighted, learned_parts
 from helpers.training import Vector, gaussian_cross_entropy, trainer
-from sd4match import SemanticMatcher, registry
+from sd4match import SemanticMatcher
 from sd4match.config import build_components, parse_config
 from sd4match.errors import ComponentError, ConfigError, InputError, PromptFileError, PromptMismatchError
 from sd4match.evaluation import evaluate
 from sd4match.interfaces import Learned, learns
-from sd4match.matching import EndPointError, KernelSoftArgmax, Keypoints, Mutual, functional, matches_from_cells
+from sd4match.matching import EndPointError, KernelSoftArgmax, Keypoints, Mutual
 from sd4match.prompting import load_components, read_prompt, save_prompt
-from sd4match.registry import register_matcher, register_pair_transform
 from sd4match.testing import random_correlation, random_photo
 from sd4match.training import Checkpoints, train
 
@@ -34,41 +32,8 @@ evaluation: {sampling: {timestep: 40, ensemble_size: 1}, limit: 2, bootstrap_sam
 
 @pytest.fixture(autouse=True)
 def parts():
-    """Register a matcher with a learned temperature and a transform with learned weights of channels."""
-    with registry.matchers.temporarily(), registry.pair_transforms.temporarily():
-
-        @register_matcher("tempered")
-        class Tempered(nn.Module):
-            def __init__(self, *, start: float = 0.05) -> None:
-                super().__init__()
-                self.log_temperature = nn.Parameter(torch.tensor(start).log())
-
-            def forward(self, correlation):
-                temperature = self.log_temperature.exp()
-                values = correlation.values / temperature
-                return matches_from_cells(
-                    functional.soft_argmax(values, temperature=1.0),
-                    correlation,
-                    temperature=float(temperature.detach()),
-                )
-
-            def log_values(self):
-                return {"matcher_temperature": self.log_temperature.exp().item()}
-
-        @register_pair_transform("weighted")
-        class Weighted(nn.Module):
-            def __init__(self, *, channels: int) -> None:
-                super().__init__()
-                self.weights = nn.Parameter(torch.ones(channels))
-                self.register_buffer("calls", torch.tensor(0))
-
-            def forward(self, source, target):
-                if self.training:
-                    self.calls += 1
-                weights = self.weights[:, None, None]
-                return tuple(replace(each, values=each.values * weights) for each in (source, target))
-
-        yield Tempered, Weighted
+    with learned_parts():
+        yield
 
 
 def config_of(*, prompt="empty", matcher="{kind: tempered}", transform="null", loss="{kind: end_point_error}"):
@@ -148,39 +113,36 @@ def test_resumes_with_the_same_values(mini, tmp_path):
         train(changed, build_components(changed, backbone=mini), tmp_path / "cut", resume=True)
 
 
-def test_a_matcher_learns_what_lowers_its_error(parts):
-    tempered, _ = parts
+def test_a_matcher_learns_what_lowers_its_error():
     run = trainer(
-        Vector(), EndPointError(), matcher=tempered(start=2.0), steps=40, learning_rate=0.1, validate_every=40,
+        Vector(), EndPointError(), matcher=Tempered(start=2.0), steps=40, learning_rate=0.1, validate_every=40,
     ).fit()  # fmt: skip
     losses = run.column("loss")
     assert sum(losses[-5:]) < sum(losses[:5])
     assert run.last()["matcher_temperature"] != 2.0
 
 
-def test_the_trained_matcher_is_the_one_that_is_validated(parts):
-    tempered, _ = parts
-    matcher = tempered()
+def test_the_trained_matcher_is_the_one_that_is_validated():
+    matcher = Tempered()
     made = trainer(Vector(), EndPointError(), matcher=matcher)
     assert made.validation_matcher is matcher
     assert trainer(Vector(), EndPointError(), matcher=KernelSoftArgmax()).matcher is None
 
 
-def test_what_learns_in_vain_is_refused(parts):
-    tempered, weighted = parts
+def test_what_learns_in_vain_is_refused():
     with pytest.raises(ConfigError, match=r"the matcher Tempered learns, and the loss .* does not take"):
-        trainer(Vector(), gaussian_cross_entropy(), matcher=tempered())
+        trainer(Vector(), gaussian_cross_entropy(), matcher=Tempered())
     with pytest.raises(ConfigError, match="this transform learns nothing"):
         trainer(Vector(), pair_transform=lambda source, target: (source, target))
     prompt = Vector().requires_grad_(False)
     prompt.parameter_groups = list
     with pytest.raises(InputError, match="nothing to learn"):
         trainer(prompt, gaussian_cross_entropy(temperature="learned"))
-    frozen = weighted(channels=48)
+    frozen = Weighted(channels=48)
     frozen.weights.requires_grad_(False)
     with pytest.raises(ConfigError, match="learns nothing"):
         trainer(Vector(), pair_transform=frozen)
-    detached = trainer(prompt, EndPointError(), matcher=tempered())
+    detached = trainer(prompt, EndPointError(), matcher=Tempered())
     detached.matcher.forward = lambda correlation: KernelSoftArgmax()(correlation)
     with pytest.raises(ComponentError, match="has no gradient"):
         detached.fit()
@@ -195,15 +157,14 @@ def test_what_must_be_learned_first_is_refused_without_its_file(mini, tmp_path):
         SemanticMatcher.from_config(config_of(), prompt=file)
 
 
-def test_damaged_files_are_named(parts, mini, tmp_path):
+def test_damaged_files_are_named(mini, tmp_path):
     from sd4match.prompting.serialization import PromptInfo, write_prompt
 
-    tempered, _ = parts
     prompt = build_components(config_of(), backbone=mini).prompt
-    file = save_prompt(prompt, tmp_path / "a.safetensors", backbone=mini, components={"matcher": tempered()})
+    file = save_prompt(prompt, tmp_path / "a.safetensors", backbone=mini, components={"matcher": Tempered()})
     info, tensors = read_prompt(file)
     assert list(tensors) == ["matcher/log_temperature"]
-    assert load_components(file)["matcher"].log_temperature == tempered().log_temperature
+    assert load_components(file)["matcher"].log_temperature == Tempered().log_temperature
 
     def written(info=info, tensors=tensors):
         write_prompt(info, tensors, tmp_path / "b.safetensors")
@@ -220,23 +181,22 @@ def test_damaged_files_are_named(parts, mini, tmp_path):
     with pytest.raises(PromptFileError, match="learned 'backbone', none of"):
         read_prompt(written(info=PromptInfo(**{**vars(info), "components": {"backbone": info.components["matcher"]}})))
     with pytest.raises(InputError, match="components are matcher, pair_transform, loss, not 'lens'"):
-        save_prompt(prompt, file, backbone=mini, components={"lens": tempered()})
+        save_prompt(prompt, file, backbone=mini, components={"lens": Tempered()})
     with pytest.raises(InputError, match="the matcher Linear has no config"):
         save_prompt(prompt, file, backbone=mini, components={"matcher": nn.Linear(1, 1)})
     with pytest.raises(InputError, match="nothing learned"):
         save_prompt(prompt, file, backbone=mini, components={"matcher": KernelSoftArgmax()})
 
 
-def test_a_matcher_around_one_that_learns_is_built_with_it(parts):
-    tempered, _ = parts
+def test_a_matcher_around_one_that_learns_is_built_with_it():
     built = Mutual(inner={"kind": "tempered", "start": 0.1}).build()
-    assert isinstance(built.module, tempered)
+    assert isinstance(built.module, Tempered)
     assert learns(built)
     assert [group.name for group in Learned("matcher", built).parameter_groups()] == ["matcher"]
     correlation = random_correlation()
     assert torch.equal(built(correlation).points, built.module(correlation).points)
     nested = Mutual(inner=Mutual(inner={"kind": "tempered"})).build()
-    assert isinstance(nested.module, tempered)
+    assert isinstance(nested.module, Tempered)
     plain = Mutual()
     assert plain.build() is plain
     assert not learns(plain)
