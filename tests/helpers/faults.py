@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import time
 from dataclasses import replace
 from typing import Literal
@@ -15,14 +14,13 @@ from torch import nn
 
 from sd4match.errors import InputError
 from sd4match.geometry import Grid, pad_frame
-from sd4match.interfaces import Loss, Matcher, MatchingLoss, PairDataset, PairTransform, Prompt
+from sd4match.interfaces import Matcher, MatchingLoss, PairTransform, Prompt
 from sd4match.matching.correlation import matches_from_cells
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor
 from sd4match.prompting.tokens import encode_token_vectors
 from sd4match.registry import register_prompt
 from sd4match.structures.images import Photo
 from sd4match.structures.tensors import (
-    Encoded,
     FeatureMap,
     ImageFeatures,
     LossValue,
@@ -152,7 +150,10 @@ BACKBONES = {
         "the order of a batch changes features",
     ),
     "noise of the batch": (extracts(noise_of_batch), "the order of a batch changes features"),
-    "training noise of the split": (extracts(noise_of_split), "noise of a training must depend on seed, step and index"),
+    "training noise of the split": (
+        extracts(noise_of_split),
+        "noise of a training must depend on seed, step and index",
+    ),
     "half precision": (extracts(lambda self, values, *_: values.half()), "come out in float32"),
     "double precision": (extracts(lambda self, values, *_: values.double()), "come out in float32"),
     "not finite": (extracts(lambda self, values, *_: values / 0), "features must be finite"),
@@ -171,50 +172,66 @@ BACKBONES = {
     "a text encoder without a prompt": (specifies(prompt_width=None), "without a prompt has no text encoder"),
     "no spec": (lambda: subclass(Good, start=lambda self: setattr(self, "spec", None)), "in a FeatureSpec"),
     "photo of another size": (
-        prepares(lambda self, photo, view: replace(view, frame=pad_frame((8, 8), 32))), "say the photo's size",
+        prepares(lambda self, photo, view: replace(view, frame=pad_frame((8, 8), 32))),
+        "say the photo's size",
     ),
     "view of another size": (
-        prepares(lambda self, photo, view: replace(view, pixels=view.pixels[:, 1:])), "say the view's size",
+        prepares(lambda self, photo, view: replace(view, pixels=view.pixels[:, 1:])),
+        "say the view's size",
     ),
     "another key": (prepares(lambda self, photo, view: replace(view, key="one")), "carry its photo's key"),
     "changes the photo": (prepares(blacken), "prepare of the backbone Faulty must not change its inputs in place"),
     "prepared after another": (
-        prepares(lambda self, photo, view: replace(view, pixels=view.pixels + count(self))), "not on those before it",
+        prepares(lambda self, photo, view: replace(view, pixels=view.pixels + count(self))),
+        "not on those before it",
     ),
     "prepared in threads": (prepares(race), "in several threads"),
     "encoded at random": (
-        encodes(lambda self, pixels, views: pixels + 1e-6 * torch.rand_like(pixels)), "same bits",
+        encodes(lambda self, pixels, views: pixels + 1e-6 * torch.rand_like(pixels)),
+        "same bits",
     ),
     "encoded with the batch": (
-        encodes(lambda self, pixels, views: pixels + pixels.mean(0)), "must not depend on the rest of its batch",
+        encodes(lambda self, pixels, views: pixels + pixels.mean(0)),
+        "must not depend on the rest of its batch",
     ),
     "changes the view": (encodes(darken), "encode of the backbone Faulty must not change its inputs in place"),
     "changes what is encoded": (
         extracts(lambda self, values, encoded, *_: values + 0 * encoded.tensors["pixels"].mul_(0.5).sum()),
         "extract of the backbone Faulty must not change its inputs in place",
     ),
-    "deaf": (extracts(lambda self, values, encoded, prompt, _: Good.extract(self, encoded, None, _).values
-                      + 0 * prompt.values.sum()), "the prompt has no influence"),
+    "deaf": (
+        extracts(
+            lambda self, values, encoded, prompt, _: (
+                Good.extract(self, encoded, None, _).values + 0 * prompt.values.sum()
+            )
+        ),
+        "the prompt has no influence",
+    ),
     "no gradient": (extracts(lambda self, values, *_: values.detach()), "the prompt gets no gradient"),
     "a prompt for each": (lambda: subclass(Good, extract=each_own_prompt), r"must take one prompt, \(1, L, D\)"),
     "weights that learn": (
-        lambda: subclass(Good, start=lambda self: with_parameter(self, learns=True)), r"must be frozen.*'scale'",
+        lambda: subclass(Good, start=lambda self: with_parameter(self, learns=True)),
+        r"must be frozen.*'scale'",
     ),
     "a digest of calls": (
-        lambda: subclass(Good, weights_digest=lambda self: str(count(self))), "weights_digest .* same at every call",
+        lambda: subclass(Good, weights_digest=lambda self: str(count(self))),
+        "weights_digest .* same at every call",
     ),
     "a digest of nothing": (
-        lambda: subclass(Good, start=with_parameter, weights_digest=lambda self: "one"), "another for other weights",
+        lambda: subclass(Good, start=with_parameter, weights_digest=lambda self: "one"),
+        "another for other weights",
     ),
     "a digest without a fingerprint": (
-        lambda: subclass(Good, weights_digest=lambda self: "one"), "fingerprint other than 'unknown'",
+        lambda: subclass(Good, weights_digest=lambda self: "one"),
+        "fingerprint other than 'unknown'",
     ),
     "a tensor left behind": (extracts(with_tensor), "on the device that it is moved to.*same device"),
     "an answer on the CPU": (extracts(lambda self, values, *_: values.cpu()), "must be on the device of its inputs"),
     "other numbers elsewhere": (
-        extracts(lambda self, values, *_: values + (values.device.type != "cpu")), "same numbers on every device",
+        extracts(lambda self, values, *_: values + (values.device.type != "cpu")),
+        "same numbers on every device",
     ),
-}  # fmt: skip
+}
 
 
 # Image encoders -------------------------------------------------------------------------------------------------------
@@ -235,14 +252,20 @@ def remember(self, local, pooled):
 
 
 IMAGE_ENCODERS = {
-    "other patches": (describes(lambda self, local, pooled: (local[:, 1:], pooled)), r"local features of shape \(3, 16"),
+    "other patches": (
+        describes(lambda self, local, pooled: (local[:, 1:], pooled)),
+        r"local features of shape \(3, 16",
+    ),
     "other widths": (describes(lambda self, local, pooled: (local, pooled[:, 1:])), "pooled features of shape"),
     "no spec": (lambda: subclass(FakeImageEncoder, spec=None), "in an ImageFeatureSpec"),
     "mean over the batch": (
-        describes(lambda self, local, pooled: (local, pooled + pooled.mean(0))), "batch size changes pooled features",
+        describes(lambda self, local, pooled: (local, pooled + pooled.mean(0))),
+        "batch size changes pooled features",
     ),
     "place in the batch": (
-        describes(lambda self, local, pooled: (local * torch.arange(1, len(local) + 1).to(local)[:, None, None], pooled)),
+        describes(
+            lambda self, local, pooled: (local * torch.arange(1, len(local) + 1).to(local)[:, None, None], pooled)
+        ),
         "the order of a batch changes local features",
     ),
     "counts calls": (describes(lambda self, local, pooled: (local + count(self), pooled)), "the same bits of local"),
@@ -251,14 +274,17 @@ IMAGE_ENCODERS = {
     "not finite": (describes(lambda self, local, pooled: (local, pooled * math.nan)), "pooled features .* finite"),
     "constant": (describes(lambda self, local, pooled: (0 * local, pooled)), "different photos must have different"),
     "a gradient": (
-        describes(lambda self, local, pooled: (local * torch.ones(1, requires_grad=True), pooled)), "need no gradient",
+        describes(lambda self, local, pooled: (local * torch.ones(1, requires_grad=True), pooled)),
+        "need no gradient",
     ),
     "weights that learn": (
-        lambda: subclass(FakeImageEncoder, start=lambda self: with_parameter(self, learns=True)), "must be frozen",
+        lambda: subclass(FakeImageEncoder, start=lambda self: with_parameter(self, learns=True)),
+        "must be frozen",
     ),
     "changes the photo": (prepares(blacken, FakeImageEncoder), "must not change its inputs in place"),
     "another key": (
-        prepares(lambda self, photo, view: replace(view, key="one"), FakeImageEncoder), "carry its photo's key",
+        prepares(lambda self, photo, view: replace(view, key="one"), FakeImageEncoder),
+        "carry its photo's key",
     ),
     "prepared after another": (
         prepares(lambda self, photo, view: replace(view, pixels=view.pixels + count(self)), FakeImageEncoder),
@@ -269,14 +295,16 @@ IMAGE_ENCODERS = {
         "pixels that are finite",
     ),
     "a digest of nothing": (
-        lambda: subclass(FakeImageEncoder, start=with_parameter, weights_digest=lambda self: "one"), "other weights",
+        lambda: subclass(FakeImageEncoder, start=with_parameter, weights_digest=lambda self: "one"),
+        "other weights",
     ),
     "a tensor left behind": (
-        describes(lambda self, local, pooled: (local, pooled + torch.ones(48))), "device that it is moved to",
+        describes(lambda self, local, pooled: (local, pooled + torch.ones(48))),
+        "device that it is moved to",
     ),
     "an answer on the CPU": (describes(lambda self, local, pooled: (local, pooled.cpu())), "must be on the device"),
     "no features": (lambda: subclass(FakeImageEncoder, encode=lambda *_: None), "encode photos: an ImageFeatures"),
-}  # fmt: skip
+}
 
 
 # Matchers -------------------------------------------------------------------------------------------------------------
@@ -363,11 +391,15 @@ MATCHERS = {
         points(lambda points, correlation: correlation.source.grid.to_pixels(correlation.target.grid.to_cells(points))),
         "inside the target photos",
     ),
-    "cells": (points(lambda points, correlation: correlation.target.grid.to_cells(points)), "in larger photos at the same"),
+    "cells": (
+        points(lambda points, correlation: correlation.target.grid.to_cells(points)),
+        "in larger photos at the same",
+    ),
     "x and y exchanged": (points(lambda points, correlation: points.flip(-1)), "inside the target photos"),
     "outside the photo": (points(lambda points, correlation: points + 1000), "inside the target photos"),
     "other shape": (
-        answers(lambda matches, correlation: Matches(matches.points[:, :2], matches.scores[:, :2])), r"shape \(3, 5, 2\)",
+        answers(lambda matches, correlation: Matches(matches.points[:, :2], matches.scores[:, :2])),
+        r"shape \(3, 5, 2\)",
     ),
     "fewer scores": (scores(lambda scores: scores[:, :2]), "must return Matches; it raised ShapeError"),
     "double precision": (points(lambda points, correlation: points.double()), "must be in float32"),
@@ -376,7 +408,10 @@ MATCHERS = {
     "scores that are not finite": (scores(lambda scores: scores * math.nan), "scores .* finite"),
     "counts calls": (points(lambda points, correlation: points * (1 - 0.01 * (next(calls) % 7))), "the same bits"),
     "remembers a single pair": (answers(keep_answers), "earlier calls change answers"),
-    "mean over the batch": (points(lambda points, correlation: (points + points.mean(0)) / 2), "inside|batch size changes"),
+    "mean over the batch": (
+        points(lambda points, correlation: (points + points.mean(0)) / 2),
+        "inside|batch size changes",
+    ),
     "place in the batch": (
         points(lambda points, correlation: points / torch.arange(1, len(points) + 1).to(points)[:, None, None]),
         "order of a batch changes",
@@ -386,27 +421,34 @@ MATCHERS = {
         "the order of the query points",
     ),
     "other points": (
-        points(lambda points, correlation: (points + points.mean(1, keepdim=True)) / 2), "other query points change",
+        points(lambda points, correlation: (points + points.mean(1, keepdim=True)) / 2),
+        "other query points change",
     ),
     "changes its input": (answers(in_place), "must not change its inputs in place"),
     "answers impossible cells": (lambda: ignoring_masks, "cells that cannot be matched"),
     "fails without a point": (answers(only_some), "must return Matches; it raised IndexError"),
     "no matches": (answers(lambda matches, correlation: matches.points), "must return Matches: a Matches"),
-    "a tensor left behind": (points(lambda points, correlation: points * torch.ones(2)), "on the device that it is moved"),
+    "a tensor left behind": (
+        points(lambda points, correlation: points * torch.ones(2)),
+        "on the device that it is moved",
+    ),
     "an answer on the CPU": (points(lambda points, correlation: points.cpu()), "must be on the device of its inputs"),
     "a gradient that is not finite": (
-        points(lambda points, correlation: points + 0 * (0 * points.sum()).abs().sqrt()), "gradients of answers",
+        points(lambda points, correlation: points + 0 * (0 * points.sum()).abs().sqrt()),
+        "gradients of answers",
     ),
     "other answers with gradients": (
-        points(lambda points, correlation: points * (0.9 if points.requires_grad else 1.0)), "with gradients as without",
+        points(lambda points, correlation: points * (0.9 if points.requires_grad else 1.0)),
+        "with gradients as without",
     ),
     "a group is missing": (lambda: subclass(Scaled, parameter_groups=lambda self: []), r"misses \['scale'\]"),
     "no groups": (lambda: subclass(Scaled, parameter_groups=property()), "must define parameter_groups"),
     "no gradient": (
-        lambda: subclass(Scaled, forward=lambda self, correlation: KernelSoftArgmax()(correlation)), "no gradient reaches",
+        lambda: subclass(Scaled, forward=lambda self, correlation: KernelSoftArgmax()(correlation)),
+        "no gradient reaches",
     ),
     "not in the state dict": (lambda: subclass(Scaled, state_dict=lambda self: {}), "restore all that it learns"),
-}  # fmt: skip
+}
 
 
 # Losses ---------------------------------------------------------------------------------------------------------------
@@ -498,13 +540,19 @@ LOSSES = {
     ),
     "invisible targets that are NaN": (lambda: subclass(Learned, forward=multiplied), "NaN|must be finite"),
     "invisible correlations": (
-        loses(lambda self, value, correlation, targets: value + 0.01 * correlation.values.square().mean()
-              * targets.visible.any()),
+        loses(
+            lambda self, value, correlation, targets: (
+                value + 0.01 * correlation.values.square().mean() * targets.visible.any()
+            )
+        ),
         "must not influence",
     ),
     "invisible gradients": (
-        loses(lambda self, value, correlation, targets: value + 0.1 * (correlation.values - correlation.values.detach()).mean()
-              * targets.visible.any()),
+        loses(
+            lambda self, value, correlation, targets: (
+                value + 0.1 * (correlation.values - correlation.values.detach()).mean() * targets.visible.any()
+            )
+        ),
         "must not influence",
     ),
     "padding": (
@@ -513,10 +561,12 @@ LOSSES = {
     ),
     "pairs without a visible point": (loses(lambda self, value, *_: value + 1), "must be 0 for pairs without"),
     "NaN without a visible point": (
-        averages(lambda each, seen: (torch.where(seen, each, 0).sum(1) / seen.sum(1)).sum()), "must be finite",
+        averages(lambda each, seen: (torch.where(seen, each, 0).sum(1) / seen.sum(1)).sum()),
+        "must be finite",
     ),
     "mean over all points": (
-        averages(lambda each, seen: torch.where(seen, each, 0).sum() / seen.sum().clamp(min=1)), "mean over the pairs",
+        averages(lambda each, seen: torch.where(seen, each, 0).sum() / seen.sum().clamp(min=1)),
+        "mean over the pairs",
     ),
     "mean over all pairs": (
         averages(lambda each, seen: (torch.where(seen, each, 0).sum(1) / seen.sum(1).clamp(min=1)).mean()),
@@ -532,8 +582,11 @@ LOSSES = {
     ),
     "no gradient": (loses(lambda self, value, *_: value.detach() + 0 * self.scale), "must reach the features"),
     "a parameter without gradient": (
-        lambda: subclass(Learned, start=lambda self: setattr(self, "other", nn.Parameter(torch.ones(1))),
-                         parameter_groups=lambda self: [ParameterGroup("all", (self.scale, self.other))]),
+        lambda: subclass(
+            Learned,
+            start=lambda self: setattr(self, "other", nn.Parameter(torch.ones(1))),
+            parameter_groups=lambda self: [ParameterGroup("all", (self.scale, self.other))],
+        ),
         "learns other, and no gradient reaches it",
     ),
     "a group is missing": (
@@ -541,25 +594,32 @@ LOSSES = {
         r"misses \['other'\]",
     ),
     "a parameter twice": (
-        lambda: subclass(Learned, parameter_groups=lambda self: [*Learned.parameter_groups(self) * 2]), "each parameter once",
+        lambda: subclass(Learned, parameter_groups=lambda self: [*Learned.parameter_groups(self) * 2]),
+        "each parameter once",
     ),
     "a frozen parameter in a group": (
-        lambda: subclass(Learned, start=lambda self: self.requires_grad_(False)), "requires_grad = False",
+        lambda: subclass(Learned, start=lambda self: self.requires_grad_(False)),
+        "requires_grad = False",
     ),
     "a parameter that is not saved": (
-        lambda: subclass(Learned, start=lambda self: self.__dict__.update(held=[nn.Parameter(torch.ones(1))]),
-                         parameter_groups=lambda self: [ParameterGroup("all", (self.scale, *self.held))]),
+        lambda: subclass(
+            Learned,
+            start=lambda self: self.__dict__.update(held=[nn.Parameter(torch.ones(1))]),
+            parameter_groups=lambda self: [ParameterGroup("all", (self.scale, *self.held))],
+        ),
         "not in its state_dict",
     ),
     "no groups": (lambda: subclass(Learned, parameter_groups=lambda self: [torch.ones(1)]), "type ParameterGroup"),
     "names that change": (lambda: subclass(Learned, log_values=names_of), "always have the same names"),
     "values that are no numbers": (lambda: subclass(Learned, log_values=lambda self: {"a": "b"}), "numbers by name"),
     "a state that is lost": (
-        lambda: subclass(Learned, load_state_dict=lambda self, state: None), "must restore all that it learns",
+        lambda: subclass(Learned, load_state_dict=lambda self, state: None),
+        "must restore all that it learns",
     ),
     "a bound that is missing": (lambda: subclass(Learned, has_lower_bound=True), "has_lower_bound = True, .* lack one"),
     "a bound that is not said": (
-        loses(lambda self, value, *_: LossValue(value, value.detach() * 0)), "has_lower_bound = False, .* have one",
+        loses(lambda self, value, *_: LossValue(value, value.detach() * 0)),
+        "has_lower_bound = False, .* have one",
     ),
     "a bound that is none": (
         loses(lambda self, value, *_: LossValue(value, value.detach() * 0 + 0.3), has_lower_bound=True),
@@ -570,11 +630,13 @@ LOSSES = {
         "must not change its inputs in place",
     ),
     "a tensor left behind": (
-        loses(lambda self, value, correlation, _: value + 0 * (correlation.values.sum((0, 1, 2)) * torch.ones(8)).sum()),
+        loses(
+            lambda self, value, correlation, _: value + 0 * (correlation.values.sum((0, 1, 2)) * torch.ones(8)).sum()
+        ),
         "on the device that it is moved to",
     ),
     "fails": (loses(lambda self, value, *_: [][0]), "must return a scalar or a LossValue; it raised ComponentError"),
-}  # fmt: skip
+}
 
 
 # Pair transforms ------------------------------------------------------------------------------------------------------
@@ -659,11 +721,13 @@ PAIR_TRANSFORMS = {
         "on the same grids",
     ),
     "other channels": (
-        lambda: lambda source, target: (replace(source, values=source.values[:, 1:]), target), "equally many channels",
+        lambda: lambda source, target: (replace(source, values=source.values[:, 1:]), target),
+        "equally many channels",
     ),
     "other groups": (lambda: lambda source, target: (replace(source, groups=(24, 24)), target), "same channel groups"),
     "masks lost": (
-        lambda: lambda source, target: (FeatureMap(source.values, source.grid), target), "must keep the masks",
+        lambda: lambda source, target: (FeatureMap(source.values, source.grid), target),
+        "must keep the masks",
     ),
     "masks changed": (
         lambda: lambda source, target: (source, replace(target, mask=None if target.mask is None else ~target.mask)),
@@ -673,19 +737,25 @@ PAIR_TRANSFORMS = {
     "three maps": (lambda: lambda source, target: (source, target, source), "must return two maps"),
     "changes its input": (lambda: in_place_transform, "must not change its inputs in place"),
     "refuses the spec": (Picky, "check_spec .* mine needs square maps"),
-    "a tensor left behind": (transforms(lambda values: values * torch.ones(48, 1, 1)), "on the device that it is moved"),
+    "a tensor left behind": (
+        transforms(lambda values: values * torch.ones(48, 1, 1)),
+        "on the device that it is moved",
+    ),
     "an answer on the CPU": (transforms(lambda values: values.cpu()), "must be on the device of its inputs"),
     "a gradient that is not finite": (
-        transforms(lambda values: values + 0 * (0 * values).abs().sum().sqrt()), "gradients of the maps",
+        transforms(lambda values: values + 0 * (0 * values).abs().sum().sqrt()),
+        "gradients of the maps",
     ),
     "no gradient": (
-        lambda: subclass(Projection, forward=lambda self, source, target: (source, target)), "no gradient reaches",
+        lambda: subclass(Projection, forward=lambda self, source, target: (source, target)),
+        "no gradient reaches",
     ),
     "a group is missing": (lambda: subclass(Projection, parameter_groups=lambda self: []), r"misses \['weight'\]"),
     "a state that is lost": (
-        lambda: subclass(Projection, load_state_dict=lambda self, state: None), "must restore all that it learns",
+        lambda: subclass(Projection, load_state_dict=lambda self, state: None),
+        "must restore all that it learns",
     ),
-}  # fmt: skip
+}
 
 
 # Data sets ------------------------------------------------------------------------------------------------------------
@@ -694,9 +764,10 @@ PAIR_TRANSFORMS = {
 def records(change):
     """A data set whose records are changed by a function of itself and the record."""
     return lambda: subclass(
-        FakePairs, __getitem__=lambda self, index: change(self, FakePairs.__getitem__(self, index)),
+        FakePairs,
+        __getitem__=lambda self, index: change(self, FakePairs.__getitem__(self, index)),
         start=lambda self: setattr(self, "keys", FakePairs().keys),
-    )  # fmt: skip
+    )
 
 
 def photographs(change):
@@ -731,25 +802,30 @@ DATASETS = {
     "a pair twice": (with_keys(lambda keys: (*keys, keys[0])), "each once"),
     "keys of another type": (with_keys(lambda keys: tuple(key.pair_id for key in keys)), "type PairKey"),
     "another pair": (
-        records(lambda self, record: replace(record, pair_id="other")), "must be a PairRecord of its key",
+        records(lambda self, record: replace(record, pair_id="other")),
+        "must be a PairRecord of its key",
     ),
     "another category": (
-        records(lambda self, record: replace(record, category="up")), "of the categories that its key says",
+        records(lambda self, record: replace(record, category="up")),
+        "of the categories that its key says",
     ),
     "a category that is not declared": (attribute("categories", ("left",)), "lack 'right'"),
     "categories in a list": (attribute("categories", ["left", "right"]), "a tuple of names"),
     "a point outside": (
-        records(lambda self, record: replace(record, source_points=record.source_points + 30)), "must be inside the photo",
+        records(lambda self, record: replace(record, source_points=record.source_points + 30)),
+        "must be inside the photo",
     ),
     "x and y exchanged": (
         records(lambda self, record: replace(record, target_points=record.target_points[:, ::-1] + [0, 8])),
         "must be inside the photo",
     ),
     "a box outside": (
-        records(lambda self, record: replace(record, target_box=(1.0, 3.0, 40.0, 20.0))), "must be inside the photo",
+        records(lambda self, record: replace(record, target_box=(1.0, 3.0, 40.0, 20.0))),
+        "must be inside the photo",
     ),
     "a size of its own": (
-        records(lambda self, record: replace(record, source_size=(32, 32))), r"is \(24, 32\), and a record says \(32, 32\)",
+        records(lambda self, record: replace(record, source_size=(32, 32))),
+        r"is \(24, 32\), and a record says \(32, 32\)",
     ),
     "a photo that changes": (photographs(flicker), "the same photo each time"),
     "a record that changes": (records(wander), "the same pair each time"),
@@ -761,12 +837,15 @@ DATASETS = {
     "no name": (attribute("name", None), "must have a name"),
     "published numbers": (attribute("published_pairs", {"test": "many"}), "numbers by split"),
     "a pair that is not there": (
-        lambda: subclass(FakePairs, __getitem__=lambda self, index: FakePairs.__getitem__(self, index % 6),
-                         start=lambda self: setattr(self, "keys", FakePairs().keys)),
+        lambda: subclass(
+            FakePairs,
+            __getitem__=lambda self, index: FakePairs.__getitem__(self, index % 6),
+            start=lambda self: setattr(self, "keys", FakePairs().keys),
+        ),
         "a pair that it does not have",
     ),
     "no data set": (lambda: [1, 2], "must be a PairDataset"),
-}  # fmt: skip
+}
 
 
 # Prompts --------------------------------------------------------------------------------------------------------------
@@ -880,12 +959,15 @@ PROMPTS = {
         "is 'dataset', and it depends on the category",
     ),
     "dataset, and the photo": (
-        prompts(lambda self, values, images, _: values + brightness(images).to(values)), "'dataset', and it depends on the photo",
+        prompts(lambda self, values, images, _: values + brightness(images).to(values)),
+        "'dataset', and it depends on the photo",
     ),
     "dataset, and the partner": (prompts(by_partner), "'dataset', and it depends on the partner"),
     "category, and the photo": (
-        prompts(lambda self, values, images, _: refuse(self, values, images, _) + brightness(images).to(values),
-                scope="category"),
+        prompts(
+            lambda self, values, images, _: refuse(self, values, images, _) + brightness(images).to(values),
+            scope="category",
+        ),
         "'category', and it depends on the photo",
     ),
     "category, and the partner": (
@@ -910,7 +992,8 @@ PROMPTS = {
     "no gradient": (prompts(lambda self, values, *_: values.detach()), "no gradient reaches"),
     "a group is missing": (prompts(parameter_groups=lambda self: []), r"misses \['vectors'\]"),
     "a parameter twice": (
-        prompts(parameter_groups=lambda self: [ParameterGroup("one", (self.vectors, self.vectors))]), "each parameter once",
+        prompts(parameter_groups=lambda self: [ParameterGroup("one", (self.vectors, self.vectors))]),
+        "each parameter once",
     ),
     "a parameter that is not saved": (
         prompts(begin=lost, parameter_groups=lambda self: [ParameterGroup("one", (self.vectors, *self.held))]),
@@ -921,26 +1004,36 @@ PROMPTS = {
     "a frozen tower inside": (prompts(begin=frozen_tower), r"\['tower.weight'\], which is not learned"),
     "a tensor of the backbone": (prompts(begin=of_the_backbone), "of the backbone in its state_dict"),
     "token vectors of another form": (
-        prompts(token_vectors=lambda self, images, partners=None: self.vectors), r"token_vectors .* \(B, S, D\)",
+        prompts(token_vectors=lambda self, images, partners=None: self.vectors),
+        r"token_vectors .* \(B, S, D\)",
     ),
     "what it is built from is not all": (
-        prompts(lambda self, values, *_: values + self.secret, begin=unsaid), "must follow from its config and state_dict",
+        prompts(lambda self, values, *_: values + self.secret, begin=unsaid),
+        "must follow from its config and state_dict",
     ),
     "a state that is lost": (prompts(load_state_dict=lambda self, *_: None), "same embeddings after it was saved"),
     "another value each time": (prompts(begin=at_random), "draw them from a seed"),
     "another config": (
-        prompts(begin=lambda self, backbone: setattr(self, "config", None),
-                __setattr__=lambda self, name, value: Prompt.__setattr__(self, name, None if name == "config" else value)),
+        prompts(
+            begin=lambda self, backbone: setattr(self, "config", None),
+            __setattr__=lambda self, name, value: Prompt.__setattr__(self, name, None if name == "config" else value),
+        ),
         "must have the config that it was built from",
     ),
     "a tensor left behind": (
-        prompts(lambda self, values, *_: values + self.bias, begin=plain_tensor), "on the device that it is moved to",
+        prompts(lambda self, values, *_: values + self.bias, begin=plain_tensor),
+        "on the device that it is moved to",
     ),
     "an answer on the CPU": (prompts(lambda self, values, *_: values.cpu()), "must be on the device of its inputs"),
-}  # fmt: skip
+}
 
 FAULTS = {
-    "backbone": BACKBONES, "image_encoder": IMAGE_ENCODERS, "prompt": PROMPTS, "matcher": MATCHERS, "loss": LOSSES,
-    "pair_transform": PAIR_TRANSFORMS, "dataset": DATASETS,
-}  # fmt: skip
+    "backbone": BACKBONES,
+    "image_encoder": IMAGE_ENCODERS,
+    "prompt": PROMPTS,
+    "matcher": MATCHERS,
+    "loss": LOSSES,
+    "pair_transform": PAIR_TRANSFORMS,
+    "dataset": DATASETS,
+}
 """By the name of the check."""

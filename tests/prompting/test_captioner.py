@@ -11,7 +11,6 @@ from sd4match.prompting import EmptyPrompt, ImplicitCaptioner, ImplicitCaptioner
 from sd4match.testing import FakeImageEncoder
 
 
-
 def test_the_captioner_starts_at_the_empty_prompt_and_is_the_formula():
     prompt = ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="fake"), backbone=fake_backbone())
     batch = photos_for(prompt, (0, 1))

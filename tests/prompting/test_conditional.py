@@ -16,7 +16,6 @@ from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import ImageFeatures, Sampling
 from sd4match.testing import FakeImageEncoder, random_photo
 
-
 FIELDS = {"image_encoder": "fake", "num_global_tokens": 3, "num_tokens": 5}
 ABLATIONS = [
     {},

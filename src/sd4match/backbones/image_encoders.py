@@ -151,8 +151,7 @@ class BackboneEncoder(ImageEncoder):
         prompt = PromptEmbedding(self.empty_prompt)
         with without_autocast(self.backbone.device):
             maps = [
-                self.backbone.extract(self.backbone.encode(view), prompt, self.sampling).values
-                for view in views.each()
+                self.backbone.extract(self.backbone.encode(view), prompt, self.sampling).values for view in views.each()
             ]
         local = F.adaptive_avg_pool2d(torch.cat(maps), self.config.side).flatten(2).transpose(1, 2)
         local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
@@ -163,7 +162,9 @@ class BackboneEncoder(ImageEncoder):
         own = self.backbone.weights_digest()
         if own is None:
             return None
-        return digest(own, weights_digest(self.backbone), self.empty_prompt, self.backbone.spec, self.spec, self.sampling)
+        return digest(
+            own, weights_digest(self.backbone), self.empty_prompt, self.backbone.spec, self.spec, self.sampling
+        )
 
 
 def _outputs(views: Views, model: PreTrainedModel) -> list[Any]:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -79,8 +78,7 @@ def untouched(name: str, *values: Tensor | npt.NDArray[Any] | None) -> Iterator[
     given = [value for value in values if value is not None]
     before = [value.detach().clone() if isinstance(value, Tensor) else value.copy() for value in given]
     yield
-    same = (np.array_equal(one, other, equal_nan=one.dtype.kind == "f") if isinstance(one, np.ndarray)
-            else equal(one, other) for one, other in zip(given, before, strict=True))  # fmt: skip
+    same = (equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(given, before, strict=True))
     hold(all(same), f"{name} must not change its inputs in place")
 
 
@@ -109,7 +107,7 @@ def config_of(registry: Registry, value: object) -> Component:
     for kind in registry.kinds():
         config = registry.config_class(kind)
         if value in (config, config.target):
-            return config()
+            return registry.parse(kind)
     raise InputError(f"{shown(value)} is no registered {registry.sort}: register the class, or give what it builds")
 
 
@@ -236,7 +234,10 @@ def check_device(
             raise AssertionError(f"{promise}; it raised {_described(error.__cause__ or error)}") from error
         for what, value in found.items():
             where = value.device
-            hold(value.numel() == 0 or where == device, f"the {what} of {name} must be on the device of its inputs, {device}, not on {where}")
+            hold(
+                value.numel() == 0 or where == device,
+                f"the {what} of {name} must be on the device of its inputs, {device}, not on {where}",
+            )
             hold(
                 close(value, expected[what], tolerance),
                 f"the {what} of {name} must be the same numbers on every device",
@@ -252,7 +253,9 @@ def has_tensors(network: nn.Module) -> bool:
     if any(True for _ in (*network.parameters(), *network.buffers())):
         return True
     plain = [key for module in network.modules() for key, value in vars(module).items() if isinstance(value, Tensor)]
-    hold(not plain, f"{describe_component('network', network)} must register {plain[:1]} as a buffer, or `to` leaves it")
+    hold(
+        not plain, f"{describe_component('network', network)} must register {plain[:1]} as a buffer, or `to` leaves it"
+    )
     return False
 
 
@@ -304,7 +307,9 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
     hold(not missed, f"parameter_groups of {name} must hold all that learns, and misses {missed[:1]}")
     if listed:
         value = compute()
-        gradients = torch.autograd.grad(value, listed, allow_unused=True) if value.requires_grad else [None] * len(listed)
+        gradients = (
+            torch.autograd.grad(value, listed, allow_unused=True) if value.requires_grad else [None] * len(listed)
+        )
         for parameter, gradient in zip(listed, gradients, strict=True):
             hold(gradient is not None, f"{name} learns {names[id(parameter)]}, and no gradient reaches it")
             finite = gradient is None or gradient.isfinite().all()

@@ -76,7 +76,10 @@ def _check_lists(name: str, dataset: PairDataset) -> None:
         f"the categories of {name} must be a tuple of names, not {shown(declared)}",
     )
     missing = {category for key in dataset.keys for _, category in key.sides if category} - set(declared or ())
-    hold(not missing, f"the categories of {name} must hold those of all pairs, and lack {shown(min(missing, default=''))}")
+    hold(
+        not missing,
+        f"the categories of {name} must hold those of all pairs, and lack {shown(min(missing, default=''))}",
+    )
     published = dataset.published_pairs
     hold(
         isinstance(published, Mapping)

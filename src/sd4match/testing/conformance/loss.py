@@ -114,8 +114,9 @@ class _Pairs:
     def value(self, name: str, loss: Any) -> LossValue:
         """Return the loss, and check its form."""
         correlation, targets = self.correlation(), self.targets
-        with untouched(name, correlation.values, targets.points, targets.visible), promising(
-            f"{name} must return a scalar or a LossValue"
+        with (
+            untouched(name, correlation.values, targets.points, targets.visible),
+            promising(f"{name} must return a scalar or a LossValue"),
         ):
             found = checked_loss(loss, correlation, targets)
         hold(found.value.dtype == torch.float32, f"{name} must be in float32, not {found.value.dtype}")
@@ -134,12 +135,12 @@ class _Found:
     def of(cls, name: str, loss: Any, pairs: _Pairs) -> _Found:
         """Return the loss of pairs, and check that gradients are finite."""
         found, leaves = pairs.value(name, loss), (pairs.source.values, pairs.target.values)
+        made: Sequence[Tensor | None] = (None, None)
         if found.value.requires_grad:
             made = torch.autograd.grad(found.value, leaves, allow_unused=True)
-        else:
-            made = (None, None)
         source, target = (
-            torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, made, strict=True)
+            torch.zeros_like(leaf) if gradient is None else gradient
+            for leaf, gradient in zip(leaves, made, strict=True)
         )
         hold(source.isfinite().all() and target.isfinite().all(), f"the gradient of {name} must be finite")
         return cls(found, (source, target))

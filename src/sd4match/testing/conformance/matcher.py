@@ -70,7 +70,9 @@ def check_matcher(matcher: Any, *, tolerance: float = 1e-4) -> None:
 
 def _maps(scale: int = 1) -> tuple[FeatureMap, FeatureMap]:
     """Return maps of three pairs: photos of other shapes, and maps of other sizes, on both sides."""
-    return some_maps(_CHANNELS, size=(5, 7), seed=0, scale=scale), some_maps(_CHANNELS, size=(6, 8), seed=1, scale=scale)
+    return some_maps(_CHANNELS, size=(5, 7), seed=0, scale=scale), some_maps(
+        _CHANNELS, size=(6, 8), seed=1, scale=scale
+    )
 
 
 def _queries() -> Tensor:

@@ -124,7 +124,10 @@ def _check_maps(name: str, transform: Any, spec: FeatureSpec, tolerance: float) 
         again, turned, one, later = (
             _answer(name, transform, _maps(spec, rows)) for rows in ((0, 1, 2), order, (1,), (0, 1, 2))
         )
-        for what, found in (("the same maps must give the same bits each time of", again), ("earlier calls change", later)):
+        for what, found in (
+            ("the same maps must give the same bits each time of", again),
+            ("earlier calls change", later),
+        ):
             same = all(equal(side.values, its.values) for side, its in zip(found, whole, strict=True))
             hold(same, f"{what} {name}")
         hold(close(_products(turned), products[order], tolerance), f"the order of a batch changes the maps of {name}")

@@ -137,10 +137,16 @@ def _kinds(registry: Registry, point: EntryPoint, package: str) -> Iterator[str]
 def _check_fields(config: type[Component]) -> None:
     """Check that users learn from a config what a component is, and what each field that they must give means."""
     own = config.__doc__ if config.target is None else config.target.__doc__
-    hold(bool(cleandoc(own or "").strip()), f"{config.__name__} must have a docstring, whose first line is its description")
+    hold(
+        bool(cleandoc(own or "").strip()),
+        f"{config.__name__} must have a docstring, whose first line is its description",
+    )
     for name, field in config.model_fields.items():
         described = not field.is_required() or bool(field.description)
-        hold(described, f"the field {name!r} must have a default or a description: Annotated[..., Field(description=...)]")
+        hold(
+            described,
+            f"the field {name!r} must have a default or a description: Annotated[..., Field(description=...)]",
+        )
 
 
 def _check_of(registry: Registry, config: Any, backbone: Backbone) -> Callable[[], object]:

@@ -94,15 +94,16 @@ def _built(prompt: object, backbone: Backbone, categories: Sequence[str]) -> Pro
     config: Any = config_of(prompts, prompt)
     config = config.for_categories(categories) if config.wants_categories else config
     name = f"the prompt {config.kind!r}"
-    made = [
-        ask(f"{name} must be built from its config", lambda: config.build(backbone=backbone), kind=Prompt)
-        for _ in range(2)
-    ]
+    promise = f"{name} must be built from its config"
+    with promising(promise):
+        made = [config.build(backbone=backbone) for _ in range(2)]
+        hold(all(isinstance(prompt, Prompt) for prompt in made), f"{promise}, to a Prompt")
     hold(made[0].config == config, f"{name} must have the config that it was built from, config")
     states = [prompt.state_dict() for prompt in made]
     same = states[0].keys() == states[1].keys() and all(equal(states[0][key], states[1][key]) for key in states[0])
     hold(same, f"{name} must be built from its config with the same values each time: draw them from a seed in it")
-    return made[0]
+    built: Prompt = made[0]
+    return built
 
 
 class _Inputs:
@@ -176,7 +177,6 @@ def _check_embeddings(name: str, prompt: Prompt, inputs: _Inputs, tolerance: flo
 def _check_scope(name: str, prompt: Prompt, inputs: _Inputs) -> None:
     """Check that a prompt depends on no more than its scope says."""
     scope, whole = prompt.scope, inputs.embed(prompt)
-    other = {"photos": 50}
     if scope == "category":
         try:
             inputs.embed(prompt, [0], named=False)
@@ -190,7 +190,10 @@ def _check_scope(name: str, prompt: Prompt, inputs: _Inputs) -> None:
         hold(equal(inputs.embed(prompt, turn=1), whole), lie)
         hold(equal(inputs.embed(prompt, named=False), whole), f"{lie}: photos without one differ")
     if scope in ("dataset", "category"):
-        hold(equal(inputs.embed(prompt, **other), whole), f"the scope of {name} is {scope!r}, and it depends on the photo")
+        hold(
+            equal(inputs.embed(prompt, photos=50), whole),
+            f"the scope of {name} is {scope!r}, and it depends on the photo",
+        )
     if scope != "pair":
         lie = f"the scope of {name} is {scope!r}, and it depends on the partner"
         hold(equal(inputs.embed(prompt, partners=200), inputs.embed(prompt, partners=300)), lie)
