@@ -34,7 +34,13 @@ ELSEWHERE = {
     "Registry": "tests/registry", "FakeImageEncoder": "no argument", "FakeTextEncoder": "no argument",
     "pretend_accelerator": "no argument", "check_plugin": "tests/testing", "PluginCheck": "an answer",
     **dict.fromkeys(("evaluate", "train", "compare_reports", "draw_grid"), "robustness.callables.heavy_calls"),
-    **dict.fromkeys(("cells", "correlations", "tensors", "visibility"), "strategies"),
+    **dict.fromkeys(
+        (
+            "boxes", "cells", "correlations", "experiment_configs", "feature_maps", "frames", "grids", "keypoints",
+            "pair_batches", "photos", "points", "prompt_configs", "protocols", "sizes", "values", "visibility",
+        ),
+        "strategies",
+    ),
     **dict.fromkeys(
         (
             "full_precision", "gaussian_cross_entropy_with_bound", "interpolated_norm", "log_match_probability",

@@ -844,7 +844,6 @@ DATASETS = {
         ),
         "a pair that it does not have",
     ),
-    "no data set": (lambda: [1, 2], "must be a PairDataset"),
 }
 
 

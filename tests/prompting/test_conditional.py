@@ -171,5 +171,7 @@ def test_image_features_that_are_not_finite_are_refused_and_named(monkeypatch, n
 
     monkeypatch.setattr(prompt.image_encoder, "encode", broken)
     batch = photos_for(prompt, (0,))
-    with pytest.raises(NonFiniteError, match=f"the {name} image features of FakeImageEncoder in torch.float32 are not"):
+    with pytest.raises(
+        NonFiniteError, match=f"the {name} image features of CachedImageEncoder in torch.float32 are not"
+    ):
         prompt(batch, batch)

@@ -58,7 +58,12 @@ def folders(tmp_path_factory, other_model):
     }
 
 
-NAMES = list(configs_of({"sd": "", "dinov2": "", "dino": "", "timm": ""}))
+QUICK = ("mini", "other", "dinov2", "timm", "fusion", "hog", "fake", "mirrored", "debiased")
+"""One of each kind; others are slow tests."""
+NAMES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in configs_of({"sd": "", "dinov2": "", "dino": "", "timm": ""})
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from helpers.faults import FAULTS, Good, Learned, Projection, Scaled, center, prompts
 from sd4match import registry, testing
+from sd4match.errors import SD4MatchError
 from sd4match.testing import FakeBackbone, FakeImageEncoder, FakePairs
 
 CASES = [(sort, fault) for sort, faults in FAULTS.items() for fault in faults]
@@ -34,3 +37,31 @@ def test_what_keeps_its_promises_is_taken(sort):
     }  # fmt: skip
     for component in good[sort]:
         getattr(testing, f"check_{sort}")(component)
+
+
+@pytest.mark.parametrize("value", [5, None, [], object(), int, FakeBackbone, {"kind": "unknown"}, "unknown"], ids=str)
+@pytest.mark.parametrize("sort", [sort for sort in FAULTS if sort != "backbone"])
+def test_what_is_no_component_is_refused(sort, value):
+    with pytest.raises(SD4MatchError):
+        getattr(testing, f"check_{sort}")(value)
+
+
+def test_a_torch_that_cannot_pretend_a_device_leaves_that_out(monkeypatch):
+    from sd4match.testing.conformance import common
+
+    def refuse():
+        raise RuntimeError("too old")
+
+    monkeypatch.setattr(common, "pretend_accelerator", refuse)
+    testing.check_backbone(FAULTS["backbone"]["a tensor left behind"][0]())
+
+
+def test_what_cannot_be_copied_stays_where_it_is():
+    make, _ = FAULTS["loss"]["a tensor left behind"]
+    loss = make()
+    loss.__dict__["lock"] = threading.Lock()
+    testing.check_loss(loss)
+
+
+def test_every_check_notices_five_faults_and_more():
+    assert {sort: len(faults) for sort, faults in FAULTS.items() if len(faults) < 20} == {}

@@ -112,9 +112,16 @@ def config_of(registry: Registry, value: object) -> Component:
 
 
 def built(registry: Registry, value: Any) -> Any:
-    """Return a component from itself, or from a config, a registered class or a kind of it."""
+    """Return a component from itself, or from a config, a registered class or a kind of it.
+
+    Raises:
+        InputError: it is none of these.
+        ConfigError: as `config_of`.
+    """
     if isinstance(value, (Component, type, str, Mapping)):
         return config_of(registry, value).build()
+    if not callable(value):
+        raise InputError(f"{a(registry.sort)} must be a component, a function, or a config or kind, not {shown(value)}")
     return value
 
 
@@ -182,7 +189,7 @@ def check_frozen(name: str, network: nn.Module) -> None:
 
 
 def check_digest(name: str, network: Backbone | ImageEncoder) -> None:
-    """Check that the digest, under which results are kept on disk, is always the same, and another for other weights."""
+    """Check that the digest, under which results are kept on disk, is that of the weights."""
     with promising(f"{name} must return a weights_digest, or None"):
         found = network.weights_digest()
         hold(found is None or isinstance(found, str), f"the weights_digest of {name} must be a text or None")

@@ -13,7 +13,7 @@ from sd4match.checks import check_count, check_number
 from sd4match.data import checked
 from sd4match.data.base import outside_photos
 from sd4match.data.config import Split
-from sd4match.errors import SD4MatchError, shown
+from sd4match.errors import InputError, SD4MatchError, shown
 from sd4match.interfaces import PairDataset
 from sd4match.registry import Component, datasets
 from sd4match.structures.images import Photo
@@ -37,6 +37,7 @@ def check_dataset(dataset: Any, *, limit: int = 20, margin: float = 0.0) -> None
 
     Raises:
         AssertionError: a promise is broken; the message says which.
+        InputError: it is no data set.
 
     >>> from sd4match.testing import FakePairs
     >>> check_dataset(FakePairs())
@@ -47,7 +48,8 @@ def check_dataset(dataset: Any, *, limit: int = 20, margin: float = 0.0) -> None
         config = config_of(datasets, dataset)
         check_config(config)
         dataset = config.build()
-    hold(isinstance(dataset, PairDataset), f"a data set must be a PairDataset, not {shown(dataset)}")
+    if not isinstance(dataset, PairDataset):
+        raise InputError(f"a data set must be a PairDataset, or a config or kind of one, not {shown(dataset)}")
     name = checked.describe_dataset(dataset)
     for what in ("name", "split"):
         value = getattr(dataset, what, None)

@@ -21,7 +21,7 @@ from sd4match.prompting.config import PromptConfig
 from sd4match.prompting.pairing import preprocessors
 from sd4match.prompting.serialization import UnknownWeightsWarning, load_prompt, save_prompt
 from sd4match.registry import prompts
-from sd4match.structures.images import ImageBatch
+from sd4match.structures.images import ImageBatch, Photo
 from sd4match.structures.tensors import PromptEmbedding
 from sd4match.testing.config import FakeBackboneConfig
 from sd4match.testing.conformance.common import (
@@ -125,7 +125,7 @@ class _Inputs:
         self, prompt: Prompt, rows: Sequence[int], *, photos: int = 0, turn: int = 0, named: bool = True
     ) -> ImageBatch:
         """Return some of the photos, others for another number, with categories that are turned or left out."""
-        made = [random_photo(SIZES[row % len(SIZES)], seed=row + photos) for row in rows]
+        made = [_photo(row, seed=row + photos) for row in rows]
         names = [self.categories[(row + turn) % len(self.categories)] if named else None for row in rows]
         with promising(f"{self.name} must prepare photos"):
             return make_images(made, names, preprocessors(self.backbone, prompt))
@@ -142,6 +142,13 @@ class _Inputs:
         batch = len(made.values)
         hold(batch in (1, len(rows)), f"{self.name} must return 1 or {len(rows)} embeddings, not {batch}")
         return made.values.expand(len(rows), -1, -1)
+
+
+def _photo(row: int, *, seed: int) -> Photo:
+    """Return a photo of noise: a dark one, a bright one or one of all colors, for prompts that tell them apart."""
+    photo = random_photo(SIZES[row % len(SIZES)], seed=seed)
+    dark = photo.pixels // 3
+    return Photo((dark, 255 - dark, photo.pixels)[row % 3], photo.name)
 
 
 def _total(values: Tensor) -> Tensor:
