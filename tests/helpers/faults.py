@@ -247,6 +247,12 @@ def describes(change, **members):
     return lambda: subclass(FakeImageEncoder, encode=encode, **members)
 
 
+def unregister(self):
+    """Hold the weight as an attribute."""
+    weight = self._buffers.pop("weight")
+    self.weight = weight
+
+
 def remember(self, local, pooled):
     return local, keep(self, pooled)
 
@@ -301,6 +307,10 @@ IMAGE_ENCODERS = {
     "a tensor left behind": (
         describes(lambda self, local, pooled: (local, pooled + torch.ones(48))),
         "device that it is moved to",
+    ),
+    "attributes for buffers": (
+        lambda: subclass(FakeImageEncoder, start=unregister),
+        r"register \['weight'\] as a buffer",
     ),
     "an answer on the CPU": (describes(lambda self, local, pooled: (local, pooled.cpu())), "must be on the device"),
     "no features": (lambda: subclass(FakeImageEncoder, encode=lambda *_: None), "encode photos: an ImageFeatures"),

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
-from helpers.faults import FAULTS, Good, Learned, Projection, Scaled, center, prompts
+from helpers.faults import FAULTS, Good, Learned, Projection, Scaled, Vectors, center, plain_tensor, prompts
 from sd4match import registry, testing
 from sd4match.errors import SD4MatchError
 from sd4match.testing import FakeBackbone, FakeImageEncoder, FakePairs
@@ -61,6 +61,20 @@ def test_what_cannot_be_copied_stays_where_it_is():
     loss = make()
     loss.__dict__["lock"] = threading.Lock()
     testing.check_loss(loss)
+
+
+def test_a_prompt_of_no_kind_is_checked_as_far_as_it_can_be():
+    """It cannot be saved; it is moved together with the backbone that it was built on."""
+    backbone = Good()
+    testing.check_prompt(Vectors(backbone=backbone))
+    testing.check_prompt(Vectors(backbone=backbone), backbone=backbone)
+    forgetful = type("Forgetful", (Vectors,), {"begin": plain_tensor, "change": staticmethod(add_bias)})
+    with pytest.raises(AssertionError, match="on the device that it is moved to"):
+        testing.check_prompt(forgetful(backbone=backbone), backbone=backbone)
+
+
+def add_bias(self, values, images, partners):
+    return values + self.bias
 
 
 def test_every_check_notices_five_faults_and_more():

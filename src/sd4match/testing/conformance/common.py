@@ -125,6 +125,13 @@ def built(registry: Registry, value: Any) -> Any:
     return value
 
 
+def check_own_config(component: Any) -> None:
+    """Check the config that a component is or has, if there is one."""
+    config = component if isinstance(component, Component) else getattr(component, "config", None)
+    if isinstance(config, Component):
+        check_config(config)
+
+
 def check_config(config: Component) -> None:
     """Check that a config is the same after it was written to JSON and YAML."""
     registry = type(config).registry
@@ -280,6 +287,10 @@ def change(component: Any) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(parameter))
 
 
+def _logged(component: Any) -> dict[str, float]:
+    return dict(getattr(component, "log_values", dict)())
+
+
 def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> None:
     """Check groups, gradients and logged values of a component, which need not learn.
 
@@ -294,7 +305,7 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
         hold(not learning, f"{name} must define parameter_groups: {learning[:1]} would not be learned")
         return
     with promising(f"{name} must return its parameter_groups and log_values"):
-        groups, logged = component.parameter_groups(), dict(component.log_values())
+        groups, logged = component.parameter_groups(), _logged(component)
     hold(
         all(isinstance(group, ParameterGroup) for group in groups),
         f"parameter_groups of {name} must return groups of the type ParameterGroup",
@@ -324,7 +335,7 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
         moves = any(gradient is not None and bool(gradient.any()) for gradient in gradients)
         hold(moves, f"{name} must learn something, and all its gradients are zero")
     with promising(f"{name} must return its log_values"):
-        again = dict(component.log_values())
+        again = _logged(component)
     hold(list(logged) == list(again), f"log_values of {name} must always have the same names")
     hold(
         all(isinstance(value, (int, float)) and isinstance(key, str) for key, value in again.items()),

@@ -16,14 +16,14 @@ from sd4match.checks import check_number
 from sd4match.interfaces.calls import describe_component
 from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
-from sd4match.registry import Component, losses
+from sd4match.registry import losses
 from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, LossValue
 from sd4match.testing.conformance.common import (
     SIZES,
     built,
-    check_config,
     check_device,
     check_learned,
+    check_own_config,
     check_state,
     close,
     equal,
@@ -60,9 +60,7 @@ def check_loss(loss: Any, *, tolerance: float = 1e-4) -> None:
     check_number("tolerance", tolerance, low=0.0)
     loss = built(losses, loss)
     name = describe_component("loss", loss)
-    config = loss if isinstance(loss, Component) else getattr(loss, "config", None)
-    if isinstance(config, Component):
-        check_config(config)
+    check_own_config(loss)
     with in_evaluation(loss):
         _check_values(name, loss, _Found.of(name, loss, _Pairs()), tolerance)
     check_learned(name, loss, lambda: _Pairs().value(name, loss).value)

@@ -13,15 +13,15 @@ from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
 from sd4match.interfaces.calls import describe_component
 from sd4match.matching.correlation import correlate_maps
-from sd4match.registry import Component, matchers
+from sd4match.registry import matchers
 from sd4match.structures.tensors import Correlation, FeatureMap, Matches
 from sd4match.testing.conformance.common import (
     SIZES,
     ask,
     built,
-    check_config,
     check_device,
     check_learned,
+    check_own_config,
     check_state,
     close,
     equal,
@@ -59,8 +59,7 @@ def check_matcher(matcher: Any, *, tolerance: float = 1e-4) -> None:
     check_number("tolerance", tolerance, low=0.0)
     matcher = built(matchers, matcher)
     name = describe_component("matcher", matcher)
-    if isinstance(matcher, Component):
-        check_config(matcher)
+    check_own_config(matcher)
     with in_evaluation(matcher):
         _check_answers(name, matcher, tolerance)
     _check_gradients(name, matcher)

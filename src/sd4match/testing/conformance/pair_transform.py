@@ -13,16 +13,16 @@ from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
 from sd4match.interfaces import PairTransform
 from sd4match.interfaces.calls import describe_component
-from sd4match.registry import Component, pair_transforms
+from sd4match.registry import pair_transforms
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import FeatureMap
 from sd4match.testing.config import fake_spec
 from sd4match.testing.conformance.common import (
     ask,
     built,
-    check_config,
     check_device,
     check_learned,
+    check_own_config,
     check_state,
     close,
     equal,
@@ -60,8 +60,7 @@ def check_pair_transform(transform: Any, *, spec: FeatureSpec | None = None, tol
     check_number("tolerance", tolerance, low=0.0)
     transform, spec = built(pair_transforms, transform), spec or fake_spec(32)
     name = describe_component("pair transform", transform)
-    if isinstance(transform, Component):
-        check_config(transform)
+    check_own_config(transform)
     if isinstance(transform, PairTransform):
         with promising(f"check_spec of {name} must take the shapes of the maps, so give the right spec"):
             transform.check_spec(spec)
