@@ -566,11 +566,24 @@ def light_calls(base: Path) -> Calls:  # one table
             backbone.extract, {"encoded": backbone.encode(views), "prompt": None, "sampling": sampling},
         ),
         "FakeImageEncoder.prepare": (FakeImageEncoder().prepare, {"photo": photo}),
-        "FakePairs": (FakePairs, {"pairs": 2, "photos": 2, "points": 2, "invisible_pair": None}),
+        "FakePairs": (FakePairs, {"pairs": 2, "photos": 2, "points": 2, "invisible_pair": None, "split": "test"}),
         "FakePairs[]": (pairs.__getitem__, {"index": 0}), "FakePairs.photo": (pairs.photo, {"image_id": "0"}),
         "FakeTextEncoder.tokenize": (FakeTextEncoder().tokenize, {"texts": ["a"]}),
         "FakeTextEncoder.template_ids": (FakeTextEncoder().template_ids, {"num_tokens": 2}),
         "check_backbone": (testing.check_backbone, {"backbone": FakeBackbone(), "sampling": None, "tolerance": 1e-4}),
+        "check_dataset": (testing.check_dataset, {"dataset": pairs, "limit": 1, "margin": 0.0}),
+        "check_image_encoder": (
+            testing.check_image_encoder, {"encoder": FakeImageEncoder(), "backbone": backbone, "tolerance": 1e-4},
+        ),
+        "check_loss": (testing.check_loss, {"loss": GaussianCrossEntropyConfig(), "tolerance": 1e-4}),
+        "check_matcher": (testing.check_matcher, {"matcher": KernelSoftArgmax(), "tolerance": 1e-4}),
+        "check_pair_transform": (
+            testing.check_pair_transform, {"transform": CoPCA(components=2), "spec": backbone.spec, "tolerance": 1e-3},
+        ),
+        "check_prompt": (
+            testing.check_prompt,
+            {"prompt": single, "backbone": backbone, "categories": ("cat", "dog"), "tolerance": 1e-5},
+        ),
         "matchers.config_class": (registry.matchers.config_class, {"kind": "soft_argmax"}),
         "register": (registry.register, {"config": KernelSoftArgmax}),
         **{

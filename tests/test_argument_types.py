@@ -32,7 +32,7 @@ ELSEWHERE = {
     "AP10KPairs": "files", "FolderPairs": "files", "PFPascalPairs": "files", "PFWillowPairs": "files",
     "SPairPairs": "files", "ClassPrompt": "its config", "ConditionalPrompt": "weights", "ImplicitCaptioner": "weights",
     "Registry": "tests/registry", "FakeImageEncoder": "no argument", "FakeTextEncoder": "no argument",
-    "pretend_accelerator": "no argument",
+    "pretend_accelerator": "no argument", "check_plugin": "tests/testing", "PluginCheck": "an answer",
     **dict.fromkeys(("evaluate", "train", "compare_reports", "draw_grid"), "robustness.callables.heavy_calls"),
     "all_protocols": "no argument",
     **dict.fromkeys(

@@ -69,7 +69,7 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.0, 0.5)}
         (lambda: random_token_vectors(FakeTextEncoder(), 3, seed=-1), InputError, "seed must be"),
         (lambda: random_token_vectors(FakeTextEncoder(), 0, seed=1), InputError, "num_tokens must be"),
         (lambda: FakeTextEncoder().tokenize([]), InputError, "texts must hold"),
-        (lambda: FakeTextEncoder().template_ids(15), InputError, "num_tokens must be"),
+        (lambda: FakeTextEncoder().template_ids(76), InputError, "num_tokens must be"),
         (lambda: FakeBackbone(side=6), InputError, "side must be a multiple of 4"),
         (lambda: FakePairs(photos=1), InputError, "photos must be"),
         (lambda: FakePairs()[6], InputError, "index must be"),

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sd4match import SemanticMatcher, load_prompt, registry, save_prompt
+from sd4match import SemanticMatcher, load_prompt, registry, save_prompt, testing
 from sd4match.config import build_components, build_dataset, load_config, parse_config
 from sd4match.errors import ConfigError, InputError, UnknownComponentError
 from sd4match.evaluation import Evaluator
 from sd4match.matching import NearestNeighbor
-from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, check_backbone, random_photo
+from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo
 from sd4match.training import train
 
 KINDS = {
@@ -78,7 +78,6 @@ def test_backbone_transform_and_data_set_are_evaluated(plugin):
     config = parse_config(text, origin="these lines")
     components = build_components(config)
     assert components.backbone.spec.architecture == "pixels 16"
-    check_backbone(components.backbone)
     data = build_dataset(config, "test")
     assert (data.side, data.split, len(data)) == (40, "test", 1)
     scores = Evaluator(
@@ -86,6 +85,13 @@ def test_backbone_transform_and_data_set_are_evaluated(plugin):
         sampling=config.evaluation.sampling.sampling(), pair_transform=components.pair_transform,
     ).evaluate(data, components.prompt)  # fmt: skip
     assert len(scores["nn"]) == 1
+
+
+def test_the_plugin_keeps_the_promises_of_its_interfaces(plugin):
+    for sort, name in KINDS.items():
+        component = {"prompts": {"kind": "suffix", "note": "mine"}, "backbones": plugin["Pixels"]()}.get(sort, name)
+        check = {"losses": "loss"}.get(sort, sort.removesuffix("s"))
+        getattr(testing, f"check_{check}")(component)
 
 
 def test_image_encoder_serves_a_conditional_prompt(plugin, mini):

@@ -99,6 +99,7 @@ def backbones(models) -> dict[str, dict]:
     vit = {"kind": "vision_transformer", "weights": str(models / "dinov2-base"), "layer": 3, "image_size": 112}
     return {
         "stable_diffusion": sd, "vision_transformer": vit, "hog": {"kind": "hog"},
+        "fake": {"kind": "fake"},
         "fusion": {"kind": "fusion", "backbones": [{**sd, "cells": 8}, vit]},
         "mirrored": {"kind": "mirrored", "backbone": vit},
         "debiased": {"kind": "debiased", "backbone": vit, "components": 1},

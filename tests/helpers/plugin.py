@@ -20,6 +20,7 @@ from sd4match.backbones import (
     squash,
 )
 from sd4match.data import PairDataset, PairKey, PairRecord, Photo, Split
+from sd4match.errors import InputError
 from sd4match.geometry import Grid
 from sd4match.matching import Matcher, MatchingLoss, PairTransform, ParameterGroup, functional, matches_from_cells
 from sd4match.prompting import Prompt, PromptEmbedding, encode_token_vectors
@@ -35,15 +36,16 @@ from sd4match.registry import (
 
 @register
 class CenterMatcher(Matcher):
-    """Answers with the center of the map for every point."""
+    """Answers with the center of the cells that can be matched, the same for every point."""
 
     kind: Literal["center"] = "center"
     pull: float = 1.0
 
     def __call__(self, correlation):
-        height, width = correlation.values.shape[-2:]
-        center = torch.tensor([width - 1, height - 1]) / 2 * self.pull
-        return matches_from_cells(center.expand(*correlation.values.shape[:2], 2), correlation, temperature=1.0)
+        possible = correlation.values.isfinite()  # a photo's mask leaves -inf outside
+        down, across = (possible.any(dim=side).float() for side in (3, 2))
+        center = [(each * torch.arange(each.shape[2]).to(each)).sum(2) / each.sum(2) for each in (across, down)]
+        return matches_from_cells(torch.stack(center, dim=-1) * self.pull, correlation, temperature=1.0)
 
 
 @register
@@ -71,7 +73,9 @@ class ScaledLoss(nn.Module, MatchingLoss):
         log_probability = functional.log_match_probability(correlation.values * self.scale, temperature=1.0).flatten(2)
         index = (cells[..., 1] * width + cells[..., 0]).clamp(0, log_probability.shape[-1] - 1)
         picked = log_probability.gather(2, index[..., None])[..., 0]
-        return -(picked * targets.visible).sum() / targets.visible.sum().clamp(min=1)
+        seen = targets.visible
+        pairs = -(picked * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+        return pairs.sum() / seen.any(dim=1).sum().clamp(min=1)
 
     def parameter_groups(self):
         return [ParameterGroup("scale", (self.scale,))]
@@ -93,6 +97,8 @@ class SuffixPrompt(Prompt):
         self.note = note
 
     def forward(self, images, partners=None):
+        if None in images.categories:
+            raise InputError("a suffix needs the category of every photo")
         vectors = self.vectors.expand(len(images), -1, -1)
         return PromptEmbedding(encode_token_vectors(self.text_encoder, vectors))
 

@@ -1,10 +1,7 @@
-"""Prompts, photos and a fake image encoder for tests of prompts."""
+"""Prompts and photos for tests of prompts."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from sd4match.backbones.config import ImageEncoderConfig
 from sd4match.data.collate import make_images
 from sd4match.prompting import (
     ClassPrompt,
@@ -16,18 +13,11 @@ from sd4match.prompting import (
 )
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.images import ImageBatch
-from sd4match.testing import FakeBackbone, FakeImageEncoder, FakeTextEncoder, random_photo
-
-
-class FakeEncoderConfig(ImageEncoderConfig):
-    kind: Literal["fake"] = "fake"
-
-    def build(self, *, backbone):
-        return FakeImageEncoder()
+from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
 
 
 def fake_backbone():
-    """Return a backbone of text width 8 and length 16."""
+    """Return a backbone of text width 8 and length 77."""
     return FakeBackbone(text_encoder=FakeTextEncoder())
 
 

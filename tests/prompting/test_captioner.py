@@ -10,8 +10,6 @@ from sd4match.errors import InputError, NonFiniteError
 from sd4match.prompting import EmptyPrompt, ImplicitCaptioner, ImplicitCaptionerConfig
 from sd4match.testing import FakeImageEncoder
 
-pytestmark = pytest.mark.usefixtures("fake_encoder")
-
 
 def test_the_captioner_starts_at_the_empty_prompt_and_is_the_formula():
     prompt = ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="fake"), backbone=fake_backbone())

@@ -16,8 +16,6 @@ from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.tensors import ImageFeatures, Sampling
 from sd4match.testing import FakeImageEncoder, random_photo
 
-pytestmark = pytest.mark.usefixtures("fake_encoder")
-
 FIELDS = {"image_encoder": "fake", "num_global_tokens": 3, "num_tokens": 5}
 ABLATIONS = [
     {},
@@ -107,7 +105,7 @@ def test_a_pair_has_one_prompt_and_batching_changes_nothing(ablation):
     sources, targets = photos_for(prompt, (0, 1, 2)), photos_for(prompt, (3, 4, 5))
     with torch.no_grad():
         source, target = pair_prompts(prompt, sources, targets)
-        assert source.values.shape == (3, 16, 8)
+        assert source.values.shape == (3, 77, 8)
         if prompt.config.condition_on == "pair":
             assert torch.equal(source.values, target.values)
             other = prompt(sources, photos_for(prompt, (6, 7, 8))).values
@@ -141,8 +139,8 @@ def test_cpm_names_what_is_missing():
         prompt(photos(None), photos(None))
     with pytest.raises(ConfigError, match="mix_patches = true needs features = local"):
         cpm(**FIELDS, features="global", mix_patches=True)
-    with pytest.raises(ConfigError, match=r"num_global_tokens \+ prompt.num_tokens = 55 .* at most 14"):
-        cpm(image_encoder="fake", num_global_tokens=5, num_tokens=50)
+    with pytest.raises(ConfigError, match=r"num_global_tokens \+ prompt.num_tokens = 80 .* at most 75"):
+        cpm(image_encoder="fake", num_global_tokens=30, num_tokens=50)
     with pytest.raises(ConfigError, match="unknown image encoder kind 'dinov3'; did you mean 'dinov2'"):
         cpm(image_encoder="dinov3")
 
@@ -173,5 +171,7 @@ def test_image_features_that_are_not_finite_are_refused_and_named(monkeypatch, n
 
     monkeypatch.setattr(prompt.image_encoder, "encode", broken)
     batch = photos_for(prompt, (0,))
-    with pytest.raises(NonFiniteError, match=f"the {name} image features of FakeImageEncoder in torch.float32 are not"):
+    with pytest.raises(
+        NonFiniteError, match=f"the {name} image features of CachedImageEncoder in torch.float32 are not"
+    ):
         prompt(batch, batch)

@@ -22,7 +22,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("kind", FIELDS)
-def test_a_built_prompt_has_its_config(fake_encoder, kind):
+def test_a_built_prompt_has_its_config(kind):
     config = prompts.parse({"kind": kind, **FIELDS[kind]})
     prompt = config.build(backbone=fake_backbone())
     assert prompt.config is config

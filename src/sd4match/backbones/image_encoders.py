@@ -123,6 +123,8 @@ class BackboneEncoder(ImageEncoder):
         InputError: the backbone takes no prompt.
     """
 
+    empty_prompt: Tensor
+
     def __init__(self, config: BackboneEncoderConfig | None = None, *, backbone: Backbone) -> None:
         super().__init__()
         self.config = config or BackboneEncoderConfig()
@@ -136,7 +138,8 @@ class BackboneEncoder(ImageEncoder):
         channels = backbone.spec.channels
         self.spec = ImageFeatureSpec(self.config.side**2, channels, channels)
         with torch.no_grad():
-            self._empty_prompt = PromptEmbedding(text_encoder.encode(text_encoder.embed(text_encoder.tokenize([""]))))
+            empty = text_encoder.encode(text_encoder.embed(text_encoder.tokenize([""])))
+        self.register_buffer("empty_prompt", empty, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
         """Preprocess a photo for the backbone."""
@@ -145,10 +148,10 @@ class BackboneEncoder(ImageEncoder):
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, side^2, C) and (B, C) features."""
+        prompt = PromptEmbedding(self.empty_prompt)
         with without_autocast(self.backbone.device):
             maps = [
-                self.backbone.extract(self.backbone.encode(view), self._empty_prompt, self.sampling).values
-                for view in views.each()
+                self.backbone.extract(self.backbone.encode(view), prompt, self.sampling).values for view in views.each()
             ]
         local = F.adaptive_avg_pool2d(torch.cat(maps), self.config.side).flatten(2).transpose(1, 2)
         local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
@@ -159,8 +162,9 @@ class BackboneEncoder(ImageEncoder):
         own = self.backbone.weights_digest()
         if own is None:
             return None
-        values = self._empty_prompt.values
-        return digest(own, weights_digest(self.backbone), values, self.backbone.spec, self.spec, self.sampling)
+        return digest(
+            own, weights_digest(self.backbone), self.empty_prompt, self.backbone.spec, self.spec, self.sampling
+        )
 
 
 def _outputs(views: Views, model: PreTrainedModel) -> list[Any]:

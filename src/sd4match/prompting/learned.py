@@ -39,7 +39,7 @@ class SinglePrompt(Prompt):
     >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
     >>> prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=backbone)
     >>> prompt(ImageBatch({}, (None, None))).values.shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
     @check_arguments
@@ -114,7 +114,7 @@ class ClassPrompt(Prompt):
     >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
     >>> prompt = ClassPrompt(ClassPromptConfig(categories=("cat", "car"), num_tokens=3), backbone=backbone)
     >>> prompt(ImageBatch({}, ("car", "cat"))).values.shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
     scope: Scope = "category"

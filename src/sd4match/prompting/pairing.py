@@ -84,7 +84,7 @@ def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tupl
     >>> prompt = EmptyPrompt(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
     >>> source, target = pair_prompts(prompt, ImageBatch({}, ("cat",)), ImageBatch({}, ("cat",)))
     >>> source.values.shape
-    torch.Size([1, 16, 8])
+    torch.Size([1, 77, 8])
     """
     if len(source) != len(target):
         raise InputError(f"a pair has a source and a target: not {len(source)} sources and {len(target)} targets")

@@ -86,7 +86,7 @@ class TextEmbeddings:
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> TextEmbeddings(FakeTextEncoder())(["cat", ""]).shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
     def __init__(self, text_encoder: TextEncoder) -> None:
@@ -123,7 +123,7 @@ class EmptyPrompt(Prompt):
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
     >>> prompt = EmptyPrompt(backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
     >>> prompt(ImageBatch({}, (None, None))).values.shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
     @check_arguments
@@ -157,7 +157,7 @@ class TextPrompt(Prompt):
     >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
     >>> prompt = TextPrompt(TextPromptConfig(template="{category}"), backbone=backbone)
     >>> prompt(ImageBatch({}, ("cat", "fish"))).values.shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
     @check_arguments

@@ -34,7 +34,7 @@ def encode_token_vectors(
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> encode_token_vectors(FakeTextEncoder(), torch.zeros(2, 5, 8)).shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
     check_shape("the vectors of a prompt", vectors, "B _ D", D=text_encoder.width)
     num_tokens = vectors.shape[1]

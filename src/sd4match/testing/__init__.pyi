@@ -1,5 +1,13 @@
 from .accelerator import pretend_accelerator as pretend_accelerator
-from .checks import check_backbone as check_backbone
+from .conformance import PluginCheck as PluginCheck
+from .conformance import check_backbone as check_backbone
+from .conformance import check_dataset as check_dataset
+from .conformance import check_image_encoder as check_image_encoder
+from .conformance import check_loss as check_loss
+from .conformance import check_matcher as check_matcher
+from .conformance import check_pair_transform as check_pair_transform
+from .conformance import check_plugin as check_plugin
+from .conformance import check_prompt as check_prompt
 from .fakes import FakeBackbone as FakeBackbone
 from .fakes import FakeImageEncoder as FakeImageEncoder
 from .fakes import FakePairs as FakePairs

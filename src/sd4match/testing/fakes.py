@@ -14,17 +14,17 @@ from torch.nn import functional as F
 from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
 from sd4match.checks import LARGEST_SEED, check_count
+from sd4match.data.base import check_split_name
+from sd4match.data.config import Split
 from sd4match.errors import InputError, shown
 from sd4match.geometry import Grid, squash_frame
 from sd4match.interfaces import Backbone, ImageEncoder, PairDataset, TextEncoder
 from sd4match.matching.correlation import correlate_maps
 from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.pairs import PairKey, PairRecord
-from sd4match.structures.specs import FeatureSpec, ImageFeatureSpec
+from sd4match.structures.specs import ImageFeatureSpec
 from sd4match.structures.tensors import Correlation, Encoded, FeatureMap, ImageFeatures, PromptEmbedding, Sampling
-
-_LARGEST = 4096
-"""Largest number of pixels, cells, pairs and the like."""
+from sd4match.testing.config import FAKE_LENGTH, FAKE_WIDTH, LARGEST_FAKE, fake_spec
 
 
 @check_arguments
@@ -35,7 +35,7 @@ def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
     (4, 6)
     """
     for name, side in zip(("height", "width"), size, strict=True):
-        check_count(f"the {name} of size", side, 1, _LARGEST)
+        check_count(f"the {name} of size", side, 1, LARGEST_FAKE)
     check_count("seed", seed, 0)
     rng = np.random.default_rng(seed)
     return Photo(rng.integers(0, 256, size=(*size, 3), dtype=np.uint8), f"random-{seed}")
@@ -51,8 +51,8 @@ def random_correlation(
     torch.Size([2, 3, 8, 8])
     """
     for name, count in (("batch", batch), ("channels", channels), *(("map_size", side) for side in map_size)):
-        check_count(name, count, 1, _LARGEST)
-    check_count("points", points, 0, _LARGEST)
+        check_count(name, count, 1, LARGEST_FAKE)
+    check_count("points", points, 0, LARGEST_FAKE)
     check_count("seed", seed, 0, LARGEST_SEED)
     generator = torch.Generator().manual_seed(seed)
     grid = Grid((squash_frame((32, 48), (64, 64)),) * batch, map_size)
@@ -62,28 +62,32 @@ def random_correlation(
 
 
 class FakeTextEncoder(TextEncoder):
-    """Text encoder without weights to load: 32 tokens, width 8, length 16; each token sees those before it.
+    """Text encoder without weights to load: 32 tokens, width 8, length 77; each token sees those before it.
 
     >>> text_encoder = FakeTextEncoder()
     >>> text_encoder.encode(text_encoder.embed(text_encoder.tokenize(["ab", ""]))).shape
-    torch.Size([2, 16, 8])
+    torch.Size([2, 77, 8])
     """
 
-    width = 8
-    max_length = 16
+    vocabulary: Tensor
+    positions: Tensor
+    width = FAKE_WIDTH
+    max_length = FAKE_LENGTH
 
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self._vocabulary = torch.randn(32, self.width, generator=generator)
-        self._positions = 0.1 * torch.randn(self.max_length, self.width, generator=generator)
+        vocabulary = torch.randn(32, self.width, generator=generator)
+        positions = 0.1 * torch.randn(self.max_length, self.width, generator=generator)
+        self.register_buffer("vocabulary", vocabulary, persistent=False)
+        self.register_buffer("positions", positions, persistent=False)
 
     @check_arguments
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
         """Return one token per letter; BOS is 0, EOS 1, padding 2.
 
         Raises:
-            InputError: a text has more than 14 letters.
+            InputError: a text has more than 75 letters.
         """
         if not texts:
             raise InputError("texts must hold one text or more")
@@ -101,24 +105,24 @@ class FakeTextEncoder(TextEncoder):
         """Return ids of BOS, placeholders, EOS and padding.
 
         Raises:
-            InputError: they do not fit into 16 tokens.
+            InputError: they do not fit into 77 tokens.
         """
         check_count("num_tokens", num_tokens, 0, self.max_length - 2)
         return torch.tensor([0, *[2] * num_tokens, 1, *[2] * (self.max_length - num_tokens - 2)])
 
     def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
         """Return the embeddings without positions."""
-        return self._vocabulary
+        return self.vocabulary
 
     @check_arguments
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Return embeddings plus positions."""
-        return self._vocabulary[ids] + self._positions
+        return self.vocabulary[ids.to(self.device)] + self.positions
 
     @check_arguments
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Return tanh of the running mean over each token and those before it."""
-        count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype)[:, None]
+        count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype, device=inputs.device)[:, None]
         return torch.tanh(inputs.cumsum(dim=1) / count)
 
 
@@ -130,6 +134,11 @@ class FakeImageEncoder(ImageEncoder):
     """
 
     spec = ImageFeatureSpec(patches=16, local=48, pooled=48)
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(48), persistent=False)
 
     @check_arguments
     def prepare(self, photo: Photo) -> View:
@@ -139,7 +148,7 @@ class FakeImageEncoder(ImageEncoder):
     @check_arguments
     def encode(self, views: Views) -> ImageFeatures:
         """Return (B, 16, 48) and (B, 48) features."""
-        local = F.pixel_unshuffle(views.pixels, 4).flatten(2).transpose(1, 2)
+        local = F.pixel_unshuffle(views.pixels.to(self.device), 4).flatten(2).transpose(1, 2) @ self.weight
         return ImageFeatures(local, local.mean(dim=1))
 
 
@@ -155,21 +164,19 @@ class FakeBackbone(Backbone):
     (8, torch.Size([3, 32, 32]))
     """
 
+    tint: Tensor
+
     @check_arguments
     def __init__(self, *, side: int = 32, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
-        if check_count("side", side, 4, _LARGEST) % 4:
-            raise InputError(f"side must be a multiple of 4, not {side}")
         self.side = side
+        self.spec = fake_spec(side)
         self.text_encoder = text_encoder
+        self.register_buffer("tint", torch.eye(FAKE_WIDTH, self.spec.channels), persistent=False)
         self.encoded = 0
         """Number of photos that went through `encode`."""
         self.extracted = 0
         """Number of feature maps that were extracted."""
-        self.spec = FeatureSpec(
-            channels=48, stride=4, prompt_width=8, max_length=16, layers=1, native_size=(side, side), size_multiple=4,
-            architecture="fake",
-        )  # fmt: skip
 
     @check_arguments
     def prepare(self, photo: Photo) -> View:
@@ -186,21 +193,23 @@ class FakeBackbone(Backbone):
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
         """Return patches; the prompt's mean is added to the first channels, so that gradients reach it."""
         self.extracted += len(encoded)
-        values = F.pixel_unshuffle(encoded.tensors["pixels"], 4)
+        values = F.pixel_unshuffle(encoded.tensors["pixels"].to(self.device), 4)
         if prompt is not None and prompt.values.shape[1]:
-            tint = prompt.values.mean(dim=1).expand(values.shape[0], -1)
-            values = values + F.pad(tint, (0, values.shape[1] - tint.shape[1]))[..., None, None]
+            values = values + (prompt.values.mean(dim=1).to(values.dtype) @ self.tint)[..., None, None]
         return FeatureMap(values, Grid(encoded.frames, (values.shape[2], values.shape[3])))
 
 
 class FakePairs(PairDataset):
     """Pairs of random photos with random points and boxes.
 
+    Splits have the same photos in other pairs.
+
     Args:
         pairs: number of pairs.
         photos: number of photos they are drawn from.
         points: number of points of even pairs; odd ones have one more.
         invisible_pair: index of a pair without a visible point.
+        split: name of the split.
 
     >>> pairs = FakePairs(pairs=3)
     >>> len(list(pairs)), pairs.photo(pairs[0].source_id).size
@@ -208,20 +217,28 @@ class FakePairs(PairDataset):
     """
 
     name = "fake"
-    split = "test"
     categories = ("left", "right")
 
     @check_arguments
-    def __init__(self, *, pairs: int = 6, photos: int = 4, points: int = 5, invisible_pair: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pairs: int = 6,
+        photos: int = 4,
+        points: int = 5,
+        invisible_pair: int | None = None,
+        split: Split = "test",
+    ) -> None:
         for name, count, low in (("pairs", pairs, 0), ("photos", photos, 2), ("points", points, 1)):
-            check_count(name, count, low, _LARGEST)
+            check_count(name, count, low, LARGEST_FAKE)
+        self.split = check_split_name(split)
         self._pairs, self._photos, self._points, self._invisible_pair = pairs, photos, points, invisible_pair
         self.keys: tuple[PairKey, ...] = tuple(self[index] for index in range(pairs))
 
     @check_arguments
     def __getitem__(self, index: int) -> PairRecord:
         check_count("index", index, 0, self._pairs - 1)
-        rng = np.random.default_rng(index)
+        rng = np.random.default_rng(index + LARGEST_FAKE * ("test", "train", "validation").index(self.split))
         source, target = rng.choice(self._photos, size=2, replace=False)
         points = self._points + index % 2
         visible = rng.random(points) < 0.8

@@ -358,14 +358,14 @@ def prompt_configs(
     draw: st.DrawFn,
     *,
     kinds: Sequence[Literal["empty", "text", "single", "class"]] = ("empty", "text", "single", "class"),
-    max_tokens: int = 14,
+    max_tokens: int = 75,
 ) -> PromptConfig:
     """Draw the config of a prompt that needs no image encoder; shrinks to the first kind.
 
     Args:
         draw: by hypothesis.
         kinds: to draw from.
-        max_tokens: largest number of learned vectors; 14 is what `FakeTextEncoder` has room for.
+        max_tokens: largest number of learned vectors; 75 is what `FakeTextEncoder` has room for.
     """
     kind = draw(st.sampled_from(kinds))
     if kind == "empty":
@@ -386,7 +386,7 @@ def prompt_configs(
 
 
 @composite
-def experiment_configs(draw: st.DrawFn, *, max_tokens: int = 14) -> ExperimentConfig:
+def experiment_configs(draw: st.DrawFn, *, max_tokens: int = 75) -> ExperimentConfig:
     """Draw an experiment on synthetic pairs that can be composed; shrinks to the empty prompt and the first matcher."""
     kinds = [kind for kind in matchers.kinds() if kind not in ("mutual", "cycle", "ratio", "threshold")]
     matcher: Any = draw(st.sampled_from(kinds).map(matchers.parse))

@@ -1,0 +1,8 @@
+"""Conformance checks: what every component of a sort must do. Call them from a test.
+
+Each check raises AssertionError that says in one sentence which promise of the interface is broken.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .backbone import check_backbone as check_backbone
+from .dataset import check_dataset as check_dataset
+from .image_encoder import check_image_encoder as check_image_encoder
+from .loss import check_loss as check_loss
+from .matcher import check_matcher as check_matcher
+from .pair_transform import check_pair_transform as check_pair_transform
+from .plugin import PluginCheck as PluginCheck
+from .plugin import check_plugin as check_plugin
+from .prompt import check_prompt as check_prompt
