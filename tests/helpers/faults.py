@@ -16,6 +16,7 @@ from sd4match.errors import InputError
 from sd4match.geometry import Grid, pad_frame
 from sd4match.interfaces import Matcher, MatchingLoss, PairTransform, Prompt
 from sd4match.matching.correlation import matches_from_cells
+from sd4match.matching.losses import EndPointError
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor
 from sd4match.prompting.tokens import encode_token_vectors
 from sd4match.registry import register_prompt
@@ -452,7 +453,6 @@ MATCHERS = {
         "with gradients as without",
     ),
     "a group is missing": (lambda: subclass(Scaled, parameter_groups=lambda self: []), r"misses \['scale'\]"),
-    "no groups": (lambda: subclass(Scaled, parameter_groups=property()), "must define parameter_groups"),
     "no gradient": (
         lambda: subclass(Scaled, forward=lambda self, correlation: KernelSoftArgmax()(correlation)),
         "no gradient reaches",
@@ -535,6 +535,21 @@ def outside_of_state(self):
 
 def names_of(self):
     return {f"scale {count(self)}": 1.0}
+
+
+def taking(change):
+    """A loss that takes matches, whose value with them is changed."""
+    good = EndPointError()
+
+    class Faulty(MatchingLoss):
+        takes_matches = True
+
+        def __call__(self, correlation, targets, matches=None):
+            if matches is None:
+                return good(correlation, targets)
+            return change(good, correlation, targets, matches)
+
+    return Faulty()
 
 
 LOSSES = {
@@ -625,6 +640,20 @@ LOSSES = {
     "a state that is lost": (
         lambda: subclass(Learned, load_state_dict=lambda self, state: None),
         "must restore all that it learns",
+    ),
+    "matches that are not taken": (
+        lambda: subclass(Learned, takes_matches=True),
+        "takes_matches = True, and must take them as a third argument",
+    ),
+    "matches that do not matter": (
+        lambda: taking(lambda loss, correlation, targets, matches: loss(correlation, targets)),
+        "must reach the matches",
+    ),
+    "invisible matches": (
+        lambda: taking(
+            lambda loss, correlation, targets, matches: (matches or loss.matcher(correlation)).points.mean()
+        ),
+        "must not influence",
     ),
     "a bound that is missing": (lambda: subclass(Learned, has_lower_bound=True), "has_lower_bound = True, .* lack one"),
     "a bound that is not said": (

@@ -6,10 +6,12 @@ import pytest
 
 from helpers import layouts
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here, which makes them quick
+from helpers.learned_parts import Tempered, Weighted, learned_parts
 from helpers.model_folders import write_random_transformer
 from helpers.timm_library import write_random_timm
 from sd4match import registry
 from sd4match.backbones.cached import CachedBackbone
+from sd4match.matching import KernelSoftArgmax, Mutual
 from sd4match.registry import backbones
 from sd4match.structures.specs import FeatureSpec
 from sd4match.testing import (
@@ -165,3 +167,12 @@ def test_every_registered_data_set(kind, tmp_path):
     elif kind == "synthetic":
         fields |= {"pairs": 3, "photos_per_category": 2}
     check_dataset({"kind": kind, **fields})
+
+
+def test_parts_that_learn():
+    check_matcher(Tempered())
+    check_matcher(Mutual(inner=KernelSoftArgmax()).model_copy(update={"inner": "nearest_neighbor"}))
+    check_pair_transform(Weighted(channels=FakeBackbone().spec.channels))
+    with learned_parts():
+        check_matcher({"kind": "mutual", "inner": {"kind": "tempered", "start": 0.1}})
+        check_pair_transform({"kind": "weighted", "channels": FakeBackbone().spec.channels})

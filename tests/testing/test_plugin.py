@@ -17,10 +17,13 @@ import torch
 from pydantic import Field
 from torch import nn
 from sd4match.backbones import Backbone
+from sd4match.config import get_protocol
 from sd4match.errors import CheckpointError
 from sd4match.matching import CoPCA, KernelSoftArgmax, GaussianCrossEntropyConfig
 from sd4match.prompting import Prompt, PromptEmbedding, encode_token_vectors
 from sd4match.registry import register, register_backbone, register_prompt
+
+STRICT = get_protocol("sd4match").derive(name="KIND-strict", inclusive=False)
 
 @register
 class Wide(KernelSoftArgmax):
@@ -59,6 +62,7 @@ POINTS = {
     "sd4match.pair_transforms": "few = {module}:Few",
     "sd4match.prompts": "two = {module}:Two",
     "sd4match.backbones": "all = {module}",
+    "sd4match.protocols": "strict = {module}:STRICT",
 }
 names = (f"conformance_plugin_{number}" for number in itertools.count())
 

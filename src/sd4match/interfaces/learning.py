@@ -37,8 +37,8 @@ class Learned:
         self.sort = sort
         self.component = component
         module = component if isinstance(component, nn.Module) else getattr(component, "module", None)
-        self._module = module if isinstance(module, nn.Module) else None
-        self._state: Any = component if hasattr(component, "load_state_dict") else self._module
+        self.module: nn.Module | None = module if isinstance(module, nn.Module) else None
+        self._state: Any = component if hasattr(component, "load_state_dict") else self.module
 
     @property
     def config(self) -> Component | None:
@@ -49,7 +49,7 @@ class Learned:
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return what is learned; [] if there is nothing."""
         own = getattr(self.component, "parameter_groups", None)
-        return list(own()) if callable(own) else all_parameters(self.sort, self._module)
+        return list(own()) if callable(own) else all_parameters(self.sort, self.module)
 
     def log_values(self) -> Mapping[str, float]:
         """Return values to log after every step, by name."""
@@ -67,16 +67,16 @@ class Learned:
 
     def train(self, mode: bool = True) -> bool:
         """Switch to training or evaluation, and return which it was."""
-        if self._module is None:
+        if self.module is None:
             return False
-        before = self._module.training
-        self._module.train(mode)
+        before = self.module.training
+        self.module.train(mode)
         return before
 
     def to(self, device: torch.device | str) -> None:
         """Move the component to a device."""
-        if self._module is not None:
-            self._module.to(device)
+        if self.module is not None:
+            self.module.to(device)
 
 
 def all_parameters(name: str, module: object) -> list[ParameterGroup]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sd4match.documents import parse_json, parse_yaml, to_yaml
 from sd4match.errors import InputError, a, shown
 from sd4match.geometry import Grid, Size, squash_frame
-from sd4match.interfaces import Backbone, ImageEncoder, Prepare
+from sd4match.interfaces import Backbone, ImageEncoder, Learned, Prepare
 from sd4match.interfaces.calls import describe_component
 from sd4match.registry import Component, Registry
 from sd4match.structures.images import Photo, View
@@ -29,6 +29,7 @@ SIZES = ((40, 60), (70, 30), (50, 50))
 THREADS = 4
 
 Answer = TypeVar("Answer")
+ConfigT = TypeVar("ConfigT", bound=Component)
 
 
 def hold(kept: bool | Tensor, promise: str) -> None:
@@ -95,7 +96,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(((found - expected).abs() <= tolerance * max(float(expected.abs().max()), 1e-6)).all())
 
 
-def config_of(registry: Registry, value: object) -> Component:
+def config_of(registry: Registry[ConfigT, Any], value: object) -> ConfigT:
     """Return a config: the given one, that of a registered class with its default values, or that of a kind.
 
     Raises:
@@ -111,7 +112,7 @@ def config_of(registry: Registry, value: object) -> Component:
     raise InputError(f"{shown(value)} is no registered {registry.sort}: register the class, or give what it builds")
 
 
-def built(registry: Registry, value: Any) -> Any:
+def built(registry: Registry[Any, Any], value: Any) -> Any:
     """Return a component from itself, or from a config, a registered class or a kind of it.
 
     Raises:
@@ -240,9 +241,9 @@ def check_device(
         if other is None and component is not None:
             return
         try:
-            moved = other.to(device) if isinstance(other, nn.Module) else other
+            Learned("component", other).to(device)
             with torch.no_grad():
-                found = dict(compute(moved, device))
+                found = dict(compute(other, device))
         except Exception as error:  # whatever a component raises
             promise = f"{name} must compute on the device that it is moved to: register its tensors as buffers"
             raise AssertionError(f"{promise}; it raised {_described(error.__cause__ or error)}") from error
@@ -273,9 +274,9 @@ def has_tensors(network: nn.Module) -> bool:
     return False
 
 
-def learned(component: Any) -> list[nn.Parameter]:
-    """Return what is learned of a component; [] for one without `parameter_groups`."""
-    groups: Sequence[ParameterGroup] = getattr(component, "parameter_groups", list)()
+def learned(component: object) -> list[nn.Parameter]:
+    """Return what a training learns of a component."""
+    groups = Learned("component", component).parameter_groups()
     return [parameter for group in groups for parameter in group.parameters]
 
 
@@ -287,25 +288,18 @@ def change(component: Any) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(parameter))
 
 
-def _logged(component: Any) -> dict[str, float]:
-    return dict(getattr(component, "log_values", dict)())
-
-
 def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> None:
     """Check groups, gradients and logged values of a component, which need not learn.
 
     Args:
         name: of the component, for messages.
-        component: any; what has no `parameter_groups` learns nothing.
+        component: any.
         compute: returns a number that depends on all that is learned.
     """
-    own = dict(component.named_parameters()) if isinstance(component, nn.Module) else {}
-    if not hasattr(component, "parameter_groups"):
-        learning = [key for key, value in own.items() if value.requires_grad]
-        hold(not learning, f"{name} must define parameter_groups: {learning[:1]} would not be learned")
-        return
+    view = Learned("component", component)
+    own = dict(view.module.named_parameters()) if view.module is not None else {}
     with promising(f"{name} must return its parameter_groups and log_values"):
-        groups, logged = component.parameter_groups(), _logged(component)
+        groups, logged = view.parameter_groups(), dict(view.log_values())
     hold(
         all(isinstance(group, ParameterGroup) for group in groups),
         f"parameter_groups of {name} must return groups of the type ParameterGroup",
@@ -317,7 +311,7 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
             key = names.setdefault(id(parameter), f"{group.name}, {tuple(parameter.shape)}")
             hold(parameter.requires_grad, f"{name} lists {key} in parameter_groups, which has requires_grad = False")
             hold(
-                not isinstance(component, nn.Module) or key in own,
+                view.module is None or key in own,
                 f"{name} lists {key} in parameter_groups, which is not in its state_dict, so that it is never saved",
             )
     hold(len({*map(id, listed)}) == len(listed), f"parameter_groups of {name} must list each parameter once")
@@ -335,7 +329,7 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
         moves = any(gradient is not None and bool(gradient.any()) for gradient in gradients)
         hold(moves, f"{name} must learn something, and all its gradients are zero")
     with promising(f"{name} must return its log_values"):
-        again = _logged(component)
+        again = dict(view.log_values())
     hold(list(logged) == list(again), f"log_values of {name} must always have the same names")
     hold(
         all(isinstance(value, (int, float)) and isinstance(key, str) for key, value in again.items()),
@@ -354,24 +348,23 @@ def check_state(name: str, component: Any, compute: Callable[[Any], Tensor]) -> 
     other = copied(component) if learned(component) else None
     if other is None:
         return
+    view = Learned("component", other)
     promise = f"state_dict and load_state_dict of {name} must restore all that it learns"
     with promising(promise), torch.no_grad():
         change(other)
         expected = compute(other).clone()
-        state = {key: value.detach().clone() for key, value in other.state_dict().items()}
+        state = {key: value.detach().clone() for key, value in view.state_dict().items()}
         change(other)
-        other.load_state_dict(state)
+        view.load_state_dict(state)
         hold(equal(compute(other), expected), promise)
 
 
 @contextmanager
 def in_evaluation(component: Any) -> Iterator[None]:
     """Set a module to evaluation inside the block, without dropout for example."""
-    training = isinstance(component, nn.Module) and component.training
-    if training:
-        component.eval()
+    view = Learned("component", component)
+    was_training = view.train(False)
     try:
         yield
     finally:
-        if training:
-            component.train()
+        view.train(was_training)

@@ -17,7 +17,7 @@ from sd4match.interfaces.calls import describe_component
 from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
 from sd4match.registry import losses
-from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, LossValue
+from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, LossValue, Matches
 from sd4match.testing.conformance.common import (
     SIZES,
     built,
@@ -63,6 +63,8 @@ def check_loss(loss: Any, *, tolerance: float = 1e-4) -> None:
     check_own_config(loss)
     with in_evaluation(loss):
         _check_values(name, loss, _Found.of(name, loss, _Pairs()), tolerance)
+        if getattr(loss, "takes_matches", False):
+            _check_matches(name, loss)
     check_learned(name, loss, lambda: _Pairs().value(name, loss).value)
     check_state(name, loss, lambda one: _Pairs().value(name, one).value)
 
@@ -194,6 +196,20 @@ def _check_invisible(name: str, found: Any, whole: _Found, tolerance: float) -> 
         f"points that are not visible must not influence {name} or its gradient, and their correlation does",
     )
     hold(found(padding=2).same(whole, tolerance), f"{name} must not depend on how many invisible points fill a batch")
+
+
+def _check_matches(name: str, loss: Any) -> None:
+    """Check that a loss that takes matches gives them a gradient, where points are visible."""
+    pairs = _Pairs()
+    found = _points(9).requires_grad_()
+    matches = Matches(found, torch.ones(found.shape[:2]))
+    with promising(f"{name} says takes_matches = True, and must take them as a third argument"):
+        value = checked_loss(loss, pairs.correlation(), pairs.targets, matches).value
+    (gradient,) = torch.autograd.grad(value, found, allow_unused=True) if value.requires_grad else (None,)
+    reached = gradient is not None and bool(gradient[_VISIBLE].any())
+    hold(reached, f"the gradient of {name} must reach the matches that it takes")
+    kept = gradient is None or (bool(gradient.isfinite().all()) and not bool(gradient[~_VISIBLE].any()))
+    hold(kept, f"matches of points that are not visible must not influence {name}")
 
 
 def _check_bound(name: str, loss: Any, value: LossValue) -> None:

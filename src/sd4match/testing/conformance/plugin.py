@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from sd4match.arguments import check_arguments
+from sd4match.config.protocols import parse_protocol, register_protocol
+from sd4match.documents import parse_json
 from sd4match.errors import SD4MatchError, choose_from
 from sd4match.interfaces import Backbone
 from sd4match.registry import REGISTRIES, Component, Registry
@@ -24,6 +26,7 @@ from sd4match.testing.conformance.pair_transform import check_pair_transform
 from sd4match.testing.conformance.prompt import check_prompt
 
 _CATEGORIES = ("cat", "dog", "fish")
+_PROTOCOLS = "sd4match.protocols"
 _GROUPS = {registry.group: registry for registry in REGISTRIES}
 
 
@@ -99,7 +102,7 @@ class _naming:  # noqa: N801 # used as a function
             raise AssertionError(f"{self.name}: {error}") from error
 
 
-def _registered(package: Distribution) -> Iterator[tuple[Registry, str]]:
+def _registered(package: Distribution) -> Iterator[tuple[Registry[Any, Any], str]]:
     """Load the entry points of a package, and yield what they have registered."""
     points = [point for point in package.entry_points if point.group.startswith("sd4match.")]
     hold(
@@ -107,9 +110,12 @@ def _registered(package: Distribution) -> Iterator[tuple[Registry, str]]:
         f"the package {package.name!r} must have entry points of the groups {', '.join(_GROUPS)}, and has none",
     )
     for point in points:
+        if point.group == _PROTOCOLS:
+            _check_protocol(point, package.name)
+            continue
         if point.group not in _GROUPS:
             wrong = f"{package.name}: the entry point {point.name!r} is in an unknown group {point.group!r}"
-            raise AssertionError(f"{wrong}; {choose_from(point.group, _GROUPS)}")
+            raise AssertionError(f"{wrong}; {choose_from(point.group, [*_GROUPS, _PROTOCOLS])}")
         registry = _GROUPS[point.group]
         kinds = list(_kinds(registry, point, package.name))
         where = f"{package.name}: the entry point {point.name!r} ({point.value})"
@@ -117,7 +123,16 @@ def _registered(package: Distribution) -> Iterator[tuple[Registry, str]]:
         yield from ((registry, kind) for kind in kinds)
 
 
-def _kinds(registry: Registry, point: EntryPoint, package: str) -> Iterator[str]:
+def _check_protocol(point: EntryPoint, package: str) -> None:
+    """Check the protocol that an entry point names."""
+    where = f"{package}: the entry point {point.name!r} ({point.value})"
+    with promising(f"{where} must be loaded and registered"):
+        protocol = register_protocol(point.load())
+        again = parse_protocol(parse_json(protocol.model_dump_json(), what="JSON"))
+    hold(again == protocol, f"{where} must name a protocol that is read from JSON as it was written")
+
+
+def _kinds(registry: Registry[Any, Any], point: EntryPoint, package: str) -> Iterator[str]:
     """Yield the kinds that an entry point registers."""
     with promising(f"{package}: the entry point {point.name!r} ({point.value}) must be loaded and registered"):
         try:
@@ -149,7 +164,7 @@ def _check_fields(config: type[Component]) -> None:
         )
 
 
-def _check_of(registry: Registry, config: Any, backbone: Backbone) -> Callable[[], object]:
+def _check_of(registry: Registry[Any, Any], config: Any, backbone: Backbone) -> Callable[[], object]:
     """Return the check of a component, which is built for it.
 
     Raises:
