@@ -91,6 +91,8 @@ class _Changes:
             body = getattr(node, "body", None)
             self.lines = (node.lineno, body[0].lineno - 1 if body else node.end_lineno or node.lineno)
         yield from self._of_one(node)
+        if _is_negative(node):
+            return
         for name, value in ast.iter_fields(node):
             if name == "annotation":
                 continue
@@ -130,6 +132,8 @@ class _Changes:
             words = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
             for left, right in zip(node.values, node.values[1:], strict=False):
                 yield from self._operator("boolean", left, words, right)
+        elif _is_negative(node):
+            yield self._mutant("constant", self._start(node), self._end(node), repr(1 - node.operand.value))
         elif isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
             start = self._start(node)
             yield self._mutant("sign", start, start + len(UNARY[type(node.op)]), "")
@@ -195,3 +199,7 @@ class _Changes:
 
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _is_negative(node: ast.AST) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)

@@ -46,8 +46,7 @@ TESTS = (
 PRELOADED = ("torch", "scipy", "beartype", "hypothesis", "jaxtyping", "pydantic", "huggingface_hub", "PIL", "yaml")
 """Libraries that all mutants share."""
 PYTEST = (
-    "-q", "-s", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist",
-    "-W", "ignore::pytest.PytestAssertRewriteWarning",
+    "-q", "-s", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist",
     "--override-ini", "addopts=--import-mode=importlib --doctest-modules --doctest-continue-on-failure -m 'not slow'",
 )  # fmt: skip
 WANTED = 0.9
@@ -56,8 +55,9 @@ LEAST_SECONDS, TIMES = 10.0, 4.0
 """A mutant is timed out after these seconds and so many times what its tests take."""
 MEMORY = 32 * 2**30
 """Addresses that a mutant may use, in bytes."""
-FAILED = 2
-KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
+FAILED, OTHER_VARIABLES = 2, 3
+"""Exit codes of processes in which a mutant cannot be made, or not without an import."""
+KILLED, TIMED_OUT, SURVIVED, POSTPONED = "killed", "timed out", "survived", "postponed"
 
 Items = Mapping[str, pytest.Item]
 
@@ -88,14 +88,13 @@ def run_forked(work: Callable[[], bool], silent: Sequence[int] = (1, 2)) -> int:
     number = os.fork()
     if number:
         return number
-    code = FAILED
+    code, shown = FAILED, os.dup(2)
     try:
         for stream in silent:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         code = 0 if work() else 1
-    except SystemExit as reason:
-        print(reason, file=sys.stderr)
-    except Exception:
+    except BaseException:
+        os.dup2(shown, 2)
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -105,7 +104,7 @@ def answer_of(work: Callable[[], object]) -> Any:
     """Return what a forked process answers, so that nothing that it loads stays here.
 
     Raises:
-        SystemExit: it fails.
+        RuntimeError: it fails.
     """
     with tempfile.TemporaryFile() as file:
 
@@ -115,21 +114,27 @@ def answer_of(work: Callable[[], object]) -> Any:
             return True
 
         if os.waitpid(run_forked(written, silent=(1,)), 0)[1]:
-            sys.exit("nothing is measured")
+            raise RuntimeError("nothing is measured")
         file.seek(0)
         return pickle.load(file)
+
+
+def located(mutant: Mutant) -> str:
+    """Return the file, the line and the change of a mutant."""
+    return f"{os.path.relpath(mutant.file)}:{mutant.describe(mutant.file.read_bytes())}"
 
 
 def run_each(mutants: Sequence[Mutant], start: Callable[[Mutant], int], jobs: int) -> dict[Mutant, str]:
     """Start a process for each mutant, `jobs` at a time, and return how each ended.
 
     Raises:
-        SystemExit: one cannot be made.
+        RuntimeError: one cannot be made.
     """
     running: dict[int, Mutant] = {}
     outcomes: dict[Mutant, str] = {}
     waiting = list(reversed(mutants))
     began = time.monotonic()
+    gc.freeze()  # what is here is not walked through in every process
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
@@ -137,9 +142,14 @@ def run_each(mutants: Sequence[Mutant], start: Callable[[Mutant], int], jobs: in
         number, status = os.waitpid(-1, 0)
         mutant = running.pop(number)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == FAILED:
-            sys.exit(f"{mutant} cannot be made")
+            raise RuntimeError(f"{located(mutant)} cannot be made")
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == OTHER_VARIABLES:
+            outcomes[mutant] = POSTPONED
+            continue
         out_of_time = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
         outcomes[mutant] = TIMED_OUT if out_of_time else KILLED if status else SURVIVED
+        if outcomes[mutant] == SURVIVED:
+            print(f"survived {located(mutant)}", file=sys.stderr, flush=True)
         if len(outcomes) % 100 == 0 or len(outcomes) == len(mutants):
             seconds = time.monotonic() - began
             print(f"{len(outcomes)} of {len(mutants)} mutants, {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -192,7 +202,7 @@ def measure(session: pytest.Session, items: Items, sources: Sequence[Path]) -> S
     """Run all tests once, and return the time and the lines of each.
 
     Raises:
-        SystemExit: one fails.
+        RuntimeError: one fails.
     """
     suite = Suite()
     coverage = Coverage(data_file=None, include=[str(source) for source in sources], config_file=False)
@@ -201,7 +211,7 @@ def measure(session: pytest.Session, items: Items, sources: Sequence[Path]) -> S
         coverage.switch_context(name)
         start = time.perf_counter()
         if not run_items(session, [item]):
-            sys.exit(f"{name} fails without a mutant")
+            raise RuntimeError(f"{name} fails without a mutant")
         suite.seconds[name] = time.perf_counter() - start
     coverage.stop()
     for source in sources:
@@ -229,12 +239,18 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 
 def replace_function(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
-    """Put the changed code into a function that is loaded, and forget what the caches of its module hold."""
+    """Put the changed code into a function that is loaded, and forget what the caches of its module hold.
+
+    A function cannot get code that uses other variables of what it is defined in, such as none of `super()`.
+    """
     module = sys.modules[functions[0].__module__]
     changed = module.__loader__.source_to_code(mutant.apply(mutant.file.read_bytes()), str(mutant.file))
     codes = {(code.co_qualname, code.co_firstlineno): code for code in codes_in(changed)}
     for function in functions:
-        function.__code__ = codes[function.__code__.co_qualname, function.__code__.co_firstlineno]
+        new = codes[function.__code__.co_qualname, function.__code__.co_firstlineno]
+        if new.co_freevars != function.__code__.co_freevars:
+            os._exit(OTHER_VARIABLES)
+        function.__code__ = new
     for cached in vars(module).values():
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
@@ -309,7 +325,7 @@ def report(outcomes: Mapping[Mutant, str]) -> float:
         print(f"| {row} | {count.total()} | {numbers} | {100 * shares[row]:.1f} % |")
     for mutant, outcome in sorted(outcomes.items(), key=lambda pair: (pair[0].file, pair[0].start)):
         if outcome == SURVIVED:
-            print(f"survived {os.path.relpath(mutant.file)}:{mutant.describe(mutant.file.read_bytes())}")
+            print(f"survived {located(mutant)}")
     return shares["all"]
 
 
@@ -340,6 +356,7 @@ def main() -> None:
     if answer is None:
         sys.exit("the tests cannot be collected, or do not pass without a mutant")
     suite, outcomes = answer
+    imported += [mutant for mutant, outcome in outcomes.items() if outcome == POSTPONED]
     outcomes |= run_imported(options.tests, suite, imported, options.jobs)
     sys.exit(0 if report(outcomes) >= WANTED else 1)
 
