@@ -111,7 +111,9 @@ def test_conversions_are_differentiable_after_inference_mode():
 
 
 def test_a_frame_holds_what_is_within_half_a_pixel_of_its_photo():
-    frame = ImageFrame((10, 20), (64, 64), (2.0, 3.0), (4.0, 5.0))  # x 4 to 44, y 5 to 35, the pixels' edges half before
+    frame = ImageFrame(
+        (10, 20), (64, 64), (2.0, 3.0), (4.0, 5.0)
+    )  # x 4 to 44, y 5 to 35, the pixels' edges half before
     inside = [(3.5, 4.5), (43.5, 34.5), (20.0, 4.5), (3.5, 20.0)]
     outside = [(3.4, 20.0), (43.6, 20.0), (20.0, 4.4), (20.0, 34.6)]
     assert frame.holds(torch.tensor(inside + outside)).tolist() == [True] * 4 + [False] * 4
