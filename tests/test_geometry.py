@@ -22,7 +22,7 @@ from sd4match.geometry import (
     to_model,
     to_photo,
 )
-from sd4match.testing import values
+from sd4match.testing import pretend_accelerator, values
 
 SIZES = st.tuples(st.integers(2, 900), st.integers(2, 900))
 RULES = st.sampled_from([("corners", None), ("centers", None), ("patch", None), ("patch", 6.5), ("patch", 7.0)])
@@ -145,6 +145,9 @@ def test_sizes_and_distances_have_bounds():
     assert pad_frame((1, 1), 10**7).model_size == (10**7, 10**7)
     assert len(grid_points((1, 1), side=1000)) == 10**6
     assert ImageFrame((1, 1), (1, 1), (1.0, 1.0), (1e7, -1e7)).offset == (1e7, -1e7)
+    for sizes in (((0, 1), (1, 1)), ((1, 1), (1, 0))):
+        with pytest.raises(InputError, match="must be a whole number from 1"):
+            ImageFrame(*sizes, (1.0, 1.0))
     for one, other in ((1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)):
         with pytest.raises(InputError, match="scale"):
             ImageFrame((1, 1), (1, 1), (one, other))
@@ -206,12 +209,19 @@ def scattered(mask, size, place):
     return found
 
 
-@pytest.mark.parametrize("frame", [squash_frame((9, 14), (32, 20)), pad_frame((9, 14), 24), pad_frame((14, 9), 8)])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        squash_frame((9, 14), (32, 20)), squash_frame((9, 14), (3, 4)), squash_frame((7, 7), (8, 8)),
+        pad_frame((9, 14), 24), pad_frame((14, 9), 24), pad_frame((14, 9), 8),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_go_where_their_pixels_go(frame, seed):
     mask = torch.rand(frame.original_size, generator=torch.Generator().manual_seed(seed)) > (0.9, 0.5, 0.1)[seed]
-    grid = Grid((frame,), (5, 3), "centers")
-    assert torch.equal(mask_to_cells(mask, grid), scattered(mask, (5, 3), grid.to_cells))
+    for rule in (("centers",), ("patch", -5.0), ("patch", 5.0)):
+        grid = Grid((frame,), (5, 3), *rule)
+        assert torch.equal(mask_to_cells(mask, grid), scattered(mask, (5, 3), grid.to_cells))
     height, width = frame.model_size
     pushed = scattered(mask, frame.model_size, lambda points: to_model(points, (frame,)))
     pulled = torch.zeros(height, width, dtype=torch.bool)
@@ -244,3 +254,26 @@ def test_conversions_keep_the_precision_and_the_frames_of_each_photo():
     assert grid.to_cells(points).tolist() == [[[0.75, 0.75]], [[0.625, 1.125]]]
     assert grid.to_pixels(grid.to_cells(points)).tolist() == points.tolist()
     assert grid[-1:].frames == frames[1:] == grid[[1]].frames
+
+
+def test_conversions_are_as_exact_as_their_points():
+    frame = ImageFrame((7, 7), (3, 3), (1 / 3, 1 / 7), (0.1, 0.7))
+    points = torch.tensor([[[1000.0, 3.0]]], dtype=torch.float64)
+    x, y = 1000 / 3 + 0.1, 3 / 7 + 0.7
+    assert to_model(points, [frame])[0, 0].tolist() == pytest.approx([x, y], rel=1e-15)
+    cells = Grid((frame,), (7, 5), "centers").to_cells(points)
+    assert cells[0, 0].tolist() == pytest.approx([x * 5 / 3 + 1 / 3, y * 7 / 3 + 2 / 3], rel=1e-14)
+    again = pixels_to_cells(to_model(points, [frame]), (3, 3), (7, 5), alignment="centers")
+    assert again[0, 0].tolist() == pytest.approx(cells[0, 0].tolist(), rel=1e-14)
+
+
+def test_conversions_are_computed_where_their_points_are():
+    grid = Grid((squash_frame((31, 47), (64, 64)), pad_frame((47, 31), 64)), (8, 8), "patch", 2.0)
+    points = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0)) * 30
+    with pretend_accelerator() as device:
+        there = points.to(device)
+        calls = [grid.to_cells, grid.to_pixels, grid.query_cells, grid.cell_centers, grid.frames[1].holds]
+        for call in (*calls, lambda values: to_photo(to_model(values, grid.frames), grid.frames)):
+            found = call(there)
+            assert found.device == device
+            assert torch.equal(found.cpu(), call(points))

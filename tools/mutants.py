@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 ORDER = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">")}
 EQUALITY = {
@@ -23,8 +24,12 @@ ARITHMETIC = {
 OPPOSITES = ("any", "all"), ("min", "max"), ("amin", "amax"), ("minimum", "maximum"), ("floor", "ceil")
 CALLS = {one: other for pair in OPPOSITES for one, other in (pair, pair[::-1])}
 KEPT_KEYWORDS = (None, "default", "description", "strict")
-"""`**fields`; a field's default, without which no config is made; what no program notices."""
+"""`**fields`; a field's default, without which no config is made; what is said; whether `zip` should have checked."""
 UNARY = {ast.Not: "not", ast.USub: "-", ast.Invert: "~"}
+
+
+Placed = ast.expr | ast.stmt | ast.keyword
+"""Nodes that say where they stand."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ class _Changes:
             return True
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
             return True
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            return True
         return getattr(node, "lineno", None) in self.kept
 
     def _of_one(self, node: ast.AST) -> Iterator[Mutant]:
@@ -133,7 +140,7 @@ class _Changes:
             for left, right in zip(node.values, node.values[1:], strict=False):
                 yield from self._operator("boolean", left, words, right)
         elif _is_negative(node):
-            yield self._mutant("constant", self._start(node), self._end(node), repr(1 - node.operand.value))
+            yield self._mutant("constant", self._start(node), self._end(node), repr(ast.literal_eval(node) + 1))
         elif isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
             start = self._start(node)
             yield self._mutant("sign", start, start + len(UNARY[type(node.op)]), "")
@@ -176,7 +183,7 @@ class _Changes:
         if name in CALLS:
             end = self._end(node.func)
             yield self._mutant("call", end - len(name), end, CALLS[name])
-        arguments = sorted([*node.args, *node.keywords], key=self._start)
+        arguments: list[Placed] = sorted([*node.args, *node.keywords], key=self._start)
         for number, keyword in enumerate(arguments):
             if isinstance(keyword, ast.keyword) and keyword.arg not in KEPT_KEYWORDS:
                 if number:
@@ -190,16 +197,16 @@ class _Changes:
         before = self.source[start:end].decode()
         return Mutant(self.file, operator, start, end, before, after, self.lines, self.function)
 
-    def _start(self, node: ast.AST) -> int:
+    def _start(self, node: Placed) -> int:
         return self.starts[node.lineno - 1] + node.col_offset
 
-    def _end(self, node: ast.AST) -> int:
-        return self.starts[node.end_lineno - 1] + node.end_col_offset
+    def _end(self, node: Placed) -> int:
+        return self.starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
 
 
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _is_negative(node: ast.AST) -> bool:
+def _is_negative(node: ast.AST) -> TypeGuard[ast.UnaryOp]:
     return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)

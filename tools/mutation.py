@@ -40,7 +40,7 @@ from mutants import Mutant, mutants_of
 SOURCES = ("src/sd4match/matching", "src/sd4match/geometry.py", "src/sd4match/config/protocols.py")
 TESTS = (
     "tests/matching", "tests/test_geometry.py", "tests/test_geometry_refused.py", "tests/config/test_protocols.py",
-    *SOURCES,
+    "tests/accelerator/test_components.py", *SOURCES,
 )  # fmt: skip
 """The tests of the sources' own area, with their doctests."""
 PRELOADED = ("torch", "scipy", "beartype", "hypothesis", "jaxtyping", "pydantic", "huggingface_hub", "PIL", "yaml")
@@ -51,8 +51,8 @@ PYTEST = (
 )  # fmt: skip
 WANTED = 0.9
 """Share of killed mutants below which the run fails."""
-LEAST_SECONDS, TIMES = 10.0, 4.0
-"""A mutant is timed out after these seconds and so many times what its tests take."""
+TIMES = 4
+"""A mutant is timed out after `--patience` and so many times what its tests take."""
 MEMORY = 32 * 2**30
 """Addresses that a mutant may use, in bytes."""
 FAILED, OTHER_VARIABLES = 2, 3
@@ -78,9 +78,9 @@ class Suite:
         tests = {test for line in range(first, last + 1) for test in ran.get(line, ())}
         return sorted(tests, key=lambda test: (self.seconds[test], test))
 
-    def limit(self, tests: Iterable[str]) -> int:
-        """Return the seconds after which a mutant of so many tests is timed out."""
-        return round(LEAST_SECONDS + TIMES * sum(self.seconds[test] for test in tests))
+    def times(self, tests: Iterable[str]) -> int:
+        """Return the seconds that a mutant of these tests may take, beside the patience."""
+        return round(TIMES * sum(self.seconds[test] for test in tests))
 
 
 def run_forked(work: Callable[[], bool], silent: Sequence[int] = (1, 2)) -> int:
@@ -223,7 +223,7 @@ def measure(session: pytest.Session, items: Items, sources: Sequence[Path]) -> S
 def loaded_functions(sources: Sequence[Path]) -> dict[tuple[str, str | None], list[FunctionType]]:
     """Return the functions by file and qualified name, those inside the wrappers of decorators too."""
     files = {str(source) for source in sources}
-    functions = defaultdict(list)
+    functions: dict[tuple[str, str | None], list[FunctionType]] = defaultdict(list)
     for found in gc.get_objects():
         if type(found) is FunctionType and found.__code__.co_filename in files:
             functions[found.__code__.co_filename, found.__code__.co_qualname].append(found)
@@ -244,7 +244,8 @@ def replace_function(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
     A function cannot get code that uses other variables of what it is defined in, such as none of `super()`.
     """
     module = sys.modules[functions[0].__module__]
-    changed = module.__loader__.source_to_code(mutant.apply(mutant.file.read_bytes()), str(mutant.file))
+    loader: Any = module.__loader__
+    changed = loader.source_to_code(mutant.apply(mutant.file.read_bytes()), str(mutant.file))
     codes = {(code.co_qualname, code.co_firstlineno): code for code in codes_in(changed)}
     for function in functions:
         new = codes[function.__code__.co_qualname, function.__code__.co_firstlineno]
@@ -257,9 +258,10 @@ def replace_function(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
 
 
 def run_loaded(
-    session: pytest.Session, items: Items, sources: Sequence[Path], mutants: Sequence[Mutant], jobs: int
+    session: pytest.Session, items: Items, mutants: Sequence[Mutant], options: argparse.Namespace
 ) -> tuple[Suite, dict[Mutant, str]]:
     """Run the mutants of functions in forks of a process that has collected the tests."""
+    sources = python_files(options.source)
     suite: Suite = answer_of(lambda: measure(session, items, sources))
     functions = loaded_functions(sources)
 
@@ -268,13 +270,13 @@ def run_loaded(
             tests = suite.tests_of(mutant)
             if not tests:
                 return True
-            limit(suite.limit(tests))
+            limit(options.patience + suite.times(tests))
             replace_function(mutant, functions[str(mutant.file), mutant.function])
             return run_items(session, [items[test] for test in tests])
 
         return run_forked(work)
 
-    return suite, run_each(mutants, start, jobs)
+    return suite, run_each(mutants, start, options.jobs)
 
 
 def load_changed(mutant: Mutant) -> None:
@@ -289,7 +291,7 @@ def load_changed(mutant: Mutant) -> None:
     patch.object(SourceFileLoader, "get_code", get_code).start()
 
 
-def run_imported(tests: Sequence[str], suite: Suite, mutants: Sequence[Mutant], jobs: int) -> dict[Mutant, str]:
+def run_imported(suite: Suite, mutants: Sequence[Mutant], options: argparse.Namespace) -> dict[Mutant, str]:
     """Run the mutants of what runs at import, each with imports of its own."""
 
     def run_all(session: pytest.Session, items: Items) -> bool:
@@ -297,13 +299,13 @@ def run_imported(tests: Sequence[str], suite: Suite, mutants: Sequence[Mutant], 
 
     def start(mutant: Mutant) -> int:
         def work() -> bool:
-            limit(suite.limit(suite.seconds))
+            limit(options.patience + suite.times(suite.seconds))
             load_changed(mutant)
-            return bool(with_collected(tests, run_all))
+            return bool(with_collected(options.tests, run_all))
 
         return run_forked(work)
 
-    return run_each(mutants, start, jobs)
+    return run_each(mutants, start, options.jobs)
 
 
 def python_files(paths: Iterable[str]) -> list[Path]:
@@ -337,27 +339,27 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, metavar="N", help="draw so many; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at a time")
+    parser.add_argument("--patience", type=int, default=20, metavar="SECONDS", help="for a mutant that does not end")
     parser.add_argument("--preload", nargs="*", default=PRELOADED, metavar="MODULE", help="libraries to import first")
     options = parser.parse_args()
     os.environ.update(HYPOTHESIS_PROFILE="mutation", OMP_NUM_THREADS="1")
     for name in options.preload:
         import_module(name)
-    sources = python_files(options.source)
-    mutants = [mutant for file in sources for mutant in mutants_of(file)]
+    mutants = [mutant for file in python_files(options.source) for mutant in mutants_of(file)]
     if options.mutants is not None and options.mutants < len(mutants):
         mutants = random.Random(options.seed).sample(mutants, options.mutants)
     loaded = [mutant for mutant in mutants if mutant.function is not None]
     imported = [mutant for mutant in mutants if mutant.function is None]
 
     def work(session: pytest.Session, items: Items) -> tuple[Suite, dict[Mutant, str]]:
-        return run_loaded(session, items, sources, loaded, options.jobs)
+        return run_loaded(session, items, loaded, options)
 
     answer = answer_of(lambda: with_collected(options.tests, work))
     if answer is None:
         sys.exit("the tests cannot be collected, or do not pass without a mutant")
     suite, outcomes = answer
     imported += [mutant for mutant, outcome in outcomes.items() if outcome == POSTPONED]
-    outcomes |= run_imported(options.tests, suite, imported, options.jobs)
+    outcomes |= run_imported(suite, imported, options)
     sys.exit(0 if report(outcomes) >= WANTED else 1)
 
 

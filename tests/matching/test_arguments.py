@@ -13,7 +13,9 @@ import torch
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.matching import functional
+from sd4match.matching.correlation import matches_from_cells, matches_from_points
 from sd4match.matching.pck import correct_points, pck
+from sd4match.testing import random_correlation
 
 MAPS, VALUES, CELLS = torch.rand(2, 4, 5, 6), torch.rand(2, 3, 5, 6), torch.rand(2, 3, 2)
 SEEN, NORMS, NAN, INF = torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 5, 6), math.nan, math.inf
@@ -122,6 +124,10 @@ def test_numbers_that_are_none_are_named(name, changes, message):
         (lambda f: f.best_cells(VALUES[0], count=2), ShapeError, "correlation"),
         (lambda f: f.nearest_neighbor(torch.zeros(1, 2, 0, 3)), ShapeError, "correlation"),
         (lambda f: f.nearest_neighbor(VALUES[0]), ShapeError, "correlation"),
+        (lambda f: f.nearest_neighbor(VALUES.long()), InputError, "correlation"),
+        (lambda f: f.best_cells(VALUES.long(), count=1), InputError, "correlation"),
+        (lambda f: f.smoothed_target(CELLS > 0, map_size=(5, 5)), InputError, "target_cells"),
+        (lambda f: f.weighted_concatenation([MAPS.long()], [1], [1.0]), InputError, "values"),
         (lambda f: f.soft_argmax(VALUES[0], temperature=1.0), ShapeError, "correlation"),
         (lambda f: f.match_probability(np.zeros(3), temperature=1.0), InputError, "correlation"),
         (lambda f: f.log_match_probability(VALUES.long(), temperature=1.0), InputError, "correlation"),
@@ -166,6 +172,13 @@ def test_a_query_of_which_one_coordinate_is_not_finite_is_cell_0_0(bad):
     found = functional.sample_bilinear(features, torch.tensor([[bad, (0.0, 0.0)]]))
     assert torch.equal(found[0, 0], features[0, :, 0, 0])
     assert torch.equal(found[0, 0], found[0, 1])
+
+
+def test_matches_of_authors_are_of_floats():
+    correlation = random_correlation()
+    for call in (matches_from_cells, matches_from_points):
+        with pytest.raises(InputError, match="must be a tensor of floating-point numbers"):
+            call(torch.ones(2, 3, 2, dtype=torch.int64), correlation, temperature=0.1)
 
 
 def test_a_length_may_be_0_or_less_than_1_and_equality_is_correct_unless_said_otherwise():

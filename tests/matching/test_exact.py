@@ -230,6 +230,9 @@ def test_damped_cells_stay_impossible_and_suppressed_ones_count_as_0():
     weights = [1.0, math.e**2, 1.0, 1.0]  # -1 is outside, where it counts as 0
     assert window[0, 0, 0].item() == pytest.approx(sum(x * w for x, w in enumerate(weights, 1)) / sum(weights))
     assert kernel[0, 0, 1].item() == window[0, 0, 1].item() == 0.0
+    narrow = functional.kernel_soft_argmax(values, temperature=0.5, sigma=0.1)  # whose Gaussian underflows to 0
+    weights = [1.0, math.e**2, 1.0, 1.0]
+    assert narrow[0, 0, 0].item() == pytest.approx(sum(x * w for x, w in enumerate(weights, 1)) / sum(weights))
 
 
 @pytest.mark.parametrize("form", ["kernel", "window"])
