@@ -196,7 +196,7 @@ def test_impossible_and_overflowing_cells_have_their_probabilities(learned):
     assert found.flatten().tolist() == pytest.approx([1 / (1 + math.e**2), math.e**2 / (1 + math.e**2), 0.0])
     log = functional.log_match_probability(torch.tensor([[[[0.0, 1.0, -INF]]]]), temperature=temperature(0.5))
     assert log.flatten().tolist() == pytest.approx([-math.log(1 + math.e**2), 2 - math.log(1 + math.e**2), -INF])
-    mixed = torch.tensor([[[[1e38, 9e37]], [[0.0, 1.0]]]])  # of which the first alone overflows
+    mixed = torch.tensor([[[[3e38, 2e38]], [[0.0, 1.0]]]])  # of which the first alone overflows
     found = functional.match_probability(mixed, temperature=temperature(0.5))
     assert found[0, 0].flatten().tolist() == [1.0, 0.0]
     assert found[0, 1].flatten().tolist() == pytest.approx([1 / (1 + math.e**2), math.e**2 / (1 + math.e**2)])
@@ -253,6 +253,13 @@ def test_a_known_peak_is_used(form):
             call(values, peak=peak)
     values[0, 0], peak[0, 0], peak[1, 2] = -INF, math.nan, torch.tensor([0.0, 0.0])
     assert call(values, peak=peak)[0, 0].isnan().all()
+    peak[0, 0] = torch.tensor([math.nan, 1.0])
+    assert call(values, peak=peak)[0, 0].isnan().all()
+    values[0, 1], peak[0, 1] = -INF, torch.tensor([-1.0, 0.0])  # a point without a match, but a number
+    with pytest.raises(InputError, match="peak must be cells"):
+        call(values, peak=peak)
+    peak[0, 1] = math.nan
+    assert call(values, peak=peak)[0, 1].isnan().all()
     peak[1, 2] = math.nan  # a point that has a match
     with pytest.raises(InputError, match="peak must be cells"):
         call(values, peak=peak)
@@ -290,6 +297,14 @@ def test_blended_neighbors_keep_to_masks_and_magnitudes():
             functional.bilinear_nearest_neighbor.__wrapped__(source, target, cells, target_mask=wrong)
     with pytest.raises(InputError, match="target_mask must be"):
         functional.bilinear_nearest_neighbor.__wrapped__(source, target, cells, target_mask=mask.float())
+
+
+def test_products_of_the_largest_features_do_not_overflow():
+    source, target = randn(1, 16, 3, 4), randn(1, 16, 4, 5, seed=1)
+    cells = torch.tensor([[[0.25, 1.5], [2.0, 1.0]]])
+    plain, large = (functional.bilinear_nearest_neighbor(source, target * factor, cells, normalize=False)
+                    for factor in (1.0, 2.0**125))  # fmt: skip
+    assert torch.equal(plain, large)
 
 
 # sampling and the loss
@@ -330,6 +345,20 @@ def test_true_cells_at_the_border_are_left_out():
     for wrong in ((3,), (3, 4, 5), (0, 4), "34", 3):
         with pytest.raises(InputError, match="map_size"):
             functional.smoothed_target.__wrapped__(places, map_size=wrong)
+
+
+def test_impossible_cells_elsewhere_do_not_leave_a_point_out():
+    values, seen = randn(1, 1, 9, 9), torch.ones(1, 1, dtype=torch.bool)
+    values[..., 0, 0] = -INF
+    deep = values.masked_fill(values == -INF, -1e3)
+    found, expected = (
+        functional.gaussian_cross_entropy(each, torch.full((1, 1, 2), 5.0), seen, temperature=0.5, kernel_size=3)
+        for each in (values, deep)
+    )
+    assert found > 0
+    torch.testing.assert_close(found, expected)
+    target = functional.smoothed_target(torch.full((1, 1, 2), 5.0, dtype=torch.float64), map_size=(9, 9))
+    assert target.weights.dtype == target.cells.dtype == torch.float64
 
 
 def test_one_coordinate_that_is_not_finite_is_refused():

@@ -54,7 +54,7 @@ def test_as_many_components_as_channels_keep_the_maps(components):
     kept = functional.co_pca(source.values, target.values, components)
     assert kept[0] is source.values
     assert kept[1] is target.values
-    assert not torch.equal(functional.co_pca(source.values, target.values, 5)[0], source.values[:, :5])
+    assert functional.co_pca(source.values, target.values, 5)[0].shape == (2, 5, 4, 6)
 
 
 def test_the_directions_are_the_largest_first_and_from_the_mean_of_both():
