@@ -16,7 +16,7 @@ from sd4match.matching.correlation import correlate_maps, matches_from_cells, ma
 from sd4match.matching.functional.sampling import bilinear_corners, gather_cells
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
 from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_correlation
+from sd4match.testing import pretend_accelerator, random_correlation
 
 INF = math.inf
 
@@ -118,6 +118,14 @@ def test_queries_of_pixels_are_checked():
                            (torch.zeros(2, 6, device="meta"), InputError)):  # fmt: skip
         with pytest.raises(error, match=r"queries|target_features"):
             upsampled_nearest_neighbor.__wrapped__(queries, randn(6, 3, 4), torch.zeros(3), torch.zeros(2))
+
+
+def test_queries_of_pixels_are_where_the_map_is():
+    with (
+        pretend_accelerator() as device,
+        pytest.raises(InputError, match="queries is on pretend:0, and target_features"),
+    ):
+        upsampled_nearest_neighbor(randn(2, 6).to(device), randn(6, 3, 4), torch.zeros(3), torch.zeros(2))
 
 
 @pytest.mark.parametrize("masked", [False, True])
