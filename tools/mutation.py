@@ -40,7 +40,9 @@ from mutants import Mutant, mutants_of
 SOURCES = ("src/sd4match/matching", "src/sd4match/geometry.py", "src/sd4match/config/protocols.py")
 TESTS = (
     "tests/matching", "tests/test_geometry.py", "tests/test_geometry_refused.py", "tests/config/test_protocols.py",
-    "tests/accelerator/test_components.py", *SOURCES,
+    "tests/accelerator/test_components.py::test_a_matcher",
+    "tests/accelerator/test_components.py::test_a_loss_and_its_gradient",
+    "tests/accelerator/test_components.py::test_a_pair_transform", *SOURCES,
 )  # fmt: skip
 """The tests of the sources' own area, with their doctests."""
 PRELOADED = ("torch", "scipy", "beartype", "hypothesis", "jaxtyping", "pydantic", "huggingface_hub", "PIL", "yaml")
