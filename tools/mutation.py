@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -102,7 +103,7 @@ def run_forked(work: Callable[[], bool], silent: Sequence[int] = (1, 2)) -> int:
         os._exit(code)
 
 
-def answer_of(work: Callable[[], object]) -> Any:
+def answer_of(work: Callable[[], object], silent: Sequence[int]) -> Any:
     """Return what a forked process answers, so that nothing that it loads stays here.
 
     Raises:
@@ -115,7 +116,7 @@ def answer_of(work: Callable[[], object]) -> Any:
             file.flush()
             return True
 
-        if os.waitpid(run_forked(written, silent=(1,)), 0)[1]:
+        if os.waitpid(run_forked(written, silent), 0)[1]:
             raise RuntimeError("nothing is measured")
         file.seek(0)
         return pickle.load(file)
@@ -165,10 +166,12 @@ def limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def run_items(session: pytest.Session, items: Sequence[pytest.Item]) -> bool:
+def run_items(
+    session: pytest.Session, items: Sequence[pytest.Item], begin: Callable[[pytest.Item], None] = lambda item: None
+) -> bool:
     """Run tests until one fails, and return whether none did."""
-    for number, item in enumerate(items):
-        following = items[number + 1] if number + 1 < len(items) else None
+    for item, following in zip_longest(items, items[1:]):
+        begin(item)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
             return False
@@ -208,13 +211,17 @@ def measure(session: pytest.Session, items: Items, sources: Sequence[Path]) -> S
     """
     suite = Suite()
     coverage = Coverage(data_file=None, include=[str(source) for source in sources], config_file=False)
+    began = {}
+
+    def begin(item: pytest.Item) -> None:
+        coverage.switch_context(item.nodeid)
+        began[item.nodeid] = time.perf_counter()
+
     coverage.start()
-    for name, item in items.items():
-        coverage.switch_context(name)
-        start = time.perf_counter()
-        if not run_items(session, [item]):
-            raise RuntimeError(f"{name} fails without a mutant")
-        suite.seconds[name] = time.perf_counter() - start
+    if not run_items(session, list(items.values()), begin):
+        raise RuntimeError(f"{list(began)[-1]} fails without a mutant")
+    ends = [*list(began.values())[1:], time.perf_counter()]
+    suite.seconds = {name: end - start for (name, start), end in zip(began.items(), ends, strict=True)}
     coverage.stop()
     for source in sources:
         lines = coverage.get_data().contexts_by_lineno(str(source))
@@ -264,7 +271,7 @@ def run_loaded(
 ) -> tuple[Suite, dict[Mutant, str]]:
     """Run the mutants of functions in forks of a process that has collected the tests."""
     sources = python_files(options.source)
-    suite: Suite = answer_of(lambda: measure(session, items, sources))
+    suite: Suite = answer_of(lambda: measure(session, items, sources), silent=(1, 2))
     functions = loaded_functions(sources)
 
     def start(mutant: Mutant) -> int:
@@ -356,7 +363,7 @@ def main() -> None:
     def work(session: pytest.Session, items: Items) -> tuple[Suite, dict[Mutant, str]]:
         return run_loaded(session, items, loaded, options)
 
-    answer = answer_of(lambda: with_collected(options.tests, work))
+    answer = answer_of(lambda: with_collected(options.tests, work), silent=(1,))
     if answer is None:
         sys.exit("the tests cannot be collected, or do not pass without a mutant")
     suite, outcomes = answer
