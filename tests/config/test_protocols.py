@@ -26,7 +26,7 @@ from sd4match.matching.matchers import (
     WindowSoftArgmax,
 )
 from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_correlation, sizes, values
+from sd4match.testing import pretend_accelerator, random_correlation, sizes, values
 
 NAMES = tuple(PROTOCOLS)
 LITERAL = {
@@ -486,3 +486,16 @@ def test_boxes_are_left_top_right_bottom(box, message):
             )
     finally:
         config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_are_judged_where_they_are(name):
+    truth, guess = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0)) * 30, torch.full((2, 3, 2), 15.0)
+    options = {"photo_sizes": [(30, 40), (50, 30)], "boxes": [(0.0, 0.0, 90.0, 50.0), (1.0, 2.0, 70.0, 90.0)]}
+    seen = torch.tensor([[True, False, True], [True, True, True]])
+    expected = get_protocol(name).correct(guess, truth, seen, **options)
+    assert expected.any()
+    with pretend_accelerator() as device:
+        found = get_protocol(name).correct(guess.to(device), truth.to(device), seen.to(device), **options)
+        assert found.device == device
+        assert torch.equal(found.cpu(), expected)
