@@ -291,6 +291,15 @@ def test_several_cells_are_apart_and_end():
     assert functional.best_cells(values.half(), count=1)[1].dtype == torch.float32
 
 
+def test_several_cells_are_found_where_the_correlation_is():
+    values = randn(2, 3, 5, 6)
+    with pretend_accelerator() as device:
+        found = functional.best_cells(values.to(device), count=4)
+        for one, expected in zip(found, functional.best_cells(values, count=4), strict=True):
+            assert one.device == device
+            assert torch.equal(one.cpu(), expected)
+
+
 def test_blended_neighbors_keep_to_masks_and_magnitudes():
     source, target = randn(2, 6, 3, 4), randn(2, 6, 4, 5, seed=1)
     mask = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(2)) > 0.5
