@@ -301,7 +301,11 @@ def load_changed(mutant: Mutant) -> None:
 
 
 def run_imported(suite: Suite, mutants: Sequence[Mutant], options: argparse.Namespace) -> dict[Mutant, str]:
-    """Run the mutants of what runs at import, each with imports of its own."""
+    """Run the mutants of what runs at import, each with imports of its own.
+
+    Raises:
+        RuntimeError: the tests fail in this order without a mutant.
+    """
 
     def run_all(session: pytest.Session, items: Items) -> bool:
         return run_items(session, sorted(items.values(), key=lambda item: suite.seconds.get(item.nodeid, 0.0)))
@@ -314,6 +318,8 @@ def run_imported(suite: Suite, mutants: Sequence[Mutant], options: argparse.Name
 
         return run_forked(work)
 
+    if mutants and os.waitpid(run_forked(lambda: bool(with_collected(options.tests, run_all))), 0)[1]:
+        raise RuntimeError("the tests fail without a mutant, quickest first")
     return run_each(mutants, start, options.jobs)
 
 
