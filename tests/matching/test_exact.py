@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from helpers import references
 from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.geometry import Grid, pad_frame, pixels_to_cells, squash_frame, to_photo
-from sd4match.matching import functional
+from sd4match.matching import BilinearNearestNeighbor, functional
 from sd4match.matching.correlation import correlate_maps, matches_from_cells, matches_from_points, nearest_pixels
 from sd4match.matching.functional.sampling import bilinear_corners, gather_cells
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
@@ -320,6 +320,15 @@ def test_blended_neighbors_keep_to_masks_and_magnitudes():
             functional.bilinear_nearest_neighbor.__wrapped__(source, target, cells, target_mask=wrong)
     with pytest.raises(InputError, match="target_mask must be"):
         functional.bilinear_nearest_neighbor.__wrapped__(source, target, cells, target_mask=mask.float())
+
+
+def test_the_blending_matcher_keeps_to_the_mask():
+    made = random_correlation()
+    mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+    mask[:, 2, 5] = True
+    target = FeatureMap(made.target.values, made.target.grid, mask=mask)
+    found = BilinearNearestNeighbor()(correlate_maps(made.source, target, made.query_points))
+    torch.testing.assert_close(target.grid.to_cells(found.points), torch.tensor([5.0, 2.0]).expand(2, 3, 2))
 
 
 def test_products_of_the_largest_features_do_not_overflow():
