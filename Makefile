@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow coverage lint check robustness bench bench-full wheel clean
+.PHONY: install demo test test-slow coverage lint check mutation robustness bench bench-full wheel clean
 
 install: $(READY)
 
@@ -37,6 +37,10 @@ lint: install  ## style, types, layers
 	$(BIN)/lint-imports
 
 check: lint coverage  ## style, types, layers, and the quick suite with coverage
+
+MUTANTS ?= all
+mutation: install  ## small faults of the matching core that its tests must notice: half an hour; MUTANTS=300: some of them
+	$(BIN)/python tools/mutation.py $(if $(filter all,$(MUTANTS)),,--mutants $(MUTANTS))
 
 robustness: install  ## thousands of hostile inputs for every public entry and file format: 5 minutes
 	$(BIN)/python -m robustness

@@ -56,7 +56,7 @@ install_import_hook(modules_to_check(), "helpers.typecheck.typecheck")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from sd4match.testing import pretend_accelerator  # noqa: E402
 
@@ -69,8 +69,11 @@ for profile, examples in (("quick", 20), ("deep", 1_000)):
         profile, deadline=None, max_examples=examples, derandomize=profile == "quick",
         suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
+settings.register_profile("mutation", settings.get_profile("quick"), phases=[Phase.explicit, Phase.generate])
+profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+settings.load_profile(profile)
+shared = profile == "mutation" or "PYTEST_XDIST_WORKER" in os.environ  # threads of torch do not survive a fork
+torch.set_num_threads(1 if shared else max(1, min(2, os.cpu_count() or 1)))
 
 
 @pytest.fixture(autouse=True, scope="session")

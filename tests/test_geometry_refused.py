@@ -16,6 +16,8 @@ from sd4match.geometry import (
     ImageFrame,
     cells_to_pixels,
     grid_points,
+    mask_to_cells,
+    mask_to_model,
     own_frame,
     pad_frame,
     padded_size,
@@ -72,10 +74,16 @@ def test_sizes_that_are_none_are_refused(call, size):
         (lambda: Grid((), (4, 4)), InputError, "frames"),
         (lambda: Grid([FRAME], (4, 4)), InputError, "frames"),
         (lambda: Grid((None,), (4, 4)), InputError, "frames"),
+        (lambda: Grid((FRAME, None), (4, 4)), InputError, "frames"),
+        (lambda: GRID[[2]], InputError, "rows"),
+        (lambda: GRID[::-1], InputError, "rows"),
         (lambda: replace(GRID, alignment="center"), InputError, "alignment"),
         (lambda: replace(GRID, offset=math.nan), InputError, "offset"),
         (lambda: pixels_to_cells(torch.zeros(3), (9, 9), (3, 3), alignment="corners"), ShapeError, "points must be"),
         (lambda: pixels_to_cells(torch.zeros(()), (9, 9), (3, 3), alignment="corners"), ShapeError, "points must be"),
+        (lambda: pixels_to_cells(POINTS > 0, (9, 9), (3, 3), alignment="corners"), InputError, "points must be"),
+        (lambda: cells_to_pixels(torch.zeros(3), (9, 9), (3, 3), alignment="corners"), ShapeError, "cells must be"),
+        (lambda: cells_to_pixels(POINTS > 0, (9, 9), (3, 3), alignment="corners"), InputError, "cells must be"),
         (lambda: pixels_to_cells(POINTS, (9, 9), (3, 3), alignment="middle"), InputError, "alignment"),
         (lambda: cells_to_pixels(POINTS, (9, 9), (3, 3), alignment="patch", offset=math.inf), InputError, "offset"),
         (lambda: ImageFrame((9, 9), (9, 9), (0.0, 1.0)), InputError, "scale"),
@@ -157,3 +165,9 @@ def test_what_a_frame_holds_is_asked_with_points():
     for wrong in (torch.tensor(1.0), points[:, :1], points.to_sparse(), float8, points.bool(), [1]):
         with pytest.raises(InputError, match="points must be"):
             FRAME.holds(wrong)
+
+
+def test_masks_are_booleans():
+    for call in (lambda mask: mask_to_cells(mask, GRID[:1]), lambda mask: mask_to_model(mask, FRAME)):
+        with pytest.raises(InputError, match="mask must be"):
+            call(torch.ones(200, 100))

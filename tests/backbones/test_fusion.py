@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import references
 from helpers.model_folders import write_random_transformer
+from helpers.strategies import distinct_values
 from sd4match import registry
 from sd4match.backbones.cached import CachedBackbone
 from sd4match.backbones.config import FusionConfig, FusionOptions
@@ -27,7 +28,7 @@ from sd4match.prompting.text import NoPrompt
 from sd4match.structures.images import View, Views
 from sd4match.structures.specs import FeatureSpec
 from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sampling
-from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo, values
+from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder, random_photo
 from sd4match.training.run import train
 
 
@@ -172,7 +173,9 @@ def test_what_cannot_be_fused_is_refused(tmp_path):
 def random_maps(data, channels, cells=(4, 5)):
     grid = Grid((squash_frame((20, 20), (32, 32)),) * 2, cells)
     return [
-        FeatureMap(data.draw(values((2, sum(channels), *cells))), grid, groups=channels if len(channels) > 1 else ())
+        FeatureMap(
+            data.draw(distinct_values((2, sum(channels), *cells))), grid, groups=channels if len(channels) > 1 else ()
+        )
         for _ in range(2)
     ]
 

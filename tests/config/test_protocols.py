@@ -25,9 +25,15 @@ from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError
 from sd4match.geometry import Grid, pad_frame, squash_frame, to_model, to_photo
 from sd4match.matching.correlation import correlate_maps
 from sd4match.matching.functional.upsampled import interpolated_norm, upsampled_nearest_neighbor
-from sd4match.matching.matchers import BilinearNearestNeighbor, NearestNeighbor, PixelNearestNeighbor
+from sd4match.matching.matchers import (
+    BilinearNearestNeighbor,
+    KernelSoftArgmax,
+    NearestNeighbor,
+    PixelNearestNeighbor,
+    WindowSoftArgmax,
+)
 from sd4match.structures.tensors import FeatureMap
-from sd4match.testing import random_correlation, sizes, values
+from sd4match.testing import pretend_accelerator, random_correlation, sizes, values
 
 NAMES = tuple(PROTOCOLS)
 LITERAL = {
@@ -317,7 +323,10 @@ def test_query_modes_read_where_they_say():
         ({"boxes": [(9.0, 0.0, 1.0)]}, InputError, "boxes must be"),
         ({"reference": "side"}, InputError, "reference"),
         ({"visible": torch.ones(1, 2, dtype=torch.long)}, InputError, "visible"),
-        ({"target": torch.zeros(1, 1, 2)}, ShapeError, "target"),
+        ({"target": torch.zeros(1, 1, 2)}, ShapeError, "target must be"),
+        ({"target": torch.zeros(1, 2, 2, dtype=torch.bool)}, InputError, "target must be"),
+        ({"predicted": torch.zeros(1, 2, 2, dtype=torch.bool)}, InputError, "predicted must be"),
+        ({"visible": torch.ones(1, 1, dtype=torch.bool)}, ShapeError, "visible must be"),
         ({"predicted": torch.zeros(2, 2)}, ShapeError, "predicted"),
     ],
 )
@@ -344,3 +353,178 @@ def test_upsampled_arg_max_of_equal_or_absent_features_is_a_pixel(data):
     found = upsampled_nearest_neighbor(queries, features, columns, rows)
     assert ((found >= 0) & (found <= torch.tensor([pixels[1] - 1, pixels[0] - 1]))).all()
     assert torch.equal(found, found.round())
+
+
+def test_truth_outside_the_frame_is_moved_to_its_border_by_those_that_say_so():
+    frame = EvaluationProtocol(name="x", side=100)  # of a photo of 100 x 100, one to one
+    truth = torch.tensor([[[-5.0, 50.0], [50.0, 150.0], [150.0, -5.0], [99.0, 99.0]]])
+    border = torch.tensor([[[0.0, 50.0], [50.0, 99.0], [99.0, 0.0], [99.0, 99.0]]])
+    options = {"photo_sizes": [(100, 100)], "boxes": [(0.0, 0.0, 1.0, 1.0)]}
+    seen = torch.ones(1, 4, dtype=torch.bool)
+    assert frame.correct(border, truth, seen, **options).all()
+    near = frame.correct(border + torch.tensor([0.16, 0.0]), truth, seen, **options)
+    assert near.tolist() == [[[False] * 3] * 4]
+    kept = frame.derive(clamp_truth=False)
+    assert kept.correct(truth, truth, seen, **options).all()
+    assert kept.correct(border, truth, seen, **options).any(dim=-1).tolist() == [[False, False, False, True]]
+    photo = EvaluationProtocol(name="y", error_frame="photo", side=None)
+    wide = {"photo_sizes": [(30, 60)], "boxes": [(0.0, 0.0, 1.0, 1.0)]}
+    corner = torch.tensor([[[59.0, 29.0]]])
+    assert photo.correct(corner, corner + 7, seen[:, :1], **wide).all()
+
+
+def test_lengths_are_the_longer_side_of_each_box_in_its_own_frame():
+    protocol = EvaluationProtocol(name="x", side=100, alphas=(0.1,))
+    truth, seen = torch.full((2, 1, 2), 20.0), torch.ones(2, 1, dtype=torch.bool)
+    guess = truth + torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]]])  # 1 and 0.5 pixels of the frame
+    options = {"photo_sizes": [(100, 100), (200, 50)], "boxes": [(10.0, 10.0, 20.0, 11.0), (0.0, 0.0, 2.0, 9.0)]}
+    assert protocol.correct(guess, truth, seen, **options).flatten().tolist() == [True, False]
+    options["boxes"] = [(10.0, 10.0, 19.0, 11.0), (0.0, 0.0, 2.0, 10.0)]
+    assert protocol.correct(guess, truth, seen, **options).flatten().tolist() == [False, True]
+    points = {"photo_sizes": [(100, 100)], "boxes": [(5.0, 5.0, 5.0, 5.0)]}  # a box without extent allows equality
+    assert protocol.correct(truth[:1], truth[:1], seen[:1], **points).all()
+    tiny = torch.tensor([[[20.0 + 0.9e-6, 20.0]]], dtype=torch.float64)
+    box = {"photo_sizes": [(100, 100)], "boxes": [(1000.0, 0.1, 1000.0 + 1e-5, 0.1)]}
+    assert protocol.correct(tiny, truth[:1].double(), seen[:1], **box).all()  # in float64, whatever the points are
+
+
+def test_the_data_set_says_box_unless_it_says_photo():
+    protocol, seen = EvaluationProtocol(name="x", side=100, alphas=(0.1,)), torch.ones(1, 1, dtype=torch.bool)
+    options = {"photo_sizes": [(100, 100)], "boxes": [(0.0, 0.0, 10.0, 10.0)]}
+    truth, guess = torch.zeros(1, 1, 2), torch.tensor([[[5.0, 0.0]]])
+    found = {reference: protocol.derive(reference=reference).correct(guess, truth, seen, **options).item()
+             for reference in ("data", "box", "photo")}  # fmt: skip
+    assert found == {"data": False, "box": False, "photo": True}
+    with pytest.raises(InputError, match="reference"):
+        protocol.derive(reference="box").correct(guess, truth, seen, **options, reference="side")
+
+
+def test_the_default_is_the_papers():
+    fields = {
+        "name": "sd4match", "frame": "squash", "error_frame": "squash", "side": 768, "alphas": (0.05, 0.1, 0.15),
+        "inclusive": True, "clamp_truth": True, "reference": "data", "alignment": "corners", "cell_shift": 0.0,
+        "query_mode": "bilinear", "matcher": KernelSoftArgmax(sigma=7.0, temperature=0.04), "average": "image",
+    }  # fmt: skip
+    assert EvaluationProtocol() == get_protocol("sd4match") == EvaluationProtocol(**fields)
+    four = (0.01, 0.05, 0.1, 0.15)
+    dift = {
+        "name": "dift", "error_frame": "photo", "side": None, "alphas": four, "clamp_truth": False,
+        "alignment": "centers", "query_mode": "pixel", "matcher": PixelNearestNeighbor(temperature=0.04),
+    }  # fmt: skip
+    padded = {
+        "frame": "pad", "error_frame": "pad", "side": 840, "alphas": four, "inclusive": False, "clamp_truth": False,
+        "alignment": "patch", "query_mode": "floor",
+    }  # fmt: skip
+    window = WindowSoftArgmax(window=15, temperature=0.02)
+    assert get_protocol("dift") == EvaluationProtocol(**{**fields, **dift})
+    assert get_protocol("sd-dino") == EvaluationProtocol(
+        **{**fields, **padded, "name": "sd-dino", "cell_shift": -0.5, "matcher": NearestNeighbor(temperature=0.04),
+           "average": "category_point"}
+    )  # fmt: skip
+    assert get_protocol("geoaware") == EvaluationProtocol(**{**fields, **padded, "name": "geoaware", "matcher": window})
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        ({"side": 2}, {"side": 1}),
+        ({"side": 16_384}, {"side": 16_385}),
+        ({"alphas": (9.99,)}, {"alphas": (10.0,)}),
+        ({"alphas": (0.001, 9.5)}, {"alphas": (0.1, 10.5)}),
+        ({"alphas": (0.1, 0.2)}, {"alphas": (0.2, 0.0)}),
+        ({"alphas": tuple(i / 100 for i in range(1, 101))}, {"alphas": tuple(i / 100 for i in range(1, 102))}),
+        ({"frame": "pad", "error_frame": "pad"}, {"frame": "pad"}),
+        ({"frame": "pad", "error_frame": "photo", "side": None}, {"error_frame": "photo"}),
+        ({"frame": "squash", "error_frame": "photo", "side": None}, {"side": None}),
+        ({"frame": "squash", "error_frame": "squash"}, {"error_frame": "pad"}),
+    ],
+)
+def test_fields_have_bounds_and_go_together(inside, outside):
+    made = EvaluationProtocol(name="x", **inside)
+    assert parse_protocol(made.model_dump()) == made
+    with pytest.raises(ConfigError):
+        EvaluationProtocol(name="x", **outside)
+
+
+def test_protocols_are_found_and_named():
+    for wrong in (3, None, ["dift"]):
+        with pytest.raises(ConfigError, match="name of a protocol must be text"):
+            get_protocol(wrong)
+    assert parse_protocol(get_protocol("dift")) is get_protocol("dift")
+    assert parse_protocol("dift") is get_protocol("dift")
+    assert parse_protocol({"kind": "dift"}) == get_protocol("dift")
+    assert parse_protocol({"kind": "dift", "name": "geoaware"}) == get_protocol("geoaware")
+    assert parse_protocol({"alphas": (0.2,)}) == get_protocol("sd4match").derive(alphas=(0.2,))
+    assert parse_protocol({"name": "dift*", "inclusive": False}) == get_protocol("dift").derive(inclusive=False)
+    for wrong in ({"name": "mine"}, {"name": 3}, {"name": "mine", "alphas": (0.1,)}):
+        with pytest.raises(ConfigError):
+            parse_protocol(wrong)
+    for wrong in ({1: 2}, {"name": "dift", 1: 2}, [], 3):
+        with pytest.raises(ConfigError, match="a protocol is a name or its fields"):
+            parse_protocol(wrong)
+    mine = get_protocol("dift").derive(name="mine", inclusive=False)
+    assert not mine.is_published
+    assert mine.derive(alphas=(0.2,)).name == "mine"
+    assert mine.derive(inclusive=True).name == "mine*"
+    assert mine.derive(name="mine") == mine
+
+
+def test_alignments_answer_with_another_grid():
+    frame = pad_frame((20, 40), 96)
+    own = Grid((frame,), (6, 8), "patch", 3.0)
+    features = FeatureMap(torch.zeros(1, 2, 6, 8), own)
+    corners = get_protocol("sd4match").aligned(features).grid
+    assert (corners.alignment, corners.offset, corners.frames) == ("corners", None, own.frames)
+    centers = get_protocol("dift").aligned(features).grid
+    assert (centers.alignment, centers.offset) == ("centers", None)
+    assert centers.frames[0].model_size == (20, 40)
+    patch = get_protocol("sd-dino").aligned(features).grid
+    assert (patch.alignment, patch.offset) == ("patch", 840 / 8 / 2 - 0.5)
+    assert patch.frames == (pad_frame((20, 40), 840),)
+    with pytest.raises(ConfigError, match="alignment 'patch' needs a square frame"):
+        EvaluationProtocol(name="x", error_frame="photo", side=None, alignment="patch").aligned(features)
+    squashed = EvaluationProtocol(name="x", side=100).error_frame_of((20, 40))
+    assert squashed == squash_frame((20, 40), (100, 100))
+
+
+def test_points_of_the_source_are_read_as_the_protocol_says():
+    made = random_correlation()
+    for name in NAMES:
+        found = get_protocol(name).correlate(made.source, made.target, made.query_points)
+        assert torch.equal(
+            found.query_cells, found.source.grid.query_cells(made.query_points, get_protocol(name).query_mode)
+        )
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [((9.0, 0.0, 8.0, 9.0), "inside out"), ((0.0, 9.0, 9.0, 8.0), "inside out"), ((0.0, 0.0, "a", 9.0), "box"),
+     ((math.nan, 0.0, 1.0, 1.0), "must be finite")],
+)  # fmt: skip
+def test_boxes_are_left_top_right_bottom(box, message):
+    zeros, seen = torch.zeros(2, 1, 2), torch.ones(2, 1, dtype=torch.bool)
+    config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises((DatasetError, InputError), match=message):
+            get_protocol("sd4match").correct(
+                zeros, zeros, seen, photo_sizes=[(9, 9)] * 2, boxes=[(0.0, 0.0, 1.0, 1.0), box]
+            )
+        with pytest.raises(DatasetError, match="needs the box"):
+            get_protocol("sd4match").correct(
+                zeros, zeros, seen, photo_sizes=[(9, 9)] * 2, boxes=[(0.0, 0.0, 1.0, 1.0), None]
+            )
+    finally:
+        config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_are_judged_where_they_are(name):
+    truth, guess = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0)) * 30, torch.full((2, 3, 2), 15.0)
+    options = {"photo_sizes": [(30, 40), (50, 30)], "boxes": [(0.0, 0.0, 90.0, 50.0), (1.0, 2.0, 70.0, 90.0)]}
+    seen = torch.tensor([[True, False, True], [True, True, True]])
+    expected = get_protocol(name).correct(guess, truth, seen, **options)
+    assert expected.any()
+    with pretend_accelerator() as device:
+        found = get_protocol(name).correct(guess.to(device), truth.to(device), seen.to(device), **options)
+        assert found.device == device
+        assert torch.equal(found.cpu(), expected)

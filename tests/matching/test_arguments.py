@@ -13,7 +13,9 @@ import torch
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from sd4match.errors import InputError, NonFiniteError, ShapeError
 from sd4match.matching import functional
+from sd4match.matching.correlation import matches_from_cells, matches_from_points
 from sd4match.matching.pck import correct_points, pck
+from sd4match.testing import random_correlation
 
 MAPS, VALUES, CELLS = torch.rand(2, 4, 5, 6), torch.rand(2, 3, 5, 6), torch.rand(2, 3, 2)
 SEEN, NORMS, NAN, INF = torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 5, 6), math.nan, math.inf
@@ -26,6 +28,8 @@ ODD_TENSORS = {
     "batch": (lambda tensor: tensor[:1], ShapeError),
     "complex": (lambda tensor: tensor.to(torch.complex64), InputError),
     "sparse": (lambda tensor: tensor.to_sparse(), InputError),
+    "meta": (lambda tensor: tensor.to("meta"), InputError),
+    "points": (lambda tensor: tensor[:, :2], ShapeError),
 }
 FUNCTIONS = {
     "correlate": (functional.correlate, dict(source_features=MAPS, target_features=MAPS, query_cells=CELLS, target_norms=NORMS)),
@@ -49,10 +53,12 @@ def test_a_tensor_of_another_sort_is_refused(name, argument, oddity):
     function, arguments = FUNCTIONS[name]
     function(**arguments)
     change, error = ODD_TENSORS[oddity]
+    if oddity == "points" and (name == "sample" or argument in ("query_cells", "reference_length")):
+        return  # of which there may be any number
     changed = change(arguments[argument])
     if changed is None and argument in ("target_norms", "peak"):
         return
-    with pytest.raises(error, match=r"must|expected"):
+    with pytest.raises(error, match=r"must|expected|is on"):
         function(**{**arguments, argument: changed})
 
 
@@ -86,6 +92,9 @@ def test_maps_of_integers_or_booleans_are_refused(name, dtype):
         ("correlate", {"source_features": torch.rand(2, 0, 5, 6)}, "source_features"),
         ("correlate", {"target_features": torch.rand(2, 4, 0, 6)}, "target_features"),
         ("correlate", {"target_norms": torch.rand(2, 6, 5)}, "target_norms"),
+        ("correlate", {"target_norms": NORMS[..., :5]}, "target_norms must be"),
+        ("correlate", {"target_norms": NORMS.long()}, "target_norms must be a tensor of floating-point"),
+        ("kernel", {"peak": CELLS.long()}, "peak must be a tensor of floating-point"),
         ("correlate", {"query_cells": CELLS.to("meta")}, "query_cells is on meta, and source_features on cpu"),
         ("loss", {"target_cells": torch.full((2, 3, 2), NAN)}, "target_cells of visible points must be finite"),
         *[("pck", {"alphas": value}, "alphas")
@@ -93,6 +102,10 @@ def test_maps_of_integers_or_booleans_are_refused(name, dtype):
         *[("pck", {"reference_length": torch.tensor([1.0, value])}, "reference_length") for value in (-1.0, NAN, INF)],
         ("pck", {"reference_length": torch.ones(2, 1)}, "reference_length"),
         ("pck", {"target": torch.full((2, 3, 2), NAN)}, "target must be finite"),
+        ("pck", {"target": torch.stack([CELLS[..., 0], torch.full((2, 3), NAN)], -1)}, "target must be finite"),
+        ("pck", {"target": torch.cat([CELLS[:, :2], torch.full((2, 1, 2), NAN)], 1)}, "target must be finite"),
+        ("pck", {"reference_length": torch.tensor([1.0, NAN]), "visible": torch.tensor([[False] * 3, [True, False, False]])},
+         "reference_length"),
         ("pck", {"inclusive": "no"}, "inclusive"),
     ],
 )  # fmt: skip
@@ -109,9 +122,14 @@ def test_numbers_that_are_none_are_named(name, changes, message):
         (lambda f: f.best_cells(VALUES, count=10**12), InputError, "count"),
         (lambda f: f.best_cells(VALUES, count=0), InputError, "count"),
         (lambda f: f.best_cells(VALUES, count=2, radius=NAN), InputError, "radius"),
+        (lambda f: f.best_cells(VALUES, count=2, radius=-0.5), InputError, "radius"),
         (lambda f: f.best_cells(VALUES[0], count=2), ShapeError, "correlation"),
         (lambda f: f.nearest_neighbor(torch.zeros(1, 2, 0, 3)), ShapeError, "correlation"),
         (lambda f: f.nearest_neighbor(VALUES[0]), ShapeError, "correlation"),
+        (lambda f: f.nearest_neighbor(VALUES.long()), InputError, "correlation"),
+        (lambda f: f.best_cells(VALUES.long(), count=1), InputError, "correlation"),
+        (lambda f: f.smoothed_target(CELLS > 0, map_size=(5, 5)), InputError, "target_cells"),
+        (lambda f: f.weighted_concatenation([MAPS.long()], [1], [1.0]), InputError, "values"),
         (lambda f: f.soft_argmax(VALUES[0], temperature=1.0), ShapeError, "correlation"),
         (lambda f: f.match_probability(np.zeros(3), temperature=1.0), InputError, "correlation"),
         (lambda f: f.log_match_probability(VALUES.long(), temperature=1.0), InputError, "correlation"),
@@ -156,6 +174,31 @@ def test_a_query_of_which_one_coordinate_is_not_finite_is_cell_0_0(bad):
     found = functional.sample_bilinear(features, torch.tensor([[bad, (0.0, 0.0)]]))
     assert torch.equal(found[0, 0], features[0, :, 0, 0])
     assert torch.equal(found[0, 0], found[0, 1])
+
+
+def test_matches_of_authors_are_of_floats():
+    correlation = random_correlation()
+    for call in (matches_from_cells, matches_from_points):
+        with pytest.raises(InputError, match="must be a tensor of floating-point numbers"):
+            call(torch.ones(2, 3, 2, dtype=torch.int64), correlation, temperature=0.1)
+
+
+def test_a_length_may_be_0_or_less_than_1_and_equality_is_correct_unless_said_otherwise():
+    truth, seen = torch.zeros(3, 1, 2), torch.ones(3, 1, dtype=torch.bool)
+    guess, length = torch.tensor([[[0.0, 0.0]], [[0.25, 0.0]], [[0.5, 0.0]]]), torch.tensor([0.0, 0.5, 0.5])
+    assert correct_points(guess, truth, seen, length, alphas=[0.5]).flatten().tolist() == [True, True, False]
+    assert pck(guess, truth, seen, length, alphas=[0.5]).dtype == torch.float32
+    assert pck(guess.double(), truth, seen, length, alphas=[0.5]).flatten().tolist() == [1.0, 1.0, 0.0]
+    assert pck(guess.double(), truth, seen, length, alphas=[0.5]).dtype == torch.float64
+
+
+def test_all_cells_of_a_map_may_be_asked_for():
+    found, values = functional.best_cells(VALUES, count=30, radius=0.0)
+    assert torch.equal(values, VALUES.flatten(2).sort(dim=-1, descending=True).values)
+    assert torch.equal(functional.best_cells(VALUES, count=1)[0][:, :, 0], functional.nearest_neighbor(VALUES))
+    assert found.shape == (2, 3, 30, 2)
+    near, _ = functional.best_cells(torch.tensor([[[[3.0, 2.0, 1.0, 0.0]]]]), count=2)
+    assert near.tolist() == [[[[0.0, 0.0], [2.0, 0.0]]]]  # 1.5 cells away, if no radius is given
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])

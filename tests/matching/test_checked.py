@@ -36,6 +36,8 @@ def refusing(*arguments):
         (Matches(POINTS[:1], SCORES[:1]), r"points of shape \(2, 3, 2\), not \(1, 3, 2\)"),
         (Matches(POINTS[:, :2], SCORES[:, :2]), "points of shape"),
         (Matches(POINTS * math.nan, SCORES), "points that are NaN or infinite"),
+        (Matches(torch.where(SCORES[..., None] == SCORES[1, 2], math.inf, POINTS), SCORES), "NaN or infinite"),
+        (Matches(POINTS, torch.where(SCORES[1, 2] == SCORES, math.nan, SCORES)), "scores that are NaN"),
         (Matches(POINTS.to("meta"), SCORES), "on cpu, not on meta"),
         (Matches(POINTS, 7 * SCORES + 1), r"must be in \[0, 1\]"),
         (Matches(POINTS, SCORES * math.nan), "scores that are NaN"),
@@ -121,3 +123,56 @@ def test_a_correlation_that_is_not_finite_is_refused(garbage):
     values[1, 2, 0, 0] = 0.5
     found = checked_matches(NearestNeighbor(), replace(CORRELATION, values=values)).points
     assert torch.equal(found[1, 2], CORRELATION.target.grid.to_pixels(torch.zeros(2, 1, 2))[1, 0])
+
+
+def test_flags_of_another_shape_or_type_are_refused():
+    for flags in (torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 3)):
+        matches = Matches(POINTS, SCORES)
+        matches.valid = flags
+        with pytest.raises(ComponentError, match="one flag for each point"):
+            checked_matches(lambda correlation, matches=matches: matches, CORRELATION)
+
+
+def test_answers_pass_through_as_they_are():
+    valid = torch.tensor([[True, False, True], [False, True, True]])
+    found = checked_matches(lambda correlation: Matches(POINTS, SCORES, valid), CORRELATION)
+    assert torch.equal(found.points, POINTS)
+    assert torch.equal(found.scores, SCORES)
+    assert torch.equal(found.valid, valid)
+    value = torch.tensor(2.0)
+    assert checked_loss(lambda *_: value, CORRELATION, TRUTH).value is value
+
+
+def test_a_pair_transform_that_forgets_a_mask_keeps_it_if_the_cells_are_the_same():
+    mask = torch.rand(2, *CORRELATION.source.size) > 0.5
+    masked = replace(CORRELATION.source, mask=mask)
+    plain = CORRELATION.source
+    coarse = replace(plain, values=plain.values[..., ::2, ::2], grid=replace(plain.grid, size=(4, 4)))
+    other = replace(plain, mask=~mask)
+
+    def after(answer, source=masked):
+        return checked_pair(lambda one, two: (answer, two), source, CORRELATION.target)[0].mask
+
+    assert torch.equal(after(plain), mask)
+    assert after(coarse) is None
+    assert torch.equal(after(other), ~mask)
+    assert after(plain, plain) is None
+    assert torch.equal(after(other, plain), ~mask)
+    both = checked_pair(lambda one, two: [two, one], masked, replace(CORRELATION.target, mask=~mask))
+    assert [torch.equal(side.mask, expected) for side, expected in zip(both, (~mask, mask), strict=True)] == [True] * 2
+    for answer in ((plain, plain, plain), {1: plain, 2: plain}):
+        with pytest.raises(ComponentError, match="must return two maps"):
+            checked_pair(lambda *_, answer=answer: answer, plain, plain)
+
+
+def test_the_first_point_without_a_match_is_named():
+    values = CORRELATION.values.clone()
+    values[0, 2, 0, 0] = values[1, 0, 0, 0] = math.nan
+    x, y = CORRELATION.query_points[0, 2].tolist()
+    with pytest.raises(NonFiniteError, match=f"of 2 of 6 query points, the first at {x:g},{y:g}, is NaN"):
+        check_correlation(replace(CORRELATION, values=values))
+
+
+def test_the_lower_bound_of_a_loss_is_on_its_device():
+    with pytest.raises((ComponentError, InputError), match="on meta"):
+        checked_loss(lambda *_: LossValue(torch.ones(()), torch.ones((), device="meta")), CORRELATION, TRUTH)

@@ -60,3 +60,8 @@ def test_garbage_is_wrong_where_visible_and_inert_where_not(garbage):
     length = torch.tensor([10.0])
     assert pck(guess, truth, torch.tensor([[True, True]]), length, alphas=(0.1,)).item() == 0.5
     assert pck(guess, truth, torch.tensor([[False, True]]), length, alphas=(0.1,)).item() == 1.0
+
+
+def test_true_points_that_are_not_visible_may_be_anything():
+    truth, seen = torch.tensor([[[1.0, 2.0], [math.nan, math.inf]]]), torch.tensor([[True, False]])
+    assert pck(truth.nan_to_num(), truth, seen, torch.tensor([10.0]), alphas=(0.1,)).item() == 1.0

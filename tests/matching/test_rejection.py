@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sd4match import Photo, SemanticMatcher
 from sd4match.config import parse_config
 from sd4match.errors import ComponentError, InputError
+from sd4match.geometry import Grid, squash_frame
 from sd4match.matching import (
     CycleConsistent,
     KernelSoftArgmax,
@@ -22,6 +23,7 @@ from sd4match.matching import (
 )
 from sd4match.matching.checked import checked_matches
 from sd4match.prompting import EmptyPrompt
+from sd4match.structures.tensors import FeatureMap
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_correlation, random_photo
 
 seeds = st.integers(0, 10_000)
@@ -149,3 +151,57 @@ def test_flags_are_checked():
 
     with pytest.raises(ComponentError, match="one flag for each point"):
         checked_matches(matcher, correlation)
+
+
+def one_match(source_cells, query, *, size=(5, 5)):
+    """A correlation in which the query's match is target cell 0, and the match back is one of the source's cells."""
+    grid = Grid((squash_frame((5, 5), (5, 5)),), size)
+    source = torch.zeros(1, 2, *size)
+    source[:, 1] = 1.0
+    for (x, y), similarity in source_cells.items():
+        source[0, :, y, x] = torch.tensor([similarity, (1 - similarity**2) ** 0.5])
+    target = torch.zeros(1, 2, *size)
+    target[:, 1] = -1.0
+    target[0, :, 0, 0] = torch.tensor([1.0, 0.0])
+    return correlate_maps(FeatureMap(source, grid), FeatureMap(target, grid), torch.tensor([[query]]))
+
+
+@pytest.mark.parametrize(
+    ("query", "is_mutual"),
+    [((2.0, 2.0), True), ((2.5, 2.5), True), ((1.25, 2.0), True), ((3.0, 2.0), False), ((2.0, 1.0), False)],
+)
+def test_a_mutual_neighbor_is_less_than_a_cell_away(query, is_mutual):
+    correlation = one_match({(2, 2): 0.9, (3, 2): 0.5, (2, 1): 0.5}, query)
+    assert correlation.peak.tolist() == [[[0.0, 0.0]]]
+    assert Mutual(inner=NearestNeighbor())(correlation).valid.item() is is_mutual
+
+
+@pytest.mark.parametrize(
+    ("query", "cells", "comes_back"),
+    [((3.0, 2.0), 1.0, True), ((3.0, 2.0), 0.99, False), ((2.0, 3.0), 1.0, True), ((2.0, 3.0), 0.99, False)],
+)
+def test_a_cycle_ends_within_its_cells(query, cells, comes_back):
+    correlation = one_match({(2, 2): 0.9, (3, 2): 0.5, (2, 3): 0.5}, query)
+    assert CycleConsistent(inner=NearestNeighbor(), cells=cells)(correlation).valid.item() is comes_back
+
+
+@pytest.mark.parametrize(("radius", "passes"), [(0.9, False), (1.0, True), (1.9, True)])
+def test_another_place_begins_beyond_the_radius(radius, passes):
+    made = random_correlation(batch=1, points=1, map_size=(3, 3))
+    for neighbor in ((0, 1), (1, 0), (1, 1)):
+        values = torch.full((1, 1, 3, 3), -1.0)
+        values[..., 0, 0], values[(..., *neighbor)] = 0.9, 0.85
+        correlation = type(made)(values, made.query_points, made.source, made.target)
+        assert RatioTest(inner=NearestNeighbor(), radius=radius, ratio=0.5)(correlation).valid.item() is passes
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "passes"), [(0.875, 0.5, True), (0.75, 0.5, False), (1.0, 1.0, True), (1.01, 1.0, True)]
+)
+def test_the_ratio_is_that_of_distances(best, other, passes):
+    """(1 - 0.875) / (1 - 0.5) is the square of 0.5."""
+    made = random_correlation(batch=1, points=1, map_size=(1, 9))
+    values = torch.full((1, 1, 1, 9), -1.0)
+    values[..., 0], values[..., 8] = best, other
+    correlation = type(made)(values, made.query_points, made.source, made.target)
+    assert RatioTest(inner=NearestNeighbor(), ratio=0.5)(correlation).valid.item() is passes

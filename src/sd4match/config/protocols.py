@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sd4match.arguments import check_arguments
-from sd4match.checks import check_choice, check_number, check_shape
+from sd4match.checks import check_number, check_shape
 from sd4match.errors import ConfigError, DatasetError, InputError, ShapeError, choose_from, shown
 from sd4match.fields import Factor, Text
 from sd4match.matching.matchers import KernelSoftArgmax, NearestNeighbor, PixelNearestNeighbor, WindowSoftArgmax
@@ -189,10 +189,8 @@ class EvaluationProtocol(Config):
         from sd4match.geometry import to_model
         from sd4match.matching.pck import correct_points
 
-        check_choice("reference", reference, ("box", "photo"))
         sizes = check_shape("predicted", predicted, "B N 2", of="numbers")
         check_shape("target", target, "B N 2", of="numbers", **sizes)
-        check_shape("visible", visible, "B N", of="flags", **sizes)
         if not len(predicted) == len(photo_sizes) == len(boxes):
             raise ShapeError(
                 f"expected a photo size and a box for each of {len(predicted)} pairs, got {len(photo_sizes)} sizes "

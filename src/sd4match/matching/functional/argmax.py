@@ -156,7 +156,7 @@ def _distance_to_peak(correlation: Tensor, peak: Tensor | None) -> tuple[Tensor,
         check_same_device(correlation=correlation, peak=peak)
         _check_peak(peak, correlation)
     peak = nearest_neighbor(correlation) if peak is None else peak
-    y, x = (torch.arange(n, dtype=peak.dtype, device=peak.device) for n in correlation.shape[-2:])
+    y, x = (torch.arange(n, device=peak.device) for n in correlation.shape[-2:])
     return x - peak[..., 0, None, None], y[:, None] - peak[..., 1, None, None]
 
 
@@ -167,7 +167,7 @@ def _check_peak(peak: Tensor, correlation: Tensor) -> None:
     if not bool(inside.all()):
         missing = peak.isnan().any(dim=-1)
         if missing.any():
-            inside = inside | (missing & nearest_neighbor(correlation).isnan().any(dim=-1))
+            inside = inside | (missing & nearest_neighbor(correlation)[..., 0].isnan())
         if not bool(inside.all()):
             raise InputError(
                 f"peak must be cells of the map, x from 0 to {width - 1} and y from 0 to {height - 1}, not "
@@ -235,17 +235,12 @@ def best_cells(
     check_count("count", count, 1, sizes["h"] * sizes["w"])
     radius = check_number("radius", radius, low=0.0)
     left = full_precision(correlation).clone()
-    y, x = (torch.arange(n, dtype=left.dtype, device=left.device) for n in left.shape[-2:])
+    y, x = (torch.arange(n, device=left.device) for n in left.shape[-2:])
     cells, values = [], []
     for _ in range(count):
         best = nearest_neighbor(left)
         values.append(left.flatten(2).amax(dim=-1))
         cells.append(best)
-        if bool((values[-1] == -torch.inf).all()):  # the map is used up
-            missing = count - len(cells)
-            cells += [best] * missing
-            values += [values[-1]] * missing
-            break
         near = (x - best[..., 0, None, None]).abs() <= radius
         near = near & ((y[:, None] - best[..., 1, None, None]).abs() <= radius)
         left = left.masked_fill(near, -torch.inf)

@@ -109,7 +109,7 @@ def mass_around(
     radius = check_number("radius", radius, low=0.0)
     check_same_device(probability=probability, cells=cells)
     probability, cells = full_precision(probability), as_floats(cells)
-    y, x = (torch.arange(n, dtype=cells.dtype, device=cells.device) for n in probability.shape[-2:])
+    y, x = (torch.arange(n, device=cells.device) for n in probability.shape[-2:])
     across = ((x - cells[..., :1]).abs() <= radius).to(probability.dtype)
     down = ((y - cells[..., 1:]).abs() <= radius).to(probability.dtype)
     mass: Tensor = torch.einsum("bnhw,bnw,bnh->bn", probability, across, down)
