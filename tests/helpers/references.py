@@ -26,12 +26,12 @@ def correlate(source, target, queries, normalize=True):
         for j in range(n):
             q = lerp_feature(source[i].double(), float(queries[i, j, 0]), float(queries[i, j, 1]))
             if normalize:
-                q = q / max(float(q.norm()), 1e-12)
+                q = q / (float(q.norm()) or 1.0)
             for y in range(target.shape[2]):
                 for x in range(target.shape[3]):
                     t = target[i, :, y, x].double()
                     if normalize:
-                        t = t / max(float(t.norm()), 1e-12)
+                        t = t / (float(t.norm()) or 1.0)
                     out[i, j, y, x] = float(q @ t)
     return out
 

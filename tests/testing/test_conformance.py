@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_what_keeps_its_promises_is_taken(sort):
         getattr(testing, f"check_{sort}")(component)
 
 
-@pytest.mark.parametrize("value", [5, None, [], object(), int, FakeBackbone, {"kind": "unknown"}, "unknown"], ids=str)
+@pytest.mark.parametrize("value", [5, None, [], Path, int, FakeBackbone, {"kind": "unknown"}, "unknown"], ids=str)
 @pytest.mark.parametrize("sort", [sort for sort in FAULTS if sort != "backbone"])
 def test_what_is_no_component_is_refused(sort, value):
     with pytest.raises(SD4MatchError):

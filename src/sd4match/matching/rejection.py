@@ -6,9 +6,10 @@ torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from sd4match.arguments import check_arguments
 from sd4match.errors import InputError
@@ -30,26 +31,27 @@ class RejectingMatcher(Matcher):
     """Base class of matchers that reject some answers of an inner one: subclasses define `accepts`."""
 
     inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose answers are tested")
-    _built: Any = PrivateAttr(default=None)
 
     def build(self) -> Self:
-        """Return this matcher, or one around the built inner matcher where that is not its own config."""
+        """Return this matcher, or one with an inner matcher of its own where that is not its own config."""
         inner = self.inner.build()
         if inner is self.inner:
             return self
         built = self.model_copy()
-        built._built = inner
+        built.__dict__["match"] = inner
         return built
 
-    @property
+    @cached_property
     def match(self) -> MatchFunction:
         """The inner matcher, as it was built."""
-        return self.inner if self._built is None else self._built
+        return self.inner.build()
 
     @property
     def module(self) -> nn.Module | None:
         """Module of an inner matcher that learns; None if there is none."""
-        return self._built if hasattr(self._built, "parameters") else getattr(self.match, "module", None)
+        from sd4match.interfaces import Learned
+
+        return Learned("matcher", self.match).module
 
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
         """Return which matches are kept.

@@ -35,7 +35,7 @@ class LowRankPrompt(Prompt):
         super().__init__()
         assert backbone.text_encoder is not None
         self.text_encoder = backbone.text_encoder
-        start = random_token_vectors(self.text_encoder, num_tokens, seed=seed)
+        start = random_token_vectors(self.text_encoder, num_tokens, seed=seed).cpu()
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("start", start)
         self.left = nn.Parameter(torch.zeros(num_tokens, rank))
