@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from sd4match.matching.functional.cross_entropy import mean_over_pairs
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -40,6 +44,12 @@ def check(tool, folder):
     }[tool]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def test_shapes_in_signatures_are_checked_in_these_tests():
+    per_point, visible = torch.zeros(2, 3), torch.ones(2, 4, dtype=torch.bool)
+    with pytest.raises(TypeCheckError, match="visible"):
+        mean_over_pairs(per_point, visible)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from inspect import Parameter, signature, unwrap
@@ -505,6 +505,12 @@ def load_plugins(group: str, what: str, accept: Callable[[Any, str], object]) ->
     return left_out
 
 
+@cache
+def _packages_of_modules() -> Mapping[str, Sequence[str]]:
+    """Return the packages of all modules that are installed, which takes a second to read."""
+    return packages_distributions()
+
+
 def package_of(module: str) -> str:
     """Return name and version of the package of a module, or the module where there is none.
 
@@ -514,7 +520,7 @@ def package_of(module: str) -> str:
     top = module.partition(".")[0]
     if top in _PACKAGES:
         return _PACKAGES[top]
-    packages = [top] if top == "sd4match" else packages_distributions().get(top, [])
+    packages = [top] if top == "sd4match" else _packages_of_modules().get(top, [])
     with suppress(PackageNotFoundError):
         return f"{packages[0]} {version(packages[0])}" if packages else module
     return module

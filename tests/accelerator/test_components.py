@@ -10,6 +10,8 @@ import torch
 from helpers.timm_library import write_random_timm
 from sd4match import registry
 from sd4match.backbones.config import BackboneConfig
+from sd4match.interfaces import Learned
+from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
 from sd4match.structures.images import Views
 from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, PromptEmbedding, Sampling
@@ -58,11 +60,11 @@ def test_a_loss_and_its_gradient(kind, accelerator, close):
     def gradients(device):
         source = replace(correlation.source, values=correlation.source.values.to(device, copy=True).requires_grad_())
         here = correlate_maps(source, moved(correlation.target, device), correlation.query_points.to(device))
-        value = loss.to(device)(here, Keypoints(targets.points.to(device), targets.visible.to(device)))
-        loss.zero_grad()
-        value.value.backward()
-        learned = {name: parameter.grad.clone() for name, parameter in loss.named_parameters()}
-        return {"value": value.value, "features": source.values.grad, **learned}
+        Learned("loss", loss).to(device)
+        value = checked_loss(loss, here, Keypoints(targets.points.to(device), targets.visible.to(device))).value
+        parameters = dict(loss.named_parameters()) if isinstance(loss, torch.nn.Module) else {}
+        gradients = torch.autograd.grad(value, [source.values, *parameters.values()])
+        return {"value": value, **dict(zip(("features", *parameters), gradients, strict=True))}
 
     expected = gradients("cpu")
     with accelerator() as device:

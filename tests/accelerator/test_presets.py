@@ -14,8 +14,8 @@ from sd4match.config.experiment import build_dataset
 from sd4match.evaluation.run import evaluate_prompts
 from sd4match.training import train
 
-QUICK = {"sd1-5-cpm", "dino"}
-"""One that learns and one that does not; the others are slow tests."""
+QUICK = {"dino"}
+"""The others are slow tests."""
 PRESETS = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name in preset_names()

@@ -164,6 +164,7 @@ def test_an_ensemble_of_a_user_is_used_and_checked(mini):
             ANSWERS.pop()
 
 
+@pytest.mark.slow
 def test_stored_maps_of_another_ensemble_are_not_used(tmp_path):
     from sd4match.evaluation import evaluate
 

@@ -130,6 +130,7 @@ def test_every_sort_and_kind_has_a_row(run):
     assert (code, "did you mean 'prompt'?" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_prompt_file_names_the_package_that_is_missing(plugins, tmp_path, run):
     train = (
         "train --preset single --set prompt={kind:two-vectors} --set matcher=by-another-name --set data.pairs=2 "

@@ -80,6 +80,7 @@ def test_asked_to_stop_in_this_process_it_does_the_same(run, tmp_path):
     check_stopped(run, out, screen)
 
 
+@pytest.mark.slow
 def test_killed_while_models_load_it_can_go_on_all_the_same(run, tmp_path):
     out = tmp_path / "it"
     process = start("--output", out, "--steps", 2, *sets(*SMALL))

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from helpers import layouts
@@ -78,6 +79,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_make_each_map_once(tmp_path):
     """In one launch for all cases, since a start takes seconds."""
     roots = {name: tmp_path / name for name in ("whole", "damaged")}

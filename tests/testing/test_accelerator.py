@@ -84,6 +84,7 @@ def test_it_is_gone_after_the_context():
         assert torch.zeros(2, device=device).device == device  # and can come again
 
 
+@pytest.mark.slow
 def test_a_late_start_is_said():
     made = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
     assert "enter pretend_accelerator() once before it" in made.stderr, made.stderr

@@ -115,7 +115,7 @@ EDGES = {
     "prompt_configs: most tokens": (testing.prompt_configs(), lambda c: getattr(c, "num_tokens", 0) == 14),
     "experiment_configs: a learned prompt": (EXPERIMENTS, lambda c: c.prompt.kind == "single"),
     "experiment_configs: a matcher around another": (EXPERIMENTS, lambda c: c.matcher.kind == "mutual"),
-    "experiment_configs: the last timestep": (EXPERIMENTS, lambda c: c.evaluation.sampling.timestep == 999),
+    "experiment_configs: one step": (EXPERIMENTS, lambda c: c.training.steps == 1),
 }  # fmt: skip
 
 

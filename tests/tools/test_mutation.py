@@ -70,6 +70,7 @@ def toy(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_no_test_notices_survives(toy):
     done = run(toy)
     assert done.returncode == 1, done.stderr

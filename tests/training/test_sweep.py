@@ -126,6 +126,7 @@ def test_on_the_command_line(tmp_path):
     assert "did you mean 'cpm'" in str(wrong.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("loaded_once")
 def test_any_component_and_any_field_is_a_row(tmp_path):
     sets = [part for change in SMALL for part in ("--set", change)]

@@ -55,7 +55,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[] if name == "all" else pytest.mark.slow) for name in CASES]
+)
 def test_goes_the_whole_way(case, mini, tmp_path):
     fields = {name: text.replace("CHANNELS", str(mini.spec.channels)) for name, text in CASES[case].items()}
     config = config_of(**fields)
@@ -67,6 +69,7 @@ def test_goes_the_whole_way(case, mini, tmp_path):
     )
     run = train(config, components, tmp_path / "run")
     assert (run.step, len(run.validation)) == (STEPS, 3)
+    assert set(Checkpoints(tmp_path / "run" / "checkpoints").latest().origin["learned"]) == set(before)
     file = tmp_path / "run" / "prompt.safetensors"
     info, tensors = read_prompt(file)
     assert set(info.components) == set(before)
@@ -228,9 +231,3 @@ def test_a_loss_that_is_a_module_learns_all_its_parameters_unless_it_says_otherw
 
     (group,) = Scaled().parameter_groups()
     assert (group.name, group.scale) == ("loss", 1.0)
-
-
-def test_checkpoints_say_what_is_learned(mini, tmp_path):
-    config = config_of()
-    train(config, build_components(config, backbone=mini), tmp_path)
-    assert Checkpoints(tmp_path / "checkpoints").latest().origin["learned"] == ["matcher"]
