@@ -359,3 +359,15 @@ def test_a_composed_matcher_counts_as_it_does_alone(order):
     together = counts(order)
     for name in order:
         assert together[name] == counts([name])[name]
+
+
+def test_build_says_what_a_sort_needs():
+    backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    assert registry.prompts.build({"kind": "single", "num_tokens": 2}, backbone=backbone).config.num_tokens == 2
+    assert registry.matchers.build("mutual").kind == "mutual"
+    with pytest.raises(
+        ConfigError, match=r"temperature is no argument of build: fields go with the kind, \{'kind': 'soft_arg"
+    ):
+        registry.matchers.build("soft_argmax", temperature=0.1)
+    with pytest.raises(ConfigError, match=r"a prompt is built for a backbone: give backbone="):
+        registry.prompts.build("single")

@@ -152,8 +152,9 @@ class SemanticMatcher:
         self._configured = backbone
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Set a component, if it is one."""
+        """Set a component, if it is one, and switch it to evaluation mode, without dropout for example."""
         check_value(type(self), name, value)
+        Learned(name, value).train(False)
         super().__setattr__(name, value)
 
     @classmethod

@@ -410,12 +410,21 @@ class Registry(Generic[ConfigT, Built]):
             context: what the sort needs to be built: `backbone` for prompts and image encoders, `device` for backbones.
 
         Raises:
-            UnknownComponentError, ConfigError: as `parse`.
+            UnknownComponentError, ConfigError: as `parse`; or the context is not that of the sort.
 
         >>> matchers.build({"kind": "window_soft_argmax", "window": 5}).window
         5
         """
-        built: Built = self.parse(value).build(**context)
+        config = self.parse(value)
+        surplus = sorted(set(context) - set(self.context))
+        if surplus:
+            raise ConfigError(
+                f"{surplus[0]} is no argument of build: fields go with the kind, "
+                f"{{'kind': {config.kind!r}, {surplus[0]!r}: ...}}"
+            )
+        if "backbone" in self.context and "backbone" not in context:
+            raise ConfigError(f"{a(self.sort)} is built for a backbone: give backbone=...")
+        built: Built = config.build(**context)
         return built
 
     def package(self, kind: str) -> str:

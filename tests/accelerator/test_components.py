@@ -16,6 +16,7 @@ from sd4match.matching.correlation import correlate_maps
 from sd4match.structures.images import Views
 from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, PromptEmbedding, Sampling
 from sd4match.testing import random_correlation, random_photo
+from sd4match.testing.conformance.loss import matches_for
 
 PHOTOS = [random_photo((40, 60)), random_photo((50, 40), seed=1)]
 MATCHERS = {
@@ -61,7 +62,8 @@ def test_a_loss_and_its_gradient(kind, accelerator, close):
         source = replace(correlation.source, values=correlation.source.values.to(device, copy=True).requires_grad_())
         here = correlate_maps(source, moved(correlation.target, device), correlation.query_points.to(device))
         Learned("loss", loss).to(device)
-        value = checked_loss(loss, here, Keypoints(targets.points.to(device), targets.visible.to(device))).value
+        truth = Keypoints(targets.points.to(device), targets.visible.to(device))
+        value = checked_loss(loss, here, truth, matches_for(loss, here)).value
         parameters = dict(loss.named_parameters()) if isinstance(loss, torch.nn.Module) else {}
         gradients = torch.autograd.grad(value, [source.values, *parameters.values()])
         return {"value": value, **dict(zip(("features", *parameters), gradients, strict=True))}

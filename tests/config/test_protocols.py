@@ -237,6 +237,9 @@ def test_a_registered_protocol_is_named_as_the_published_ones_are(monkeypatch):
     for name in ("dift", "mine*"):
         with pytest.raises(ConfigError, match="is another protocol; give yours a name of its own"):
             register_protocol(mine.model_copy(update={"name": name}))
+    for name in ("a/b", "two\nlines", " mine"):
+        with pytest.raises(ConfigError, match="the name of a protocol is of letters"):
+            register_protocol(mine.model_copy(update={"name": name}))
     with pytest.raises(ConfigError, match="only an EvaluationProtocol can be registered"):
         register_protocol({"name": "mine"})
 

@@ -538,16 +538,14 @@ def names_of(self):
 
 
 def taking(change):
-    """A loss that takes matches, whose value with them is changed."""
+    """A loss that takes matches, whose value is changed."""
     good = EndPointError()
 
     class Faulty(MatchingLoss):
         takes_matches = True
 
-        def __call__(self, correlation, targets, matches=None):
-            if matches is None:
-                return good(correlation, targets)
-            return change(good, correlation, targets, matches)
+        def __call__(self, correlation, targets, matches):
+            return change(good(correlation, targets, matches), correlation, targets, matches)
 
     return Faulty()
 
@@ -643,17 +641,15 @@ LOSSES = {
     ),
     "matches that are not taken": (
         lambda: subclass(Learned, takes_matches=True),
-        "takes_matches = True, and must take them as a third argument",
+        "must return a scalar or a LossValue",
     ),
     "matches that do not matter": (
-        lambda: taking(lambda loss, correlation, targets, matches: loss(correlation, targets)),
-        "must reach the matches",
+        lambda: taking(lambda loss, correlation, targets, matches: correlation.values.square().mean()),
+        "must",
     ),
     "invisible matches": (
-        lambda: taking(
-            lambda loss, correlation, targets, matches: (matches or loss.matcher(correlation)).points.mean()
-        ),
-        "must not influence",
+        lambda: taking(lambda loss, correlation, targets, matches: loss + 0.01 * matches.points.mean()),
+        "must not influence|mean over the pairs|0 for pairs",
     ),
     "a bound that is missing": (lambda: subclass(Learned, has_lower_bound=True), "has_lower_bound = True, .* lack one"),
     "a bound that is not said": (

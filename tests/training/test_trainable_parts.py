@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from helpers.learned_parts import Tempered, Weighted, learned_parts
 from helpers.training import Vector, gaussian_cross_entropy, trainer
-from sd4match import SemanticMatcher
-from sd4match.config import build_components, parse_config
+from sd4match import SemanticMatcher, registry
+from sd4match.backbones import Sampling
+from sd4match.config import EvaluationProtocol, build_components, parse_config
 from sd4match.errors import ComponentError, ConfigError, InputError, PromptFileError, PromptMismatchError
-from sd4match.evaluation import evaluate
+from sd4match.evaluation import Evaluator, evaluate
 from sd4match.interfaces import Learned, learns
-from sd4match.matching import EndPointError, KernelSoftArgmax, Keypoints, Mutual
+from sd4match.matching import (
+    EndPointError,
+    KernelSoftArgmax,
+    Keypoints,
+    Mutual,
+    SoftArgmax,
+    functional,
+    matches_from_cells,
+)
 from sd4match.prompting import load_components, read_prompt, save_prompt
-from sd4match.testing import random_correlation, random_photo
+from sd4match.registry import register_matcher
+from sd4match.testing import FakeBackbone, FakePairs, check_matcher, random_correlation, random_photo
 from sd4match.training import Checkpoints, train
 
 STEPS = 4
@@ -129,7 +141,7 @@ def test_the_trained_matcher_is_the_one_that_is_validated():
     matcher = Tempered()
     made = trainer(Vector(), EndPointError(), matcher=matcher)
     assert made.validation_matcher is matcher
-    assert trainer(Vector(), EndPointError(), matcher=KernelSoftArgmax()).matcher is None
+    assert trainer(Vector(), gaussian_cross_entropy(), matcher=KernelSoftArgmax()).matcher is None
 
 
 def test_what_learns_in_vain_is_refused():
@@ -175,7 +187,7 @@ def test_damaged_files_are_named(mini, tmp_path):
 
     with pytest.raises(PromptFileError, match="surplus tensors: 'loss/scale'"):
         read_prompt(written(tensors={**tensors, "loss/scale": torch.ones(1)}))
-    with pytest.raises(PromptFileError, match="misses 1 tensors: 'log_temperature'"):
+    with pytest.raises(PromptMismatchError, match=r"has the tensors \['other'\]"):
         load_components(written(tensors={"matcher/other": torch.ones(1)}))
     with pytest.raises(PromptMismatchError, match=r"the matcher that it describes has \(\)"):
         load_components(written(tensors={"matcher/log_temperature": torch.ones(2)}))
@@ -207,18 +219,119 @@ def test_a_matcher_around_one_that_learns_is_built_with_it():
 
 def test_end_point_error_is_the_mean_distance_in_cells():
     correlation = random_correlation()
-    points = KernelSoftArgmax()(correlation).points
+    matches = KernelSoftArgmax()(correlation)
     visible = torch.tensor([[True, True, False], [True, False, False]])
-    truth = points + torch.tensor([48 / 7 * 3 / 1.0, 0.0]) * (47 / 48)  # three cells of corners to the right
+    truth = matches.points + torch.tensor([5.0, -3.0])
     truth[~visible] = float("nan")
-    loss = EndPointError(matcher=KernelSoftArgmax())(correlation, Keypoints(truth, visible))
-    assert float(loss) == pytest.approx(3.0, abs=0.5)
+    loss = EndPointError()(correlation, Keypoints(truth, visible), matches)
     grid = correlation.target.grid
-    away = (grid.to_cells(points) - grid.to_cells(truth)).norm(dim=-1)
-    expected = (away[0, :2].mean() + away[1, 0]) / 2
-    assert float(loss) == pytest.approx(float(expected), abs=1e-5)
-    none = EndPointError()(correlation, Keypoints(points, torch.zeros(2, 3, dtype=torch.bool)))
+    away = (grid.to_cells(matches.points) - grid.to_cells(truth)).norm(dim=-1)
+    assert float(loss) == pytest.approx(float((away[0, :2].mean() + away[1, 0]) / 2), abs=1e-5)
+    none = EndPointError()(correlation, Keypoints(truth, torch.zeros(2, 3, dtype=torch.bool)), matches)
     assert float(none) == 0.0
+    with pytest.raises(InputError, match="needs matches"):
+        EndPointError()(correlation, Keypoints(truth, visible))
+
+
+def test_a_prompt_is_learned_by_the_matches_of_a_matcher_that_learns_nothing():
+    made = trainer(Vector(), EndPointError(), matcher=SoftArgmax(temperature=0.2), steps=2)
+    assert made.validation_matcher != made.matcher
+    assert made.fit().step == 2
+    with pytest.raises(ConfigError, match="takes matches: give the matcher"):
+        trainer(Vector(), EndPointError())
+
+
+class Dropping(nn.Module):
+    """Matcher that differs in training and evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, correlation):
+        values = nn.functional.dropout(correlation.values * self.gain, training=self.training)
+        return matches_from_cells(functional.soft_argmax(values, temperature=0.1), correlation, temperature=0.1)
+
+
+def test_what_matches_and_measures_is_in_evaluation_mode(mini, tmp_path):
+    with registry.matchers.temporarily():
+        register_matcher("dropping")(Dropping)
+        config = config_of(matcher="dropping")
+        components = build_components(config, backbone=mini)
+        assert components.matcher.training
+        train(config, components, tmp_path / "run")
+        file = tmp_path / "run" / "prompt.safetensors"
+        assert not load_components(file)["matcher"].training
+        photos = [random_photo((60, 80)), random_photo((70, 50), seed=1)]
+        matcher = SemanticMatcher.from_config(config, prompt=file)
+        first, second = (matcher.match(*photos, [(10.0, 20.0)]).target_points for _ in range(2))
+        assert first.tolist() == second.tolist()
+        matcher.matcher = Dropping().train()
+        assert not matcher.matcher.training
+    counted = []
+
+    def judged(correlation):
+        counted.append(dropping.training)
+        return dropping(correlation)
+
+    judged.module = dropping = Dropping().train()
+    evaluator = Evaluator(
+        backbone=FakeBackbone(), protocol=EvaluationProtocol(), matchers={"own": judged}, sampling=Sampling(0)
+    )
+    evaluator.evaluate(FakePairs(pairs=2), Vector())
+    assert (set(counted), dropping.training) == ({False}, True)
+    check_matcher(Dropping())
+
+
+NUMBERS = itertools.count()
+
+
+class Logging(Tempered):
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def log_values(self):
+        return self.values() if callable(self.values) else self.values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"x": "s"}, "log_values of the matcher Logging must be numbers by name"),
+        ({"x": torch.ones(2)}, "must be numbers by name"),
+        ({3: 1.0}, "must be numbers by name"),
+        ([1.0], "must be numbers by name"),
+        ({"loss": 1.0}, "the matcher Logging logs 'loss', which is a column"),
+        (lambda: {f"x{next(NUMBERS)}": 1.0}, "the same names after every step"),
+        (lambda: 1 / 0, "the matcher Logging failed: ZeroDivisionError"),
+    ],
+)
+def test_what_is_logged_must_be_numbers_by_name(values, message):
+    with pytest.raises(ComponentError, match=message):
+        trainer(Vector(), EndPointError(), matcher=Logging(values), steps=2).fit()
+
+
+def test_a_matcher_around_one_that_learns_logs_what_it_logs():
+    built = Mutual(inner={"kind": "tempered", "start": 0.1}).build()
+    assert Learned("matcher", built).log_values() == pytest.approx({"matcher_temperature": 0.1})
+
+
+def test_a_class_that_has_changed_is_told_from_a_damaged_file(mini, tmp_path):
+    prompt = build_components(config_of(), backbone=mini).prompt
+    file = save_prompt(prompt, tmp_path / "a.safetensors", backbone=mini, components={"matcher": Tempered()})
+    registry.matchers.unregister("tempered")
+
+    @register_matcher("tempered")
+    class Changed(Tempered):
+        def __init__(self, *, start: float = 0.05) -> None:
+            super().__init__(start=start)
+            self.more = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(
+        PromptMismatchError, match=r"has the tensors \['log_temperature'\]; the matcher that it describes"
+    ):
+        load_components(file)
 
 
 def test_a_loss_that_is_a_module_learns_all_its_parameters_unless_it_says_otherwise():

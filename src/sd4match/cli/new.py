@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +41,8 @@ def plugin(
     title, module = kind.title().replace("_", ""), name.replace("-", "_")
     if not title.isidentifier() or iskeyword(module):
         raise InputError(f"{shown(name)} gives no names of classes and modules: take one such as sd4match-lowrank")
+    if module in sys.stdlib_module_names or find_spec(module) is not None:
+        raise InputError(f"there is a module {module!r} already: give another NAME, such as sd4match-{kind}")
     folder = output or Path(name)
     if exists(folder) and not (is_folder(folder) and not any(folder.iterdir())):
         raise InputError(f"{folder} exists: give another --output")

@@ -19,6 +19,7 @@ for the box. Importing this module loads no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -283,6 +284,8 @@ def register_protocol(protocol: EvaluationProtocol) -> EvaluationProtocol:
     """
     if not isinstance(protocol, EvaluationProtocol):
         raise ConfigError(f"only an EvaluationProtocol can be registered as a protocol, not {shown(protocol)}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*\*?", protocol.name, re.ASCII):
+        raise ConfigError(f"the name of a protocol is of letters, digits, - and _, not {shown(protocol.name)}")
     if protocol.name in PROTOCOLS or protocol.name.endswith(_DERIVED):
         raise ConfigError(f"{protocol.name!r} is another protocol; give yours a name of its own")
     _registered[protocol.name] = protocol

@@ -29,7 +29,7 @@ from sd4match.evaluation.map_memory import memory_budget
 from sd4match.evaluation.photo_maps import PhotoMaps
 from sd4match.evaluation.scores import PairScores
 from sd4match.evaluation.scratch import scratch_folder
-from sd4match.interfaces import Backbone, PairDataset, Prompt, Scope
+from sd4match.interfaces import Backbone, PairDataset, Prompt, Scope, evaluation_mode
 from sd4match.io.cache import Store
 from sd4match.matching.checked import checked_matches, checked_pair
 from sd4match.paths import as_path
@@ -147,6 +147,12 @@ class Evaluator:
         """
         check_dataset(dataset)
         check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
+        with evaluation_mode(prompt, self.pair_transform, *self.matchers.values()):
+            return self._evaluate(dataset, prompt, progress, should_stop)
+
+    def _evaluate(
+        self, dataset: PairDataset, prompt: Prompt, progress: Progress, should_stop: ShouldStop | None
+    ) -> dict[str, PairScores] | None:
         if prompt.scope == "pair":
             batches: Sequence[Sequence[int]] = batches_of_process(dataset, self.batch_size)
             return self._count(dataset, self._extract_pairs(dataset, prompt), batches, progress, should_stop)
@@ -180,7 +186,8 @@ class Evaluator:
         Raises:
             DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
         """
-        scores = self._count(dataset, _one_by_one(maps), batches_of_process(dataset, _PAIRS_PER_BATCH), progress)
+        with evaluation_mode(self.pair_transform, *self.matchers.values()):
+            scores = self._count(dataset, _one_by_one(maps), batches_of_process(dataset, _PAIRS_PER_BATCH), progress)
         assert scores is not None
         return scores
 

@@ -1,5 +1,6 @@
 from .data import PairDataset as PairDataset
 from .learning import Learned as Learned
+from .learning import evaluation_mode as evaluation_mode
 from .learning import learns as learns
 from .matching import Loss as Loss
 from .matching import LossConfig as LossConfig

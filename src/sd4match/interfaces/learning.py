@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from sd4match.errors import ComponentError, shown
+from sd4match.interfaces.calls import call_component, describe_component
 from sd4match.registry import Component
 from sd4match.structures.tensors import ParameterGroup
 
@@ -48,13 +51,32 @@ class Learned:
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return what is learned; [] if there is nothing."""
-        own = getattr(self.component, "parameter_groups", None)
-        return list(own()) if callable(own) else all_parameters(self.sort, self.module)
+        own = self._method("parameter_groups")
+        return all_parameters(self.sort, self.module) if own is None else list(own())
 
     def log_values(self) -> Mapping[str, float]:
-        """Return values to log after every step, by name."""
-        own = getattr(self.component, "log_values", None)
-        return own() if callable(own) else {}
+        """Return values to log after every step, by name.
+
+        Raises:
+            ComponentError: the component's own are no numbers by name.
+        """
+        own = self._method("log_values")
+        values = {} if own is None else call_component(self.sort, self.component, own)
+        is_right = isinstance(values, Mapping) and all(
+            isinstance(name, str) and isinstance(value, (int, float)) for name, value in values.items()
+        )
+        if not is_right:
+            name = describe_component(self.sort, self.component)
+            raise ComponentError(f"log_values of {name} must be numbers by name, not {shown(values)}")
+        return dict(values)
+
+    def _method(self, name: str) -> Callable[[], Any] | None:
+        """Return a method of the component, or of the module in it; None if neither has it."""
+        for owner in (self.component, self.module):
+            method = getattr(owner, name, None)
+            if callable(method):
+                return cast(Callable[[], Any], method)
+        return None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all tensors of the component."""
@@ -77,6 +99,18 @@ class Learned:
         """Move the component to a device."""
         if self.module is not None:
             self.module.to(device)
+
+
+@contextmanager
+def evaluation_mode(*components: object) -> Iterator[None]:
+    """Switch components to evaluation inside the block, without dropout for example."""
+    learned = [Learned("component", component) for component in components]
+    before = [component.train(False) for component in learned]
+    try:
+        yield
+    finally:
+        for component, was_training in zip(learned, before, strict=True):
+            component.train(was_training)
 
 
 def all_parameters(name: str, module: object) -> list[ParameterGroup]:

@@ -114,7 +114,7 @@ def checked_loss(
         loss: any.
         correlation: of the source points with every target cell.
         targets: true points.
-        matches: of a matcher that learns, for a loss that takes them; None: the loss is called without.
+        matches: for a loss that takes them; None: the loss is called without.
 
     Raises:
         ComponentError: the loss raises an error of its own, or returns what is no scalar.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import LARGEST_WINDOW
+from sd4match.errors import InputError
 from sd4match.fields import PositiveNumber
 from sd4match.interfaces import Loss as Loss
 from sd4match.interfaces import LossConfig as LossConfig
-from sd4match.interfaces import Matcher
-from sd4match.matching.matchers import SoftArgmax
-from sd4match.registry import matchers, register
+from sd4match.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,24 +59,21 @@ class GaussianCrossEntropyConfig(LossConfig):
 class EndPointError(Loss):
     """Mean distance between matches and true points, in cells of the target map.
 
-    It is the loss of a matcher that learns: its gradient goes through the matches. Where the matcher of the training
-    learns nothing, `matcher` gives them.
+    It is the loss of a matcher that learns: its gradient goes through the matches. With a differentiable matcher that
+    learns nothing, such as `soft_argmax`, a prompt is learned with it too.
 
     >>> from sd4match.testing import random_correlation
-    >>> from sd4match.matching import Keypoints
+    >>> from sd4match.matching import Keypoints, SoftArgmax
     >>> import torch
     >>> correlation = random_correlation()
-    >>> truth = Keypoints(SoftArgmax()(correlation).points, torch.ones(2, 3, dtype=torch.bool))
-    >>> EndPointError()(correlation, truth)
+    >>> matches = SoftArgmax()(correlation)
+    >>> EndPointError()(correlation, Keypoints(matches.points, torch.ones(2, 3, dtype=torch.bool)), matches)
     tensor(0.)
     """
 
     takes_matches: ClassVar[bool] = True
 
     kind: Literal["end_point_error"] = "end_point_error"
-    matcher: Annotated[SerializeAsAny[Matcher], BeforeValidator(matchers.parse)] = Field(
-        default=SoftArgmax(), description="differentiable matcher, used where the matcher of a training learns nothing"
-    )
 
     @check_arguments
     def __call__(self, correlation: Correlation, targets: Keypoints, matches: Matches | None = None) -> Tensor:
@@ -86,15 +82,20 @@ class EndPointError(Loss):
         Args:
             correlation: of the source points with every target cell.
             targets: true points in original pixels of the target photos.
-            matches: of a matcher that learns; those of `matcher`, if not given.
+            matches: of the source points.
+
+        Raises:
+            InputError: there are no matches.
         """
         import torch
 
         from sd4match.matching.functional.cross_entropy import mean_over_pairs
 
+        if matches is None:
+            raise InputError("end_point_error needs matches: give them as the third argument")
         grid, visible = correlation.target.grid, targets.visible
-        found = (matches or self.matcher(correlation)).points
         found, truth = (
-            grid.to_cells(torch.where(visible[..., None], points, 0.0)) for points in (found, targets.points.to(found))
+            grid.to_cells(torch.where(visible[..., None], points.to(correlation.values), 0.0))
+            for points in (matches.points, targets.points)
         )
         return mean_over_pairs(torch.linalg.vector_norm(found - truth, dim=-1), visible)

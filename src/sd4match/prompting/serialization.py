@@ -363,8 +363,9 @@ def _parse_component(name: str, fields: object, path: Path, *, packages: Sequenc
 def _unreadable_component(path: Path, error: ConfigError, packages: Sequence[str]) -> PromptFileError:
     """Return the error of a component that a file names and that cannot be read."""
     if isinstance(error, UnknownComponentError) and packages:
+        how = "import what registers it" if packages[0] == "__main__" else "install it"
         return PromptFileError(
-            f"{path} needs components of {' and '.join(map(shown, packages))}: install it to read the file. {error}"
+            f"{path} needs components of {' and '.join(map(shown, packages))}: {how} to read the file. {error}"
         )
     hint = " (or the kind is of a plugin that is not installed)" if isinstance(error, UnknownComponentError) else ""
     return PromptFileError(f"{path} is damaged: {error}{hint}")
@@ -408,7 +409,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
             `{"image_encoder": {"kind": "dinov2", "weights": FOLDER}}` of a conditional one.
 
     Returns:
-        The prompt, on the device of the backbone.
+        The prompt, on the device of the backbone, in evaluation mode.
 
     Raises:
         PromptFileError: the file cannot be read.
@@ -442,7 +443,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
     _check_state(tensors, prompt.state_dict(), path, whose=described, where=" on this backbone")
     prompt.load_state_dict(tensors)
     prompt.details = dict(info.details)
-    return prompt.to(backbone.device)
+    return prompt.to(backbone.device).eval()
 
 
 @check_arguments
@@ -453,7 +454,7 @@ def load_components(path: str | Path) -> dict[str, Any]:
         path: file written by `save_prompt`.
 
     Returns:
-        The built components by name: "matcher", "pair_transform", "loss"; {} if there is none.
+        The built components by name, in evaluation mode: "matcher", "pair_transform", "loss"; {} if there is none.
 
     Raises:
         PromptFileError: the file cannot be read.
@@ -470,6 +471,7 @@ def load_components(path: str | Path) -> dict[str, Any]:
         found = {key.partition("/")[2]: value for key, value in tensors.items() if key.partition("/")[0] == name}
         _check_state(found, part.state_dict(), path, whose=f"the {name} that it describes")
         part.load_state_dict(found)
+        part.train(False)
     return loaded
 
 
@@ -482,6 +484,10 @@ def _check_state(
         PromptFileError: some are missing or surplus.
         PromptMismatchError: one has another shape or type.
     """
+    if not where and set(tensors) != set(own):  # of a class that has changed since
+        raise PromptMismatchError(
+            f"{path} has the tensors {shown(sorted(tensors))}; {whose}, as its class is now, has {shown(sorted(own))}"
+        )
     check_names(tensors, own, name=str(path))
     for name, value in tensors.items():
         if value.shape != own[name].shape or value.is_floating_point() != own[name].is_floating_point():

@@ -46,7 +46,7 @@ class GradientAccumulator:
         backbone: frozen.
         prompt: learned or not.
         loss: mean over the pairs that have a visible point.
-        matcher: matcher that learns, whose matches the loss takes; None if there is none.
+        matcher: matcher whose matches the loss takes; None if it takes none.
         pair_transform: transform of both maps that learns; None if there is none.
         config: sampling, seed, directions.
         batches: pairs of every step.

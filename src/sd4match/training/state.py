@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from sd4match.distributed import Processes
-from sd4match.errors import InputError, TrainingError, shown
+from sd4match.errors import ComponentError, InputError, TrainingError, shown
 from sd4match.evaluation.scores import PairScores
 from sd4match.interfaces import Learned
+from sd4match.interfaces.calls import describe_component
 from sd4match.training.checkpoint import Checkpoint
 from sd4match.training.history import TrainingRun
 from sd4match.training.optimization import Optimization
 from sd4match.training.random_state import random_state, restore_random_state
 
 _Tensors = dict[str, Tensor]
+RESERVED_COLUMNS = ("step", "loss", "excess_loss", "learning_rate")
+"""Columns of every training."""
 
 
 class TrainingState:
@@ -39,8 +42,22 @@ class TrainingState:
         return {name: copy.deepcopy(component.state_dict()) for name, component in self.learned.items()}
 
     def log_values(self) -> dict[str, float]:
-        """Return the logged values of all components that learn."""
-        return {name: value for component in self.learned.values() for name, value in component.log_values().items()}
+        """Return the logged values of all components that learn.
+
+        Raises:
+            ComponentError: two have the same name, or one has that of a column of the training.
+        """
+        values: dict[str, float] = {}
+        for component in self.learned.values():
+            own = component.log_values()
+            taken = [name for name in own if name in values or name in RESERVED_COLUMNS]
+            if taken:
+                owner = describe_component(component.sort, component.component)
+                raise ComponentError(
+                    f"{owner} logs {shown(taken[0])}, which is a column of this training already: give it another name"
+                )
+            values |= own
+        return values
 
     def save_best(self) -> None:
         """Remember the current values as the best ones."""

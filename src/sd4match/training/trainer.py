@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,18 @@ from sd4match.config.sections import TrainingConfig
 from sd4match.data.checked import check_dataset
 from sd4match.data.subset import first
 from sd4match.distributed import Processes
-from sd4match.errors import ConfigError, DatasetError, InputError, PhotoError, SD4MatchError, TrainingError
+from sd4match.errors import (
+    ComponentError,
+    ConfigError,
+    DatasetError,
+    InputError,
+    PhotoError,
+    SD4MatchError,
+    TrainingError,
+    shown,
+)
 from sd4match.evaluation.evaluator import Evaluator
-from sd4match.interfaces import Backbone, Learned, MatchingLoss, PairDataset, Prompt, learns
+from sd4match.interfaces import Backbone, Learned, MatchingLoss, PairDataset, Prompt, evaluation_mode, learns
 from sd4match.interfaces.calls import describe_component
 from sd4match.interfaces.learning import SORTS
 from sd4match.paths import as_path
@@ -60,7 +69,7 @@ class Trainer:
         validation_matcher: matcher with which they are measured; a matcher that learns is measured itself.
         protocol: how matches are counted.
         validation_batch_size: number of photos, and of pairs, that are measured together.
-        matcher: matcher that learns, whose matches the loss takes; one without parameters is not used.
+        matcher: matcher whose matches a loss with `takes_matches` takes, and which may learn; others do without.
         pair_transform: transform of both maps that learns.
 
     Raises:
@@ -99,9 +108,9 @@ class Trainer:
             train_data, preprocessors(self.backbone, prompt), seed=config.seed, batch_size=config.batch_size
         )
         self.validation_pairs = first(validation_data, config.validation_pairs)
-        self.matcher = matcher if learns(matcher) else None
+        self.matcher = matcher if getattr(loss, "takes_matches", False) else None
         self.pair_transform = pair_transform
-        self.validation_matcher = self.matcher or validation_matcher
+        self.validation_matcher = matcher if matcher is not None and learns(matcher) else validation_matcher
         self.protocol = protocol
         self.validation_batch_size = validation_batch_size
 
@@ -184,7 +193,8 @@ class _Run:
         self.history = TrainingRun()
         self.state = TrainingState(self.learned, Optimization(self.learned, config), self.history)
         excess = ["excess_loss"] if self.loss.has_lower_bound else []
-        self.history.columns = ("loss", *excess, "learning_rate", *self.state.log_values())
+        self.logged = tuple(self.state.log_values())
+        self.history.columns = ("loss", *excess, "learning_rate", *self.logged)
         self.accumulator = GradientAccumulator(
             backbone=trainer.backbone, prompt=self.prompt, loss=self.loss, matcher=trainer.matcher,
             pair_transform=trainer.pair_transform, config=config, batches=trainer.batches,
@@ -263,10 +273,24 @@ class _Run:
         count = max(totals.pairs, 1.0)
         optimization.step(step, divide_by=count)
         excess = [totals.excess_loss / count] if self.loss.has_lower_bound else []
-        log_values = self.state.log_values().values()
-        self.history.rows.append((totals.loss / count, *excess, optimization.learning_rate(step), *log_values))
+        values = (totals.loss / count, *excess, optimization.learning_rate(step), *self.log_values())
+        self.history.rows.append(values)
         self.log(self.logger.log_step)
         self.callbacks.on_step(self.history)
+
+    def log_values(self) -> tuple[float, ...]:
+        """Return what components log, in the order of the columns.
+
+        Raises:
+            ComponentError: the names are not those of the first step.
+        """
+        values = self.state.log_values()
+        if tuple(values) != self.logged:
+            raise ComponentError(
+                f"components must log the same names after every step: {shown(list(self.logged))} at first, and "
+                f"{shown(list(values))} at step {self.history.step + 1}"
+            )
+        return tuple(values.values())
 
     def describe_cause(self) -> str:
         """Return what may have made a loss that is not finite."""
@@ -316,7 +340,7 @@ class _Run:
     def validate(self) -> None:
         """Measure the prompt. If a stop is requested meanwhile, nothing is recorded, and it is measured on resume."""
         history = self.history
-        with seeded_random_state(self.config.seed), eval_mode(self.learned):
+        with seeded_random_state(self.config.seed), evaluation_mode(*(each.component for each in self.learned)):
             measured = self.evaluator.evaluate(
                 self.validation_pairs, self.prompt, progress=self.report_validation_progress, should_stop=self.stop
             )
@@ -383,17 +407,6 @@ def _precision(config: TrainingConfig, accelerator: Accelerator) -> str:
     return str(precision)
 
 
-@contextmanager
-def eval_mode(learned: Sequence[Learned]) -> Iterator[None]:
-    """Switch components to evaluation mode inside the block, without dropout for example."""
-    before = [component.train(False) for component in learned]
-    try:
-        yield
-    finally:
-        for component, was_training in zip(learned, before, strict=True):
-            component.train(was_training)
-
-
 def check_selection_alpha(protocol: EvaluationProtocol) -> None:
     """Refuse a protocol that does not measure the alpha by which the best prompt is selected.
 
@@ -412,11 +425,15 @@ def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_t
 
     Raises:
         InputError: nothing that matches depend on is learned.
-        ConfigError: a matcher learns, and the loss does not take matches; or a pair transform learns nothing.
+        ConfigError: a matcher learns, and the loss does not take matches; the loss does, and there is no matcher; or a
+            pair transform learns nothing.
     """
     if pair_transform is not None:
         check_transform_learns(pair_transform)
-    if learns(matcher) and not getattr(loss, "takes_matches", False):
+    takes_matches = getattr(loss, "takes_matches", False)
+    if takes_matches and matcher is None:
+        raise ConfigError(f"{describe_component('loss', loss)} takes matches: give the matcher that they are of")
+    if learns(matcher) and not takes_matches:
         raise ConfigError(
             f"{describe_component('matcher', matcher)} learns, and {describe_component('loss', loss)} does not take "
             "matches: choose a loss that does, for example end_point_error"

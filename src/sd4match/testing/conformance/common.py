@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sd4match.documents import parse_json, parse_yaml, to_yaml
 from sd4match.errors import InputError, a, shown
 from sd4match.geometry import Grid, Size, squash_frame
-from sd4match.interfaces import Backbone, ImageEncoder, Learned, Prepare
+from sd4match.interfaces import Backbone, ImageEncoder, Learned, Prepare, evaluation_mode
 from sd4match.interfaces.calls import describe_component
 from sd4match.registry import Component, Registry
 from sd4match.structures.images import Photo, View
@@ -350,21 +350,10 @@ def check_state(name: str, component: Any, compute: Callable[[Any], Tensor]) -> 
         return
     view = Learned("component", other)
     promise = f"state_dict and load_state_dict of {name} must restore all that it learns"
-    with promising(promise), torch.no_grad():
+    with promising(promise), torch.no_grad(), evaluation_mode(other):
         change(other)
         expected = compute(other).clone()
         state = {key: value.detach().clone() for key, value in view.state_dict().items()}
         change(other)
         view.load_state_dict(state)
         hold(equal(compute(other), expected), promise)
-
-
-@contextmanager
-def in_evaluation(component: Any) -> Iterator[None]:
-    """Set a module to evaluation inside the block, without dropout for example."""
-    view = Learned("component", component)
-    was_training = view.train(False)
-    try:
-        yield
-    finally:
-        view.train(was_training)

@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
+from sd4match.interfaces import evaluation_mode
 from sd4match.interfaces.calls import describe_component
 from sd4match.matching.checked import checked_loss
 from sd4match.matching.correlation import correlate_maps
+from sd4match.matching.matchers import SoftArgmax
 from sd4match.registry import losses
 from sd4match.structures.tensors import Correlation, FeatureMap, Keypoints, LossValue, Matches
 from sd4match.testing.conformance.common import (
@@ -28,7 +30,6 @@ from sd4match.testing.conformance.common import (
     close,
     equal,
     hold,
-    in_evaluation,
     promising,
     some_maps,
     untouched,
@@ -61,7 +62,7 @@ def check_loss(loss: Any, *, tolerance: float = 1e-4) -> None:
     loss = built(losses, loss)
     name = describe_component("loss", loss)
     check_own_config(loss)
-    with in_evaluation(loss):
+    with evaluation_mode(loss):
         _check_values(name, loss, _Found.of(name, loss, _Pairs()), tolerance)
         if getattr(loss, "takes_matches", False):
             _check_matches(name, loss)
@@ -74,6 +75,11 @@ def _points(seed: int, scale: float = 1.0) -> Tensor:
     sizes = SIZES if seed % 2 else SIZES[::-1]
     shares = torch.rand(len(SIZES), _VISIBLE.shape[1], 2, generator=torch.Generator().manual_seed(seed))
     return scale * shares * torch.tensor([[width - 1.0, height - 1.0] for height, width in sizes])[:, None]
+
+
+def matches_for(loss: Any, correlation: Correlation) -> Matches | None:
+    """Return the matches that a loss takes; None for one that takes none."""
+    return SoftArgmax(temperature=0.1)(correlation) if getattr(loss, "takes_matches", False) else None
 
 
 class _Pairs:
@@ -118,7 +124,7 @@ class _Pairs:
             untouched(name, correlation.values, targets.points, targets.visible),
             promising(f"{name} must return a scalar or a LossValue"),
         ):
-            found = checked_loss(loss, correlation, targets)
+            found = checked_loss(loss, correlation, targets, matches_for(loss, correlation))
         hold(found.value.dtype == torch.float32, f"{name} must be in float32, not {found.value.dtype}")
         hold(found.value.isfinite(), f"{name} must be finite, not {found.value.item()}")
         return found
@@ -176,7 +182,8 @@ def _check_values(name: str, loss: Any, whole: _Found, tolerance: float) -> None
         pairs = _Pairs()
         source, target = (replace(side, values=side.values.to(device)) for side in (pairs.source, pairs.target))
         truth = Keypoints(pairs.targets.points.to(device), pairs.targets.visible.to(device))
-        return {"value": checked_loss(moved, correlate_maps(source, target, pairs.queries.to(device)), truth).value}
+        correlation = correlate_maps(source, target, pairs.queries.to(device))
+        return {"value": checked_loss(moved, correlation, truth, matches_for(moved, correlation)).value}
 
     check_device(name, loss, there, {"value": whole.loss.value}, tolerance=tolerance)
 
@@ -227,7 +234,8 @@ def _check_bound(name: str, loss: Any, value: LossValue) -> None:
     perfect = F.one_hot(index, height * width).float().unflatten(2, (height, width))
     for sharpness in (0.1, 1.0):
         with promising(f"{name} must return a scalar or a LossValue"):
-            found = checked_loss(loss, replace(correlation, values=sharpness * perfect), pairs.targets)
+            sharp = replace(correlation, values=sharpness * perfect)
+            found = checked_loss(loss, sharp, pairs.targets, matches_for(loss, sharp))
         if found.lower_bound is not None:
             slack = 1e-4 * max(1.0, abs(found.lower_bound.item()))
             hold(found.value.item() >= found.lower_bound.item() - slack, f"{name} must not fall below its lower bound")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
+from sd4match.interfaces import evaluation_mode
 from sd4match.interfaces.calls import describe_component
 from sd4match.matching.correlation import correlate_maps
 from sd4match.registry import matchers
@@ -26,7 +27,6 @@ from sd4match.testing.conformance.common import (
     close,
     equal,
     hold,
-    in_evaluation,
     promising,
     some_maps,
     untouched,
@@ -60,7 +60,7 @@ def check_matcher(matcher: Any, *, tolerance: float = 1e-4) -> None:
     matcher = built(matchers, matcher)
     name = describe_component("matcher", matcher)
     check_own_config(matcher)
-    with in_evaluation(matcher):
+    with evaluation_mode(matcher):
         _check_answers(name, matcher, tolerance)
     _check_gradients(name, matcher)
     check_learned(name, matcher, lambda: _total(matcher(_correlation())))
@@ -178,7 +178,7 @@ def _check_gradients(name: str, matcher: Any) -> None:
     leaves = [each.values.clone().requires_grad_() for each in (source, target)]
     own = [replace(each, values=values) for each, values in zip((source, target), leaves, strict=True)]
     correlation = correlate_maps(own[0], own[1], _queries())
-    with in_evaluation(matcher):
+    with evaluation_mode(matcher):
         matches = ask(f"{name} must answer with gradients as without", matcher, correlation, kind=Matches)
         with torch.no_grad():
             plain = _answer(name, matcher, _correlation())

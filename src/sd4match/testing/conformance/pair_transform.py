@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
-from sd4match.interfaces import PairTransform
+from sd4match.interfaces import PairTransform, evaluation_mode
 from sd4match.interfaces.calls import describe_component
 from sd4match.registry import pair_transforms
 from sd4match.structures.specs import FeatureSpec
@@ -27,7 +27,6 @@ from sd4match.testing.conformance.common import (
     close,
     equal,
     hold,
-    in_evaluation,
     promising,
     some_maps,
     untouched,
@@ -64,7 +63,7 @@ def check_pair_transform(transform: Any, *, spec: FeatureSpec | None = None, tol
     if isinstance(transform, PairTransform):
         with promising(f"check_spec of {name} must take the shapes of the maps, so give the right spec"):
             transform.check_spec(spec)
-    with in_evaluation(transform):
+    with evaluation_mode(transform):
         _check_maps(name, transform, spec, tolerance)
     check_learned(name, transform, lambda: _total(transform(*_maps(spec))))
     check_state(name, transform, lambda one: _total(one(*_maps(spec))))

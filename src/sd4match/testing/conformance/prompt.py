@@ -15,7 +15,7 @@ from sd4match.arguments import check_arguments
 from sd4match.checks import check_number
 from sd4match.data.collate import make_images
 from sd4match.errors import SD4MatchError, shown
-from sd4match.interfaces import Backbone, ImageEncoder, Prompt, Scope, TextEncoder
+from sd4match.interfaces import Backbone, ImageEncoder, Prompt, Scope, TextEncoder, evaluation_mode
 from sd4match.interfaces.calls import describe_component
 from sd4match.prompting.config import PromptConfig
 from sd4match.prompting.pairing import preprocessors
@@ -37,7 +37,6 @@ from sd4match.testing.conformance.common import (
     equal,
     has_tensors,
     hold,
-    in_evaluation,
     learned,
     promising,
 )
@@ -77,7 +76,7 @@ def check_prompt(
     hold(prompt.scope in scopes, f"the scope of {name} must be one of {', '.join(scopes)}, not {shown(prompt.scope)}")
     inputs = _Inputs(name, backbone, categories or getattr(prompt.config, "categories", ()) or _CATEGORIES)
     _check_state_dict(name, prompt, backbone)
-    with in_evaluation(prompt), torch.no_grad():
+    with evaluation_mode(prompt), torch.no_grad():
         _check_embeddings(name, prompt, inputs, tolerance)
         _check_scope(name, prompt, inputs)
     check_learned(name, prompt, lambda: _total(inputs.embed(prompt)))
@@ -226,7 +225,7 @@ def _check_config(name: str, prompt: Prompt, config: PromptConfig, inputs: _Inpu
     with promising(f"{name} must be built again from its config, and take its state_dict"):
         again = config.build(backbone=inputs.backbone, initialize=not state)
         again.load_state_dict(state)
-    with in_evaluation(prompt), in_evaluation(again), torch.no_grad():
+    with evaluation_mode(prompt), evaluation_mode(again), torch.no_grad():
         hold(
             equal(inputs.embed(again), inputs.embed(prompt)),
             f"the embeddings of {name} must follow from its config and state_dict, and one built from them differs",
@@ -240,7 +239,7 @@ def _check_config(name: str, prompt: Prompt, config: PromptConfig, inputs: _Inpu
             with promising(f"{name} must be saved and loaded"):
                 file = save_prompt(again, Path(folder) / "prompt.safetensors", backbone=inputs.backbone)
                 loaded = load_prompt(file, backbone=inputs.backbone)
-        with in_evaluation(loaded):
+        with evaluation_mode(loaded):
             hold(
                 close(inputs.embed(loaded), expected, tolerance),
                 f"{name} must give the same embeddings after it was saved and loaded",
@@ -261,10 +260,10 @@ def _check_device(name: str, prompt: Prompt, inputs: _Inputs, *, own: bool, tole
             alone.load_state_dict(state)
         else:
             backbone.to(device)
-        with in_evaluation(alone.to(device)):
+        with evaluation_mode(alone.to(device)):
             return {"embeddings": _Inputs(name, backbone, inputs.categories).embed(alone)}
 
-    with in_evaluation(prompt), torch.no_grad():
+    with evaluation_mode(prompt), torch.no_grad():
         expected = {"embeddings": inputs.embed(prompt)}
     pair = (inputs.backbone, None if isinstance(config, PromptConfig) else prompt)
     check_device(name, pair, there, expected, tolerance=tolerance)
