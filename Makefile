@@ -39,7 +39,7 @@ lint: install  ## style, types, layers
 check: lint coverage  ## style, types, layers, and the quick suite with coverage
 
 MUTANTS ?= all
-mutation: install  ## small faults of the matching core that its tests must notice: half an hour; MUTANTS=300: some of them
+mutation: install  ## small changes of matching, geometry and protocols that a test must notice; MUTANTS=300 draws some: 6 minutes
 	$(BIN)/python tools/mutation.py $(if $(filter all,$(MUTANTS)),,--mutants $(MUTANTS))
 
 robustness: install  ## thousands of hostile inputs for every public entry and file format: 5 minutes
