@@ -85,7 +85,6 @@ def build_for_matching(
     Raises:
         ConfigError: the prompt, the matcher or the pair transform must be learned first, and is in no file.
     """
-    config = config.with_learned(prompt)
     components = build_components(config, prompt_file=prompt, prompt_changes=prompt_changes, device=device, cache=cache)
     stored = {} if prompt is None else read_prompt(prompt)[0].components
     for name in ("prompt", "matcher", "pair_transform"):

@@ -83,8 +83,8 @@ class MatchingLoss:
     has_lower_bound: ClassVar[bool] = False
     """Whether the answers carry a lower bound, so that the excess over it can be logged."""
     takes_matches: ClassVar[bool] = False
-    """Whether the loss is called with a third argument: the `Matches` of the experiment's matcher, through which their
-    gradient goes. A matcher that learns needs such a loss."""
+    """Whether the loss takes the `Matches` of the experiment's matcher as a third argument, through which its gradient
+    goes. A matcher that learns needs such a loss."""
 
     def __call__(self, correlation: Correlation, targets: Keypoints, /) -> Tensor | LossValue:
         """Return the loss of B pairs.

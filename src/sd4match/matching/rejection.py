@@ -43,7 +43,7 @@ class RejectingMatcher(Matcher):
 
     @cached_property
     def match(self) -> MatchFunction:
-        """The inner matcher, as it was built."""
+        """Inner matcher that the config `inner` builds."""
         return self.inner.build()
 
     @property

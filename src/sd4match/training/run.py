@@ -67,7 +67,7 @@ def train(
 ) -> TrainingRun:
     """Train what learns among the components in place, and write the files of the run.
 
-    The best values so far is on disk at any time, and the state of the training in `output / "checkpoints"`. All
+    The best values so far are on disk at any time, and the state of the training in `output / "checkpoints"`. All
     processes of a run must call this with the same arguments.
 
     Args:

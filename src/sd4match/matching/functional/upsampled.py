@@ -58,9 +58,8 @@ def upsampled_nearest_neighbor(
     features = full_precision(target_features)
     queries = unit_vectors(queries.to(features), dim=-1)
     scale = interpolated_norm(features, columns, rows)
-    if (
-        not _LARGEST_NORM > float(scale.detach().max()) > _SMALLEST_NORM
-    ):  # then all of the map is scaled, which no cosine shows
+    largest = float(scale.detach().max())
+    if not _LARGEST_NORM > largest > _SMALLEST_NORM:  # then all of the map is scaled, which no cosine shows
         features = features / features.abs().amax().clamp_min(torch.finfo(features.dtype).tiny)
         scale = interpolated_norm(features, columns, rows)
     scale = scale.clamp(min=_SMALLEST_NORM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution
 from inspect import cleandoc
@@ -32,7 +33,7 @@ _GROUPS = {registry.group: registry for registry in REGISTRIES}
 
 @dataclass(frozen=True)
 class PluginCheck:
-    """What `check_plugin` found."""
+    """Result of `check_plugin`."""
 
     checked: tuple[str, ...]
     """Sort and kind of the components that were built and checked, for example "matcher squared"."""
@@ -89,17 +90,13 @@ def check_plugin(
     return PluginCheck(tuple(checked), left_out)
 
 
-class _naming:  # noqa: N801 # used as a function
-    """Context that puts the name of a component before the message of a check."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, AssertionError):
-            raise AssertionError(f"{self.name}: {error}") from error
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a component before the message of a check."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{name}: {error}") from error
 
 
 def _registered(package: Distribution) -> Iterator[tuple[Registry[Any, Any], str]]:
