@@ -13,9 +13,8 @@ from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
+from sd4match.viz.colors import HIT, MISS
 
-HIT = (40, 190, 90)
-MISS = (230, 60, 50)
 GAP = 12
 _INK = (30, 30, 30)
 LARGEST_HEIGHT = 4000
@@ -48,7 +47,7 @@ def draw_matches(
         target: photo on the right.
         source_points: (N, 2), in pixels of the source.
         target_points: (N, 2), in pixels of the target.
-        hits: whether each match is correct: draws it green or red; without it every match has its own color.
+        hits: whether each match is correct: draws it blue or vermilion; without it every match has its own color.
         scores: draw matches of lower score thinner.
         truth: (N, 2), true points in the target, drawn as crosses.
         title: text above the photos.
