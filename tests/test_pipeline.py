@@ -19,8 +19,8 @@ from sd4match.prompting.config import SinglePromptConfig
 from sd4match.prompting.learned import SinglePrompt
 from sd4match.prompting.text import EmptyPrompt
 from sd4match.testing import random_correlation, random_photo
-from sd4match.viz.curves import plot_training
 from sd4match.viz.colors import HIT, MISS
+from sd4match.viz.curves import plot_training
 from sd4match.viz.matches import draw_matches, stack
 
 
