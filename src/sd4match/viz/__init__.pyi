@@ -1,8 +1,13 @@
-from .curves import draw_calibration as draw_calibration
+from .curves import plot_calibration as plot_calibration
 from .curves import plot_training as plot_training
 from .dense import draw_dense as draw_dense
+from .figures import figure_to_image as figure_to_image
 from .imagine import draw_grid as draw_grid
 from .imagine import load_painter as load_painter
 from .imagine import paint as paint
 from .matches import draw_matches as draw_matches
 from .matches import stack as stack
+from .plots import plot_bars as plot_bars
+from .plots import plot_categories as plot_categories
+from .plots import plot_pck_over as plot_pck_over
+from .plots import plot_pck_over_alpha as plot_pck_over_alpha
