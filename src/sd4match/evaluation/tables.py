@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sd4match.evaluation.report import Comparison, Report, Row
 
@@ -36,19 +36,24 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+SectionKind = Literal["results", "comparisons", "categories", "difficulty", "published", "skipped", "provenance"]
+_WITHOUT_HEADING = ("results", "comparisons", "provenance")
+"""Sections above which Markdown writes no heading."""
+
+
 @dataclass(frozen=True)
 class Section:
     """Part of a page about a report.
 
     Args:
-        name: what it is about.
+        kind: what it is about.
+        heading: text above it.
         blocks: paragraphs, tables, and tuples of texts, which are lists.
-        has_heading: whether Markdown writes the name above it.
     """
 
-    name: str
+    kind: SectionKind
+    heading: str
     blocks: tuple[str | Table | tuple[str, ...], ...]
-    has_heading: bool = True
 
 
 def to_summary(report: Report, *, title: str) -> str:
@@ -77,7 +82,7 @@ def sections(report: Report) -> list[Section]:
 def _page(title: str, content: Iterable[Section]) -> str:
     blocks = [f"# {title}"]
     for section in content:
-        blocks += [f"## {section.name}"] * section.has_heading
+        blocks += [f"## {section.heading}"] * (section.kind not in _WITHOUT_HEADING)
         blocks += map(_markdown, section.blocks)
     return "\n\n".join(blocks) + "\n"
 
@@ -115,7 +120,7 @@ def results_section(report: Report) -> Section:
         if row.scores.kept is not None
     ]
     shown_table = Table((*header, f"category @{shown}", "pairs"), tuple(table))
-    return Section("Results", (shown_table, remark, *kept), has_heading=False)
+    return Section("results", "Results", (shown_table, remark, *kept))
 
 
 def _with_interval(row: Row, average: str, alpha: str) -> str:
@@ -140,7 +145,7 @@ def _differences(comparisons: Sequence[Comparison]) -> Table:
 def _comparisons(report: Report) -> list[Section]:
     if not report.comparisons:
         return []
-    return [Section("Comparisons", (_differences(report.comparisons),), has_heading=False)]
+    return [Section("comparisons", "Comparisons", (_differences(report.comparisons),))]
 
 
 def _by_category(report: Report) -> list[Section]:
@@ -160,7 +165,7 @@ def _by_category(report: Report) -> list[Section]:
         ours = [percent(by_category[name]["image"]["0.1"]) for by_category in groups]
         theirs = [str(row.by_category_percent.get(name, "")) for row in published]
         table.append((name, str(group["pairs"]), *ours, *theirs))
-    return [Section("By category, per image @0.1", (Table(header, tuple(table)),))]
+    return [Section("categories", "By category, per image @0.1", (Table(header, tuple(table)),))]
 
 
 def _by_difficulty(results: Sequence[Row]) -> list[Section]:
@@ -176,7 +181,7 @@ def _by_difficulty(results: Sequence[Row]) -> list[Section]:
         for value, group in values.items()
     )  # fmt: skip
     header = ("flag", "value", "pairs", *[row.prompt for row in results])
-    return [Section("By difficulty, per image @0.1", (Table(header, table),))]
+    return [Section("difficulty", "By difficulty, per image @0.1", (Table(header, table),))]
 
 
 def _published(report: Report) -> list[Section]:
@@ -193,7 +198,7 @@ def _published(report: Report) -> list[Section]:
     )  # fmt: skip
     remark = [f"None of them can be compared with ours: {'; '.join(reasons)}."] if reasons else []
     header = ("method", "trained on", "published, per image", "protocol", "comparable with ours")
-    return [Section(f"Published numbers on {report.data.name}", (*remark, Table(header, table)))]
+    return [Section("published", f"Published numbers on {report.data.name}", (*remark, Table(header, table)))]
 
 
 def _skipped(report: Report) -> list[Section]:
@@ -203,7 +208,7 @@ def _skipped(report: Report) -> list[Section]:
     lines = [f"{pair.pair_id}: {pair.reason}" for pair in skipped[:_SKIPPED_SHOWN]]
     more = len(skipped) - len(lines)
     lines += [f"and {more} more, in report.json"] if more else []
-    return [Section(f"{len(skipped)} pairs were left out: they could not be read", (tuple(lines),))]
+    return [Section("skipped", f"{len(skipped)} pairs were left out: they could not be read", (tuple(lines),))]
 
 
 def provenance_section(report: Report) -> Section:
@@ -223,7 +228,7 @@ def provenance_section(report: Report) -> Section:
         f"Wall time {report.wall_seconds} s, seed {report.seed}, sd4match {versions.get('sd4match', 'unknown')}, torch "
         f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
-    return Section("Provenance", tuple(lines), has_heading=False)
+    return Section("provenance", "Provenance", tuple(lines))
 
 
 def is_of_mini(report: Report) -> bool:

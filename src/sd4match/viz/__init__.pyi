@@ -11,3 +11,4 @@ from .plots import plot_bars as plot_bars
 from .plots import plot_categories as plot_categories
 from .plots import plot_pck_over as plot_pck_over
 from .plots import plot_pck_over_alpha as plot_pck_over_alpha
+from .sheets import draw_contact_sheet as draw_contact_sheet
