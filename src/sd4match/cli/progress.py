@@ -71,6 +71,12 @@ def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
     return on_progress
 
 
+def count_progress(bar: Progress, description: str) -> Callable[[int, int], None]:
+    """Return a callback that shows how many things are done, and how many there are, as one task of a bar."""
+    task = bar.add_task(description, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
 class _TrainingBar(Progress):
     """Bar with a line of text below it."""
 

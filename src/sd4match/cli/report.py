@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Write one HTML page of a report: tables, plots, worst and best pairs. It needs no other file and no network."""
     from sd4match.cli.common import prepare_device
-    from sd4match.cli.progress import progress_bar
+    from sd4match.cli.progress import count_progress, progress_bar
     from sd4match.evaluation.page import write_page
     from sd4match.evaluation.report import REPORT_FILE, read_report
     from sd4match.evaluation.run_folders import PAGE_FILE, check_page_file, kind_of_report
@@ -42,13 +42,8 @@ def command(
         report.row(row)
     device = prepare_device(device)
     with progress_bar() as bar:
-        task = bar.add_task("drawing pairs", total=None) if pairs else None
-
-        def on_progress(done: int, total: int) -> None:
-            if task is not None:
-                bar.update(task, completed=done, total=total)
-
-        pictures, remark = _pictures(report, file.parent, pairs, row, device, on_progress)
+        progress = count_progress(bar, "drawing pairs") if pairs else None
+        pictures, remark = _pictures(report, file.parent, pairs, row, device, progress)
     has_curve = kind_of_report(report.extra) in ("training", "demo")
     curve = _curve(file.parent) if has_curve else None
     write_page(report, target, pictures=pictures, remark=remark, curve=curve)
@@ -58,7 +53,7 @@ def command(
 
 
 def _pictures(
-    report: Report, folder: Path, count: int, row: str | None, device: str, progress: Callable[[int, int], None]
+    report: Report, folder: Path, count: int, row: str | None, device: str, progress: Callable[[int, int], None] | None
 ) -> tuple[list[PairPicture], str]:
     """Return pictures of pairs, or none and why there are none."""
     from sd4match.errors import SD4MatchError

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -46,7 +46,7 @@ _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
     "categories": plot_report_categories,
     "difficulty": plot_report_difficulty,
 }
-_MOST_ROWS_OF_EXTRA = 20_000
+_MOST_CHARACTERS = 20_000
 
 
 def report_title(report: Report) -> str:
@@ -110,6 +110,7 @@ def to_page(
         "body",
         element("header", element("h1", title), _lead(report), _facts(report), *_mini(report)),
         element("nav", links, aria_label="Sections"),
+        element("p", "Wide tables and plots scroll sideways.", class_="hint"),
         element("main", (element("section", element("h2", text), content, id=at) for at, text, content in parts)),
         *_dialog(pictures),
         element("script", Html(script)),
@@ -178,7 +179,12 @@ def _parts(
         yield "training", "Training", [_figure(png_bytes(curve.convert("RGB")), "Loss and validation over the steps")]
     yield "pairs", "Worst and best pairs", _pairs(report, pictures, remark)
     yield "left-out", "What was left out", _left_out(report, found.get("skipped"))
-    yield "provenance", "Provenance", [*map(_block, found["provenance"].blocks[:-1]), *_origin(report)]
+    yield "provenance", "Provenance", [*map(_block, _provenance(found)), *_origin(report)]
+
+
+def _provenance(found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
+    """Return the blocks about data and model, without what the page says elsewhere."""
+    return [block for block in found["provenance"].blocks[:-1] if block != MINI_NOTE]
 
 
 def _block(block: str | Table | tuple[str, ...]) -> Html:
@@ -199,25 +205,30 @@ def _table(table: Table) -> Html:
     numeric = [
         all(_NUMBER.fullmatch(row[column]) for row in table.rows) and column > 0 for column in range(len(table.header))
     ]
-    head = element(
-        "tr", (element("th", text, scope="col", **_class(right)) for text, right in _zip(table.header, numeric))
+    head = (
+        element("th", text, scope="col", class_="number" if is_number else False)
+        for text, is_number in zip(table.header, numeric, strict=True)
     )
     rows = (
-        element("tr", element("th", row[0], scope="row"),
-                (element("td", text, **_class(right)) for text, right in _zip(row[1:], numeric[1:])))
+        element(
+            "tr",
+            element("th", row[0], scope="row"),
+            (_cell(text, is_number=is_number) for text, is_number in zip(row[1:], numeric[1:], strict=True)),
+        )
         for row in table.rows
-    )  # fmt: skip
+    )
     label = f"Table: {', '.join(table.header[:3])} and more" if len(table.header) > 3 else "Table"
-    return element("div", element("table", element("thead", head), element("tbody", rows)), class_="scroll",
-                   tabindex="0", role="region", aria_label=label)  # fmt: skip
+    whole = element("table", element("thead", element("tr", head)), element("tbody", rows))
+    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
-def _zip(texts: Sequence[str], flags: Sequence[bool]) -> Iterator[tuple[str, bool]]:
-    return zip(texts, flags, strict=True)
-
-
-def _class(is_number: bool) -> dict[str, str]:
-    return {"class_": "number"} if is_number else {}
+def _cell(text: str, *, is_number: bool) -> Html:
+    """Return a cell; the interval behind a number is a line of its own."""
+    if not is_number:
+        return element("td", text)
+    number, bracket, rest = text.partition(" [")
+    interval = [" ", element("span", f"[{rest}", class_="interval")] if bracket else []
+    return element("td", number, interval, class_="number")
 
 
 def _plot(figure: Figure) -> Html:
@@ -276,12 +287,12 @@ def _left_out(report: Report, skipped: Section | None) -> list[Html]:
 
 
 def _origin(report: Report) -> list[Html]:
-    rows = tuple(sorted({**report.versions, "platform": report.platform}.items()))
-    backbone = "" if report.backbone is None else f"; fingerprint of the model: {report.backbone['fingerprint']}"
+    model = {} if report.backbone is None else {f"model: {name}": text for name, text in report.backbone.items()}
+    rows = tuple(sorted({**report.versions, "platform": report.platform, **model}.items()))
     blocks = [
-        _paragraph(f"Wall time {report.wall_seconds} s{backbone}. Page written by sd4match {__version__}."),
+        _paragraph(f"Wall time {report.wall_seconds} s. Page written by sd4match {__version__}."),
         element("details", element("summary", "Experiment"), element("pre", to_yaml(dict(report.config)))),
-        element("details", element("summary", "Versions"), _table(Table(("package", "version"), rows))),
+        element("details", element("summary", "Versions and model"), _table(Table(("name", "value"), rows))),
     ]
     if report.extra:
         text = json.dumps(dict(report.extra), indent=2, ensure_ascii=False, default=str)
@@ -292,4 +303,4 @@ def _origin(report: Report) -> list[Html]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_ROWS_OF_EXTRA else f"{text[:_MOST_ROWS_OF_EXTRA]}\n... more in report.json"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}\n... more in report.json"
