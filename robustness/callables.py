@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 import sd4match
 from robustness.cases import Case
@@ -202,6 +203,10 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     made = evaluation.Report(**report)
     evaluation.write_report(made, base / "saved", title="t")
+    pair_picture = {
+        "pair_id": "p", "category": "cat", "row": "text", "rank": "worst", "correct": 1, "visible": 2,
+        "drawn_correct": 1, "picture": Image.new("RGB", (8, 8)),
+    }  # fmt: skip
     record = {
         "pair_id": "p", "source_id": "s", "target_id": "t", "category": "cat", "target_category": None,
         "source_size": (24, 32), "target_size": (24, 32), "source_points": np.ones((2, 2)),
@@ -402,6 +407,21 @@ def light_calls(base: Path) -> Calls:  # one table
         "write_report": (
             evaluation.write_report, {"report": made, "folder": base / "report", "title": "t", "figures": None},
         ),
+        "write_page": (
+            evaluation.write_page,
+            {
+                "report": made, "file": base / "report.html", "title": "t", "pictures": [], "remark": "r",
+                "curve": picture,
+            },
+        ),
+        "PairPicture": (evaluation.PairPicture, pair_picture),
+        "choose_pairs": (evaluation.choose_pairs, {"scores": scores, "count": 1, "alpha": 0.1}),
+        "pair_pictures": (
+            evaluation.pair_pictures,
+            {"report": made, "count": 0, "row": None, "folder": None, "device": "cpu", "progress": None},
+        ),
+        "plot_report_categories": (evaluation.plot_report_categories, {"report": made}),
+        "plot_report_over_alpha": (evaluation.plot_report_over_alpha, {"report": made}),
         "Evaluator": (evaluation.Evaluator, evaluator),
         "Evaluator.evaluate": (
             evaluation.Evaluator(**evaluator).evaluate,
@@ -546,6 +566,10 @@ def light_calls(base: Path) -> Calls:  # one table
             },
         ),
         "stack": (viz.stack, {"pictures": [picture]}),
+        "draw_contact_sheet": (
+            viz.draw_contact_sheet,
+            {"pictures": [picture], "captions": ["c"], "columns": 1, "cell_width": 40, "title": "t"},
+        ),
         "plot_training": (
             viz.plot_training,
             {"losses": [1.0, 2.0], "validation": [(1, 0.5)], "excess_losses": (), "title": "t"},

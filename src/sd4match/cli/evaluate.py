@@ -106,8 +106,9 @@ def command(
         if is_main:
             title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
             with progress_bar() as bar:
-                progress = count_progress(bar, "drawing pairs") if "pairs" in kinds else None
-                figures = draw_report(report, kinds, device=prepare_device(device), progress=progress)
+                figures = draw_report(
+                    report, kinds, device=prepare_device(device), progress=count_progress(bar, "drawing pairs")
+                )
             files = [*write_report(report, output, title=title, figures=figures), *map(output.joinpath, figures)]
             _print(report, files, title=title)
             if replaced:

@@ -42,7 +42,7 @@ def command(
         report.row(row)
     device = prepare_device(device)
     with progress_bar() as bar:
-        progress = count_progress(bar, "drawing pairs") if pairs else None
+        progress = count_progress(bar, "drawing pairs")
         pictures, remark = _pictures(report, file.parent, pairs, row, device, progress)
     has_curve = kind_of_report(report.extra) in ("training", "demo")
     curve = _curve(file.parent) if has_curve else None
@@ -53,7 +53,7 @@ def command(
 
 
 def _pictures(
-    report: Report, folder: Path, count: int, row: str | None, device: str, progress: Callable[[int, int], None] | None
+    report: Report, folder: Path, count: int, row: str | None, device: str, progress: Callable[[int, int], None]
 ) -> tuple[list[PairPicture], str]:
     """Return pictures of pairs, or none and why there are none."""
     from sd4match.errors import SD4MatchError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sd4match.arguments import check_arguments
+from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_count
 from sd4match.config.experiment import ExperimentConfig, build_dataset
 from sd4match.data.config import Split
@@ -68,6 +68,9 @@ class PairPicture:
     visible: int
     drawn_correct: int
     picture: Image.Image
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def caption(self) -> str:
