@@ -217,7 +217,7 @@ def test_a_page_replaces_only_a_page(tmp_path, no_plots, prepare, message):
 
 def test_many_rows_are_drawn_in_several_plots_and_rows_of_one_name_are_told_apart():
     many = report_of([f"row {number}" for number in range(13)])
-    assert [len(figure.legends[0].get_texts()) for figure in plot_report_categories(many)] == [12, 1]
+    assert [len(figure.legends[0].get_texts()) for figure in plot_report_categories(many)] == [7, 6]
     assert len(plot_report_difficulty(many)) == 2
     assert report_title(many) == "13 prompts on fake, test split"
     (bars,) = plot_report_bars(report_of(("text", "text")))

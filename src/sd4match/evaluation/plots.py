@@ -142,7 +142,8 @@ def _by_name(rows: tuple[Row, ...]) -> Rows:
 
 
 def _parts(rows: Rows, most: int) -> Iterator[Rows]:
-    """Iterate over parts of rows of at most a number."""
+    """Iterate over parts of rows, of at most a number each and nearly equal."""
+    size = math.ceil(len(rows) / math.ceil(len(rows) / most))
     items = iter(rows.items())
-    while part := dict(islice(items, most)):
+    while part := dict(islice(items, size)):
         yield part
