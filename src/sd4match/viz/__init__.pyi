@@ -1,8 +1,11 @@
+from .attention import draw_attention as draw_attention
 from .curves import draw_calibration as draw_calibration
 from .curves import plot_training as plot_training
 from .dense import draw_correspondence as draw_correspondence
 from .dense import draw_dense as draw_dense
 from .dense import draw_warp as draw_warp
+from .features import draw_features as draw_features
+from .features import principal_components as principal_components
 from .heat import draw_heat_map as draw_heat_map
 from .heat import draw_heat_maps as draw_heat_maps
 from .imagine import draw_grid as draw_grid

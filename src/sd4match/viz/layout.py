@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
+from sd4match.structures.photo_cells import PhotoCells
 from sd4match.viz.colors import HEAT
 
 GAP = 12
@@ -22,7 +23,7 @@ _WIDEST = 8
 _NARROWEST = 120
 """Least width of a column in pixels, so that a caption fits."""
 _MOST_COLUMNS = 3
-"""Pictures in a row, so that each is large enough where a page shows the row 800 pixels wide."""
+"""Photos in a row, so that each is large enough where a page shows the row 800 pixels wide."""
 _TEXTS_IN_WIDTH = 55
 """Width of a picture in heights of its text: a page that shows it 800 pixels wide shows text of 14 pixels."""
 
@@ -129,15 +130,23 @@ def fitted(text: str, width: int, size: int) -> str:
     return shortened
 
 
-def in_rows(panels: Sequence[Panel], *, title: str = "") -> Image.Image:
-    """Draw panels side by side, in as few rows as hold them with at most three in each, and a title above.
+def in_rows(
+    panels: Sequence[Panel], *, title: str = "", most: int = _MOST_COLUMNS, columns: int | None = None
+) -> Image.Image:
+    """Draw panels side by side, and a title above.
+
+    Args:
+        panels: one or more.
+        title: text above all of them.
+        most: panels in a row; there are as few rows as hold them, of about the same length.
+        columns: panels in every row but the last, in place of that rule.
 
     >>> panel = Panel(Image.new("RGB", (200, 100)))
     >>> in_rows([panel] * 3).size, in_rows([panel] * 4).size
     ((624, 100), (412, 212))
     """
-    count = -(-len(panels) // _MOST_COLUMNS)
-    columns = -(-len(panels) // count)
+    count = -(-len(panels) // most)
+    columns = columns or -(-len(panels) // count)
     rows = [panels[first : first + columns] for first in range(0, len(panels), columns)]
     widths = [
         max(_NARROWEST, *(row[column].picture.width for row in rows if column < len(row))) for column in range(columns)
@@ -196,3 +205,28 @@ def heat_colors(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Return the colors (..., 3) of values in [0, 1]: the higher a value, the lighter its color."""
     colors: npt.NDArray[np.uint8] = mpl.colormaps[HEAT](values, bytes=True)[..., :3]
     return colors
+
+
+def interpolated(
+    values: npt.NDArray[np.float64], cells: PhotoCells, x: PointArray, y: PointArray
+) -> npt.NDArray[np.float64]:
+    """Return values (h, w, ...) of cells at the columns x and rows y of a photo, bilinear between the cells."""
+    left, right, across = cells.around(x, axis=0)
+    top, bottom, down = cells.around(y, axis=1)
+    shape = (1,) * (values.ndim - 2)
+    across, down = across.reshape(-1, *shape), down.reshape(-1, 1, *shape)
+    rows = values[top] * (1 - down) + values[bottom] * down
+    mixed: npt.NDArray[np.float64] = rows[:, left] * (1 - across) + rows[:, right] * across
+    return mixed
+
+
+def gray_of(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return a picture without its colors, (height, width, 3)."""
+    return np.asarray(picture.convert("L"))[..., None].repeat(3, axis=-1)
+
+
+def hatched(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a gray picture (height, width, 3) with diagonal lines, for what has no value."""
+    down, across = np.indices(gray.shape[:2])
+    lines = np.less((down + across) % 10, 2)
+    return np.where(lines[..., None], np.uint8(255), gray // 2 + 64)
