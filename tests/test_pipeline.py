@@ -137,8 +137,8 @@ def test_pictures_show_hits_misses_and_truth(tmp_path):
     colors = {color for _, color in picture.getcolors(1 << 20)}
     assert HIT in colors
     assert MISS in colors
-    assert picture.size == (300 + 12 + 100, 230)
-    assert stack([picture, picture]).size == (412, 460)
+    assert picture.size == (300 + 12 + 100, 222)
+    assert stack([picture, picture]).size == (412, 222 + 12 + 222)
     plot_training([3.0, 2.0, 1.0], [(0, 0.1), (3, 0.2)], tmp_path / "loss.png", title="t")
     with Image.open(tmp_path / "loss.png") as plot:
         assert plot.size[0] > 500

@@ -148,7 +148,7 @@ def _arrows(match: DenseMatch, source: Image.Image, height: int) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     step = max(source.size) / _ARROWS
     x, y = (
-        np.linspace(-0.5, side - 0.5, max(1, round(shown / step)) * 2 + 1)[1::2]
+        np.linspace(-0.5, side - 0.5, max(1, round(shown / step)) * 2 + 1)[1::2].clip(0, side - 1)
         for side, shown in zip(match.source.size[::-1], source.size, strict=True)
     )
     starts = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

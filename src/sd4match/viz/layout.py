@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ INK = (30, 30, 30)
 LARGEST_HEIGHT = 4000
 _WIDEST = 8
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
-_NARROWEST = 120
-"""Least width of a column in pixels, so that a caption fits."""
+_NARROWEST = 8
+"""Least width of a column in heights of the text, so that a short caption and two limits fit."""
 _MOST_COLUMNS = 3
 """Photos in a row, so that each is large enough where a page shows the row 800 pixels wide."""
 _TEXTS_IN_WIDTH = 55
@@ -112,6 +113,11 @@ def text_size(width: int) -> int:
     return max(14, round(width / _TEXTS_IN_WIDTH))
 
 
+def line_height(size: int) -> int:
+    """Return the height of a line with text of a size."""
+    return round(size * 1.6)
+
+
 def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return the font of all pictures."""
     return ImageFont.load_default(size)
@@ -148,18 +154,18 @@ def in_rows(
     count = -(-len(panels) // most)
     columns = columns or -(-len(panels) // count)
     rows = [panels[first : first + columns] for first in range(0, len(panels), columns)]
-    widths = [
-        max(_NARROWEST, *(row[column].picture.width for row in rows if column < len(row))) for column in range(columns)
-    ]
+    widths = [max(row[column].picture.width for row in rows if column < len(row)) for column in range(columns)]
+    narrowest = _NARROWEST * text_size(sum(widths))
+    widths = [max(narrowest, width) for width in widths]
     width = sum(widths) + GAP * (columns - 1)
     size = text_size(width)
-    line = round(size * 1.6)
+    line = line_height(size)
     pieces = [_row(row, widths, size=size, line=line) for row in rows]
     top = line if title else 0
     height = top + sum(piece.height for piece in pieces) + GAP * (len(pieces) - 1)
     canvas = Image.new("RGB", (width, height), "white")
     if title:
-        _write(canvas, title, 0, 0, width, size=size)
+        write(canvas, title, 0, 0, width, size=size)
     for piece in pieces:
         canvas.paste(piece, (0, top))
         top += piece.height + GAP
@@ -173,7 +179,7 @@ def _row(panels: Sequence[Panel], widths: Sequence[int], *, size: int, line: int
     canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) - 1), top + high + below), "white")
     left = 0
     for panel, width in zip(panels, widths, strict=False):
-        _write(canvas, panel.caption, left, 0, width, size=size)
+        write(canvas, panel.caption, left, 0, width, size=size)
         canvas.paste(panel.picture, (left, top))
         if panel.limits is not None:
             _draw_limits(canvas, panel.limits, left, top + high, width, size=size)
@@ -181,7 +187,8 @@ def _row(panels: Sequence[Panel], widths: Sequence[int], *, size: int, line: int
     return canvas
 
 
-def _write(canvas: Image.Image, text: str, left: int, top: int, width: int, *, size: int) -> None:
+def write(canvas: Image.Image, text: str, left: int, top: int, width: int, *, size: int) -> None:
+    """Write a line of text, shortened to a width."""
     draw = ImageDraw.Draw(canvas)
     draw.text((left + 2, top + size * 0.2), fitted(text, width - 4, size), fill=INK, font=font_of(size))
 
@@ -191,7 +198,7 @@ def _draw_limits(
 ) -> None:
     """Draw the colors of a heat map from its lowest to its highest value."""
     draw, font, y = ImageDraw.Draw(canvas), font_of(size), top + size * 0.3
-    low, high = (f"{limit:.3g}" for limit in limits)
+    low, high = limit_texts(*limits)
     start, end = left + 2 + font.getlength(low) + size / 2, left + width - 2 - font.getlength(high) - size / 2
     draw.text((left + 2, y), low, fill=INK, font=font)
     draw.text((end + size / 2, y), high, fill=INK, font=font)
@@ -199,6 +206,21 @@ def _draw_limits(
         shades = heat_colors(np.linspace(0.0, 1.0, int(end - start)))
         bar = Image.fromarray(np.broadcast_to(shades, (size, *shades.shape)).copy())
         canvas.paste(bar, (round(start), round(y)))
+
+
+def limit_texts(low: float, high: float) -> tuple[str, str]:
+    """Return two limits with three digits of the larger one.
+
+    >>> limit_texts(-0.0529, 0.8812), limit_texts(6.7e-8, 5.86e-4), limit_texts(0.0, 0.0)
+    (('-0.053', '0.881'), ('0', '5.86e-04'), ('0', '0'))
+    """
+    largest = max(abs(low), abs(high))
+    if largest and not 1e-3 <= largest < 1e4:
+        first, second = (f"{limit:.2e}" if abs(limit) >= largest / 1000 else "0" for limit in (low, high))
+        return first, second
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
+    first, second = (f"{limit:.{min(decimals, 3)}f}" for limit in (low, high))
+    return ("0" if float(first) == 0 else first), ("0" if float(second) == 0 else second)
 
 
 def heat_colors(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
