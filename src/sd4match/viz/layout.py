@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,16 +125,18 @@ def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def fitted(text: str, width: int, size: int) -> str:
-    """Return a text, shortened until it is at most `width` pixels wide.
+    """Return a text on one line, shortened until it is at most `width` pixels wide.
 
     >>> fitted("a photo of a cat", 60, 14)
     'a phot...'
     """
-    font, shortened = font_of(size), text
-    while font.getlength(shortened) > width and len(text) > 1:
-        text = text[:-1]
-        shortened = f"{text.rstrip()}..."
-    return shortened
+    line = " ".join(text.split())
+    font, most = font_of(size), max(width, 1)
+    if len(line) <= most and font.getlength(line) <= width:
+        return line
+    lengths = range(1, min(len(line), most) + 1)
+    kept = bisect.bisect_right(lengths, width, key=lambda length: font.getlength(f"{line[:length]}..."))
+    return f"{line[: max(1, kept)].rstrip()}..."
 
 
 def in_rows(
