@@ -658,7 +658,7 @@ class SemanticMatcher:
         >>> matcher = SemanticMatcher.from_preset("text")
         >>> attention, labels = matcher.attention(np.zeros((60, 90, 3), dtype=np.uint8), category="cat")
         >>> attention.values.shape, list(labels.values())
-        (torch.Size([1, 77, 24, 24]), ['a', 'photo', 'of', 'a', 'c', 'at'])
+        (torch.Size([1, 77, 24, 24]), ['a', 'photo', 'of', 'a', 'ca', 't'])
         """
         _check_category(category)
         opened = as_photo(photo)

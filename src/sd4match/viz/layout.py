@@ -135,7 +135,7 @@ def fitted(text: str, width: int, size: int) -> str:
     if len(line) <= most and font.getlength(line) <= width:
         return line
     lengths = range(1, min(len(line), most) + 1)
-    kept = bisect.bisect_right(lengths, width, key=lambda length: font.getlength(f"{line[:length]}..."))
+    kept = bisect.bisect_right(lengths, width, key=lambda length: math.ceil(font.getlength(f"{line[:length]}...")))
     return f"{line[: max(1, kept)].rstrip()}..."
 
 
