@@ -41,7 +41,9 @@ ELSEWHERE = {
     "SPairPairs": "files", "ClassPrompt": "its config", "ConditionalPrompt": "weights", "ImplicitCaptioner": "weights",
     "Registry": "tests/registry", "FakeImageEncoder": "no argument", "FakeTextEncoder": "no argument",
     "pretend_accelerator": "no argument", "check_plugin": "tests/testing", "PluginCheck": "an answer",
-    **dict.fromkeys(("evaluate", "train", "compare_reports", "draw_grid"), "robustness.callables.heavy_calls"),
+    **dict.fromkeys(
+        ("evaluate", "train", "compare_reports", "draw_grid", "token_attention"), "robustness.callables.heavy_calls"
+    ),
     "all_protocols": "no argument",
     **dict.fromkeys(
         (

@@ -36,6 +36,9 @@ from sd4match.paths import as_path
 from sd4match.version import __version__
 from sd4match.viz.figures import figure_to_image, png_bytes
 
+_LINES = (
+    "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: the true points."
+)
 _PLOT_COLORS = 128
 _JPEG_QUALITY = 88
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.]*( \[.*\])?|\[.*\]|")
@@ -251,7 +254,7 @@ def _pairs(report: Report, pictures: Sequence[PairPicture], remark: str) -> list
         return blocks or [_paragraph("No pictures of pairs were asked for.")]
     rule = PAIRS_RULE.format(alpha=shown_alpha(report), row=pictures[0].row)
     blocks.append(_paragraph(f"{rule} Click a pair to see it large."))
-    blocks.append(_paragraph("Blue: correct. Vermilion: wrong. White crosses: the true points."))
+    blocks.append(_paragraph(_LINES))
     for rank, heading in (("worst", "Worst"), ("best", "Best")):
         shown = [picture for picture in pictures if picture.rank == rank]
         if shown:

@@ -123,7 +123,7 @@ def pair_pictures(
     """Match the worst and the best pairs of a report again, and draw them; see `choose_pairs`.
 
     Data, backbone, prompt and matcher are built from the config of the report, and from the prompt file that the report
-    or its folder has. Hits are blue, misses vermilion, true points white crosses.
+    or its folder has. `draw_matches` draws them: solid lines for hits, dashed ones for misses, crosses for true points.
 
     Args:
         report: for example of `read_report`.

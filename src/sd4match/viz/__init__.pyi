@@ -1,7 +1,14 @@
+from .attention import draw_attention as draw_attention
 from .curves import plot_calibration as plot_calibration
 from .curves import plot_training as plot_training
+from .dense import draw_correspondence as draw_correspondence
 from .dense import draw_dense as draw_dense
+from .dense import draw_warp as draw_warp
+from .features import draw_features as draw_features
+from .features import principal_components as principal_components
 from .figures import figure_to_image as figure_to_image
+from .heat import draw_heat_map as draw_heat_map
+from .heat import draw_heat_maps as draw_heat_maps
 from .imagine import draw_grid as draw_grid
 from .imagine import load_painter as load_painter
 from .imagine import paint as paint
