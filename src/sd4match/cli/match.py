@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Category, Device, ExperimentOptions, Fallback, option_groups
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def command(
     grid: Annotated[int, typer.Option(min=1, max=64, help="Points per side of the grid.")] = 8,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document:
     """Find points of one photo in another."""
     from sd4match.checks import check_text
 
@@ -47,6 +48,8 @@ def command(
     file = None if is_named else prompt
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
+    from sd4match.cli.progress import waiting
+    from sd4match.documents import read_json
     from sd4match.errors import InputError
     from sd4match.pipeline import SemanticMatcher, build_for_matching
     from sd4match.results import check_matches_folder
@@ -63,9 +66,11 @@ def command(
     check_matches_folder(output, inputs=inputs)
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
-    components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
-    matcher = SemanticMatcher.from_components(components, config.with_learned(file))
-    result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
+    with waiting(f"loading {config.backbone.model_name}"):
+        components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
+        matcher = SemanticMatcher.from_components(components, config.with_learned(file))
+    with waiting("matching"):
+        result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
     note = MINI_REMARK if config.backbone.model_name == "mini" else None
     details = {
         "source": {"path": str(source), "size": list(photos[0].size)},
@@ -80,6 +85,10 @@ def command(
     _print(result, output)
     if note:
         typer.echo(note)
+    return {
+        **read_json(output / "matches.json", what="result"),
+        "files": [output / "matches.json", output / "matches.png"],
+    }
 
 
 def _parse_point(text: str) -> tuple[float, float]:
