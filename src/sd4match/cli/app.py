@@ -13,6 +13,7 @@ from sd4match.cli import (
     components,
     data,
     demo,
+    doctor,
     evaluate,
     extract,
     match,
@@ -64,7 +65,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
-app.command("doctor")(models.doctor)
+app.command("doctor")(doctor.command)
 
 
 def _equip(group: typer.Typer, *path: str) -> None:

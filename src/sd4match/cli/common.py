@@ -6,7 +6,10 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
+import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
@@ -271,3 +274,17 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+
+
+def program() -> str:
+    """Return the words that call this program again from the same folder: `sd4match` only where the shell finds it."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        interpreter = Path(sys.executable)
+        if shutil.which(interpreter.name) == sys.executable:
+            return f"{interpreter.name} -m sd4match"
+        below = interpreter.is_relative_to(Path.cwd())
+        return f"{shlex.quote(str(interpreter.relative_to(Path.cwd()) if below else interpreter))} -m sd4match"
+    name = Path(called).name
+    found = shutil.which(name)
+    return name if found is not None and Path(found).absolute() == Path(called).absolute() else shlex.quote(called)

@@ -91,7 +91,7 @@ def command(
             check_maps_folder(maps, output)
         replaced = earlier_report(output)
         chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
-        with progress_bar(visible=is_main, before="loading the model") as bar:
+        with progress_bar(visible=is_main, before="loading") as bar:
             report = evaluate(
                 config, split=checked_split, prompt=prompt, prompt_changes=prompt_changes(fallback, prompt),
                 against=against, baselines=baselines, only_baselines=bool(baselines) and not chooses_model, maps=maps,

@@ -24,7 +24,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
          "match a.jpg b.jpg --backbone sd2-1 --category cat"),
     ),
     "train": (
-        ("One prompt for all categories of the synthetic data set, on mini", "train --preset single --output runs/single"),
+        ("One prompt for all categories of drawings, on mini", "train --preset single --output runs/single"),
         ("A shorter and smaller one", "train --steps 20 --set prompt.num_tokens=10 --output runs/short"),
         ("Go on where a training was stopped", "train --resume runs/single"),
         ("The paper's conditional prompt on SPair-71k",

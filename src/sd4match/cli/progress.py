@@ -61,8 +61,8 @@ class _Left(TimeRemainingColumn):
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """Return the columns that fit into a terminal: below 70 characters without the elapsed time, below 55 without a bar."""
-    name = min(28, width // 3)
+    """Return the columns that fit into a terminal: a narrow one has no bar, and no elapsed time."""
+    name = min(28, max(width // 3, 14))
     one_line = Column(no_wrap=True, overflow="ellipsis", min_width=name, max_width=name)
     bar = min(40, width - name - 36)
     return [
@@ -153,8 +153,8 @@ class Bars(Progress):
             self._ended.add(task_id)
         left = task.time_remaining
         times = _clock(elapsed) if task.finished else f"{'?' if left is None else _clock(left)} left"
-        status = f", {self.status.strip()}" if self.status.strip() else ""
-        tell(f"{task.description}: {task.completed:.0f} of {task.total:.0f}, {times}{status}")
+        told = [f"{task.description}: {task.completed:.0f} of {task.total:.0f}", times, *self.status.split("  ")]
+        tell(", ".join(part for part in told if part.strip()))
 
 
 def _clock(seconds: float) -> str:

@@ -22,6 +22,7 @@ RunKind = Literal["training", "evaluation", "sweep", "demo"]
 CONFIG_FILE, PROMPT_FILE, SCORES_FILE, CHECKPOINTS = "config.yaml", "prompt.safetensors", "scores.json", "checkpoints"
 REPORT_FILES = ("report.json", "report.md", "report.csv", "report.tex")
 DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
+DEMO_PHOTOS = ("source.png", "target.png")
 
 LOG_FILES = ("losses.csv", "validation.csv")
 
@@ -30,7 +31,7 @@ _FILES: Mapping[RunKind, tuple[str, ...]] = {
     "training": (PROMPT_FILE, *_TRAINING_FILES),
     "evaluation": REPORT_FILES,
     "sweep": REPORT_FILES,
-    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *_TRAINING_FILES),
+    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *DEMO_PHOTOS, *_TRAINING_FILES),
 }
 """Names of the files that a run writes."""
 _REPORT_FIELDS: Mapping[str, RunKind] = {
