@@ -67,7 +67,7 @@ def _write_examples(ctx: Any, formatter: Any) -> None:
     path = " ".join(reversed(names))
     with formatter.section("Examples"):
         for comment, line in EXAMPLES.get(path, ()):
-            formatter.write(f"  # {comment}\n  {ctx.info_name} {line}\n")
+            formatter.write(f"  # {comment}\n  sd4match {line}\n")
     for title, text in NOTES.get(path, {}).items():
         with formatter.section(title):
             formatter.write_text(text)

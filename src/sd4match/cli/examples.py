@@ -40,7 +40,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "extract": (
         ("Features of photos, one file each", "extract demo/source.png demo/target.png --output features"),
-        ("Under a learned prompt", "extract demo/source.png --prompt demo/single.safetensors --output learned"),
+        ("Under a learned prompt", "extract demo/source.png --prompt demo/single.safetensors \\\n      --output learned"),
     ),
     "compare": (
         ("Two reports on the same pairs", "compare runs/learned runs/evaluate"),
@@ -71,13 +71,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "prompts export": (
         ("A textual inversion for diffusers",
-         "prompts export demo/single.safetensors --output learned_embeds.safetensors"),
+         "prompts export demo/single.safetensors --output embeds.safetensors"),
     ),
     "prompts imagine": (
         ("Four images of the prompt and of the empty one",
-         "prompts imagine demo/single.safetensors --steps 10 --output imagined.png"),
+         "prompts imagine demo/single.safetensors --steps 10"),
         ("Beside the text template of a category",
-         "prompts imagine demo/single.safetensors --steps 10 --images 2 \\\n"
+         "prompts imagine demo/single.safetensors --steps 10 \\\n"
          "      --category fish --output fish.png"),
     ),
     "sweep": (

@@ -64,7 +64,7 @@ def _columns(width: int) -> list[ProgressColumn]:
     """Return the columns that fit into a terminal: a narrow one has no bar, and no elapsed time."""
     name = min(28, max(width // 3, 14))
     one_line = Column(no_wrap=True, overflow="ellipsis", min_width=name, max_width=name)
-    bar = min(40, width - name - 36)
+    bar = min(40, width - name - (36 if width >= 70 else 28))
     return [
         TextColumn("{task.description}", table_column=one_line, markup=False),
         *([BarColumn(bar)] if bar >= 8 else []),
