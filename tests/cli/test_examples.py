@@ -70,8 +70,11 @@ SMALL = sets("data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap
 SMALL_TRAINING = [*SMALL, *sets("training.steps=2", "training.batch_size=2", "training.validation_pairs=2")]
 SMALLER = {"evaluate": SMALL, "train": SMALL_TRAINING, "sweep prompts": [*SMALL_TRAINING, *sets("prompt.num_tokens=4")]}
 """Options that make the run of an example short; its own options are as they stand."""
-SLOW = ("evaluate", "train", "sweep", "demo", "prompts imagine", "models check", "match", "extract", "prompts export", "doctor",
-        "data check", "data make-synthetic")  # fmt: skip
+SLOW = (
+    "evaluate", "train", "sweep", "prompts imagine", "prompts export", "models check", "match", "extract", "doctor",
+    "data make-synthetic",
+)  # fmt: skip
+"""How examples begin that load a model, or write many drawings."""
 RUNNABLE = [line for line in ALL if not any(name in line for name in REAL) and not line.startswith("demo")]
 
 
@@ -101,8 +104,6 @@ def before(run, folder, request):
         if line.startswith("compare"):
             for name in ("learned", "evaluate"):
                 assert run(*baseline, "identity", "--output", f"runs/{name}")[0] == 0
-        if line.startswith("data check"):
-            assert run("data", "make-synthetic", "drawings", "--pairs", 4, "--photos", 2)[0] == 0
         if "--resume" in line:
             small = [*SMALL_TRAINING, *sets("training.checkpoint_every=1", "training.schedule=constant")]
             assert run("train", "--output", "runs/single", *small)[0] == 0

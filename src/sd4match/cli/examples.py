@@ -40,7 +40,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "extract": (
         ("Features of photos, one file each", "extract demo/source.png demo/target.png --output features"),
-        ("Under a learned prompt", "extract demo/source.png --prompt demo/single.safetensors \\\n      --output learned"),
+        ("Under a learned prompt",
+         "extract demo/source.png --prompt demo/single.safetensors \\\n      --output learned"),
     ),
     "compare": (
         ("Two reports on the same pairs", "compare runs/learned runs/evaluate"),
@@ -91,14 +92,14 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "data": (
         ("Write drawings in SPair-71k's layout", "data make-synthetic drawings --pairs 20 --photos 4"),
-        ("Find what is missing or damaged", "data check spair drawings"),
+        ("Find what is missing or damaged in a data set", "data check spair SPair-71k"),
     ),
     "data make-synthetic": (
         ("A small data set of drawings", "data make-synthetic drawings --pairs 20 --photos 4"),
     ),
     "data check": (
-        ("Every pair and every photo", "data check spair drawings"),
-        ("One split, for a script", "data check spair drawings --split test --json"),
+        ("Every pair and every photo", "data check spair SPair-71k"),
+        ("One split, for a script", "data check spair SPair-71k --split test --json"),
     ),
     "models": (
         ("Known models, and which are here", "models list"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Known models.", no_args_is_help=True, rich_markup_mode=None)
 
-_REMARK = "Any diffusers or transformers folder and any hub id (owner/name) can be used as well."
+_REMARK = "Any diffusers or transformers folder or hub id (owner/name) works as well."
 
 
 @app.callback()
