@@ -45,8 +45,8 @@ def test_the_packaged_pairs_show_every_part():
 
 def test_the_picture_is_as_wide_as_a_page_and_shows_hits_and_misses():
     points = np.array([[10.0, 12.0], [50.0, 40.0]])
-    pair = Matched(random_photo((96, 96), seed=0), random_photo((96, 96), seed=1), points, points, points, [True, False],
-                   "cup")  # fmt: skip
+    source, target = random_photo((96, 96), seed=0), random_photo((96, 96), seed=1)
+    pair = Matched(source, target, points, points, points, [True, False], "cup")
     picture = draw_columns(["text", "learned"], [[pair, pair], [pair, pair]])
     assert (picture.width, picture.mode) == (800, "RGB")
     pixels = np.asarray(picture)
@@ -95,7 +95,8 @@ def test_the_demo_and_each_command_that_it_names_work_as_typed(tmp_path):
     """On a shorter training; `make demo` is the whole one."""
     short = (
         "import sys; from sd4match.config import presets; real = presets.load_preset; "
-        "small = ['training.steps=3', 'data.pairs=24', 'evaluation.bootstrap_samples=20', 'training.validation_pairs=4']; "
+        "small = ['training.steps=3', 'data.pairs=24', 'evaluation.bootstrap_samples=20', "
+        "'training.validation_pairs=4']; "
         "presets.load_preset = lambda name, overrides=(): real(name, [*overrides, *small]); "
         "sys.argv[0] = sys.argv.pop(1); from sd4match.__main__ import main; main()"
     )

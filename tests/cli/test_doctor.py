@@ -87,5 +87,9 @@ def test_long_facts_are_folded_below_their_column_on_a_terminal_alone(monkeypatc
         print_facts(facts, indent=2)
         monkeypatch.undo()
         assert text().split("\r\n") == [
-            "  here      mini", "  not here  sd1-5, sd2-1,", "            cleandift-sd1-5,", "            cleandift-sd2-1", "",
-        ]  # fmt: skip
+            "  here      mini",
+            "  not here  sd1-5, sd2-1,",
+            "            cleandift-sd1-5,",
+            "            cleandift-sd2-1",
+            "",
+        ]
