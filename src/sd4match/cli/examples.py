@@ -20,6 +20,9 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("Two points, by a learned prompt",
          "match demo/source.png demo/target.png --point 60,48 --point 32,64 \\\n"
          "      --prompt demo/single.safetensors --output matches"),
+        ("How similar every place is to a point, under two prompts",
+         "match demo/source.png demo/target.png --point 60,48 --draw heat \\\n"
+         "      --compare empty --prompt demo/single.safetensors --output heat"),
         ("Real photos on Stable Diffusion 2.1, which is downloaded once",
          "match a.jpg b.jpg --backbone sd2-1 --category cat"),
     ),
@@ -35,6 +38,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("A learned prompt against text",
          "evaluate --prompt demo/single.safetensors --against text \\\n      --limit 40 --output runs/learned"),
         ("Chance, which needs no model", "evaluate --dataset synthetic --baseline random --output runs/chance"),
+        ("Plots and the worst and best pairs", "evaluate --limit 40 --draw categories --draw pairs --output runs/drawn"),
         ("PCK at 0.1 for a script",
          "evaluate --limit 40 --json | jq '.results[0].pck.image[\"0.1\"]'"),
     ),
@@ -42,6 +46,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("Features of photos, one file each", "extract demo/source.png demo/target.png --output features"),
         ("Under a learned prompt",
          "extract demo/source.png --prompt demo/single.safetensors \\\n      --output learned"),
+    ),
+    "report": (
+        ("One page of the demo, with its worst and best pairs", "report demo"),
+        ("Without pictures of pairs, in another file", "report demo --pairs 0 --output demo.html"),
     ),
     "compare": (
         ("Two reports on the same pairs", "compare runs/learned runs/evaluate"),
