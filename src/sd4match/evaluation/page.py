@@ -37,7 +37,7 @@ from sd4match.version import __version__
 from sd4match.viz.figures import figure_to_image, png_bytes
 
 _LINES = (
-    "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: the true points."
+    "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: true points."
 )
 _PLOT_COLORS = 128
 _JPEG_QUALITY = 88
