@@ -36,7 +36,9 @@ from sd4match.paths import as_path
 from sd4match.version import __version__
 from sd4match.viz.figures import figure_to_image, png_bytes
 
-_LINES = "Solid blue lines between discs: correct. Dashed vermilion lines between squares: wrong. Crosses: true points."
+_LINES = (
+    "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: true points."
+)
 _PLOT_COLORS = 128
 _JPEG_QUALITY = 88
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.]*( \[.*\])?|\[.*\]|")
