@@ -99,7 +99,7 @@ def before(run, folder, request):
             mini = request.getfixturevalue("mini")
             prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini)
             save_prompt(prompt, folder / "demo" / "single.safetensors", backbone=mini)
-        if line.startswith("compare demo"):
+        if line.startswith(("compare demo", "report demo")):
             pytest.skip("needs the whole demo: tests/cli/test_demo.py")
         if line.startswith("compare"):
             for name in ("learned", "evaluate"):

@@ -20,6 +20,7 @@ from sd4match.cli import (
     models,
     new,
     prompts,
+    report,
     sweep,
     train,
 )
@@ -57,6 +58,7 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("extract")(extract.command)
 app.command("compare")(compare.command)
+app.command("report")(report.command)
 app.command("demo")(demo.command)
 app.command("components")(components.command)
 app.add_typer(prompts.app, name="prompts")

@@ -86,11 +86,11 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
 def _draw_legend(canvas: Image.Image, top: int) -> None:
     """Draw one match of each sort as in the pairs, with what it means."""
     draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(_TEXT), _MARGIN
-    blank = Photo(np.full((24, 34, 3), 150, dtype=np.uint8), "legend")
+    blank = Photo(np.full((24, 60, 3), 150, dtype=np.uint8), "legend")
     meanings = {True: "found: within 0.1 of the object's box", False: "missed; the cross is the true place"}
     for is_hit, label in meanings.items():
-        start, end = np.array([[8.0, 12.0]]), np.array([[20.0 if is_hit else 8.0, 12.0]])
-        truth = end if is_hit else np.array([[24.0, 12.0]])
+        start, end = np.array([[8.0, 12.0]]), np.array([[40.0 if is_hit else 8.0, 12.0]])
+        truth = end if is_hit else np.array([[40.0, 12.0]])
         swatch = draw_matches(blank, blank, start, end, hits=[is_hit], truth=truth, height=24)
         canvas.paste(swatch, (left, top))
         draw.text((left + swatch.width + 8, top + 3), label, fill=_INK, font=font)

@@ -53,6 +53,10 @@ def command(
     memory: Annotated[
         str | None, typer.Option(help='Memory for feature maps, for example "8 GB"; default: half of the free memory.')
     ] = None,
+    draw: Annotated[
+        list[str] | None,
+        typer.Option(help="alpha, categories or pairs: write a picture beside the report; may be repeated."),
+    ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
 ) -> Document | None:
@@ -70,16 +74,18 @@ def command(
     config.require_data()
 
     from sd4match.cli.common import check_output, check_split, prepare_device, prompt_changes
-    from sd4match.cli.progress import evaluation_progress, progress_bar, tell
+    from sd4match.cli.progress import count_progress, evaluation_progress, progress_bar, tell
     from sd4match.cli.run_folder import held
     from sd4match.distributed import Processes
     from sd4match.evaluation.baselines import check_baselines
+    from sd4match.evaluation.drawings import check_drawings, draw_report
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run import evaluate
     from sd4match.evaluation.run_folders import check_maps_folder, check_run_folder, earlier_report
     from sd4match.paths import exists, require_folder
 
     checked_split = check_split(split)
+    kinds = check_drawings(draw or [])
     baselines = check_baselines(baseline or [])
     scratch = check_output(output)
     is_main = Processes().is_main
@@ -100,7 +106,11 @@ def command(
             )  # fmt: skip
         if is_main:
             title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
-            files = write_report(report, output, title=title)
+            with progress_bar() as bar:
+                figures = draw_report(
+                    report, kinds, device=prepare_device(device), progress=count_progress(bar, "drawing pairs")
+                )
+            files = [*write_report(report, output, title=title, figures=figures), *map(output.joinpath, figures)]
             _print(report, files, title=title)
             if replaced:
                 typer.echo(replaced)

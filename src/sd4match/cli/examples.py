@@ -20,6 +20,9 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("Two points, by a learned prompt",
          "match demo/source.png demo/target.png --point 60,48 --point 32,64 \\\n"
          "      --prompt demo/single.safetensors --output matches"),
+        ("Where else the points could lie, beside the empty prompt",
+         "match demo/source.png demo/target.png --draw heat --compare empty \\\n"
+         "      --prompt demo/single.safetensors --point 60,48 --output matches"),
         ("Real photos on Stable Diffusion 2.1, which is downloaded once",
          "match a.jpg b.jpg --backbone sd2-1 --category cat"),
     ),
@@ -46,6 +49,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "compare": (
         ("Two reports on the same pairs", "compare runs/learned runs/evaluate"),
         ("Two rows of one report", "compare demo demo --row-a single --row-b text"),
+    ),
+    "report": (
+        ("One HTML page of the demo, with tables, plots and pairs", "report demo"),
+        ("Another row's worst and best pairs", "report demo --row text --pairs 6 --output text.html"),
     ),
     "demo": (
         ("Learn a prompt, measure it, draw it", "demo"),

@@ -198,6 +198,18 @@ def evaluation_progress(bar: Bars) -> Callable[[str, str, int, int], None]:
     return on_progress
 
 
+def count_progress(bar: Bars, description: str) -> Callable[[int, int], None]:
+    """Return a callback that shows how many things are done, and how many there are, as one task of a bar."""
+    tasks: list[TaskID] = []
+
+    def on_progress(done: int, total: int) -> None:
+        if not tasks:
+            tasks.append(bar.add_task(description, total=total))
+        bar.update(tasks[0], completed=done)
+
+    return on_progress
+
+
 @contextmanager
 def training_progress(steps: int) -> Iterator[TrainerCallbacks]:
     """Show a bar with loss, PCK, speed, remaining time and memory of a training, on the main process only."""

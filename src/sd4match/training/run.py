@@ -26,6 +26,7 @@ from sd4match.evaluation.report import (
 from sd4match.evaluation.run_folders import (
     CHECKPOINTS,
     CONFIG_FILE,
+    CURVE_FILE,
     PROMPT_FILE,
     REPORT_FILES,
     check_resumed_folder,
@@ -50,8 +51,9 @@ from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, Trainin
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer, check_selection_alpha, check_transform_learns
 from sd4match.viz.curves import plot_training
+from sd4match.viz.figures import figure_to_image, png_bytes
 
-_RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
+_RESULTS = (PROMPT_FILE, CURVE_FILE, *REPORT_FILES)
 
 
 @check_arguments
@@ -159,9 +161,8 @@ def train_in_folder(
 
         def write_results() -> None:
             title = f"{config.prompt.kind} prompt"
-            plot_training(
-                run.losses, run.validation, output / "loss.png", excess_losses=run.column("excess_loss"), title=title
-            )
+            curve = plot_training(run.losses, run.validation, excess_losses=run.column("excess_loss"), title=title)
+            write_atomically(output / CURVE_FILE, png_bytes(figure_to_image(curve)))
             if not run.stopped:
                 save(run.best_step, run.best_pck)
                 report = training_report(config, components, trainer.validation_pairs, run)
