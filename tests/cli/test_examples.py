@@ -99,7 +99,7 @@ def before(run, folder, request):
             mini = request.getfixturevalue("mini")
             prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=mini)
             save_prompt(prompt, folder / "demo" / "single.safetensors", backbone=mini)
-        if line.startswith("compare demo"):
+        if line.startswith(("compare demo", "report demo")):
             pytest.skip("needs the whole demo: tests/cli/test_demo.py")
         if line.startswith("compare"):
             for name in ("learned", "evaluate"):
@@ -131,3 +131,18 @@ def test_the_examples_name_no_folder_twice(folder):
         if "--output" in given:
             outputs.setdefault(given[given.index("--output") + 1], set()).add(given[0])
     assert all(len(commands) == 1 for commands in outputs.values()), outputs
+
+
+def test_a_group_keeps_its_own_class_below_ours():
+    from typer.core import TyperGroup
+
+    from sd4match.cli.app import _with_examples
+    from sd4match.cli.command import Group
+
+    class Own(TyperGroup):
+        def parse_args(self, ctx, args):
+            return ["own"]
+
+    both = _with_examples(Own)
+    assert (both.parse_args, both.format_epilog) == (Own.parse_args, Group.format_epilog)
+    assert _with_examples(typer.Typer().info.cls) is _with_examples(Group) is Group

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 import sd4match
 from sd4match.cli import (
@@ -79,8 +80,15 @@ def _equip(group: typer.Typer, *path: str) -> None:
         complete(info.callback, " ".join([*path, info.name or info.callback.__name__]))
     for below in group.registered_groups:
         assert below.typer_instance is not None
-        below.cls = Group
+        below.cls = _with_examples(below.typer_instance.info.cls)
         _equip(below.typer_instance, *path, below.name or "")
+
+
+def _with_examples(own: object) -> type[TyperGroup]:
+    """Return the class of a group: ours, over its own one if it has one."""
+    if isinstance(own, type) and issubclass(own, TyperGroup):
+        return own if issubclass(own, Group) else type(own.__name__, (Group, own), {})
+    return Group
 
 
 _equip(app)

@@ -84,14 +84,16 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
 
 
 def _draw_legend(canvas: Image.Image, top: int) -> None:
-    """Draw one match of each sort as in the pairs, with what it means."""
+    """Draw one match of each sort as in the pairs, with what it means: in a strip of a picture of their height."""
     draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(_TEXT), _MARGIN
-    blank = Photo(np.full((24, 34, 3), 150, dtype=np.uint8), "legend")
+    middle = _HEIGHT / 2
+    blank = Photo(np.full((_HEIGHT, 60, 3), 150, dtype=np.uint8), "legend")
     meanings = {True: "found: within 0.1 of the object's box", False: "missed; the cross is the true place"}
     for is_hit, label in meanings.items():
-        start, end = np.array([[8.0, 12.0]]), np.array([[20.0 if is_hit else 8.0, 12.0]])
-        truth = end if is_hit else np.array([[24.0, 12.0]])
-        swatch = draw_matches(blank, blank, start, end, hits=[is_hit], truth=truth, height=24)
+        start, end = np.array([[8.0, middle]]), np.array([[40.0 if is_hit else 8.0, middle]])
+        truth = end if is_hit else np.array([[40.0, middle]])
+        drawn = draw_matches(blank, blank, start, end, hits=[is_hit], truth=truth, height=_HEIGHT)
+        swatch = drawn.crop((0, round(middle) - 12, drawn.width, round(middle) + 12))
         canvas.paste(swatch, (left, top))
         draw.text((left + swatch.width + 8, top + 3), label, fill=_INK, font=font)
         left += _COLUMN

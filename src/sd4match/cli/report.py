@@ -51,7 +51,7 @@ def command(
     if remark:
         typer.echo(remark, err=True)
     typer.echo(f"Written: {target}")
-    return {"files": [target], "pairs_drawn": len(pictures), "remark": remark or None}
+    return {"files": [target], "remark": remark or None}
 
 
 def _pictures(
