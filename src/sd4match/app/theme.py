@@ -1,0 +1,50 @@
+"""What all apps look like and how they are served: system fonts, the loopback address, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sd4match.errors import ConfigError
+
+if TYPE_CHECKING:
+    import gradio
+
+LOOPBACK = "127.0.0.1"
+_FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+_OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+CSS = """
+.gradio-container { max-width: 1200px !important; }
+footer { display: none !important; }
+"""
+
+
+def import_gradio() -> Any:
+    """Import gradio with its telemetry switched off.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    os.environ.update(_OFFLINE)  # read when gradio is imported
+    try:
+        import gradio
+    except ImportError:
+        raise ConfigError("the app needs gradio: pip install 'sd4match[app]'") from None
+    return gradio
+
+
+def build_theme() -> gradio.themes.Base:
+    """Return the theme of all apps, which asks no server for fonts."""
+    gr = import_gradio()
+    fonts, monospace = ([gr.themes.Font(name) for name in names] for names in (_FONTS, _MONOSPACE))
+    return gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)
+
+
+def launch_options() -> dict[str, Any]:
+    """Return the arguments of `gradio.Blocks.launch` that all apps share."""
+    return {
+        "theme": build_theme(), "css": CSS, "server_name": LOOPBACK, "share": False, "ssr_mode": False,
+        "run_history": False, "footer_links": [], "quiet": True, "max_file_size": "50mb",
+    }  # fmt: skip
