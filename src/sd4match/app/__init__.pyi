@@ -1,0 +1,1 @@
+from .layout import build_app as build_app
