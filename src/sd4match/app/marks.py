@@ -12,8 +12,8 @@ from sd4match.viz.colors import CYCLE, RGB
 LONGEST_SHOWN = 1024
 """Longer side of a shown photo in its own pixels: more than the page has room for, so that it never shows one enlarged,
 and clicks are as fine as the screen."""
-_RADIUS = 15
-_FONT = 26
+_RADIUS = 20
+_FONT = 38
 
 Point = tuple[float, float]
 
@@ -93,9 +93,9 @@ def _draw_mark(
 ) -> None:
     """Draw a ring with a dot in its center, and its number beside it, on the side where there is room."""
     x, y = center
-    for radius, line, ink in ((_RADIUS + 2, 10, "white"), (_RADIUS, 6, color)):
+    for radius, line, ink in ((_RADIUS + 3, 13, "white"), (_RADIUS, 7, color)):
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=ink, width=line)
-    draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=color, outline="white")
+    draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=color, outline="white")
     width, height = draw.textlength(text, font=font) + 12, _FONT + 6
     left = x + _RADIUS + 4 if x + _RADIUS + 4 + width <= size[0] else x - _RADIUS - 4 - width
     top = min(max(y - _RADIUS - height / 2, 0), size[1] - height)

@@ -85,6 +85,8 @@ class Settings:
     """Name of one of the models."""
     prompt: str | Path = EMPTY
     """"empty", "text", or the file of a learned prompt."""
+    name: str = ""
+    """How the user calls that file."""
     template: str = "a photo of a {category}"
     """Text of the prompt "text"."""
     category: str = ""

@@ -346,16 +346,17 @@ def label_of(settings: Settings) -> str:
     """Return how a prompt is called beside its matches.
 
     >>> label_of(Settings("mini", "text", category="fish"))
-    'a photo of a fish'
+    '"a photo of a fish"'
     """
     if isinstance(settings.prompt, Path):
-        return settings.prompt.stem
-    return "empty prompt" if settings.prompt == EMPTY else settings.template.replace("{category}", settings.category)
+        return settings.name or settings.prompt.stem
+    filled = settings.template.replace("{category}", settings.category)
+    return "empty prompt" if settings.prompt == EMPTY else f'"{filled}"'
 
 
 def table_of(points: Sequence[Point], answers: dict[str, Answer]) -> str:
     """Return an HTML table of points, matches and scores; a point without a match has a dash."""
-    head = "".join(f"<th>{html.escape(label)}</th><th>score</th>" for label in answers)
+    head = "".join(f"<th>match, {html.escape(label)}</th><th>score</th>" for label in answers)
     rows = []
     for index, (x, y) in enumerate(points):
         cells = ""
