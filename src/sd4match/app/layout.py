@@ -37,7 +37,8 @@ _STYLE = """<style>
 #examples, #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 #examples .thumbnail-item { aspect-ratio: 2 / 1 !important; }
 #second-target .image-container { padding-bottom: 42px; }
-@media (max-width: 600px) { #examples .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
+#examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+@media (max-width: 600px) { #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; } }
 </style>"""
 _HINT = "Click a point in the left photo."
 _HEIGHT, _HEIGHT_OF_HEAT = 440, 400
@@ -205,7 +206,7 @@ class _Page:
                     info="of the noise under which features are read", elem_id="timestep",
                 )  # fmt: skip
         self.prompt_file = gr.File(
-            label="Add a learned prompt (a .safetensors file from sd4match train)", file_types=[".safetensors"],
+            label="Add a learned prompt (.safetensors)", file_types=[".safetensors"],
             height=120, elem_id="prompt-file",
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image
 from sd4match.app.learning import ClickedPairs, Progress, Training
 from sd4match.app.marks import color_of, draw_marks, point_of_click
 from sd4match.app.matching import EMPTY, TEXT, Answer, Matching, Point, Settings
+from sd4match.app.serving import TEMPORARY_FILES
 from sd4match.dense import DenseMatch
 from sd4match.errors import InputError, PhotoError, PromptFileError, SD4MatchError
 from sd4match.geometry import grid_points
@@ -82,7 +84,7 @@ class Session:
         """Folder for files of this session; removed by `close`."""
         with self._lock:
             if self._folder is None:
-                self._folder = Path(mkdtemp(prefix="sd4match-app-"))
+                self._folder = Path(mkdtemp(prefix="session-", dir=os.environ.get(TEMPORARY_FILES)))
             return self._folder
 
     def close(self) -> None:
@@ -182,7 +184,7 @@ class Session:
         return self.matching.match_dense((self._photo(SOURCE), self._photo(TARGET)), settings)
 
     def save_results(self, settings: Settings) -> tuple[Path, Path]:
-        """Write the last matches as matches.json and matches.png, and return both.
+        """Write the last matches as JSON and as a picture, and return both files.
 
         Matches under a second prompt are in the JSON under "compared", and in the picture below the first.
 
@@ -208,9 +210,10 @@ class Session:
             for label, answer in list(answers.items())[1:]
         ]
         folder = first.save(self.folder, details=details)
-        if len(answers) > 1:
-            stack([answer.result.draw(title=label) for label, answer in answers.items()]).save(folder / "matches.png")
-        return folder / "matches.json", folder / "matches.png"
+        if len(answers) == 1:
+            return folder / "matches.json", folder / "matches.png"
+        stack([answer.result.draw(title=label) for label, answer in answers.items()]).save(folder / "compared.png")
+        return folder / "matches.json", folder / "compared.png"
 
     def add_prompt(self, file: Path, name: str) -> str:
         """Take an uploaded file as a prompt, and return the name under which it is chosen.
