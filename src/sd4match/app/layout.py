@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sd4match.app.session import Session, View
 
 _HEAD = """# sd4match
-Choose two photos, then click a point in the left one: its match, its score and a heat map appear on the right."""
+Choose two photos, or an example below, then click a point in the left one: its match, its score and a heat map appear."""
 _TRAIN = """Teach a prompt your own correspondences: **click a point in the left photo, then the same part in the right
 one**, at least {fewest} times; ten or more, spread over the object, work better. The photos are those of the tab Match."""
 _STYLE = """<style>
@@ -29,7 +30,8 @@ _STYLE = """<style>
 #table { max-height: 320px; overflow: auto; padding: 4px 0; }
 .matches { width: 100%; border: 0 !important; border-collapse: collapse; font-size: 0.85rem; }
 .matches td { white-space: nowrap; }
-.matches :is(th, td) {
+.matches small { font-weight: normal; }
+.matches :is(tr, th, td) {
   padding: 4px 6px !important; text-align: left; border: 0 !important; vertical-align: bottom;
   border-bottom: 1px solid var(--border-color-primary) !important;
 }
@@ -137,7 +139,7 @@ class _Page:
                     self.clear = gr.Button("Clear", size="sm", min_width=60)
                     self.grid = gr.Button("Grid", size="sm", min_width=60)
                     self.grid_side = gr.Dropdown(
-                        [2, 3, 4, 6, 8], value=4, show_label=False, container=False, min_width=80, elem_id="grid-side",
+                        [(f"{side} x {side}", side) for side in (2, 3, 4, 6, 8)], value=4, show_label=False, container=False, min_width=80, elem_id="grid-side",
                         label="Points a side",
                     )  # fmt: skip
                 self.table = gr.HTML(_HINT, elem_id="table", padding=False)
@@ -229,7 +231,7 @@ class _Page:
             self.stop = gr.Button("Stop", variant="stop", min_width=120, interactive=False, elem_id="stop")
         self.progress = gr.Markdown("No training yet.", elem_id="progress")
         with gr.Row():
-            self.curve = self._picture("Loss of each step", "curve", height=300, min_width=300)
+            self.curve = self._picture("Loss", "curve", show_label=False, min_width=300)
             with gr.Column(min_width=200):
                 self.learned = gr.DownloadButton(
                     "Download prompt", interactive=False, elem_id="learned"
@@ -301,7 +303,7 @@ class _Page:
             options: of gradio's event.
         """
         inputs = [self.session, *inputs, *self.settings]
-        matched = on(event, function, inputs, [*outputs, *self.shown], **options)
+        matched = on(event, _in_turn(function), inputs, [*outputs, *self.shown], **options)
         on(matched.then, self._saved, [self.session, *self.settings], [self.json, self.png], show_progress="hidden")
         if hides_dense:
             on(matched.then, lambda: self.gr.update(visible=False), [], [self.dense_column], show_progress="hidden")
@@ -487,7 +489,7 @@ class _Page:
 def on(event: Any, function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> Any:
     """Let an event of a component call a function; its first parameter is the data of the event, if it is `event`."""
     called = function
-    if "event" in inspect.signature(function).parameters:
+    if _takes_event(function):
 
         def called(event: Any, *values: Any) -> Any:
             return function(event, *values)
@@ -497,10 +499,26 @@ def on(event: Any, function: Callable[..., Any], inputs: list[Any], outputs: lis
     return event(called, inputs, outputs, **options)
 
 
+def _in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let calls for one session wait for each other, so that the last one to end shows what all have changed."""
+    position = int(_takes_event(function))
+
+    @functools.wraps(function)
+    def called(*values: Any) -> Any:
+        with values[position].lock:
+            return function(*values)
+
+    return called
+
+
+def _takes_event(function: Callable[..., Any]) -> bool:
+    return "event" in inspect.signature(function).parameters
+
+
 def _curve(losses: Sequence[float]) -> Any:
     from sd4match.viz import figure_to_image, plot_training
 
-    return figure_to_image(plot_training(losses, [], excess_losses=losses), scale=1) if losses else None
+    return figure_to_image(plot_training(losses, [], excess_losses=losses, title="Loss of each step"), scale=1) if losses else None
 
 
 def _one_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ from sd4match.dense import DenseMatch
 from sd4match.errors import InputError, PhotoError, PromptFileError, SD4MatchError
 from sd4match.geometry import grid_points
 from sd4match.prompting.serialization import read_prompt
+from sd4match.results import MatchResult
 from sd4match.structures.images import Photo
 from sd4match.viz.colors import hex_color
 from sd4match.viz.matches import stack
@@ -74,7 +75,8 @@ class Session:
         self.answers: dict[str, Answer] = {}
         """Last matches by prompt."""
         self._folder: Path | None = None
-        self._lock = RLock()
+        self.lock = RLock()
+        """Held while something changes; also by who changes something and then looks at the view."""
 
     def __deepcopy__(self, memo: object) -> Session:
         return Session(self.matching, self.prompts)
@@ -82,7 +84,7 @@ class Session:
     @property
     def folder(self) -> Path:
         """Folder for files of this session; removed by `close`."""
-        with self._lock:
+        with self.lock:
             if self._folder is None:
                 self._folder = Path(mkdtemp(prefix="session-", dir=os.environ.get(TEMPORARY_FILES)))
             return self._folder
@@ -113,7 +115,7 @@ class Session:
 
     def set_photo(self, side: int, photo: Photo | None) -> None:
         """Replace a photo. Points are of the source, and clicked pairs of both: they go with it."""
-        with self._lock:
+        with self.lock:
             self.photos[side] = photo
             self.clicked = [[], []]
             self.answers = {}
@@ -126,14 +128,14 @@ class Session:
         Raises:
             InputError: there is no source, or there are `MOST_POINTS` already.
         """
-        with self._lock:
+        with self.lock:
             if len(self.points) >= MOST_POINTS:
                 raise InputError(f"at most {MOST_POINTS} points at once: undo some, or clear them")
             self.points.append(point_of_click(self._photo(SOURCE), click))
 
     def undo_point(self) -> None:
         """Remove the last point, if there is one."""
-        with self._lock:
+        with self.lock:
             del self.points[-1:]
 
     def set_grid(self, side: int) -> None:
@@ -142,7 +144,7 @@ class Session:
         Raises:
             InputError: there is no source.
         """
-        with self._lock:
+        with self.lock:
             points = grid_points(self._photo(SOURCE).size, side=side).tolist() if side else []
             self.points = [(x, y) for x, y in points]
 
@@ -154,7 +156,7 @@ class Session:
         """
         from sd4match.viz import draw_heat_map
 
-        with self._lock:
+        with self.lock:
             (source, target), points = self.photos, list(self.points)
         marked = None if source is None else draw_marks(source, enumerate(points, 1))
         if source is None or target is None or not points:
@@ -171,7 +173,7 @@ class Session:
             best = tuple(result.target_points[-1].tolist()) if last else None
             heat = draw_heat_map(target, values.float().cpu().numpy(), answer.correlation.target.grid, point=best)
             shown.append(Column(draw_marks(target, marks), heat))
-        with self._lock:
+        with self.lock:
             self.answers = answers
         return View(marked, shown[0].target, tuple(shown), table_of(points, answers))
 
@@ -241,7 +243,7 @@ class Session:
         return self.folder / f"prompt-{len(list(self.folder.glob('prompt-*'))) + 1}.safetensors"
 
     def _name_prompt(self, name: str, file: Path) -> str:
-        with self._lock:
+        with self.lock:
             free = name
             while free in (*self.prompts, EMPTY, TEXT):
                 free = f"{name} ({len(self.prompts) + 1})"
@@ -268,7 +270,7 @@ class Session:
         Raises:
             InputError: a photo is missing; the target was clicked first; or there are `MOST_POINTS` already.
         """
-        with self._lock:
+        with self.lock:
             point = point_of_click(self._photo(side), click)
             source, target = self.clicked
             if side == SOURCE:
@@ -282,18 +284,18 @@ class Session:
 
     def undo_corresponding(self) -> None:
         """Remove the last click of the training, if there is one."""
-        with self._lock:
+        with self.lock:
             source, target = self.clicked
             del (source if len(source) > len(target) else target)[-1:]
 
     def clear_corresponding(self) -> None:
         """Remove all points of the training."""
-        with self._lock:
+        with self.lock:
             self.clicked = [[], []]
 
     def corresponding_view(self) -> tuple[Image.Image | None, Image.Image | None]:
         """Return both photos with the points of the training."""
-        with self._lock:
+        with self.lock:
             photos, clicked = list(self.photos), [list(points) for points in self.clicked]
         source, target = (
             None if photo is None else draw_marks(photo, enumerate(points, 1))
@@ -308,7 +310,7 @@ class Session:
             InputError: there are too few points, a training runs already, or the model takes no prompt.
             SD4MatchError: the training cannot go on.
         """
-        with self._lock:
+        with self.lock:
             if self.training is not None:
                 raise InputError("a training is running already: wait for its end, or stop it")
             source, target = self.clicked
@@ -358,22 +360,23 @@ def label_of(settings: Settings) -> str:
 
 
 def table_of(points: Sequence[Point], answers: dict[str, Answer]) -> str:
-    """Return an HTML table of points, matches and scores; a point without a match has a dash."""
-    head = "".join(f"<th>match, {html.escape(label)}</th><th>score</th>" for label in answers)
+    """Return an HTML table of points, matches and scores."""
+    head = "".join(f"<th>match, score<br><small>{html.escape(label)}</small></th>" for label in answers)
     rows = []
-    for index, (x, y) in enumerate(points):
-        cells = ""
-        for answer in answers.values():
-            found = np.flatnonzero(answer.result.indices == index)
-            if len(found):
-                (u, v), score = answer.result.target_points[found[0]], answer.result.scores[found[0]]
-                cells += f"<td>{u:.0f}, {v:.0f}</td><td>{score:.2f}</td>"
-            else:
-                cells += "<td>no match</td><td>-</td>"
-        color = hex_color(color_of(index + 1))
-        number = f'<span class="mark" style="background:{color}">{index + 1}</span>'
-        rows.append(f"<tr><td>{number}</td><td>{x:.0f}, {y:.0f}</td>{cells}</tr>")
-    return f"<table class='matches'><tr><th>point</th><th>x, y</th>{head}</tr>{''.join(rows)}</table>"
+    for number, (x, y) in enumerate(points, 1):
+        cells = "".join(f"<td>{_match_of(number - 1, answer.result)}</td>" for answer in answers.values())
+        mark = f'<span class="mark" style="background:{hex_color(color_of(number))}">{number}</span>'
+        rows.append(f"<tr><td>{mark} {x:.0f}, {y:.0f}</td>{cells}</tr>")
+    return f'<table class="matches"><tr><th>point<br><small>x, y</small></th>{head}</tr>{"".join(rows)}</table>'
+
+
+def _match_of(index: int, result: MatchResult) -> str:
+    """Return match and score of a point in words."""
+    found = np.flatnonzero(result.indices == index)
+    if not len(found):
+        return "no match"
+    (x, y), score = result.target_points[found[0]], result.scores[found[0]]
+    return f"{x:.0f}, {y:.0f} <b>{score:.2f}</b>"
 
 
 def find_prompts(folder: Path) -> dict[str, Path]:
