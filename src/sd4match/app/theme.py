@@ -16,8 +16,14 @@ _MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospac
 _OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 CSS = """
-.gradio-container { max-width: 1200px !important; }
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+.photo { gap: 4px !important; }
+.photo img { max-height: 60vh; cursor: crosshair; }
+#actions { position: sticky; bottom: 0; z-index: 10; gap: 6px; padding: 6px 0; }
+#actions { background: var(--body-background-fill); }
+#status p { min-height: 2.6em; margin: 0; }
+#status .refused { border-left: 4px solid #d55e00; padding-left: 8px; font-weight: 600; }
 """
 
 
