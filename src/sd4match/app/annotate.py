@@ -133,7 +133,7 @@ class _Layout:
         )
         with self.blocks:
             self.progress = gr.HTML(elem_id="progress")
-            with gr.Row():
+            with gr.Row(elem_id="moves"):
                 self.previous, self.following, self.swap, self.undo = (
                     gr.Button(name, min_width=60, size="md") for name in ("Previous", "Next", "Swap", "Undo")
                 )
