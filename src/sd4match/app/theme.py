@@ -16,8 +16,23 @@ _MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospac
 _OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 CSS = """
-.gradio-container { max-width: 1200px !important; }
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+.photo { gap: 4px !important; }
+.photo img { max-height: 60vh; cursor: crosshair; }
+#actions { gap: 6px; }
+#status p { min-height: 2.6em; margin: 0; }
+#progress p, .photo p { margin: 0; }
+#progress .html-container, #status .html-container, .photo .html-container { padding: 0 !important; }
+@media (max-width: 640px) {
+  #moves button, #actions button { font-size: 14px; padding: 8px 2px; white-space: nowrap; }
+  #moves, #actions .row { gap: 8px; }
+  .photo img { max-height: 32vh; }
+  #actions { position: fixed; bottom: 0; left: 0; right: 0; z-index: 1000; padding: 6px 16px 10px; }
+  #actions { background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
+  .gradio-container:has(#actions) { padding-bottom: 120px !important; }
+}
+#status .refused { border-left: 4px solid #d55e00; padding-left: 8px; font-weight: 600; }
 """
 
 
