@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from sd4match.app.session import Session, View
 
 _HEAD = """# sd4match
-Choose two photos, or an example below, then click a point in the left one: its match, its score and a heat map appear."""
+Choose two photos, or an example below, then click a point in the left one: its match, score and heat map appear."""
 _TRAIN = """Teach a prompt your own correspondences: **click a point in the left photo, then the same part in the right
-one**, at least {fewest} times; ten or more, spread over the object, work better. The photos are those of the tab Match."""
+one**, at least {fewest} times; ten or more over the whole object are better. The photos are those of the tab Match."""
 _STYLE = """<style>
-.gradio-container { margin: 0 auto !important; }
 #table { max-height: 320px; overflow: auto; padding: 4px 0; }
 .matches { width: 100%; border: 0 !important; border-collapse: collapse; font-size: 0.85rem; }
 .matches td { white-space: nowrap; }
@@ -45,6 +44,7 @@ _STYLE = """<style>
 _HINT = "Click a point in the left photo."
 _HEIGHT, _HEIGHT_OF_HEAT = 440, 400
 """Of photos, with the buttons below them, and of heat maps, in CSS pixels."""
+_GRIDS = (2, 3, 4, 6, 8)
 _SOURCES = ["upload", "webcam", "clipboard"]
 
 
@@ -86,9 +86,7 @@ def build_app(
     matching = Matching(models_here(config), device=device)
     matching.model(config.backbone.model_name)  # now, so that what is wrong with it is said before the page is served
     with gr.Blocks(title="sd4match", analytics_enabled=False, delete_cache=(3600, 86_400)) as app:
-        session = gr.State(
-            lambda: Session(matching, dict(prompts or {})), delete_callback=lambda one: one.close()
-        )
+        session = gr.State(lambda: Session(matching, dict(prompts or {})), delete_callback=lambda one: one.close())
         _Page(gr, session, matching.experiments, dict(prompts or {}))
     return app
 
@@ -139,7 +137,8 @@ class _Page:
                     self.clear = gr.Button("Clear", size="sm", min_width=60)
                     self.grid = gr.Button("Grid", size="sm", min_width=60)
                     self.grid_side = gr.Dropdown(
-                        [(f"{side} x {side}", side) for side in (2, 3, 4, 6, 8)], value=4, show_label=False, container=False, min_width=80, elem_id="grid-side",
+                        [(f"{side} x {side}", side) for side in _GRIDS], value=4, show_label=False, container=False,
+                        min_width=80, elem_id="grid-side",
                         label="Points a side",
                     )  # fmt: skip
                 self.table = gr.HTML(_HINT, elem_id="table", padding=False)
@@ -151,8 +150,8 @@ class _Page:
                 )  # fmt: skip
                 self.heat = self._picture("Heat map of the last point", "heat", height=_HEIGHT_OF_HEAT)
             with gr.Column(min_width=300, visible=False) as self.second_column:
-                self.second_target = self._picture("Right photo: the second prompt's matches", "second-target", height=_HEIGHT)
-                self.second_heat = self._picture("Heat map under the second prompt", "second-heat", height=_HEIGHT_OF_HEAT)
+                self.second_target = self._picture("Right photo: second prompt", "second-target", height=_HEIGHT)
+                self.second_heat = self._picture("Heat map: second prompt", "second-heat", height=_HEIGHT_OF_HEAT)
         with gr.Row():
             self.json = gr.DownloadButton("Download JSON", size="sm", interactive=False, min_width=120, elem_id="json")
             self.png = gr.DownloadButton("Download picture", size="sm", interactive=False, min_width=120, elem_id="png")
@@ -218,10 +217,8 @@ class _Page:
         gr = self.gr
         gr.Markdown(_TRAIN.format(fewest=FEWEST_POINTS))
         with gr.Row():
-            self.train_source = self._picture("Left photo: click a point", "train-source", height=_HEIGHT, min_width=300)
-            self.train_target = self._picture(
-                "Right photo: click the same part", "train-target", height=_HEIGHT, min_width=300
-            )
+            self.train_source = self._picture("Left photo: click a point", "train-source", height=_HEIGHT)
+            self.train_target = self._picture("Right photo: click the same part", "train-target", height=_HEIGHT)
         with gr.Row():
             self.train_undo = gr.Button("Undo the last click", size="sm", min_width=120)
             self.train_clear = gr.Button("Clear all points", size="sm", min_width=120)
@@ -231,18 +228,23 @@ class _Page:
             self.stop = gr.Button("Stop", variant="stop", min_width=120, interactive=False, elem_id="stop")
         self.progress = gr.Markdown("No training yet.", elem_id="progress")
         with gr.Row():
-            self.curve = self._picture("Loss", "curve", show_label=False, min_width=300)
+            self.curve = self._picture("Loss", "curve", show_label=False)
             with gr.Column(min_width=200):
-                self.learned = gr.DownloadButton(
-                    "Download prompt", interactive=False, elem_id="learned"
-                )
+                self.learned = gr.DownloadButton("Download prompt", interactive=False, elem_id="learned")
                 self.use = gr.Button("Use it in the tab Match", interactive=False, elem_id="use")
                 self.learned_name = gr.State()
 
     def _picture(self, label: str, name: str, **options: Any) -> Any:
         """Return a picture that is only shown."""
         return self.gr.Image(
-            label=label, interactive=False, type="pil", format="jpeg", elem_id=name, buttons=["fullscreen"], **options
+            label=label,
+            interactive=False,
+            type="pil",
+            format="jpeg",
+            elem_id=name,
+            buttons=["fullscreen"],
+            min_width=300,
+            **options,
         )
 
     # which event calls what
@@ -253,7 +255,7 @@ class _Page:
             self.timestep, self.mutual,
         ]  # fmt: skip
         self.shown = [
-            self.source, self.target, self.heat, self.second_target, self.second_heat, self.table
+            self.source, self.target, self.heat, self.second_target, self.second_heat, self.table, self.json, self.png
         ]  # fmt: skip
         for side, image in enumerate((self.source, self.target)):
             # preprocess=False: the file as it was uploaded, which Photo reads, bounds and names in its errors
@@ -348,12 +350,16 @@ class _Page:
     def _values_of(self, view: View) -> tuple[Any, ...]:
         second = view.columns[1] if len(view.columns) > 1 else None
         heat = view.columns[0].heat if view.columns else None
-        return view.source, view.target, heat, second and second.target, second and second.heat, view.table or _HINT
+        old_files = (self.gr.update(interactive=False),) * 2  # until those of these matches are written
+        return (
+            view.source, view.target, heat, second and second.target, second and second.heat, view.table or _HINT,
+            *old_files,
+        )  # fmt: skip
 
     def _saved(self, session: Session, *values: Any) -> tuple[Any, ...]:
         """Write the files of the last matches, if there are any."""
         if not session.answers:
-            return (self.gr.update(interactive=False),) * 2
+            return (self.gr.skip(),) * 2
         with self._errors_shown():
             files = session.save_results(self._settings_of(session, *values)[0])
             return tuple(self.gr.update(value=str(file), interactive=True) for file in files)
@@ -438,7 +444,11 @@ class _Page:
         with self._errors_shown():
             match = session.match_dense(self._settings_of(session, *values)[0])
             colors = draw_correspondence(match, title="Every pixel: places that match have the same color")
-            return self.gr.update(visible=True), colors, draw_warp(match, title="The right photo, warped onto the left one")
+            return (
+                self.gr.update(visible=True),
+                colors,
+                draw_warp(match, title="The right photo, warped onto the left one"),
+            )
 
     def _corresponding_clicked(self, side: int) -> Callable[..., tuple[Any, ...]]:
         def clicked(event: Any, session: Session) -> tuple[Any, ...]:
@@ -518,7 +528,11 @@ def _takes_event(function: Callable[..., Any]) -> bool:
 def _curve(losses: Sequence[float]) -> Any:
     from sd4match.viz import figure_to_image, plot_training
 
-    return figure_to_image(plot_training(losses, [], excess_losses=losses, title="Loss of each step"), scale=1) if losses else None
+    return (
+        figure_to_image(plot_training(losses, [], excess_losses=losses, title="Loss of each step"), scale=1)
+        if losses
+        else None
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -57,7 +57,9 @@ class ClickedPairs(PairDataset):
         self, photos: tuple[Photo, Photo], source_points: Sequence[Point], target_points: Sequence[Point]
     ) -> None:
         if len(source_points) != len(target_points):
-            raise InputError(f"{len(source_points)} points in the left photo, and {len(target_points)} in the right one")
+            raise InputError(
+                f"{len(source_points)} points in the left photo, and {len(target_points)} in the right one"
+            )
         if len(source_points) < FEWEST_POINTS:
             raise InputError(
                 f"click at least {FEWEST_POINTS} points, each in the left photo and then in the right one; "
@@ -106,7 +108,9 @@ class Progress:
         if self.file is not None:
             text = f"Done after {len(self.losses)} of {self.steps} steps"
             if len(self.pck) == 2:
-                text += f": of your own points {100 * self.pck[0]:.0f} % are found before, {100 * self.pck[1]:.0f} % after"
+                text += (
+                    f": of your own points {100 * self.pck[0]:.0f} % are found before, {100 * self.pck[1]:.0f} % after"
+                )
         return text
 
 

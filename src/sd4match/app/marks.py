@@ -67,8 +67,7 @@ def draw_marks(photo: Photo, points: Iterable[tuple[int, Point]]) -> Image.Image
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT)
     for number, point in points:
         x, y = (
-            (position + 0.5) * shown / side
-            for position, shown, side in zip(point, size, photo.size[::-1], strict=True)
+            (position + 0.5) * shown / side for position, shown, side in zip(point, size, photo.size[::-1], strict=True)
         )
         _draw_mark(draw, (x, y), str(number), color_of(number), font, size)
     return picture
