@@ -34,7 +34,7 @@ ELSEWHERE = {
     "Registry": "tests/registry", "FakeImageEncoder": "no argument", "FakeTextEncoder": "no argument",
     "pretend_accelerator": "no argument", "check_plugin": "tests/testing", "PluginCheck": "an answer",
     **dict.fromkeys(("evaluate", "train", "compare_reports", "draw_grid"), "robustness.callables.heavy_calls"),
-    "all_protocols": "no argument",
+    "all_protocols": "no argument", "build_app": "tests/app", "launch_options": "no argument",
     **dict.fromkeys(
         (
             "boxes", "cells", "correlations", "experiment_configs", "feature_maps", "frames", "grids", "keypoints",

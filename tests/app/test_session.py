@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sd4match.app import build_app
 from sd4match.app.examples import example_pairs
 from sd4match.app.learning import ClickedPairs, Training
 from sd4match.app.marks import LONGEST_SHOWN, draw_marks, point_of_click, shown_size
@@ -24,6 +27,7 @@ from sd4match.structures.images import Photo
 from sd4match.testing import random_photo
 
 FAKE = Settings("fake")
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -354,3 +358,29 @@ def test_examples_show_what_they_say():
     for pair in pairs:
         assert pair.thumbnail().size == (520, 256)
         assert pair.source.size == pair.target.size == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"config": "empty"}, "config"), ({"prompts": ["a"]}, "prompts"), ({"device": 5}, "device"),
+     ({"prompts": {"a": "b"}}, "prompts")],
+)  # fmt: skip
+def test_arguments_of_other_types_are_named(arguments, name):
+    with pytest.raises(InputError, match=f"^{name} must be "):
+        build_app(**arguments)
+
+
+def test_an_app_with_a_prompt_that_is_none_is_not_built(tmp_path):
+    with pytest.raises(PromptFileError, match="no such prompt file"):
+        build_app(ExperimentConfig(backbone={"kind": "fake"}), prompts={"mine": tmp_path / "mine"})
+
+
+def test_the_example_of_the_docs_launches_the_app_on_loopback(monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    (block,) = re.findall(r"```py\n(.*?)```", (DOCS / "app.md").read_text(encoding="utf-8"), re.DOTALL)
+    launched = []
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda app, **options: launched.append(options))
+    fake = ExperimentConfig(backbone={"kind": "fake"})
+    monkeypatch.setattr("sd4match.config.load_preset", lambda name: fake)
+    exec(compile(block, "app.md", "exec"), {})
+    assert [options["server_name"] for options in launched] == ["127.0.0.1"]

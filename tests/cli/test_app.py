@@ -105,8 +105,9 @@ def test_a_served_app_ends_with_ctrl_c_and_leaves_no_file(tmp_path, is_annotatin
     (tmp_path / "temporary").mkdir()
     more = ["--annotate", str(Path(photos[0]).parent)] if is_annotating else []
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "sd4match", "app", "--preset", "hog", *more], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tmp_path,
+        [sys.executable, "-u", "-m", "sd4match", "app", "--preset", "hog", *more],
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "Loading hog ...\n"

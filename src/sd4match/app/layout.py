@@ -34,7 +34,7 @@ _STYLE = """<style>
   padding: 4px 6px !important; text-align: left; border: 0 !important; vertical-align: bottom;
   border-bottom: 1px solid var(--border-color-primary) !important;
 }
-.matches .mark { color: white; border-radius: 5px; padding: 0 7px; font-weight: 600; }
+.matches .mark { border-radius: 5px; padding: 0 7px; font-weight: 600; }
 #examples, #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 #examples .thumbnail-item { aspect-ratio: 2 / 1 !important; }
 #second-target .image-container { padding-bottom: 42px; }
@@ -74,15 +74,15 @@ def build_app(
     >>> build_app().title  # doctest: +SKIP
     'sd4match'
     """
-    gr = import_gradio()
     from sd4match.app.matching import Matching, models_here
     from sd4match.app.session import Session
     from sd4match.config.presets import load_preset
     from sd4match.prompting.serialization import read_prompt
 
-    config = config or load_preset("empty")
     for file in (prompts or {}).values():
         read_prompt(file)
+    gr = import_gradio()
+    config = config or load_preset("empty")
     matching = Matching(models_here(config), device=device)
     matching.model(config.backbone.model_name)  # now, so that what is wrong with it is said before the page is served
     with gr.Blocks(title="sd4match", analytics_enabled=False, delete_cache=(3600, 86_400)) as app:
@@ -138,8 +138,7 @@ class _Page:
                     self.grid = gr.Button("Grid", size="sm", min_width=60)
                     self.grid_side = gr.Dropdown(
                         [(f"{side} x {side}", side) for side in _GRIDS], value=4, show_label=False, container=False,
-                        min_width=80, elem_id="grid-side",
-                        label="Points a side",
+                        min_width=110, elem_id="grid-side", label="Points a side",
                     )  # fmt: skip
                 self.table = gr.HTML(_HINT, elem_id="table", padding=False)
             with gr.Column(min_width=300):

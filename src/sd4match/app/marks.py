@@ -82,6 +82,16 @@ def color_of(number: int) -> RGB:
     return CYCLE[(number - 1) % len(CYCLE)]
 
 
+def ink_on(color: RGB) -> str:
+    """Return black or white, whichever can be read better on a color.
+
+    >>> ink_on((0, 114, 178)), ink_on((230, 159, 0))
+    ('white', 'black')
+    """
+    red, green, blue = color
+    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else "white"
+
+
 def _draw_mark(
     draw: ImageDraw.ImageDraw,
     center: Point,
@@ -99,4 +109,4 @@ def _draw_mark(
     left = x + _RADIUS + 4 if x + _RADIUS + 4 + width <= size[0] else x - _RADIUS - 4 - width
     top = min(max(y - _RADIUS - height / 2, 0), size[1] - height)
     draw.rounded_rectangle([left, top, left + width, top + height], radius=6, fill=color, outline="white", width=2)
-    draw.text((left + width / 2, top + height / 2), text, fill="white", font=font, anchor="mm")
+    draw.text((left + width / 2, top + height / 2), text, fill=ink_on(color), font=font, anchor="mm")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sd4match.app.learning import ClickedPairs, Progress, Training
-from sd4match.app.marks import color_of, draw_marks, point_of_click
+from sd4match.app.marks import color_of, draw_marks, ink_on, point_of_click
 from sd4match.app.matching import EMPTY, TEXT, Answer, Matching, Point, Settings
 from sd4match.app.serving import TEMPORARY_FILES
 from sd4match.dense import DenseMatch
@@ -365,7 +365,9 @@ def table_of(points: Sequence[Point], answers: dict[str, Answer]) -> str:
     rows = []
     for number, (x, y) in enumerate(points, 1):
         cells = "".join(f"<td>{_match_of(number - 1, answer.result)}</td>" for answer in answers.values())
-        mark = f'<span class="mark" style="background:{hex_color(color_of(number))}">{number}</span>'
+        color = color_of(number)
+        style = f"background:{hex_color(color)};color:{ink_on(color)}"
+        mark = f'<span class="mark" style="{style}">{number}</span>'
         rows.append(f"<tr><td>{mark} {x:.0f}, {y:.0f}</td>{cells}</tr>")
     return f'<table class="matches"><tr><th>point<br><small>x, y</small></th>{head}</tr>{"".join(rows)}</table>'
 
