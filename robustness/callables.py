@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 import sd4match
 from robustness.cases import Case
@@ -202,6 +203,10 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
     made = evaluation.Report(**report)
     evaluation.write_report(made, base / "saved", title="t")
+    pair_picture = {
+        "pair_id": "p", "category": "cat", "row": "text", "rank": "worst", "correct": 1, "visible": 2,
+        "drawn_correct": 1, "picture": Image.new("RGB", (8, 8)),
+    }  # fmt: skip
     record = {
         "pair_id": "p", "source_id": "s", "target_id": "t", "category": "cat", "target_category": None,
         "source_size": (24, 32), "target_size": (24, 32), "source_points": np.ones((2, 2)),
@@ -365,7 +370,7 @@ def light_calls(base: Path) -> Calls:  # one table
         ),
         "Features.to": (features.to, {"device": "cpu"}),
         "filter": (found.filter, {"min_score": 0.5}), "draw": (found.draw, {"height": 100, "title": "t"}),
-        "save": (found.save, {"folder": base / "matches", "details": {"a": 1}}),
+        "save": (found.save, {"folder": base / "matches", "details": {"a": 1}, "pictures": {"heat": picture}}),
         "to": (matcher.to, {"device": "cpu"}),
         "mask_to_cells": (mask_to_cells, {"mask": everywhere, "grid": Grid((frame,), (8, 8))}),
         "mask_to_model": (mask_to_model, {"mask": everywhere, "frame": frame}),
@@ -402,6 +407,21 @@ def light_calls(base: Path) -> Calls:  # one table
         "write_report": (
             evaluation.write_report, {"report": made, "folder": base / "report", "title": "t", "figures": None},
         ),
+        "write_page": (
+            evaluation.write_page,
+            {
+                "report": made, "file": base / "report.html", "title": "t", "pictures": [], "remark": "r",
+                "curve": picture,
+            },
+        ),
+        "PairPicture": (evaluation.PairPicture, pair_picture),
+        "choose_pairs": (evaluation.choose_pairs, {"scores": scores, "count": 1, "alpha": 0.1}),
+        "pair_pictures": (
+            evaluation.pair_pictures,
+            {"report": made, "count": 0, "row": None, "folder": None, "device": "cpu", "progress": None},
+        ),
+        "plot_report_categories": (evaluation.plot_report_categories, {"report": made}),
+        "plot_report_over_alpha": (evaluation.plot_report_over_alpha, {"report": made}),
         "Evaluator": (evaluation.Evaluator, evaluator),
         "Evaluator.evaluate": (
             evaluation.Evaluator(**evaluator).evaluate,
@@ -502,6 +522,7 @@ def light_calls(base: Path) -> Calls:  # one table
         "DenseMatch.transfer": (there.transfer, {"mask": mask}), "DenseMatch.swap": (flow.swap, {"mask": mask}),
         "DenseMatch.draw": (flow.draw, {"height": 40}),
         "draw_dense": (viz.draw_dense, {"match": flow, "height": 40}),
+        **_pictures(one_map, flow),
         "Candidates": (Candidates, candidates),
         "squash": (backbones.squash, {"photo": photo, "size": (16, 16)}),
         "pad": (backbones.pad, {"photo": photo, "side": 16}),
@@ -538,6 +559,10 @@ def light_calls(base: Path) -> Calls:  # one table
             },
         ),
         "Trainer": (training.Trainer, {**trainer, "matcher": None, "pair_transform": None}),
+        "token_labels": (
+            prompting.token_labels, {"prompt": prompt, "images": images, "partners": None, "backbone": backbone},
+        ),
+        "TextPrompt.text": (text.text, {"category": "cat"}),
         "draw_matches": (
             viz.draw_matches,
             {
@@ -546,6 +571,10 @@ def light_calls(base: Path) -> Calls:  # one table
             },
         ),
         "stack": (viz.stack, {"pictures": [picture]}),
+        "draw_contact_sheet": (
+            viz.draw_contact_sheet,
+            {"pictures": [picture], "captions": ["c"], "columns": 1, "cell_width": 40, "title": "t"},
+        ),
         "plot_training": (
             viz.plot_training,
             {"losses": [1.0, 2.0], "validation": [(1, 0.5)], "excess_losses": (), "title": "t"},
@@ -608,6 +637,40 @@ def light_calls(base: Path) -> Calls:  # one table
     }  # fmt: skip
 
 
+def _pictures(features: FeatureMap, match: DenseMatch) -> Calls:
+    """Return valid calls of pictures on photos."""
+    correlation = correlate_maps(features, features, torch.ones(1, 1, 2))
+    photo = random_photo(features.grid.frames[0].original_size)
+    values = features.values[0, 0]
+    return {
+        "draw_heat_map": (
+            viz.draw_heat_map,
+            {
+                "photo": photo, "values": values, "grid": features.grid, "point": (1.0, 2.0), "truth": (2.0, 1.0),
+                "title": "t", "height": 40, "legend": True,
+            },
+        ),
+        "draw_heat_maps": (
+            viz.draw_heat_maps,
+            {
+                "source": photo, "target": photo, "correlations": {"a": correlation}, "query": 0, "truth": (2.0, 1.0),
+                "title": "t", "height": 40,
+            },
+        ),
+        "draw_correspondence": (viz.draw_correspondence, {"match": match, "title": "t", "height": 40}),
+        "draw_warp": (viz.draw_warp, {"match": match, "title": "t", "height": 40}),
+        "draw_features": (
+            viz.draw_features,
+            {"photos": [photo], "maps": [features], "captions": ["a"], "title": "t", "height": 40},
+        ),
+        "principal_components": (viz.principal_components, {"maps": [features], "count": 2}),
+        "draw_attention": (
+            viz.draw_attention,
+            {"photo": photo, "attention": features, "labels": {0: "a"}, "title": "t", "height": 40},
+        ),
+    }  # fmt: skip
+
+
 def heavy_calls(base: Path) -> Calls:
     """Return valid calls of what loads weights, evaluates or trains."""
     small = [
@@ -616,7 +679,17 @@ def heavy_calls(base: Path) -> Calls:
     empty, photo = config.load_preset("mini-empty", small), random_photo()
     single = config.load_preset("mini-single", [*small, "training.steps=1", "training.batch_size=1",
                                                 "training.validation_pairs=1"])  # fmt: skip
+    backbone = backbones.StableDiffusionConfig(weights="mini").build()
+    matcher = SemanticMatcher.from_preset("mini-empty", device="cpu")
     return {
+        "token_attention": (
+            backbones.token_attention,
+            {
+                "backbone": backbone, "photo": photo, "sampling": Sampling(50), "cells": None,
+                "prompt": PromptEmbedding(torch.zeros(1, 77, backbone.spec.prompt_width)),
+            },
+        ),
+        "attention": (matcher.attention, {"photo": photo, "category": "cat", "pair": None}),
         "evaluate": (
             evaluation.evaluate,
             {

@@ -16,7 +16,15 @@ from sd4match.errors import SD4MatchError
 from sd4match.registry import Config
 
 SURFACE = json.loads((Path(__file__).parent / "public_surface.json").read_text(encoding="utf-8"))
-SLOW = ("plot_training", "build_components", "evaluate_prompts", "Evaluator.evaluate", "PixelNearestNeighbor")
+SLOW = (
+    "plot_training",
+    "write_page",
+    "plot_report_categories",
+    "build_components",
+    "evaluate_prompts",
+    "Evaluator.evaluate",
+    "PixelNearestNeighbor",
+)
 """Calls that take long if an argument may be taken."""
 SAMPLE = ("a text", "None", "an object", "-1", "a list", "an array", "True", "a mapping", "5", "a class")
 ELSEWHERE = {
@@ -33,7 +41,9 @@ ELSEWHERE = {
     "SPairPairs": "files", "ClassPrompt": "its config", "ConditionalPrompt": "weights", "ImplicitCaptioner": "weights",
     "Registry": "tests/registry", "FakeImageEncoder": "no argument", "FakeTextEncoder": "no argument",
     "pretend_accelerator": "no argument", "check_plugin": "tests/testing", "PluginCheck": "an answer",
-    **dict.fromkeys(("evaluate", "train", "compare_reports", "draw_grid"), "robustness.callables.heavy_calls"),
+    **dict.fromkeys(
+        ("evaluate", "train", "compare_reports", "draw_grid", "token_attention"), "robustness.callables.heavy_calls"
+    ),
     "all_protocols": "no argument", "build_app": "tests/app", "launch_options": "no argument",
     **dict.fromkeys(
         (

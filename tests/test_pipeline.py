@@ -136,8 +136,8 @@ def test_pictures_show_hits_misses_and_truth():
     colors = {color for _, color in picture.getcolors(1 << 20)}
     assert HIT in colors
     assert MISS in colors
-    assert picture.size == (300 + 12 + 100, 230)
-    assert stack([picture, picture]).size == (412, 460)
+    assert picture.size == (300 + 12 + 100, 222)
+    assert stack([picture, picture]).size == (412, 222 + 12 + 222)
 
 
 def test_several_candidates_are_apart_and_in_order(matcher):

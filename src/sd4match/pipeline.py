@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sd4match.arguments import check_arguments, check_value
+from sd4match.backbones.attention import token_attention
 from sd4match.backbones.cached import cached
 from sd4match.checks import (
     LARGEST_POSITIVE,
@@ -40,6 +41,7 @@ from sd4match.matching.checked import check_correlation, checked_matches, checke
 from sd4match.matching.correlation import correlate_maps
 from sd4match.paths import as_path
 from sd4match.prompting.config import PromptConfig
+from sd4match.prompting.labels import token_labels
 from sd4match.prompting.pairing import extract_maps, pair_maps, preprocessors, prompt_embeddings
 from sd4match.prompting.serialization import read_prompt
 from sd4match.results import Candidates, Features, MatchResult
@@ -630,6 +632,45 @@ class SemanticMatcher:
     def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
         """Extract the features of one photo, (1, C, h, w), with the grid on which its cells lie; see `extract`."""
         return self.extract(photo, category=category).map
+
+    @torch.no_grad()
+    def attention(
+        self,
+        photo: PhotoLike,
+        *,
+        category: str | None = None,
+        pair: tuple[PhotoLike, PhotoLike] | None = None,
+    ) -> tuple[FeatureMap, dict[int, str]]:
+        """Return how much each cell of a photo attends to each token of the prompt; see `backbones.token_attention`.
+
+        Args:
+            photo: as in `match`.
+            category: what is in it; text prompts need it.
+            pair: source and target that the prompt is made from; only for prompts that depend on both photos of a pair.
+
+        Returns:
+            (1, L, h, w), whose channels are the tokens, and the names of the tokens between those that begin and end a
+            prompt, by their positions; `viz.draw_attention` takes both.
+
+        Raises:
+            InputError: the backbone has no cross-attention, or the prompt depends on pairs and none is given.
+
+        >>> matcher = SemanticMatcher.from_preset("text")
+        >>> attention, labels = matcher.attention(np.zeros((60, 90, 3), dtype=np.uint8), category="cat")
+        >>> attention.values.shape, list(labels.values())
+        (torch.Size([1, 77, 24, 24]), ['a', 'photo', 'of', 'a', 'ca', 't'])
+        """
+        _check_category(category)
+        opened = as_photo(photo)
+        if pair is None:
+            self._check_single()
+        elif self.prompt.scope != "pair":
+            raise InputError("pair is for a prompt that depends on both photos of a pair: leave it out")
+        views = preprocessors(self.backbone, self.prompt)
+        images = [make_images([as_photo(one)], [category], views) for one in pair or (opened,)]
+        embedding = prompt_embeddings(self.prompt, *images)
+        attention = token_attention(self.backbone, opened, embedding, self.sampling)
+        return attention, token_labels(self.prompt, *images, backbone=self.backbone)
 
     def _features(self, images: ImageBatch, category: str | None) -> Features:
         """Return the features of a batch of one photo."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from sd4match.arguments import check_arguments, check_fields
 from sd4match.checks import check_number
 from sd4match.devices import resolve_device
 from sd4match.documents import read_json
-from sd4match.errors import InputError, NonFiniteError, SD4MatchError, ShapeError
+from sd4match.errors import InputError, NonFiniteError, SD4MatchError, ShapeError, shown
 from sd4match.geometry import Grid, Size
 from sd4match.interfaces import Scope
 from sd4match.io.files import check_output_file, write_together
@@ -37,6 +38,8 @@ _FORMAT = "sd4match-matches"
 """Name of the format in `matches.json`, by which an earlier result is known."""
 _SOFTWARE = "sd4match"
 """Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another one."""
+_PICTURE = "matches"
+"""Name of the picture that every result has."""
 _NOTEBOOK_HEIGHT = 320
 
 
@@ -241,26 +244,32 @@ class MatchResult:
         return file.getvalue()
 
     @check_arguments
-    def save(self, folder: str | Path, *, details: Mapping[str, Any] | None = None) -> Path:
-        """Write `matches.json` and `matches.png` into a folder, both or none.
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        details: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, Image.Image] | None = None,
+    ) -> Path:
+        """Write `matches.json` and `matches.png` into a folder, and further pictures beside them, all or none.
 
         Args:
             folder: is created if it does not exist; earlier results of matching in it are replaced.
             details: further JSON-able values for `matches.json`; "format" and "matches" are taken.
+            pictures: further pictures by their names, "heat" for `heat.png`: lower-case letters and hyphens.
 
         Returns:
             The folder.
 
         Raises:
             InputError: the folder holds files of these names that are none of sd4match, or cannot be written; or the
-                details are no JSON, or of a name that is taken.
+                details are no JSON, or of a name that is taken; or a picture has another name.
         """
-        from PIL.PngImagePlugin import PngInfo
-
         if taken := {"format", "matches"} & (details or {}).keys():
             raise InputError(f"the details of matches must have other names than {' and '.join(sorted(taken))}")
         folder = as_path(folder, what="the folder of matches")
-        check_matches_folder(folder, option="the folder's")
+        drawn = dict(pictures or {})
+        check_matches_folder(folder, option="the folder's", pictures=[*drawn])
         known = {
             "source": {"path": self.source.name, "size": list(self.source.size)},
             "target": {"path": self.target.name, "size": list(self.target.size)},
@@ -278,27 +287,45 @@ class MatchResult:
             text = json.dumps(content, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"the details of matches must be JSON: {error}") from None
-        software = PngInfo()
-        software.add_text("Software", f"{_SOFTWARE} {__version__}")
-        picture = io.BytesIO()
-        self.draw().save(picture, format="png", pnginfo=software)
-        contents = {folder / "matches.json": f"{text}\n".encode(), folder / "matches.png": picture.getvalue()}
+        contents = {folder / "matches.json": f"{text}\n".encode()}
+        for name, picture in {_PICTURE: self.draw(), **drawn}.items():
+            contents[folder / f"{name}.png"] = _png(picture)
         write_together(contents, error=InputError)
         return folder
 
 
-def check_matches_folder(folder: Path, *, inputs: Sequence[Path] = (), option: str = "--output") -> None:
+def _png(picture: Image.Image) -> bytes:
+    """Return a PNG file that `_is_own_picture` knows."""
+    from PIL.PngImagePlugin import PngInfo
+
+    software, file = PngInfo(), io.BytesIO()
+    software.add_text("Software", f"{_SOFTWARE} {__version__}")
+    picture.save(file, format="png", pnginfo=software)
+    return file.getvalue()
+
+
+def check_matches_folder(
+    folder: Path, *, inputs: Sequence[Path] = (), option: str = "--output", pictures: Sequence[str] = ()
+) -> None:
     """Refuse a folder in which a result of matching would replace something else.
 
     Args:
         folder: for `MatchResult.save`.
         inputs: files that are read, and must not be replaced either.
         option: how messages call it.
+        pictures: names of further pictures.
 
     Raises:
-        InputError: it holds such a file; the message names it.
+        InputError: it holds such a file, or a picture has a name that is taken or holds something else than lower-case
+            letters and hyphens; the message names it.
     """
-    owners: dict[str, Callable[[Path], bool]] = {"matches.json": _is_own_json, "matches.png": _is_own_picture}
+    for name in pictures:
+        if name == _PICTURE or not isinstance(name, str) or not re.fullmatch("[a-z]+(-[a-z]+)*", name):
+            raise InputError(
+                f"pictures must have names of lower-case letters and hyphens other than {_PICTURE!r}, not {shown(name)}"
+            )
+    owners: dict[str, Callable[[Path], bool]] = {"matches.json": _is_own_json}
+    owners |= {f"{name}.png": _is_own_picture for name in (_PICTURE, *pictures)}
     for name, is_own in owners.items():
         check_output_file(folder / name, option=option, inputs=inputs, is_own=is_own, what="result of match")
 
@@ -314,8 +341,6 @@ def _is_own_json(path: Path) -> bool:
 
 def _is_own_picture(path: Path) -> bool:
     """Return whether a file is the `matches.png` of an earlier match."""
-    import re
-
     from PIL import Image
 
     try:

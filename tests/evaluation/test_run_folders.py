@@ -77,6 +77,7 @@ def test_nothing_and_other_files_are_no_obstacle(tmp_path, kind):
     ("kind", "name"),
     [(kind, f"report.{end}") for kind in KINDS for end in ("json", "md", "csv", "tex")]
     + [(kind, name) for kind in ("training", "demo") for name in ("config.yaml", "losses.csv", "loss.png")]
+    + [("evaluation", f"report-{name}.png") for name in ("alpha", "categories", "pairs")]
     + [("training", "prompt.safetensors"), ("demo", "single.safetensors"), ("demo", "pair.png")],
 )
 def test_files_that_no_run_has_made_are_not_replaced(tmp_path, kind, name):

@@ -83,6 +83,8 @@ def test_categories_show_a_mark_for_each_row_that_has_a_value():
     assert axes.collections[0].get_segments()[0][:, 0].tolist() == [12.5, 37.5]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["cat", "dog", "bird (no value)"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["text", "single"]
+    assert axes.get_xlabel() == "PCK (%), with 95 % intervals"
+    assert plot_categories({"text": {"cat": 0.5}}, intervals={"text": {}}).axes[0].get_xlabel() == "PCK (%)"
 
 
 @pytest.mark.parametrize("rows", [1, 12])
@@ -124,7 +126,7 @@ def test_a_training_shows_loss_and_validation():
     assert upper.lines[1].get_ydata().tolist() == pytest.approx([3.0, 2.9])
     assert lower.lines[0].get_xydata().tolist() == [[0.0, 12.5], [2.0, 25.0]]
     (alone,) = plot_training([3.0], [], excess_losses=[1.0]).axes
-    assert alone.get_ylabel() == "loss above its lower bound"
+    assert alone.get_ylabel() == "loss above\nits lower bound"
     assert alone.lines[0].get_ydata().tolist() == [1.0]
 
 

@@ -1,3 +1,4 @@
+from .attention import token_attention as token_attention
 from .cached import Backbone as Backbone
 from .cached import CachedBackbone as CachedBackbone
 from .cached import Encoded as Encoded

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import (
     DataOptions,
     Device,
@@ -52,9 +53,13 @@ def command(
     memory: Annotated[
         str | None, typer.Option(help='Memory for feature maps, for example "8 GB"; default: half of the free memory.')
     ] = None,
+    draw: Annotated[
+        list[str] | None,
+        typer.Option(help="alpha, categories or pairs: write a picture beside the report; may be repeated."),
+    ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document | None:
     """Evaluate prompts on a data set: PCK per image, point, category and difficulty, with bootstrap intervals."""
     changes = [
         *data.changes(),
@@ -69,16 +74,18 @@ def command(
     config.require_data()
 
     from sd4match.cli.common import check_output, check_split, prepare_device, prompt_changes
-    from sd4match.cli.progress import console, evaluation_progress, progress_bar
+    from sd4match.cli.progress import count_progress, evaluation_progress, progress_bar, tell
     from sd4match.cli.run_folder import held
     from sd4match.distributed import Processes
     from sd4match.evaluation.baselines import check_baselines
+    from sd4match.evaluation.drawings import check_drawings, draw_report
     from sd4match.evaluation.report import write_report
     from sd4match.evaluation.run import evaluate
     from sd4match.evaluation.run_folders import check_maps_folder, check_run_folder, earlier_report
     from sd4match.paths import exists, require_folder
 
     checked_split = check_split(split)
+    kinds = check_drawings(draw or [])
     baselines = check_baselines(baseline or [])
     scratch = check_output(output)
     is_main = Processes().is_main
@@ -90,19 +97,25 @@ def command(
             check_maps_folder(maps, output)
         replaced = earlier_report(output)
         chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
-        with progress_bar(visible=is_main) as bar:
+        with progress_bar(visible=is_main, before="loading") as bar:
             report = evaluate(
                 config, split=checked_split, prompt=prompt, prompt_changes=prompt_changes(fallback, prompt),
                 against=against, baselines=baselines, only_baselines=bool(baselines) and not chooses_model, maps=maps,
                 scratch=scratch, device=prepare_device(device), progress=evaluation_progress(bar),
-                tell=console.print if is_main else lambda line: None,
+                tell=tell if is_main else lambda line: None,
             )  # fmt: skip
         if is_main:
             title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
-            files = write_report(report, output, title=title)
+            with progress_bar() as bar:
+                figures = draw_report(
+                    report, kinds, device=prepare_device(device), progress=count_progress(bar, "drawing pairs")
+                )
+            files = [*write_report(report, output, title=title, figures=figures), *map(output.joinpath, figures)]
             _print(report, files, title=title)
             if replaced:
                 typer.echo(replaced)
+            return {**report.to_json(), "files": files}
+    return None
 
 
 def _protocol_changes(name: str | None) -> list[str]:

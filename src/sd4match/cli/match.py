@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Category, Device, ExperimentOptions, Fallback, option_groups
 
 if TYPE_CHECKING:
-    from sd4match.results import MatchResult
+    from sd4match.results import Features, MatchResult
+    from sd4match.structures.images import Photo
 
 _ROWS_SHOWN = 20
 
@@ -25,7 +28,9 @@ def command(
     source: Annotated[Path, typer.Argument(help="Photo with the points to find.")],
     target: Annotated[Path, typer.Argument(help="Photo in which they are found.")],
     *,
-    output: Annotated[Path, typer.Option(help="Folder for matches.json and matches.png.")] = Path("matches"),
+    output: Annotated[Path, typer.Option(help="Folder for matches.json, matches.png and what is drawn.")] = Path(
+        "matches"
+    ),
     point: Annotated[
         list[str] | None, typer.Option(help="X,Y in pixels of SOURCE; may be repeated. Default: a grid.")
     ] = None,
@@ -34,9 +39,21 @@ def command(
     fallback: Fallback = None,
     mutual: Annotated[bool, typer.Option("--mutual", help="Keep only points that match back to themselves.")] = False,
     grid: Annotated[int, typer.Option(min=1, max=64, help="Points per side of the grid.")] = 8,
+    draw: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="heat: similarity to each --point (or to the best match's point), heat.png; dense: every match in "
+            "colors, dense.png; warp: TARGET in the frame of SOURCE, warp.png; features: their principal components, "
+            "features.png; attention: of the photos to the tokens of the prompt, attention.png. May be repeated."
+        ),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help='Draw the heat maps under this prompt too: "empty", "text", or a file. May be repeated.'),
+    ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document:
     """Find points of one photo in another."""
     from sd4match.checks import check_text
 
@@ -47,6 +64,9 @@ def command(
     file = None if is_named else prompt
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
+    from sd4match.cli.match_pictures import Pictures, check_pictures, compared_matchers, prompt_label
+    from sd4match.cli.progress import waiting
+    from sd4match.documents import read_json
     from sd4match.errors import InputError
     from sd4match.pipeline import SemanticMatcher, build_for_matching
     from sd4match.results import check_matches_folder
@@ -58,14 +78,26 @@ def command(
         check_points(points, photos[0])
     if file is None and category is None and config.prompt.needs_category:
         raise InputError("a text prompt needs to know what is in the photos: give --category NAME, or --prompt empty")
+    kinds = check_pictures(draw, compare)
     check_output(output)
-    inputs = [source, target, *(Path(path) for path in (file, options.config) if path is not None)]
-    check_matches_folder(output, inputs=inputs)
+    others = [name for name in compare or () if name not in ("empty", "text")]
+    inputs = [source, target, *(Path(path) for path in (file, options.config, *others) if path is not None)]
+    check_matches_folder(output, inputs=inputs, pictures=kinds)
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
-    components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
-    matcher = SemanticMatcher.from_components(components, config.with_learned(file))
-    result = matcher.match(*photos, points, category=category, mutual=mutual, grid=grid)
+    with waiting(f"loading {config.backbone.model_name}"):
+        components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
+        experiment = config.with_learned(file)
+        matcher = SemanticMatcher.from_components(components, experiment)
+        label = prompt_label(components.prompt, file, category)
+        compared = compared_matchers(compare or (), components, experiment, category, label=label)
+    sides: tuple[Photo | Features, Photo | Features] = photos
+    with waiting("matching"):
+        if kinds and matcher.prompt.scope != "pair":
+            sides = matcher.extract(photos[0], category=category), matcher.extract(photos[1], category=category)
+        result = matcher.match(*sides, points, category=category, mutual=mutual, grid=grid)
+    with waiting("drawing"):
+        pictures = Pictures(matcher, sides, photos, result, points, category, label, compared).draw(kinds)
     note = MINI_REMARK if config.backbone.model_name == "mini" else None
     details = {
         "source": {"path": str(source), "size": list(photos[0].size)},
@@ -75,11 +107,14 @@ def command(
         "category": category,
         "mutual": mutual,
         "note": note,
+        "pictures": [f"{name}.png" for name in kinds],
     }
-    result.save(output, details=details)
-    _print(result, output)
+    result.save(output, details=details, pictures=pictures)
+    files = [output / name for name in ("matches.json", "matches.png", *(f"{kind}.png" for kind in kinds))]
+    _print(result, files)
     if note:
         typer.echo(note)
+    return {**read_json(output / "matches.json", what="result"), "files": files}
 
 
 def _parse_point(text: str) -> tuple[float, float]:
@@ -94,7 +129,7 @@ def _parse_point(text: str) -> tuple[float, float]:
     return x, y
 
 
-def _print(result: MatchResult, output: Path) -> None:
+def _print(result: MatchResult, files: Sequence[Path]) -> None:
     """Print the matches of the highest scores, in the order of their points."""
     from rich.console import Console
     from rich.table import Table
@@ -106,4 +141,4 @@ def _print(result: MatchResult, output: Path) -> None:
         table.add_row(f"{x:.0f}, {y:.0f}", f"{u:.1f}, {v:.1f}", f"{result.scores[i]:.3f}")
     Console(highlight=False).print(table)
     more = f", of which the {len(best)} best are shown" if len(result) > len(best) else ""
-    typer.echo(f"{len(result)} matches{more}. Written: {output / 'matches.json'}, {output / 'matches.png'}")
+    typer.echo(f"{len(result)} matches{more}. Written: {', '.join(map(str, files))}")

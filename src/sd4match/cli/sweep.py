@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import DataOptions, Device, Set, SplitName, option_groups
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
+    from sd4match.cli.progress import Bars
     from sd4match.config.experiment import ExperimentConfig
     from sd4match.training.sweep import SweepCallbacks
 
@@ -47,7 +47,7 @@ def prompts(
     steps: Annotated[int | None, typer.Option(min=1, help="Overrides training.steps.")] = None,
     device: Device = "auto",
     overrides: Set = None,
-) -> None:
+) -> Document:
     """Train every kind of prompt with one seed and one number of steps, and evaluate all on the same pairs.
 
     Started again with the same output, it continues where it stopped.
@@ -84,6 +84,7 @@ def prompts(
     typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, and a folder for each prompt")
     if replaced:
         typer.echo(replaced)
+    return {**report.to_json(), "files": [output / "report.json", output / "report.md"]}
 
 
 def _variant(text: str) -> tuple[str, Any]:
@@ -97,7 +98,7 @@ def _variant(text: str) -> tuple[str, Any]:
     return name.strip(), parse_yaml(fields, what=f"the fields in --with {shown(text)}", error=ConfigError)
 
 
-def _callbacks(bar: Progress, configs: dict[str, ExperimentConfig]) -> SweepCallbacks:
+def _callbacks(bar: Bars, configs: dict[str, ExperimentConfig]) -> SweepCallbacks:
     """Return callbacks that show all prompts as one task of a bar, and the current one as another."""
     from sd4match.training.sweep import SweepCallbacks
 

@@ -2,6 +2,12 @@ from .baselines import BASELINES as BASELINES
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .evaluator import Evaluator as Evaluator
+from .page import write_page as write_page
+from .pairs import PairPicture as PairPicture
+from .pairs import choose_pairs as choose_pairs
+from .pairs import pair_pictures as pair_pictures
+from .plots import plot_report_categories as plot_report_categories
+from .plots import plot_report_over_alpha as plot_report_over_alpha
 from .report import Comparison as Comparison
 from .report import Report as Report
 from .report import Row as Row

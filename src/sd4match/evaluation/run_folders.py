@@ -14,23 +14,31 @@ from typing import Any, Literal
 from sd4match.config.experiment import load_config
 from sd4match.documents import LARGEST_YAML, read_json
 from sd4match.errors import InputError, SD4MatchError
-from sd4match.io.files import check_no_link
+from sd4match.io.files import check_no_link, check_output_file
 from sd4match.paths import exists, is_file, is_folder, read_text, resolved
 
 RunKind = Literal["training", "evaluation", "sweep", "demo"]
 
 CONFIG_FILE, PROMPT_FILE, SCORES_FILE, CHECKPOINTS = "config.yaml", "prompt.safetensors", "scores.json", "checkpoints"
 REPORT_FILES = ("report.json", "report.md", "report.csv", "report.tex")
+PAGE_FILE, PAGE_MARK = "report.html", "sd4match report"
+"""Page of a report, and the text by which such a page is known."""
+DRAWING_FILES = {"alpha": "report-alpha.png", "categories": "report-categories.png", "pairs": "report-pairs.png"}
+"""Pictures of an evaluation, by what they show."""
 DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
+DEMO_PHOTOS = ("source.png", "target.png")
 
-LOG_FILES = ("losses.csv", "validation.csv")
+CURVE_FILE, LOG_FILES = "loss.png", ("losses.csv", "validation.csv")
 
-_TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, *LOG_FILES, "loss.png", *REPORT_FILES)
+_HEAD_OF_PAGE = 1000
+"""Bytes of a page in which its mark stands."""
+
+_TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, *LOG_FILES, CURVE_FILE, *REPORT_FILES)
 _FILES: Mapping[RunKind, tuple[str, ...]] = {
     "training": (PROMPT_FILE, *_TRAINING_FILES),
-    "evaluation": REPORT_FILES,
+    "evaluation": (*REPORT_FILES, *DRAWING_FILES.values()),
     "sweep": REPORT_FILES,
-    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *_TRAINING_FILES),
+    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *DEMO_PHOTOS, *_TRAINING_FILES),
 }
 """Names of the files that a run writes."""
 _REPORT_FIELDS: Mapping[str, RunKind] = {
@@ -194,6 +202,25 @@ def check_report_folder(folder: Path, fields: Mapping[str, Any]) -> None:
         return  # the report of the training in this demo
     if values is None or found != (kind or "report"):
         raise InputError(f"{folder} holds {_NAMES[found]}, whose report would be lost: choose another folder")
+
+
+def check_page_file(file: Path, *, option: str = "the page", inputs: Iterable[Path] = ()) -> Path:
+    """Check that a page of a report replaces nothing but an earlier page of a report.
+
+    Args:
+        file: of the page.
+        option: how messages call it.
+        inputs: files that are read; the page must be none of them.
+
+    Raises:
+        InputError: it is a link, a folder, an input, or an existing file that is no page of a report.
+    """
+    return check_output_file(file, option=option, inputs=inputs, is_own=_is_page, what="page of a report")
+
+
+def _is_page(file: Path) -> bool:
+    with file.open("rb") as content:
+        return f'name="generator" content="{PAGE_MARK} '.encode() in content.read(_HEAD_OF_PAGE)
 
 
 def holds_checkpoints(folder: Path) -> bool:

@@ -293,6 +293,30 @@ class PairScores:
         low, high = np.percentile(draws, [2.5, 97.5], axis=0)
         return {f"{a:g}": (float(lo), float(hi)) for a, lo, hi in zip(self.alphas, low, high, strict=True)}
 
+    @check_arguments
+    def category_intervals(self, *, samples: int, seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+        """Return 95 % intervals of the per-image PCK of each category that has two pairs or more, by alpha.
+
+        Args:
+            samples: number of bootstrap samples.
+            seed: of the bootstrap.
+
+        Raises:
+            InputError: there is no pair with a visible point, or a number is beyond its bounds.
+
+        >>> scores = PairScores(("a", "b", "c"), ("cat", "cat", "dog"), np.full(3, 2), np.full((3, 1), 1), (0.1,))
+        >>> scores.category_intervals(samples=10, seed=0)
+        {'cat': {'0.1': (0.5, 0.5)}}
+        """
+        self._require_pairs()
+        found = {}
+        for name in sorted(set(self.categories)):
+            fractions = self._fractions[np.array(self.categories) == name]
+            if len(fractions) > 1:
+                draws = [weights @ fractions / len(fractions) for weights in resampling(len(fractions), samples, seed)]
+                found[name] = self._percentiles(np.concatenate(draws))
+        return found
+
     def averages(self, average: Average, weights: Fractions) -> Fractions:
         """Return the average under S weightings of the pairs.
 

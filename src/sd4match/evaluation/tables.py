@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from sd4match.evaluation.report import Comparison, Report, Row
 
@@ -27,39 +28,87 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+@dataclass(frozen=True)
+class Table:
+    """Cells below a header, as texts."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+SectionKind = Literal["results", "comparisons", "categories", "difficulty", "published", "skipped", "provenance"]
+_WITHOUT_HEADING = ("results", "comparisons", "provenance")
+"""Sections above which Markdown writes no heading."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Part of a page about a report.
+
+    Args:
+        kind: what it is about.
+        heading: text above it.
+        blocks: paragraphs, tables, and tuples of texts, which are lists.
+    """
+
+    kind: SectionKind
+    heading: str
+    blocks: tuple[str | Table | tuple[str, ...], ...]
+
+
 def to_summary(report: Report, *, title: str) -> str:
     """Return a page that fits on a screen: results, comparisons, provenance."""
-    return _page(title, _results(report), comparisons_table(report.comparisons), _provenance(report))
+    return _page(title, [results_section(report), *_comparisons(report), provenance_section(report)])
 
 
 def to_markdown(report: Report, *, title: str) -> str:
     """Return a page with results, comparisons, categories, difficulty, published results and provenance."""
-    return _page(
-        title,
-        _results(report),
-        comparisons_table(report.comparisons),
-        _by_category(report),
-        _by_difficulty(report.results),
-        _published(report),
-        _skipped(report),
-        _provenance(report),
-    )
+    return _page(title, sections(report))
 
 
-def _page(title: str, *sections: str) -> str:
-    return "\n\n".join([f"# {title}", *(section for section in sections if section)]) + "\n"
+def sections(report: Report) -> list[Section]:
+    """Return what a page says about a report, in order; what a report does not have is left out."""
+    return [
+        results_section(report),
+        *_comparisons(report),
+        *_by_category(report),
+        *_by_difficulty(report.results),
+        *_published(report),
+        *_skipped(report),
+        provenance_section(report),
+    ]
 
 
-def _results(report: Report) -> str:
+def _page(title: str, content: Iterable[Section]) -> str:
+    blocks = [f"# {title}"]
+    for section in content:
+        blocks += [f"## {section.heading}"] * (section.kind not in _WITHOUT_HEADING)
+        blocks += map(_markdown, section.blocks)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown(block: str | Table | tuple[str, ...]) -> str:
+    if isinstance(block, Table):
+        return markdown_table(block.header, block.rows)
+    return block if isinstance(block, str) else "\n".join(f"- {line}" for line in block)
+
+
+def shown_alpha(report: Report) -> str:
+    """Return the alpha of which a page speaks where it names one: 0.1, or the largest one."""
     alphas = list(report.rows[0].pck["image"])
-    shown = "0.1" if "0.1" in alphas else alphas[-1]
+    return "0.1" if "0.1" in alphas else alphas[-1]
+
+
+def results_section(report: Report) -> Section:
+    """Return the table of all rows, with intervals."""
+    alphas, shown = list(report.rows[0].pck["image"]), shown_alpha(report)
     header = ["prompt", "matcher", *[f"image @{alpha}" for alpha in alphas], *[f"point @{alpha}" for alpha in alphas]]
     table = []
     for row in report.rows:
         cells = [row.prompt, row.matcher]
         for average in ("image", "point"):
             cells += [_with_interval(row, average, alpha) for alpha in alphas]
-        table.append([*cells, percent(row.pck["category"][shown]), str(row.pairs)])
+        table.append((*cells, percent(row.pck["category"][shown]), str(row.pairs)))
     remark = (
         "PCK in %, with 95 % bootstrap intervals over pairs; category: mean over categories of their means over pairs. "
         f"Protocol: {report.protocol}."
@@ -70,7 +119,8 @@ def _results(report: Report) -> str:
         for row in report.rows
         if row.scores.kept is not None
     ]
-    return "\n\n".join([markdown_table([*header, f"category @{shown}", "pairs"], table), remark, *kept])
+    shown_table = Table((*header, f"category @{shown}", "pairs"), tuple(table))
+    return Section("results", "Results", (shown_table, remark, *kept))
 
 
 def _with_interval(row: Row, average: str, alpha: str) -> str:
@@ -80,76 +130,89 @@ def _with_interval(row: Row, average: str, alpha: str) -> str:
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     """Return a table of differences in percentage points with their intervals; "" if there are none."""
+    return _markdown(_differences(comparisons)) if comparisons else ""
+
+
+def _differences(comparisons: Sequence[Comparison]) -> Table:
     rows = []
     for comparison in comparisons:
         low, high = comparison.ci95
         interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
-        rows.append([comparison.a, comparison.b, comparison.metric, f"{100 * comparison.difference:+.1f}", interval])
-    return markdown_table(["a", "b", "metric", "a - b", "95 % interval, paired"], rows) if rows else ""
+        rows.append((comparison.a, comparison.b, comparison.metric, f"{100 * comparison.difference:+.1f}", interval))
+    return Table(("a", "b", "metric", "a - b", "95 % interval, paired"), tuple(rows))
 
 
-def _by_category(report: Report) -> str:
+def _comparisons(report: Report) -> list[Section]:
+    if not report.comparisons:
+        return []
+    return [Section("comparisons", "Comparisons", (_differences(report.comparisons),))]
+
+
+def _by_category(report: Report) -> list[Section]:
     results = report.results
     if not results or len(report.data.categories) < 2 or "0.1" not in results[0].pck["image"]:
-        return ""
+        return []
     published = [row for row in report.published if row.by_category_percent]
-    header = [
+    header = (
         "category",
         "pairs",
         *[row.prompt for row in results],
         *[f"{row.method} (published)" for row in published],
-    ]
+    )
     groups = [row.scores.by_category() for row in results]
     table = []
     for name, group in groups[0].items():
         ours = [percent(by_category[name]["image"]["0.1"]) for by_category in groups]
         theirs = [str(row.by_category_percent.get(name, "")) for row in published]
-        table.append([name, str(group["pairs"]), *ours, *theirs])
-    return "## By category, per image @0.1\n\n" + markdown_table(header, table)
+        table.append((name, str(group["pairs"]), *ours, *theirs))
+    return [Section("categories", "By category, per image @0.1", (Table(header, tuple(table)),))]
 
 
-def _by_difficulty(results: Sequence[Row]) -> str:
+def _by_difficulty(results: Sequence[Row]) -> list[Section]:
     groups = [row.scores.by_difficulty() for row in results]
     if not groups or not groups[0] or "0.1" not in results[0].pck["image"]:
-        return ""
-    table = [
-        [flag, value, str(group["pairs"])]
-        + [percent(by_difficulty[flag][value]["image"]["0.1"]) for by_difficulty in groups]
+        return []
+    table = tuple(
+        (
+            flag, value, str(group["pairs"]),
+            *[percent(by_difficulty[flag][value]["image"]["0.1"]) for by_difficulty in groups],
+        )
         for flag, values in groups[0].items()
         for value, group in values.items()
-    ]
-    header = ["flag", "value", "pairs", *[row.prompt for row in results]]
-    return "## By difficulty, per image @0.1\n\n" + markdown_table(header, table)
+    )  # fmt: skip
+    header = ("flag", "value", "pairs", *[row.prompt for row in results])
+    return [Section("difficulty", "By difficulty, per image @0.1", (Table(header, table),))]
 
 
-def _published(report: Report) -> str:
+def _published(report: Report) -> list[Section]:
     if not report.published:
-        return ""
+        return []
     reasons = report.not_comparable_because
-    table = [
-        [
+    table = tuple(
+        (
             row.method, row.trained_on or "",
             ", ".join(f"@{alpha} {value}" for alpha, value in row.pck_percent.items()), row.protocol or "not stated",
             "yes" if row.comparable else f"no{': ' if row.why_not else ''}{row.why_not or ''}",
-        ]
+        )
         for row in report.published
-    ]  # fmt: skip
-    remark = f"None of them can be compared with ours: {'; '.join(reasons)}.\n\n" if reasons else ""
-    header = ["method", "trained on", "published, per image", "protocol", "comparable with ours"]
-    return f"## Published numbers on {report.data.name}\n\n" + remark + markdown_table(header, table)
+    )  # fmt: skip
+    remark = [f"None of them can be compared with ours: {'; '.join(reasons)}."] if reasons else []
+    header = ("method", "trained on", "published, per image", "protocol", "comparable with ours")
+    return [Section("published", f"Published numbers on {report.data.name}", (*remark, Table(header, table)))]
 
 
-def _skipped(report: Report) -> str:
+def _skipped(report: Report) -> list[Section]:
     skipped = report.rows[0].scores.skipped
     if not skipped:
-        return ""
-    lines = [f"- {pair.pair_id}: {pair.reason}" for pair in skipped[:_SKIPPED_SHOWN]]
+        return []
+    lines = [f"{pair.pair_id}: {pair.reason}" for pair in skipped[:_SKIPPED_SHOWN]]
     more = len(skipped) - len(lines)
-    lines += [f"- and {more} more, in report.json"] if more else []
-    return f"## {len(skipped)} pairs were left out: they could not be read\n\n" + "\n".join(lines)
+    lines += [f"and {more} more, in report.json"] if more else []
+    return [Section("skipped", f"{len(skipped)} pairs were left out: they could not be read", (tuple(lines),))]
 
 
-def _provenance(report: Report) -> str:
+def provenance_section(report: Report) -> Section:
+    """Return data, model, sampling and versions of a report."""
     data, backbone = report.data, report.backbone
     split = "the whole published split" if data.complete else "not a whole published split"
     pairs = f"{data.pairs} pairs ({split}), list {data.pair_list_digest[:12]}"
@@ -159,13 +222,18 @@ def _provenance(report: Report) -> str:
     else:
         lines.append(f"Backbone: {backbone['name']} ({backbone['architecture']}).")
         lines += _sampling(report.config)
-        lines += [MINI_NOTE] if backbone["name"] == "mini" else []
+        lines += [MINI_NOTE] if is_of_mini(report) else []
     versions = report.versions
     lines.append(
         f"Wall time {report.wall_seconds} s, seed {report.seed}, sd4match {versions.get('sd4match', 'unknown')}, torch "
         f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
-    return "\n\n".join(lines)
+    return Section("provenance", "Provenance", tuple(lines))
+
+
+def is_of_mini(report: Report) -> bool:
+    """Return whether a report is of the small model that the package carries."""
+    return report.backbone is not None and report.backbone["name"] == "mini"
 
 
 def _sampling(config: Mapping[str, Any]) -> list[str]:
@@ -223,7 +291,7 @@ def to_latex(report: Report, *, title: str) -> str:
         cells += [percent(row.pck[average][alpha]) for average, alpha in columns]
         lines.append(" & ".join(cells) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    if report.backbone is not None and report.backbone["name"] == "mini":
+    if is_of_mini(report):
         lines.insert(1, "% Measured on mini: these are not numbers of Stable Diffusion.")
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ from .config import TextPromptConfig as TextPromptConfig
 from .hub import from_hub as from_hub
 from .hub import push_to_hub as push_to_hub
 from .image_conditioned import ParameterGroup as ParameterGroup
+from .labels import token_labels as token_labels
 from .learned import ClassPrompt as ClassPrompt
 from .learned import SinglePrompt as SinglePrompt
 from .pairing import ImageBatch as ImageBatch

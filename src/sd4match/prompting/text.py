@@ -178,9 +178,15 @@ class TextPrompt(Prompt):
         Raises:
             InputError: the template needs a category and a photo has none, or the text is too long.
         """
-        return PromptEmbedding(self._embed([self._fill_in(category) for category in images.categories]))
+        return PromptEmbedding(self._embed([self.text(category) for category in images.categories]))
 
-    def _fill_in(self, category: str | None) -> str:
+    @check_arguments
+    def text(self, category: str | None) -> str:
+        """Return the text for a photo of a category.
+
+        Raises:
+            InputError: the template needs a category, and there is none.
+        """
         template = self.config.template
         if category is None and self.scope == "category":
             raise InputError(f"the prompt {template!r} needs a category, and the photo has none; name one")

@@ -26,6 +26,7 @@ from sd4match.evaluation.report import (
 from sd4match.evaluation.run_folders import (
     CHECKPOINTS,
     CONFIG_FILE,
+    CURVE_FILE,
     PROMPT_FILE,
     REPORT_FILES,
     check_resumed_folder,
@@ -52,7 +53,7 @@ from sd4match.training.trainer import Trainer, check_selection_alpha, check_tran
 from sd4match.viz.curves import plot_training
 from sd4match.viz.figures import figure_to_image, png_bytes
 
-_RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
+_RESULTS = (PROMPT_FILE, CURVE_FILE, *REPORT_FILES)
 
 
 @check_arguments
@@ -161,7 +162,7 @@ def train_in_folder(
         def write_results() -> None:
             title = f"{config.prompt.kind} prompt"
             curve = plot_training(run.losses, run.validation, excess_losses=run.column("excess_loss"), title=title)
-            write_atomically(output / "loss.png", png_bytes(figure_to_image(curve)))
+            write_atomically(output / CURVE_FILE, png_bytes(figure_to_image(curve)))
             if not run.stopped:
                 save(run.best_step, run.best_pck)
                 report = training_report(config, components, trainer.validation_pairs, run)

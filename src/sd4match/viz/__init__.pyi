@@ -1,8 +1,11 @@
+from .attention import draw_attention as draw_attention
 from .curves import plot_calibration as plot_calibration
 from .curves import plot_training as plot_training
 from .dense import draw_correspondence as draw_correspondence
 from .dense import draw_dense as draw_dense
 from .dense import draw_warp as draw_warp
+from .features import draw_features as draw_features
+from .features import principal_components as principal_components
 from .figures import figure_to_image as figure_to_image
 from .heat import draw_heat_map as draw_heat_map
 from .heat import draw_heat_maps as draw_heat_maps
@@ -15,3 +18,4 @@ from .plots import plot_bars as plot_bars
 from .plots import plot_categories as plot_categories
 from .plots import plot_pck_over as plot_pck_over
 from .plots import plot_pck_over_alpha as plot_pck_over_alpha
+from .sheets import draw_contact_sheet as draw_contact_sheet

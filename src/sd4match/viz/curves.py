@@ -33,7 +33,7 @@ def plot_training(
     >>> [axes.get_ylabel() for axes in plot_training([3.0, 2.0], [(0, 0.1), (2, 0.2)]).axes]
     ['loss', 'PCK@0.1 (%)']
     """
-    values, name = (excess_losses, "loss above its lower bound") if excess_losses else (losses, "loss")
+    values, name = (excess_losses, "loss above\nits lower bound") if excess_losses else (losses, "loss")
     figure = Figure(figsize=(WIDTH, 5 if validation else 3.6), layout="constrained", facecolor="white")
     set_title(figure, title)
     upper, *lower = figure.subplots(2, 1, sharex=True, squeeze=False).flat if validation else [figure.subplots()]

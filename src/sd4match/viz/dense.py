@@ -12,11 +12,11 @@ from sd4match.dense import DenseMatch
 from sd4match.structures.images import Photo
 from sd4match.structures.resampling import sampled
 from sd4match.viz.colors import position_colors
-from sd4match.viz.layout import GAP, LARGEST_HEIGHT, Panel, at_height, in_rows, pixel_positions, scaled
+from sd4match.viz.layout import GAP, LARGEST_HEIGHT, Panel, at_height, gray_of, in_rows, pixel_positions, scaled
 
 _LINES = 8
 """Parts of the width and of the height of a photo between which lines are drawn."""
-_ARROWS = 12
+_ARROWS = 10
 """Arrows along the longer side of a photo."""
 _PHOTO = 0.25
 """Share of the gray photo in a pixel of a picture of colors."""
@@ -103,12 +103,11 @@ def draw_correspondence(match: DenseMatch, *, title: str = "", height: int = 320
     valid = match.valid_pixels[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))]
     carried = _coded(source, _matches(match, source), match.target, valid)
     own = _coded(target, _pixels(target, match.target), match.target, np.ones(target.size[::-1], dtype=np.bool_))
-    upper = in_rows([Panel(source, "source"), Panel(target, "target")], title=title)
-    lower = in_rows([Panel(carried, "colors of the matches"), Panel(own, "colors by position")])
-    canvas = Image.new("RGB", (upper.width, upper.height + GAP + lower.height), "white")
-    canvas.paste(upper, (0, 0))
-    canvas.paste(lower, (0, upper.height + GAP))
-    return canvas
+    panels = [
+        Panel(source, "source"), Panel(target, "target"),
+        Panel(carried, "colors of the matches"), Panel(own, "colors by position"),
+    ]  # fmt: skip
+    return in_rows(panels, title=title, columns=2)
 
 
 def _pixels(picture: Image.Image, photo: Photo) -> npt.NDArray[np.float64]:
@@ -133,7 +132,7 @@ def _coded(
 ) -> Image.Image:
     """Return a picture in the colors of places (height, width, 2) in a photo, with lines between its parts."""
     x, y = np.moveaxis((places + 0.5) / photo.size[::-1], -1, 0)
-    gray = np.asarray(picture.convert("L"))[..., None].repeat(3, axis=-1)
+    gray = gray_of(picture)
     mixed = (1 - _PHOTO) * position_colors(x, y) + _PHOTO * gray
     parts = np.floor(np.stack([x, y], axis=-1) * _LINES)
     lines = np.zeros(valid.shape, dtype=np.bool_)
@@ -149,7 +148,7 @@ def _arrows(match: DenseMatch, source: Image.Image, height: int) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     step = max(source.size) / _ARROWS
     x, y = (
-        np.linspace(-0.5, side - 0.5, max(1, round(shown / step)) * 2 + 1)[1::2]
+        np.linspace(-0.5, side - 0.5, max(1, round(shown / step)) * 2 + 1)[1::2].clip(0, side - 1)
         for side, shown in zip(match.source.size[::-1], source.size, strict=True)
     )
     starts = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -179,4 +178,4 @@ def _arrow(
     across = np.array([-ahead[1], ahead[0]])
     draw.line([*start, *end], fill=color, width=width)
     for side in (-1, 1):
-        draw.line([*end, *(end + 0.4 * length * (0.6 * side * across - ahead))], fill=color, width=width)
+        draw.line([*end, *(end + 0.5 * length * (0.6 * side * across - ahead))], fill=color, width=width)

@@ -25,8 +25,11 @@ from sd4match.viz.layout import (
     check_drawable,
     draw_cross,
     draw_ring,
+    gray_of,
+    hatched,
     heat_colors,
     in_rows,
+    interpolated,
     pixel_positions,
     scaled,
 )
@@ -82,7 +85,7 @@ def draw_heat_map(
     (240, 182)
     """
     check_count("height", height, 1, LARGEST_HEIGHT)
-    panel = _heat_panel(photo, values, grid, title, point=point, truth=truth, height=height)
+    panel = heat_panel(photo, values, grid, title, point=point, truth=truth, height=height)
     if legend or title:
         return in_rows([panel if legend else Panel(panel.picture, panel.caption)])
     return panel.picture
@@ -143,7 +146,7 @@ def draw_heat_maps(
         peak = grid.to_pixels(correlation.peak[:1, query : query + 1].detach().cpu())[0, 0].double().numpy()
         inside = np.clip(peak, 0.0, np.array(target.size[::-1]) - 1.0)
         values = correlation.values[0, query]
-        panels.append(_heat_panel(target, values, grid, name, point=inside, truth=truth, height=height))
+        panels.append(heat_panel(target, values, grid, name, point=inside, truth=truth, height=height))
     return in_rows(panels, title=title)
 
 
@@ -155,24 +158,25 @@ def _query_point(name: str, correlation: Correlation, query: int, source: Photo)
     return correlation.query_points[0, query].detach().double().cpu().numpy()
 
 
-def _heat_panel(
+def heat_panel(
     photo: Photo,
     values: Values,
     grid: Grid,
     caption: str,
     *,
-    point: Point | None,
-    truth: Point | None,
+    point: Point | None = None,
+    truth: Point | None = None,
     height: int,
 ) -> Panel:
-    picture, limits = heat_overlay(photo, values, grid, height=height)
+    """Return the panel of a heat map with its marks; the errors are those of `draw_heat_map`."""
+    picture, limits = _overlay(photo, values, grid, height=height)
     for name, mark, draw in (("point", point, draw_ring), ("truth", truth, draw_cross)):
         if mark is not None:
             draw(picture, scaled(check_drawable(name, [mark], photo), photo, height)[0], height=height)
     return Panel(picture, caption, limits)
 
 
-def heat_overlay(photo: Photo, values: Values, grid: Grid, *, height: int) -> tuple[Image.Image, tuple[float, float]]:
+def _overlay(photo: Photo, values: Values, grid: Grid, *, height: int) -> tuple[Image.Image, tuple[float, float]]:
     """Return the photo under the colors of a map, and the values of its lowest and its highest color."""
     if len(grid) != 1 or grid.frames[0].original_size != photo.size:
         raise ShapeError(f"the grid must be of {photo.name} alone, {photo.size}")
@@ -186,21 +190,11 @@ def heat_overlay(photo: Photo, values: Values, grid: Grid, *, height: int) -> tu
     low, high = (float(limit(array[known & cells.used])) for limit in (np.min, np.max))
     picture = at_height(photo, height)
     x, y = pixel_positions(picture, photo)
-    left, right, across = cells.around(x, axis=0)
-    top, bottom, down = cells.around(y, axis=1)
     shares = (np.where(known, array, low) - low) / (high - low or 1.0)
-    rows = shares[top] * (1 - down[:, None]) + shares[bottom] * down[:, None]
-    heat = heat_colors(rows[:, left] * (1 - across) + rows[:, right] * across)
-    gray = np.asarray(picture.convert("L"))[..., None].repeat(3, axis=-1)
+    gray, heat = gray_of(picture), heat_colors(interpolated(shares, cells, x, y))
     mixed = np.rint(_HEAT * heat + (1 - _HEAT) * gray).astype(np.uint8)
     seen = known[np.ix_(cells.nearest(y, axis=1), cells.nearest(x, axis=0))][..., None]
-    return Image.fromarray(np.where(seen, mixed, _hatched(gray))), (low, high)
-
-
-def _hatched(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a gray picture with diagonal lines."""
-    down, across = np.indices(gray.shape[:2])
-    return np.where(((down + across) % 10 < 2)[..., None], np.uint8(255), gray // 2 + 64)
+    return Image.fromarray(np.where(seen, mixed, hatched(gray))), (low, high)
 
 
 def _as_array(values: Values) -> npt.NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +12,23 @@ from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.errors import InputError
 from sd4match.structures.images import Photo
-from sd4match.viz.colors import HIT, MISS
-from sd4match.viz.layout import GAP, INK, LARGEST_HEIGHT, Points, at_height, check_drawable, font_of, scaled
+from sd4match.viz.colors import CYCLE, HIT, MISS, RGB, YELLOW
+from sd4match.viz.layout import (
+    GAP,
+    LARGEST_HEIGHT,
+    PointArray,
+    Points,
+    at_height,
+    check_drawable,
+    draw_cross,
+    line_height,
+    scaled,
+    text_size,
+    write,
+)
+
+_COLORS = (*CYCLE[:-1], YELLOW)
+"""Colors of matches of which nothing is known, in the order of use; black is not seen on dark photos."""
 
 
 @check_arguments
@@ -39,7 +53,8 @@ def draw_matches(
         target: photo on the right.
         source_points: (N, 2), in pixels of the source.
         target_points: (N, 2), in pixels of the target.
-        hits: whether each match is correct: draws it blue or vermilion; without it every match has its own color.
+        hits: whether each match is correct: a hit is a solid blue line between discs, a miss a dashed vermilion one
+            between open squares; without it the colors of the matches mean nothing.
         scores: draw matches of lower score thinner.
         truth: (N, 2), true points in the target, drawn as crosses.
         title: text above the photos.
@@ -63,51 +78,86 @@ def draw_matches(
     if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
         raise InputError("scores must be finite")
     left, right = (at_height(photo, height) for photo in (source, target))
-    top = 30 if title else 0
-    canvas = Image.new("RGB", (left.width + GAP + right.width, height + top), "white")
+    width = left.width + GAP + right.width
+    size = text_size(width)
+    top = line_height(size) if title else 0
+    canvas = Image.new("RGB", (width, height + top), "white")
     canvas.paste(left, (0, top))
     canvas.paste(right, (left.width + GAP, top))
-    draw = ImageDraw.Draw(canvas)
     if title:
-        draw.text((6, 7), title, fill=INK, font=font_of(15))
+        write(canvas, title, 0, 0, width, size=size)
     starts = scaled(source_points, source, height) + np.array([0, top])
     shift = np.array([left.width + GAP, top])
     ends = scaled(target_points, target, height) + shift
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        color = _color(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
         strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
-        draw.line([tuple(start), tuple(end)], fill=color, width=max(1, round(3 * strength)))
-        _dot(draw, start, color)
-        _dot(draw, end, color)
+        thickness = max(1 if hits is None else 2, round(strength * height / 120))
+        if hits is None:
+            _draw_match(canvas, start, end, _COLORS[index % len(_COLORS)], thickness, height=height)
+        else:
+            _draw_match(canvas, start, end, HIT if hits[index] else MISS, thickness, height=height, hit=hits[index])
     if truth is not None:
-        for x, y in scaled(check_drawable("truth", truth, target), target, height) + shift:
-            draw.line([x - 6, y - 6, x + 6, y + 6], fill="white", width=2)
-            draw.line([x - 6, y + 6, x + 6, y - 6], fill="white", width=2)
+        for point in scaled(check_drawable("truth", truth, target), target, height) + shift:
+            draw_cross(canvas, point, height=round(0.7 * height))
     return canvas
 
 
 @check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Stack pictures below each other.
+    """Stack pictures below each other, with a gap between them.
 
     Raises:
         InputError: there is no picture.
     """
     if not pictures:
         raise InputError("there is no picture to stack")
-    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    height = sum(picture.height for picture in pictures) + GAP * (len(pictures) - 1)
+    canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
     top = 0
     for picture in pictures:
         canvas.paste(picture, (0, top))
-        top += picture.height
+        top += picture.height + GAP
     return canvas
 
 
-def _color(index: int, count: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(index / max(count, 1), 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def _draw_match(
+    canvas: Image.Image,
+    start: PointArray,
+    end: PointArray,
+    color: RGB,
+    thickness: int,
+    *,
+    height: int,
+    hit: bool | None = None,
+) -> None:
+    """Draw a match: solid between discs, or dashed between open squares if it is a miss."""
+    draw, radius = ImageDraw.Draw(canvas), max(3, round(height / 96))
+    dash = None if hit in (None, True) else height / 48
+    if hit is not None:  # so that the line shows on a photo of its color
+        _line(draw, start, end, "white", thickness + 2, dash=dash)
+    _line(draw, start, end, color, thickness, dash=dash)
+    for x, y in (start, end):
+        box = [x - radius, y - radius, x + radius, y + radius]
+        if hit in (None, True):
+            draw.ellipse(box, fill=color, outline="white")
+        else:
+            draw.rectangle(box, fill="white", outline=color, width=max(2, radius // 2))
 
 
-def _dot(draw: ImageDraw.ImageDraw, point: npt.NDArray[np.float64], color: tuple[int, int, int]) -> None:
-    x, y = point
-    draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=color, outline="white")
+def _line(
+    draw: ImageDraw.ImageDraw,
+    start: PointArray,
+    end: PointArray,
+    color: RGB | str,
+    width: int,
+    *,
+    dash: float | None,
+) -> None:
+    """Draw a line; of dashes of this length, if it is given."""
+    length = float(np.hypot(*(end - start)))
+    if dash is None or length < 2 * dash:
+        draw.line([*start, *end], fill=color, width=width)
+        return
+    ahead = (end - start) / length
+    for first in np.arange(0.0, length, 2 * dash):
+        draw.line([*(start + first * ahead), *(start + min(first + dash, length) * ahead)], fill=color, width=width)

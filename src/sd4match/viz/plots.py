@@ -147,7 +147,7 @@ def plot_bars(
         text = "no value" if math.isnan(value) else f"{value:.1f}"
         axes.text(end + largest / 80, middle, text, va="center", fontsize=SMALL_TEXT, color=INK)
     axes.set(xlim=(0, largest * 1.12), ylim=(top - gap + 0.3, -0.3))
-    axes.set_xlabel(_WITH_INTERVALS if bounds else _PCK_LABEL, fontsize=TEXT, color=INK)
+    axes.set_xlabel(_WITH_INTERVALS if _intervals_in(bounds) else _PCK_LABEL, fontsize=TEXT, color=INK)
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 100])
     axes.set_yticks(ticks, [label(name, width=28) for name in names], parse_math=False)
     axes.tick_params(axis="y", length=0)
@@ -216,7 +216,7 @@ def plot_categories(
     axes.set(ylim=(len(categories) - 0.5, -0.5), xlim=_limits([*drawn, *_highs(bounds), *_lows(bounds)]))
     for index in range(0, len(categories), 2):
         axes.axhspan(index - 0.5, index + 0.5, color="#f1f3f5", zorder=0)
-    axes.set_xlabel(_WITH_INTERVALS if bounds else _PCK_LABEL, fontsize=TEXT, color=INK)
+    axes.set_xlabel(_WITH_INTERVALS if _intervals_in(bounds) else _PCK_LABEL, fontsize=TEXT, color=INK)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     _legend(figure, handles, list(rows))

@@ -1,0 +1,89 @@
+"""`match --draw` and `--compare`: which files are written, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from sd4match.cli.match_pictures import KINDS
+from sd4match.results import MatchResult
+from sd4match.structures.images import Photo
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_picture_is_written_beside_the_matches(run, photos, tmp_path):
+    out = tmp_path / "out"
+    kinds = [option for kind in KINDS for option in ("--draw", kind)]
+    code, shown, error = run(
+        "match", *photos, "--category", "fish", "--prompt", "text", "--compare", "empty", "--point", "20,30",
+        "--point", "40,50", *kinds, "--output", out,
+    )  # fmt: skip
+    assert code == 0, error
+    files = [f"{kind}.png" for kind in KINDS]
+    assert names(out) == sorted(["matches.json", "matches.png", *files])
+    assert json.loads((out / "matches.json").read_text())["pictures"] == files
+    flat = shown.replace("\n", "")
+    for file in files:
+        assert file in flat
+        with Image.open(out / file) as picture:
+            assert picture.info["Software"].startswith("sd4match ")
+            assert picture.width > 300
+    with Image.open(out / "heat.png") as picture:  # source and two prompts, for both points
+        assert picture.height > 2 * 320
+
+
+def test_a_picture_of_the_user_is_not_replaced(run, photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("RGB", (4, 4)).save(out / "heat.png")
+    code, _, error = run("match", *photos, "--draw", "heat", "--output", out)
+    assert code == 2
+    assert "heat.png exists and is no result of match of sd4match" in error
+    assert names(out) == ["heat.png"]
+
+
+def test_compare_asks_for_heat_maps_and_one_picture_replaces_its_own(run, photos, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        code, _, error = run(
+            "match", *photos, "--category", "fish", "--prompt", "empty", "--compare", "text", "--output", out
+        )
+        assert code == 0, error
+    assert names(out) == ["heat.png", "matches.json", "matches.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--draw", "heet"], "--draw 'heet' is no picture: did you mean 'heat'?"),
+        (["--compare", "empty", "--compare", "empty"], "--compare names a prompt twice"),
+        (["--compare", "empty"], "a prompt of the name 'empty prompt' is drawn already"),
+        (["--compare", "text"], "--compare text needs to know what is in the photos"),
+        (["--compare", "no-such.safetensors"], "no-such.safetensors"),
+        (["--preset", "hog", "--draw", "attention"], "has no cross-attention with tokens"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(run, photos, tmp_path, options, message):
+    code, _, error = run("match", *photos, *options, "--output", tmp_path / "out")
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["matches", "Heat", "a b", "../heat", "", "heat.png"])
+def test_a_picture_has_a_plain_name(tmp_path, name):
+    import numpy as np
+
+    from sd4match.errors import InputError
+
+    photo, points = Photo(np.zeros((4, 6, 3), dtype=np.uint8)), np.ones((1, 2))
+    result = MatchResult(photo, photo, points, points, np.ones(1))
+    with pytest.raises(InputError, match="pictures must have names of lower-case letters and hyphens"):
+        result.save(tmp_path / "out", pictures={name: Image.new("RGB", (2, 2))})
+    assert not (tmp_path / "out").exists()
