@@ -44,7 +44,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("evaluate", "train", "compare_reports", "draw_grid", "token_attention"), "robustness.callables.heavy_calls"
     ),
-    "all_protocols": "no argument",
+    "all_protocols": "no argument", "build_app": "tests/app", "launch_options": "no argument",
     **dict.fromkeys(
         (
             "boxes", "cells", "correlations", "experiment_configs", "feature_maps", "frames", "grids", "keypoints",

@@ -75,7 +75,7 @@ SLOW = (
     "data make-synthetic",
 )  # fmt: skip
 """How examples begin that load a model, or write many drawings."""
-RUNNABLE = [line for line in ALL if not any(name in line for name in REAL) and not line.startswith("demo")]
+RUNNABLE = [line for line in ALL if not any(name in line for name in REAL) and not line.startswith(("demo", "app"))]
 
 
 @pytest.fixture

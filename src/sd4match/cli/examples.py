@@ -60,6 +60,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("Learn a prompt, measure it, draw it", "demo"),
         ("Another initial prompt, in a folder of its own", "demo --seed 1 --output demo-1"),
     ),
+    "app": (
+        ("Click points and see their matches, on mini", "app --open"),
+        ("With a learned prompt to choose from", "app --prompt demo/single.safetensors --port 8000"),
+        ("Real photos on Stable Diffusion 2.1, which is downloaded once", "app --backbone sd2-1 --category cat"),
+        ("Mark corresponding points on your own photos", "app --annotate my-photos"),
+    ),
     "components": (
         ("Everything that an experiment can be composed of", "components"),
         ("The matchers and their fields, for a script", "components matcher --json"),
