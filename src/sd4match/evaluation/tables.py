@@ -29,7 +29,9 @@ def percent(fraction: float) -> str:
 
 def to_summary(report: Report, *, title: str) -> str:
     """Return a page that fits on a screen: results, comparisons, provenance."""
-    return _page(title, _results(report), comparisons_table(report.comparisons), _provenance(report))
+    return _page(
+        title, _results(report), _over_seeds(report), comparisons_table(report.comparisons), _provenance(report)
+    )
 
 
 def to_markdown(report: Report, *, title: str) -> str:
@@ -37,6 +39,7 @@ def to_markdown(report: Report, *, title: str) -> str:
     return _page(
         title,
         _results(report),
+        _over_seeds(report),
         comparisons_table(report.comparisons),
         _by_category(report),
         _by_difficulty(report.results),
@@ -71,6 +74,21 @@ def _results(report: Report) -> str:
         if row.scores.kept is not None
     ]
     return "\n\n".join([markdown_table([*header, f"category @{shown}", "pairs"], table), remark, *kept])
+
+
+def _over_seeds(report: Report) -> str:
+    """Return a table of means over seeds, which a sweep over seeds and other fields has."""
+    found = report.extra.get("over_seeds")
+    if not isinstance(found, Mapping):
+        return ""
+    table = []
+    for name, values in found.items():
+        low, high = values["ci95"]
+        each = ", ".join(percent(value) for value in values["by_seed"])
+        table.append([name, f"{percent(values['mean'])} [{percent(low)}, {percent(high)}]", each])
+    return "Over seeds, with 95 % bootstrap intervals over seeds and pairs:\n\n" + markdown_table(
+        ["", "image @0.1", "each seed"], table
+    )
 
 
 def _with_interval(row: Row, average: str, alpha: str) -> str:
@@ -135,8 +153,21 @@ def _published(report: Report) -> str:
         for row in report.published
     ]  # fmt: skip
     remark = f"None of them can be compared with ours: {'; '.join(reasons)}.\n\n" if reasons else ""
+    remark += "".join(f"{line}\n\n" for line in _own_reasons(report))
     header = ["method", "trained on", "published, per image", "protocol", "comparable with ours"]
     return f"## Published numbers on {report.data.name}\n\n" + remark + markdown_table(header, table)
+
+
+def _own_reasons(report: Report) -> list[str]:
+    """Return a line for each reason that keeps only some of our rows from being compared."""
+    rows: dict[str, list[str]] = {}
+    for row in report.results:
+        reasons = row.extra.get("not_comparable_because")
+        for reason in reasons if isinstance(reasons, list) else ():
+            rows.setdefault(str(reason), []).append(row.prompt)
+    return [
+        f"Not to be compared with any of them: {', '.join(names)}, because {reason}." for reason, names in rows.items()
+    ]
 
 
 def _skipped(report: Report) -> str:
@@ -158,14 +189,22 @@ def _provenance(report: Report) -> str:
         lines.append("No model was used.")
     else:
         lines.append(f"Backbone: {backbone['name']} ({backbone['architecture']}).")
-        lines += _sampling(report.config)
-        lines += [MINI_NOTE] if backbone["name"] == "mini" else []
+        lines += _sampling(report.config) + _swept(report)
+        lines += [MINI_NOTE] if "mini" in backbone["name"].split(", ") else []
     versions = report.versions
     lines.append(
         f"Wall time {report.wall_seconds} s, seed {report.seed}, sd4match {versions.get('sd4match', 'unknown')}, torch "
         f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
     return "\n\n".join(lines)
+
+
+def _swept(report: Report) -> list[str]:
+    """Return a line about the fields in which the rows differ; [] if the report is of no sweep over fields."""
+    fields = report.extra.get("swept")
+    if not isinstance(fields, Mapping):
+        return []
+    return [f"The rows differ in {', '.join(map(str, fields))}; the settings above are those of the first row."]
 
 
 def _sampling(config: Mapping[str, Any]) -> list[str]:
@@ -223,7 +262,7 @@ def to_latex(report: Report, *, title: str) -> str:
         cells += [percent(row.pck[average][alpha]) for average, alpha in columns]
         lines.append(" & ".join(cells) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    if report.backbone is not None and report.backbone["name"] == "mini":
+    if report.backbone is not None and "mini" in report.backbone["name"].split(", "):
         lines.insert(1, "% Measured on mini: these are not numbers of Stable Diffusion.")
     return "\n".join(lines) + "\n"
 

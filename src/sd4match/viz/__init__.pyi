@@ -3,9 +3,9 @@ from .curves import plot_training as plot_training
 from .dense import draw_correspondence as draw_correspondence
 from .dense import draw_dense as draw_dense
 from .dense import draw_warp as draw_warp
+from .figures import figure_to_image as figure_to_image
 from .heat import draw_heat_map as draw_heat_map
 from .heat import draw_heat_maps as draw_heat_maps
-from .figures import figure_to_image as figure_to_image
 from .imagine import draw_grid as draw_grid
 from .imagine import load_painter as load_painter
 from .imagine import paint as paint
