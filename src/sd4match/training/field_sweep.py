@@ -253,8 +253,8 @@ def _check_common(configs: Mapping[str, ExperimentConfig]) -> None:
         for path in _COMMON:
             if _value(config, path) != _value(first, path):
                 raise ConfigError(
-                    f"{name} and {first_name} differ in {path}: they are not counted by one protocol on the same pairs, "
-                    "so no table can hold both"
+                    f"{name} and {first_name} differ in {path}: they are not counted by one protocol on the same "
+                    "pairs, so no table can hold both"
                 )
 
 
@@ -282,8 +282,8 @@ def sweep_fields(
 
     Args:
         output: folder; each row has a folder of its name in it.
-        fields: each "FIELD=a,b,c" or "FIELD=start:stop:step", with its stop if a step hits it; the end of a field's path
-            is enough if no other field ends like that.
+        fields: each "FIELD=a,b,c" or "FIELD=start:stop:step", with its stop if a step hits it; the end of a field's
+            path is enough if no other field ends like that.
         preset: name of the experiment.
         overrides: changes `a.b=c` to all rows.
         prompt: file of a learned prompt, which is evaluated in every row; None: the experiment's prompt is trained once
