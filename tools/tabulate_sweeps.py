@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sd4match.evaluation.seeds import difference_values, estimate
 
 ALPHA = 0.1
+SAMPLES = 10_000
 DIFFERENCES = [
     ("single", "text"), ("class", "text"), ("cpm", "text"), ("implicit-captioner", "text"), ("class", "single"),
     ("cpm", "single"), ("cpm", "class"), ("cpm", "cpm-global-features"), ("cpm", "cpm-single-image"),
@@ -48,7 +49,7 @@ def read(folders: list[Path]) -> Mapping[str, Values]:
 
 def interval(values: Values, *, sign: str = "", seed: int = 0) -> str:
     """Return the mean and its 95 % bootstrap interval over seeds and pairs, of values (S, P); `sign` is "" or "+"."""
-    found = estimate(values, seed=seed)
+    found = estimate(values, samples=SAMPLES, seed=seed)
     low, high = found.ci95
     return f"{found.mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 

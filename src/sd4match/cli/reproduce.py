@@ -88,6 +88,7 @@ def command(
             bench = Bench("test", device, _callbacks(bar, [row for rows in planned.values() for row in rows]))
             for target in made:
                 results.append(reproduce_planned(target, settings, planned[target.name], output, bench))
+            bar.update(bar.task_ids[0], completed=bar.tasks[0].total)
     if processes.is_main:
         _print(results, output)
 

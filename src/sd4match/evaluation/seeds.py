@@ -11,8 +11,8 @@ from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.errors import InputError
 from sd4match.evaluation.scores import Fractions, PairScores, check_samples, resampling
 
-SAMPLES = 10_000
-"""Bootstrap samples: twice as many change no digit that is shown."""
+SAMPLES = 2000
+"""Bootstrap samples, as many as those of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,16 @@ def estimate(values: Fractions, *, samples: int = SAMPLES, seed: int = 0) -> Est
         raise InputError(f"values must be of one seed and one pair at least, not {values.shape}")
     seeds, pairs = values.shape
     drawn = zip(resampling(seeds, samples, seed), resampling(pairs, samples, seed + 1), strict=True)
-    means = [np.einsum("ns,np,sp->n", rows / seeds, columns / pairs, values, optimize=True) for rows, columns in drawn]
+    means = [((rows @ values) * columns).sum(axis=1) / (seeds * pairs) for rows, columns in drawn]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Estimate(float(values.mean()), (float(low), float(high)), tuple(map(float, values.mean(axis=1))))
+
+
+def by_category(seeds: Sequence[PairScores], *, alpha: float = 0.1) -> dict[str, Estimate]:
+    """Return the PCK of each category over seeds and pairs, per image.
+
+    Raises:
+        InputError: as `image_values`.
+    """
+    values, names = image_values(seeds, alpha=alpha), np.array(seeds[0].categories)
+    return {str(name): estimate(values[:, names == name]) for name in np.unique(names)}

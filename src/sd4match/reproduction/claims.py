@@ -38,17 +38,15 @@ def judge(target: Target, cells: Cells) -> list[Judged]:
 def verdict_of(ci95: tuple[float, float], relation: str) -> Verdict:
     """Return whether an interval of a - b bears a claim out.
 
-    A claim that two are equal cannot be shown; it holds where no difference is sure.
+    That two are equal cannot be shown: such a claim is "not different" at best.
 
-    >>> verdict_of((0.01, 0.03), ">"), verdict_of((-0.01, 0.03), ">"), verdict_of((-0.01, 0.03), "=")
-    ('holds', 'not different', 'holds')
+    >>> verdict_of((0.01, 0.03), ">"), verdict_of((-0.01, 0.03), ">"), verdict_of((0.01, 0.03), "=")
+    ('holds', 'not different', 'does not hold')
     """
     low, high = ci95
-    if relation == "=":
-        return "holds" if low <= 0 <= high else "does not hold"
-    if low > 0:
-        return "holds"
-    return "does not hold" if high < 0 else "not different"
+    if low <= 0 <= high:
+        return "not different"
+    return "holds" if relation == ">" and low > 0 else "does not hold"
 
 
 def _judge(claim: Claim, target: Target, cells: Cells) -> Judged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,19 +12,8 @@ from PIL import Image
 from sd4match.config.experiment import build_components
 from sd4match.errors import InputError
 from sd4match.pipeline import SemanticMatcher
-from sd4match.prompting.text import EmptyPrompt
-from sd4match.reproduction.pages import by_category
 from sd4match.structures.images import ImageBatch
-from sd4match.viz import (
-    draw_grid,
-    draw_heat_maps,
-    load_painter,
-    paint,
-    plot_bars,
-    plot_categories,
-    plot_pck_over,
-    stack,
-)
+from sd4match.viz import draw_heat_maps, plot_bars, plot_categories, plot_pck_over, stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +52,9 @@ def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> I
 def title_of(result: Reproduction) -> str:
     """Return the title of a picture, which says on what it was measured."""
     form = ", reduced" if result.settings.is_reduced else ""
-    return f"{result.target.where}: {result.target.title} ({result.settings.model_name}{form})"
+    rows = [row for cell in result.cells.values() for row in cell.published]
+    differs = "; published: another model and other data" if rows and result.settings.is_synthetic else ""
+    return f"{result.target.where}: {result.target.title} ({result.settings.model_name}{form}{differs})"
 
 
 def _bars(result: Reproduction) -> Figure:
@@ -80,7 +71,7 @@ def _bars(result: Reproduction) -> Figure:
 
 
 def _categories(result: Reproduction) -> Figure:
-    found = {row: by_category(cell.scores) for (row, _), cell in result.cells.items()}
+    found = {row: cell.by_category for (row, _), cell in result.cells.items()}
     return plot_categories(
         {row: {name: one.mean for name, one in group.items()} for row, group in found.items()},
         intervals={row: {name: one.ci95 for name, one in group.items()} for row, group in found.items()},
@@ -111,6 +102,9 @@ def _loaded(planned: Sequence[PlannedRow], bench: Bench) -> dict[str, tuple[Plan
 
 
 def _images(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image:
+    from sd4match.prompting.text import EmptyPrompt
+    from sd4match.viz.imagine import draw_grid, load_painter, paint  # which load the whole of diffusers
+
     ((row, components),) = _loaded(planned, bench).values()
     config, backbone = row.job.config, components.backbone
     painter = load_painter(config.backbone.model_name, device=str(backbone.device))
@@ -163,10 +157,10 @@ class _Recording:
 
 def _first_of_categories(data: PairDataset) -> list[int]:
     """Return the index of the first pair, with a visible point, of each of the first categories."""
-    found: Mapping[str, int] = {}
+    found: dict[str | None, int] = {}
     for index, key in enumerate(data.keys):
         if key.category not in found and data[index].visible.any():
-            found = {**found, key.category: index}
+            found[key.category] = index
         if len(found) == _PAIRS:
             break
     if not found:

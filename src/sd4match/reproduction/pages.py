@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sd4match.evaluation.scores import PairScores
-from sd4match.evaluation.seeds import Estimate, estimate, image_values
+from sd4match.evaluation.seeds import Estimate
 from sd4match.evaluation.tables import MINI_NOTE, markdown_table, percent
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def to_json(result: Reproduction) -> dict[str, Any]:
                 "column": column,
                 "pairs": len(cell.scores[0]),
                 "pck": {alpha: _estimate(found) for alpha, found in cell.pck.items()},
-                "by_category": {name: _estimate(found) for name, found in by_category(cell.scores).items()},
+                "by_category": {name: _estimate(found) for name, found in cell.by_category.items()},
                 "not_comparable_because": list(cell.not_comparable_because),
                 "published": [published.to_json() for published in cell.published],
             }
@@ -61,16 +60,6 @@ def to_json(result: Reproduction) -> dict[str, Any]:
 
 def _estimate(found: Estimate) -> dict[str, Any]:
     return {"mean": found.mean, "ci95": list(found.ci95), "by_seed": list(found.by_seed)}
-
-
-def by_category(scores: Sequence[PairScores], *, alpha: float = 0.1) -> dict[str, Estimate]:
-    """Return the PCK of each category over seeds and pairs, per image."""
-    values = image_values(scores, alpha=alpha)
-    names = scores[0].categories
-    return {
-        name: estimate(values[:, [number for number, one in enumerate(names) if one == name]])
-        for name in dict.fromkeys(sorted(names))
-    }
 
 
 def to_markdown(result: Reproduction) -> str:
@@ -115,8 +104,8 @@ def claims_table(judged: Sequence[Judged]) -> str:
     table = markdown_table(["the paper says", "here", "our difference", "the paper's"], rows)
     return (
         f"{table}\n\nDifferences in percentage points of PCK@0.1 per image, paired over pairs and seeds, with 95 % "
-        "bootstrap intervals over both. *holds*: the interval lies on the paper's side of 0, or contains 0 where the "
-        "paper finds no difference; *does not hold*: the opposite; *not different*: it contains 0."
+        "bootstrap intervals over both. *holds*: the interval lies on the paper's side of 0; *does not hold*: on the "
+        "other side, or beside 0 where the paper finds no difference; *not different*: it contains 0."
     )
 
 
@@ -153,11 +142,11 @@ def _published(cell: Cell, result: Reproduction) -> str:
 
 
 def _by_category(result: Reproduction) -> str:
-    groups = {row: by_category(cell.scores) for (row, _), cell in result.cells.items()}
+    groups = {row: cell.by_category for (row, _), cell in result.cells.items()}
     published = {
         row: cell.published[0].by_category_percent
         for (row, _), cell in result.cells.items()
-        if cell.published and cell.published[0].by_category_percent
+        if not result.settings.is_synthetic and cell.published and cell.published[0].by_category_percent
     }
     names = list(next(iter(groups.values())))
     shared = [row for row in published if set(names) & set(published[row])]

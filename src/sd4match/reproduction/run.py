@@ -18,7 +18,7 @@ from sd4match.evaluation.published import PublishedRow, beside_ours
 from sd4match.evaluation.report import DataSummary, backbone_entry, not_comparable_because, versions
 from sd4match.evaluation.run_folders import kind_of_run
 from sd4match.evaluation.scores import PairScores
-from sd4match.evaluation.seeds import Estimate, estimate, image_values
+from sd4match.evaluation.seeds import Estimate, by_category, estimate, image_values
 from sd4match.io.files import check_no_link, write_together
 from sd4match.io.locks import locked_folder
 from sd4match.io.pictures import check_png, png_of
@@ -53,12 +53,14 @@ class Cell:
         pck: over seeds and pairs, per image, by alpha.
         not_comparable_because: reasons why no published number can be compared with it.
         published: the paper's numbers for it.
+        by_category: PCK@0.1 of each category, where the target shows it; {} otherwise.
     """
 
     scores: tuple[PairScores, ...]
     pck: Mapping[str, Estimate]
     not_comparable_because: tuple[str, ...]
     published: tuple[PublishedRow, ...]
+    by_category: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,10 @@ def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[P
     for row, prompted in target.rows.items():
         for seed in settings.seeds if prompted.is_learned else settings.seeds[:1]:
             folder = output / RUNS / (f"{prompted.folder}-seed-{seed}" if prompted.is_learned else prompted.folder)
-            own = {"seed": seed, "changes": prompted.changes}
             training = settings.experiment(
-                prompted.experiment, data=prompted.trained_on or main, for_training=True, **own
-            )
+                prompted.experiment, seed=seed, data=prompted.trained_on or main, changes=prompted.changes,
+                for_training=True,
+            )  # fmt: skip
             for column, condition in target.columns.items() or [("", None)]:
                 changes = () if condition is None else condition.changes
                 data = main if condition is None else condition.data or main
@@ -238,7 +240,7 @@ def _reasons(settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> t
     config = row.job.config
     found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config))))
     if row.job.training is not None:
-        found += [reason for reason in settings.differences_from_paper() if "step" in reason]
+        found += settings.training_differences()
     if settings.on == "sd1-5":
         found.append("ours is of Stable Diffusion 1.5, the paper's of 2.1")
     return tuple(found)
@@ -264,6 +266,7 @@ def _cell(
             for published in target.published.get(place, ())
             for row in [beside_ours(published, protocol=protocol, against_all=reasons)]
         ),
+        by_category(scores) if target.figure == "categories" else {},
     )
 
 

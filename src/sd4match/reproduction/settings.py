@@ -160,16 +160,20 @@ class ReproductionSettings:
         pairs = self.pairs or (REDUCED_PAIRS if self.is_reduced else None)
         return [] if pairs is None else [f"evaluation.limit={pairs}"]
 
-    def differences_from_paper(self) -> list[str]:
-        """Return in what the training and the data are less or others than the paper's, a phrase each."""
-        config = self.experiment("single", data=self.main_data())
-        training, paper = config.training, TrainingConfig()
-        limit = config.evaluation.limit
+    def training_differences(self) -> list[str]:
+        """Return in what the trainings are less than the paper's, a phrase each."""
+        training, paper = self.experiment("single", data=self.main_data()).training, TrainingConfig()
         found = []
         if training.steps < paper.steps:
             found.append(f"{training.steps} training steps instead of {paper.steps:,}")
         if training.batch_size != paper.batch_size:
             found.append(f"{training.batch_size} pairs a step instead of {paper.batch_size}")
+        return found
+
+    def differences_from_paper(self) -> list[str]:
+        """Return in what the trainings and the data are less or others than the paper's, a phrase each."""
+        found = self.training_differences()
+        limit = self.experiment("single", data=self.main_data()).evaluation.limit
         if limit is not None:
             found.append(f"{limit} test pairs instead of all")
         if self.is_synthetic:
