@@ -156,7 +156,11 @@ def test_targets_with_several_conditions_are_drawn(name, columns, tmp_path):
     page = (tmp_path / name / "reproduction.md").read_text()
     assert ("stand for the paper's three" in page) == (name == "table3")
     if name == "image-size":
-        assert list(result.target.columns) == ["48 px", "96 px", "192 px"]
+        assert list(result.target.columns) == [
+            "48 px (the paper: 384)",
+            "96 px (the paper: 768)",
+            "192 px (the paper: 1536)",
+        ]
         assert [judged.verdict for judged in result.judged] == ["not different"] * 2
 
 

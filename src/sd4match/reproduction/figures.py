@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_CATEGORIES = 6
 _IMAGES, _STEPS, _GUIDANCE = 3, 30, 4.0
-_PAIRS, _HEIGHT = 3, 240
+_PAIRS, _HEIGHT = 3, 320
 
 
 def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image | Figure:
@@ -122,7 +122,7 @@ def _images(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -
 def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image:
     loaded = _loaded(planned, bench)
     data = bench.pairs(planned[0].job.config)
-    pictures = []
+    pictures: list[Image.Image] = []
     for index in _first_of_categories(data):
         record = data[index]
         source, target = data.photo(record.source_id), data.photo(record.target_id)
@@ -138,7 +138,7 @@ def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench
         pictures.append(
             draw_heat_maps(
                 source, target, correlations, truth=record.target_points[point],
-                title=record.category or record.pair_id, height=_HEIGHT,
+                title=f"{title_of(result)}: {record.category or record.pair_id}", height=_HEIGHT,
             )
         )  # fmt: skip
     return stack(pictures)

@@ -286,7 +286,11 @@ def _fig3b(settings: ReproductionSettings) -> Target:
 
 def _image_size(settings: ReproductionSettings) -> Target:
     native = settings.image_size()
-    sizes = {f"{size} px": size for size in (native // 2, native, 2 * native)}
+    papers = (384, 768, 1536)
+    sizes = {
+        f"{size} px" if size == paper else f"{size} px (the paper: {paper})": size
+        for size, paper in zip((native // 2, native, 2 * native), papers, strict=True)
+    }
     half, own, double = sizes
     columns = {
         label: Condition(
@@ -296,14 +300,14 @@ def _image_size(settings: ReproductionSettings) -> Target:
         for label, size in sizes.items()
     }
     return Target(
-        "image-size", "supplement, Sec. 7", "Image sizes, with a text prompt", "bars", {_BY_TEXT: _TEXT}, columns,
+        "image-size", "Supplement, Sec. 7", "Image sizes, with a text prompt", "bars", {_BY_TEXT: _TEXT}, columns,
         (
             Claim("the model's own size > half of it", (_BY_TEXT, own), (_BY_TEXT, half), 18.3),
             Claim("the model's own size > twice of it", (_BY_TEXT, own), (_BY_TEXT, double), 5.0),
         ),
         {
             (_BY_TEXT, label): (_number(f"SD 2.1 at {size}", percent, _SIZES),)
-            for label, size, percent in zip(sizes, (384, 768, 1536), (34.6, 52.9, 47.9), strict=True)
+            for label, size, percent in zip(sizes, papers, (34.6, 52.9, 47.9), strict=True)
         },
     )  # fmt: skip
 
