@@ -115,10 +115,12 @@ def fields(
         if not is_main:
             return
         title = f"Sweep over {', '.join(field.path for field in found)}, {split} split"
-        plot = png_of(plot_sweep(report, title=title), made_by=_MADE_BY)
-        write_report(report, output, title=title, figures={_PLOT: plot})
+        plot = plot_sweep(report, title=title)
+        figures = {} if plot is None else {_PLOT: png_of(plot, made_by=_MADE_BY)}
+        write_report(report, output, title=title, figures=figures)
     typer.echo(to_summary(report, title=title))
-    typer.echo(f"Written: {output / 'report.json'}, {output / 'report.md'}, {output / _PLOT}, a folder for each row")
+    files = ", ".join(str(output / name) for name in ("report.json", "report.md", *figures))
+    typer.echo(f"Written: {files}, and a folder for each row")
     if replaced:
         typer.echo(replaced)
 

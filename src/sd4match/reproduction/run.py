@@ -25,7 +25,7 @@ from sd4match.io.pictures import check_png, png_of
 from sd4match.paths import as_path, exists
 from sd4match.reproduction.claims import Judged, judge
 from sd4match.reproduction.settings import ReproductionSettings
-from sd4match.reproduction.targets import Place, Target, make_target, target_names
+from sd4match.reproduction.targets import Place, Prompted, Target, make_target, target_names
 from sd4match.training.measuring import Bench, Job, SweepCallbacks
 
 RUNS = "runs"
@@ -101,7 +101,7 @@ def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[P
     main = settings.main_data()
     planned = []
     for row, prompted in target.rows.items():
-        for seed in settings.seeds if prompted.is_learned else settings.seeds[:1]:
+        for seed in _seeds_of(target, prompted, settings):
             folder = output / RUNS / (f"{prompted.folder}-seed-{seed}" if prompted.is_learned else prompted.folder)
             training = settings.experiment(
                 prompted.experiment, seed=seed, data=prompted.trained_on or main, changes=prompted.changes,
@@ -123,6 +123,13 @@ def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[P
                 )
                 planned.append(PlannedRow(name, (row, column), job))
     return planned
+
+
+def _seeds_of(target: Target, prompted: Prompted, settings: ReproductionSettings) -> tuple[int, ...]:
+    """Return the seeds of a row: a figure without numbers shows the first, and what learns nothing has none."""
+    if not prompted.is_learned:
+        return (0,)
+    return settings.seeds if target.measures else settings.seeds[:1]
 
 
 def work_of(row: PlannedRow, *, done: Iterable[Path] = ()) -> int:

@@ -20,7 +20,7 @@ from sd4match.config.experiment import ExperimentConfig
 from sd4match.config.presets import load_preset
 from sd4match.data.config import Split
 from sd4match.distributed import Processes
-from sd4match.documents import parse_yaml, to_yaml
+from sd4match.documents import parse_yaml
 from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.evaluation.report import Comparison, Report, backbone_entry, make_report, make_row
 from sd4match.evaluation.run import compare_prompts
@@ -44,6 +44,7 @@ _OF_A_TRAINING = ("training", "loss", "prompt", "seed")
 """Groups of fields that change nothing of a prompt that is learned already."""
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(?::({_NUMBER}))?")
+_WORDS = re.compile(r"[A-Za-z][\w {}-]*")
 _LONGEST_FOLDER = 80
 
 
@@ -235,9 +236,9 @@ def _changes(swept: Iterable[SweptField], values: Iterable[Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     """Return a value as YAML in one line."""
-    if isinstance(value, str) and parse_yaml(value, what="a value") == value:
+    if isinstance(value, str) and _WORDS.fullmatch(value) and parse_yaml(value, what="a value") == value:
         return value
-    return to_yaml(value).strip() if isinstance(value, str) else json.dumps(value)
+    return json.dumps(value)
 
 
 def _folder(texts: Sequence[str]) -> str:
@@ -392,14 +393,17 @@ def seed_means(
     return {name: estimate(image_values(group, alpha=alpha)) for name, group in groups.items()}
 
 
-def plot_sweep(report: Report, *, title: str) -> Figure:
+def plot_sweep(report: Report, *, title: str) -> Figure | None:
     """Plot the PCK of a sweep over its numeric field, a line for each combination of the others; otherwise as bars.
 
     Args:
         report: from `sweep_fields`.
         title: of the plot.
+
+    Returns:
+        The plot; None if there is more than one can show.
     """
-    from sd4match.viz import plot_bars, plot_pck_over
+    from sd4match.viz.plots import MOST_BARS, MOST_LINES, plot_bars, plot_pck_over
 
     alpha = "0.1" if "0.1" in report.results[0].pck["image"] else list(report.results[0].pck["image"])[-1]
     swept = [SweptField(path, tuple(values)) for path, values in report.extra["swept"].items()]
@@ -407,7 +411,7 @@ def plot_sweep(report: Report, *, title: str) -> Figure:
     pck = {row.prompt: row.pck["image"][alpha] for row in report.results}
     intervals = {row.prompt: row.ci95["image"][alpha] for row in report.results}
     if over is None:
-        return plot_bars(pck, intervals=intervals, title=title)
+        return plot_bars(pck, intervals=intervals, title=title) if len(pck) <= MOST_BARS else None
     lines: dict[str, list[str]] = {}
     for row in report.results:
         others = [
@@ -416,6 +420,8 @@ def plot_sweep(report: Report, *, title: str) -> Figure:
             if path != over.path
         ]
         lines.setdefault(", ".join(others) or "PCK", []).append(row.prompt)
+    if len(lines) > MOST_LINES:
+        return None
     return plot_pck_over(
         [float(value) for value in over.values],
         {name: [pck[row] for row in rows] for name, rows in lines.items()},
