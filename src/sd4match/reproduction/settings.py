@@ -19,7 +19,7 @@ from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.paths import as_path, is_folder
 from sd4match.registry import datasets
 
-REDUCED_STEPS, REDUCED_PAIRS = 40, 120
+REDUCED_STEPS, REDUCED_PAIRS = 40, 96
 """Of the reduced form on `mini`: everything takes less than half an hour on two cores."""
 _REDUCED_PHOTOS, _REDUCED_VALIDATION = 24, 32
 _OWN_SETS: Mapping[str, Mapping[str, Any]] = {
