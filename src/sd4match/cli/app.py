@@ -22,6 +22,7 @@ from sd4match.cli import (
     new,
     prompts,
     report,
+    reproduce,
     serve,
     sweep,
     train,
@@ -63,6 +64,7 @@ app.command("compare")(compare.command)
 app.command("report")(report.command)
 app.command("demo")(demo.command)
 app.command("app")(serve.command)
+app.command("reproduce")(reproduce.command)
 app.command("components")(components.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")

@@ -60,12 +60,6 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("Learn a prompt, measure it, draw it", "demo"),
         ("Another initial prompt, in a folder of its own", "demo --seed 1 --output demo-1"),
     ),
-    "app": (
-        ("Click points and see their matches, on mini", "app --open"),
-        ("With a learned prompt to choose from", "app --prompt demo/single.safetensors --port 8000"),
-        ("Real photos on Stable Diffusion 2.1, which is downloaded once", "app --backbone sd2-1 --category cat"),
-        ("Mark corresponding points on your own photos", "app --annotate my-photos"),
-    ),
     "components": (
         ("Everything that an experiment can be composed of", "components"),
         ("The matchers and their fields, for a script", "components matcher --json"),
@@ -98,12 +92,31 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "sweep": (
         ("Every kind of prompt with few steps", "sweep prompts --steps 30"),
+        ("Any field", "sweep evaluation.sampling.timestep=0,40,100 --preset text"),
+    ),
+    "sweep fields": (
+        ("PCK over the timestep, with a plot",
+         "sweep evaluation.sampling.timestep=0,40,100 --preset text \\\n      --output runs/timesteps"),
+        ("Learning rates with three seeds each",
+         "sweep learning_rate=0.001,0.01 seed=0:2:1 --preset single --steps 30 \\\n      --output runs/rates"),
     ),
     "sweep prompts": (
         ("Two kinds with few steps", "sweep prompts --only text --only single --steps 10 --output runs/two"),
         ("One more row, with any field changed",
          "sweep prompts --only single --steps 10 --output runs/three \\\n"
          "      --with 'short={prompt: {num_tokens: 5}}'"),
+    ),
+    "reproduce": (
+        ("What there is", "reproduce --list"),
+        ("One figure in little time, on mini", "reproduce fig3a --steps 2 --pairs 16 --seeds 0 --output runs/little"),
+        ("All tables and figures on mini, in half an hour", "reproduce all"),
+        ("A table on Stable Diffusion 2.1, as in the paper",
+         "reproduce table2 --on sd2-1 --dataset spair --root SPair-71k"),
+    ),
+    "app": (
+        ("Two photos in the browser, on mini", "app"),
+        ("With a learned prompt to compare", "app --prompt demo/single.safetensors --port 8080"),
+        ("Mark corresponding points on your own photos", "app --annotate photos --category cat"),
     ),
     "data": (
         ("Write drawings in SPair-71k's layout", "data make-synthetic drawings --pairs 20 --photos 4"),
