@@ -62,16 +62,17 @@ def test_from_bare_photos_to_a_trained_prompt_and_a_report(run, tmp_path):
 
     code, screen, error = run("data", "check", "folder", photos)
     assert code == 0, screen + error
-    small = sets("training.batch_size=2", "training.validate_every=20", "evaluation.bootstrap_samples=50")
+    small = sets("training.batch_size=2", "training.validate_every=3", "evaluation.bootstrap_samples=50")
     own = tmp_path / "own"
     data = ["--dataset", "folder", "--root", photos]
-    code, screen, error = run("train", *data, "--preset", "single", "--steps", 40, "--seed", 0, "--output", own, *small)
+    code, screen, error = run("train", *data, "--preset", "single", "--steps", 3, "--seed", 0, "--output", own, *small)
     assert code == 0, error
     code, screen, error = run("evaluate", *data, "--prompt", own / "prompt.safetensors", "--against", "empty",
                               "--output", tmp_path / "report", *small)  # fmt: skip
     assert code == 0, error
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    print(screen)
     rows = report["results"]
     assert len(rows) == 2
-    assert all(row["pairs"] == 6 and 0 <= row["pck"]["0.1"]["image"] <= 1 for row in rows)
+    for row in rows:
+        assert row["pairs"] == 6
+        assert 0 < row["pck"]["image"]["0.1"] <= 1
