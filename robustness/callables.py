@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import sd4match
 from robustness.cases import Case
@@ -371,8 +372,8 @@ def light_calls(base: Path) -> Calls:  # one table
         "Calibration": (evaluation.Calibration, {"scores": np.ones(2), "correct": np.ones(2, dtype=bool)}),
         "Calibration.table": (calibration.table, {"bins": 4}),
         "Calibration.threshold_for": (calibration.threshold_for, {"precision": 0.5}),
-        "Calibration.draw": (calibration.draw, {"bins": 4, "title": "t"}),
-        "draw_calibration": (viz.draw_calibration, {"table": [(0.0, 1.0, 2, 0.5)], "title": "t"}),
+        "Calibration.plot": (calibration.plot, {"bins": 4, "title": "t"}),
+        "plot_calibration": (viz.plot_calibration, {"table": [(0.0, 1.0, 2, 0.5)], "title": "t"}),
         "as_pipeline": (
             contrib.as_pipeline,
             {"matcher": matcher, "category": "cat", "grid": 2, "mutual": False, "batch_size": 1},
@@ -547,11 +548,25 @@ def light_calls(base: Path) -> Calls:  # one table
         "stack": (viz.stack, {"pictures": [picture]}),
         "plot_training": (
             viz.plot_training,
-            {
-                "losses": [1.0, 2.0], "validation": [(1, 0.5)], "path": base / "loss.png", "excess_losses": (),
-                "title": "t",
-            },
+            {"losses": [1.0, 2.0], "validation": [(1, 0.5)], "excess_losses": (), "title": "t"},
         ),
+        "plot_pck_over_alpha": (
+            viz.plot_pck_over_alpha,
+            {"rows": {"a": {0.1: 0.5}}, "intervals": {"a": {0.1: (0.4, 0.6)}}, "title": "t"},
+        ),
+        "plot_pck_over": (
+            viz.plot_pck_over,
+            {"values": [0, 1], "rows": {"a": [0.5, 0.6]}, "intervals": None, "xlabel": "timestep", "title": "t"},
+        ),
+        "plot_bars": (
+            viz.plot_bars,
+            {"rows": {"a": 0.5}, "intervals": {"a": (0.4, 0.6)}, "published": {"a": 0.7}, "title": "t"},
+        ),
+        "plot_categories": (
+            viz.plot_categories,
+            {"rows": {"a": {"cat": 0.5}}, "intervals": {"a": {"cat": (0.4, 0.6)}}, "title": "t"},
+        ),
+        "figure_to_image": (viz.figure_to_image, {"figure": Figure(figsize=(1, 1)), "scale": 1}),
         "write_features": (write_features, {"features": one_map, "path": base / "f.st", "provenance": {}}),
         "read_features": (read_features, {"path": map_file}),
         "Cache": (Cache, {"folder": base / "cache", "limit": 1000, "dtype": None}),

@@ -17,11 +17,12 @@ from torch import Tensor
 from sd4match.arguments import check_fields
 from sd4match.checks import check_flag, check_number
 from sd4match.errors import InputError, ShapeError, shown
-from sd4match.geometry import Grid, to_model
+from sd4match.geometry import Grid
 from sd4match.results import check_array
 from sd4match.structures.images import Photo, channels_last, tensor_to_array
 from sd4match.structures.inputs import as_photo, check_points
-from sd4match.structures.resampling import neighbors, sampled
+from sd4match.structures.photo_cells import PhotoCells
+from sd4match.structures.resampling import sampled
 
 _PIXELS_AT_ONCE = 1 << 18
 """Pixels of a photo that are resampled at once."""
@@ -87,19 +88,18 @@ class DenseMatch:
     @cached_property
     def source_points(self) -> npt.NDArray[np.float64]:
         """(h, w, 2), centers of the cells in pixels of the source."""
-        return self.grid.cell_centers(torch.zeros(1).double())[0].reshape(*self.grid.size, 2).numpy()
+        return self._photo_cells.centers
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
         """(h, w), whether a cell lies in the source photo, not in its padding."""
-        rows, columns = self._held
-        return rows[:, None] & columns
+        return self._photo_cells.inside
 
     @cached_property
     def valid_pixels(self) -> npt.NDArray[np.bool_]:
         """(H, W), whether a pixel of the source has a match: the nearest cell has one."""
         y, x = (np.arange(side, dtype=np.float64) for side in self.source.size)
-        rows, columns = self._nearest(y, axis=1), self._nearest(x, axis=0)
+        rows, columns = self._photo_cells.nearest(y, axis=1), self._photo_cells.nearest(x, axis=0)
         return self.valid[rows[:, None], columns]
 
     @cached_property
@@ -123,8 +123,8 @@ class DenseMatch:
             InputError: points that are not (N, 2) numbers inside the source.
         """
         wanted = check_points(points, replace(self.source, mask=None)).double().numpy()
-        left, right, across = self._cells(wanted[:, 0], axis=0)
-        top, bottom, down = self._cells(wanted[:, 1], axis=1)
+        left, right, across = self._photo_cells.around(wanted[:, 0], axis=0)
+        top, bottom, down = self._photo_cells.around(wanted[:, 1], axis=1)
         across, down, moved = across[:, None], down[:, None], self._displacements
         near = moved[top, left] * (1 - down) + moved[bottom, left] * down
         far = moved[top, right] * (1 - down) + moved[bottom, right] * down
@@ -194,7 +194,7 @@ class DenseMatch:
         limit = check_number("cells", cells, 0)
         found = _clamped(self.target_points, self.target).reshape(-1, 2)
         back = self.reversed.at(found)
-        rows, columns = (self.reversed._nearest(found[:, axis], axis=axis) for axis in (1, 0))
+        rows, columns = (self.reversed._photo_cells.nearest(found[:, axis], axis=axis) for axis in (1, 0))
         returns = self.reversed.valid[rows, columns].reshape(self.grid.size)
         start = _clamped(self.source_points, self.source).reshape(-1, 2)
         cells_of = [self.grid.to_cells(torch.from_numpy(points)[None])[0] for points in (start, back)]
@@ -260,15 +260,8 @@ class DenseMatch:
         return f"DenseMatch({height} x {width} cells of {source}, in {target})"
 
     @cached_property
-    def _held(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Rows and columns of cells whose centers lie on the photo."""
-        frame = self.grid.frames[0]
-        left, top = frame.offset
-        model = to_model(torch.from_numpy(self.source_points.reshape(1, -1, 2)), self.grid.frames)
-        x, y = model.reshape(*self.grid.size, 2).unbind(-1)
-        columns = torch.stack([x[0], torch.full_like(x[0], top - 0.5)], dim=-1)
-        rows = torch.stack([torch.full_like(y[:, 0], left - 0.5), y[:, 0]], dim=-1)
-        return frame.holds(rows).numpy(), frame.holds(columns).numpy()
+    def _photo_cells(self) -> PhotoCells:
+        return PhotoCells(self.grid)
 
     @cached_property
     def _displacements(self) -> npt.NDArray[np.float64]:
@@ -285,29 +278,11 @@ class DenseMatch:
         rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
         return np.where(self.valid[..., None], moved, moved[rows, columns])
 
-    def _cells(
-        self, positions: npt.NDArray[np.float64], *, axis: int
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Return the cells on the photo between which positions lie, along x (axis 0) or y (axis 1)."""
-        points = np.zeros((1, len(positions), 2))
-        points[0, :, axis] = positions
-        cells = self.grid.to_cells(torch.from_numpy(points))[0, :, axis].numpy()
-        held = np.flatnonzero(self._held[1 - axis])
-        if not len(held):  # a photo narrower than a cell: the cell nearest to its middle
-            centers = self.source_points[0, :, 0] if axis == 0 else self.source_points[:, 0, 1]
-            held = np.array([np.abs(centers - (self.source.size[1 - axis] - 1) / 2).argmin()])
-        return neighbors(cells, int(held[0]), int(held[-1]))
-
-    def _nearest(self, positions: npt.NDArray[np.float64], *, axis: int) -> npt.NDArray[np.intp]:
-        """Return the nearest cells on the photo of positions, along x (axis 0) or y (axis 1)."""
-        lower, _, above = self._cells(positions, axis=axis)
-        return np.rint(lower + above).astype(np.intp)
-
     def _pieces(self) -> Iterator[tuple[slice, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         """Yield some rows of the source at a time, their pixels (rows, W, 2), and the matches of these."""
         height, width = self.source.size
-        left, right, across = self._cells(np.arange(width, dtype=np.float64), axis=0)
-        top, bottom, down = self._cells(np.arange(height, dtype=np.float64), axis=1)
+        left, right, across = self._photo_cells.around(np.arange(width, dtype=np.float64), axis=0)
+        top, bottom, down = self._photo_cells.around(np.arange(height, dtype=np.float64), axis=1)
         across, down = across[None, :, None], down[:, None, None]
         count = max(1, _PIXELS_AT_ONCE // width)
         for start in range(0, height, count):

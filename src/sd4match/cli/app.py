@@ -25,6 +25,7 @@ from sd4match.cli import (
     models,
     new,
     prompts,
+    serve,
     sweep,
     train,
 )
@@ -107,6 +108,7 @@ app.command("evaluate")(evaluate.command)
 app.command("extract")(extract.command)
 app.command("compare")(compare.command)
 app.command("demo")(demo.command)
+app.command("app")(serve.command)
 app.command("components")(components.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")

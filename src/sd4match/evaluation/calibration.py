@@ -17,7 +17,7 @@ from sd4match.interfaces import PairDataset
 from sd4match.pipeline import Progress, SemanticMatcher
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from matplotlib.figure import Figure
 
 
 _PAIRS_AT_ONCE = 256
@@ -80,16 +80,16 @@ class Calibration:
         return float(scores[np.flatnonzero(reached)[-1]])
 
     @check_arguments
-    def draw(self, *, bins: int = 10, title: str = "") -> Image.Image:
-        """Draw the share of correct matches, and the number of matches, against the score.
+    def plot(self, *, bins: int = 10, title: str = "") -> Figure:
+        """Plot the share of correct matches, and the number of matches, against the score.
 
         Args:
             bins: equally wide bins of scores.
             title: text above the plot.
         """
-        from sd4match.viz.curves import draw_calibration
+        from sd4match.viz.curves import plot_calibration
 
-        return draw_calibration(self.table(bins=bins), title=title)
+        return plot_calibration(self.table(bins=bins), title=title)
 
 
 @check_arguments

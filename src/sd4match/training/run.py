@@ -50,6 +50,7 @@ from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, Trainin
 from sd4match.training.metric_logger import check_trackers
 from sd4match.training.trainer import Trainer, check_selection_alpha, check_transform_learns
 from sd4match.viz.curves import plot_training
+from sd4match.viz.figures import figure_to_image, png_bytes
 
 _RESULTS = (PROMPT_FILE, "loss.png", *REPORT_FILES)
 
@@ -159,9 +160,8 @@ def train_in_folder(
 
         def write_results() -> None:
             title = f"{config.prompt.kind} prompt"
-            plot_training(
-                run.losses, run.validation, output / "loss.png", excess_losses=run.column("excess_loss"), title=title
-            )
+            curve = plot_training(run.losses, run.validation, excess_losses=run.column("excess_loss"), title=title)
+            write_atomically(output / "loss.png", png_bytes(figure_to_image(curve)))
             if not run.stopped:
                 save(run.best_step, run.best_pck)
                 report = training_report(config, components, trainer.validation_pairs, run)

@@ -6,6 +6,9 @@ misses differ in the form of their marks too, and curves in their dashes and mar
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 RGB = tuple[int, int, int]
 
 BLACK: RGB = (0, 0, 0)
@@ -32,3 +35,26 @@ def hex_color(color: RGB) -> str:
     '#0072b2'
     """
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+_CORNERS = np.array([[(130, 215, 255), (255, 200, 110)], [(0, 50, 130), (125, 50, 0)]], dtype=np.float64)
+"""Colors of the corners of a picture: two rows of two."""
+
+
+def position_colors(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Return the colors (..., 3) of positions in a picture, mixed from those of its corners.
+
+    From left to right blue goes to orange, and from top to bottom light to dark. Eyes that take red for green tell
+    blue from yellow, those that take blue for yellow tell blue-green from red, and all of them tell light from dark.
+
+    Args:
+        x: (...), from 0 at the left to 1 at the right.
+        y: (...), from 0 at the top to 1 at the bottom.
+
+    >>> position_colors(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0])).tolist()
+    [[130, 215, 255], [128, 129, 124], [125, 50, 0]]
+    """
+    x, y = x[..., None], y[..., None]
+    upper, lower = (left * (1 - x) + right * x for left, right in _CORNERS)
+    colors: npt.NDArray[np.uint8] = np.rint(upper * (1 - y) + lower * y).astype(np.uint8)
+    return colors

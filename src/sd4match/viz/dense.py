@@ -1,26 +1,34 @@
-"""Pictures of dense matches: the target warped to the source, and the flow in colors."""
+"""Pictures of dense matches: the target warped to the source, matches as colors, and the flow as arrows."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.colors import hsv_to_rgb
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.dense import DenseMatch
 from sd4match.structures.images import Photo
 from sd4match.structures.resampling import sampled
-from sd4match.viz.matches import GAP, LARGEST_HEIGHT, at_height
+from sd4match.viz.colors import position_colors
+from sd4match.viz.layout import GAP, LARGEST_HEIGHT, Panel, at_height, in_rows, pixel_positions, scaled
+
+_LINES = 8
+"""Parts of the width and of the height of a photo between which lines are drawn."""
+_ARROWS = 12
+"""Arrows along the longer side of a photo."""
+_PHOTO = 0.25
+"""Share of the gray photo in a pixel of a picture of colors."""
 
 
 @check_arguments
 def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
     """Draw four pictures of one height: source, target, the target warped to the source, and the flow.
 
-    In the picture of the flow the hue is the direction (red to the right, then clockwise yellow, green, blue), and the
-    stronger a color is, the longer the way; white does not move.
+    The picture of the flow is the source in gray. Its arrows point from some pixels to where their matches lie in the
+    target, if both photos had one size; the longer the way, the longer the arrow, and pixels without a match have none.
+    `draw_correspondence` draws every match.
 
     Args:
         match: from `SemanticMatcher.match_dense`.
@@ -35,11 +43,7 @@ def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
     """
     check_count("height", height, 1, LARGEST_HEIGHT)
     source, target = (at_height(photo, height) for photo in (match.source, match.target))
-    pixels = _centers(source, match.source)
-    found = match.at(pixels.reshape(-1, 2)).reshape(pixels.shape)
-    scale = np.array(target.size) / match.target.size[::-1]
-    warped = sampled(np.asarray(target), (found + 0.5) * scale - 0.5, nearest=False)
-    pictures = [source, target, Image.fromarray(warped), Image.fromarray(_flow_colors(found - pixels))]
+    pictures = [source, target, _warped(match, source, target), _arrows(match, source, height)]
     canvas = Image.new("RGB", (sum(p.width for p in pictures) + GAP * (len(pictures) - 1), height), "white")
     left = 0
     for picture in pictures:
@@ -48,18 +52,131 @@ def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
     return canvas
 
 
-def _centers(picture: Image.Image, photo: Photo) -> npt.NDArray[np.float64]:
-    """Return where the pixels of a picture of a photo lie in it, (height, width, 2)."""
-    x, y = (
-        ((np.arange(count) + 0.5) * side / count - 0.5).clip(0, side - 1)
-        for count, side in zip(picture.size, photo.size[::-1], strict=True)
+@check_arguments
+def draw_warp(match: DenseMatch, *, title: str = "", height: int = 320) -> Image.Image:
+    """Draw the source, the target, and the target in the frame of the source: each pixel is that of its match.
+
+    Args:
+        match: from `SemanticMatcher.match_dense`.
+        title: text above the photos.
+        height: of each photo in the picture, in pixels, at most 4000.
+
+    >>> from sd4match.geometry import Grid, own_frame
+    >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
+    >>> still = DenseMatch(photo, photo, Grid((own_frame((40, 60)),), (1, 1), "centers"),
+    ...                    np.array([[[29.5, 19.5]]]), np.ones((1, 1)))
+    >>> draw_warp(still, height=100).size
+    (474, 122)
+    """
+    check_count("height", height, 1, LARGEST_HEIGHT)
+    source, target = (at_height(photo, height) for photo in (match.source, match.target))
+    warped = _warped(match, source, target)
+    return in_rows(
+        [Panel(source, "source"), Panel(target, "target"), Panel(warped, "target, warped to source")], title=title
     )
-    return np.stack(np.meshgrid(x, y), axis=-1)
 
 
-def _flow_colors(flow: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    length = np.hypot(flow[..., 0], flow[..., 1])
-    hue = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1.0
-    hsv = np.stack([hue, length / max(length.max(), 1.0), np.ones_like(hue)], axis=-1)
-    colors: npt.NDArray[np.uint8] = np.rint(hsv_to_rgb(hsv) * 255).astype(np.uint8)
-    return colors
+@check_arguments
+def draw_correspondence(match: DenseMatch, *, title: str = "", height: int = 320) -> Image.Image:
+    """Draw both photos, and below them every match: the target in colors by position, carried to the source.
+
+    In the target, colors go from blue at the left to orange at the right, and from light at the top to dark at the
+    bottom; lines divide width and height in eight. A pixel of the source has the color of its match, and its lines are
+    where its matches cross those of the target, so that places of one color match each other. Pixels without a match
+    are gray.
+
+    Args:
+        match: from `SemanticMatcher.match_dense`.
+        title: text above the photos.
+        height: of each photo in the picture, in pixels, at most 4000.
+
+    >>> from sd4match.geometry import Grid, own_frame
+    >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
+    >>> still = DenseMatch(photo, photo, Grid((own_frame((40, 60)),), (1, 1), "centers"),
+    ...                    np.array([[[29.5, 19.5]]]), np.ones((1, 1)))
+    >>> draw_correspondence(still, height=100).size
+    (312, 256)
+    """
+    check_count("height", height, 1, LARGEST_HEIGHT)
+    source, target = (at_height(photo, height) for photo in (match.source, match.target))
+    x, y = pixel_positions(source, match.source)
+    valid = match.valid_pixels[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))]
+    carried = _coded(source, _matches(match, source), match.target, valid)
+    own = _coded(target, _pixels(target, match.target), match.target, np.ones(target.size[::-1], dtype=np.bool_))
+    upper = in_rows([Panel(source, "source"), Panel(target, "target")], title=title)
+    lower = in_rows([Panel(carried, "colors of the matches"), Panel(own, "colors by position")])
+    canvas = Image.new("RGB", (upper.width, upper.height + GAP + lower.height), "white")
+    canvas.paste(upper, (0, 0))
+    canvas.paste(lower, (0, upper.height + GAP))
+    return canvas
+
+
+def _pixels(picture: Image.Image, photo: Photo) -> npt.NDArray[np.float64]:
+    """Return where the pixels of a picture of a photo lie in it, (height, width, 2)."""
+    return np.stack(np.meshgrid(*pixel_positions(picture, photo)), axis=-1)
+
+
+def _matches(match: DenseMatch, source: Image.Image) -> npt.NDArray[np.float64]:
+    """Return the match of every pixel of a picture of the source, (height, width, 2), in pixels of the target."""
+    pixels = _pixels(source, match.source)
+    return match.at(pixels.reshape(-1, 2)).reshape(pixels.shape)
+
+
+def _warped(match: DenseMatch, source: Image.Image, target: Image.Image) -> Image.Image:
+    scale = np.array(target.size) / match.target.size[::-1]
+    points = (_matches(match, source) + 0.5) * scale - 0.5
+    return Image.fromarray(sampled(np.asarray(target), points, nearest=False))
+
+
+def _coded(
+    picture: Image.Image, places: npt.NDArray[np.float64], photo: Photo, valid: npt.NDArray[np.bool_]
+) -> Image.Image:
+    """Return a picture in the colors of places (height, width, 2) in a photo, with lines between its parts."""
+    x, y = np.moveaxis((places + 0.5) / photo.size[::-1], -1, 0)
+    gray = np.asarray(picture.convert("L"))[..., None].repeat(3, axis=-1)
+    mixed = (1 - _PHOTO) * position_colors(x, y) + _PHOTO * gray
+    parts = np.floor(np.stack([x, y], axis=-1) * _LINES)
+    lines = np.zeros(valid.shape, dtype=np.bool_)
+    lines[1:] |= (parts[1:] != parts[:-1]).any(axis=-1)
+    lines[:, 1:] |= (parts[:, 1:] != parts[:, :-1]).any(axis=-1)
+    mixed = np.where(lines[..., None], 0.3 * mixed + 0.7 * 255, mixed)
+    return Image.fromarray(np.where(valid[..., None], np.rint(mixed), gray).astype(np.uint8))
+
+
+def _arrows(match: DenseMatch, source: Image.Image, height: int) -> Image.Image:
+    """Return the source in gray with arrows from pixels towards the places of their matches, in the source's size."""
+    picture = source.convert("L").convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    step = max(source.size) / _ARROWS
+    x, y = (
+        np.linspace(-0.5, side - 0.5, max(1, round(shown / step)) * 2 + 1)[1::2]
+        for side, shown in zip(match.source.size[::-1], source.size, strict=True)
+    )
+    starts = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    rows, columns = np.rint(starts[:, 1]).astype(int), np.rint(starts[:, 0]).astype(int)
+    starts = starts[match.valid_pixels[rows, columns]]
+    if not len(starts):
+        return picture
+    share = np.array(match.source.size[::-1]) / match.target.size[::-1]
+    ways = (match.at(starts) + 0.5) * share - 0.5 - starts
+    longest = max(float(np.hypot(*ways.T).max()), 1.0)
+    for start, way in zip(scaled(starts, match.source, height), ways / longest * step, strict=True):
+        for color, width in (("black", 5), ("white", 2)):
+            _arrow(draw, start - way / 2, start + way / 2, color, width)
+    return picture
+
+
+def _arrow(
+    draw: ImageDraw.ImageDraw, start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], color: str, width: int
+) -> None:
+    """Draw an arrow; a dot where it has no length."""
+    length = float(np.hypot(*(end - start)))
+    if length < 1:
+        x, y = start
+        draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=color)
+        return
+    ahead = (end - start) / length
+    across = np.array([-ahead[1], ahead[0]])
+    draw.line([*start, *end], fill=color, width=width)
+    for side in (-1, 1):
+        draw.line([*end, *(end + 0.4 * length * (0.6 * side * across - ahead))], fill=color, width=width)

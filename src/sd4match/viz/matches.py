@@ -7,22 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
-from sd4match.errors import InputError, shown
+from sd4match.errors import InputError
 from sd4match.structures.images import Photo
 from sd4match.viz.colors import HIT, MISS
-
-GAP = 12
-_INK = (30, 30, 30)
-LARGEST_HEIGHT = 4000
-_WIDEST = 8
-"""Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
-
-PointArray = npt.NDArray[np.float64]
-Points = PointArray | Sequence[Sequence[float]]
+from sd4match.viz.layout import GAP, INK, LARGEST_HEIGHT, Points, at_height, check_drawable, font_of, scaled
 
 
 @check_arguments
@@ -63,8 +55,8 @@ def draw_matches(
     (252, 80)
     """
     check_count("height", height, 1, LARGEST_HEIGHT)
-    source_points = _checked("source_points", source_points, source)
-    target_points = _checked("target_points", target_points, target)
+    source_points = check_drawable("source_points", source_points, source)
+    target_points = check_drawable("target_points", target_points, target)
     for name, values in (("target_points", target_points), ("hits", hits), ("scores", scores)):
         if values is not None and len(values) != len(source_points):
             raise InputError(f"expected {name} for {len(source_points)} source_points, got {len(values)}")
@@ -77,10 +69,10 @@ def draw_matches(
     canvas.paste(right, (left.width + GAP, top))
     draw = ImageDraw.Draw(canvas)
     if title:
-        draw.text((6, 7), title, fill=_INK, font=ImageFont.load_default(15))
-    starts = _scaled(source_points, source, height) + np.array([0, top])
+        draw.text((6, 7), title, fill=INK, font=font_of(15))
+    starts = scaled(source_points, source, height) + np.array([0, top])
     shift = np.array([left.width + GAP, top])
-    ends = _scaled(target_points, target, height) + shift
+    ends = scaled(target_points, target, height) + shift
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         color = _color(index, len(starts)) if hits is None else (HIT if hits[index] else MISS)
         strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
@@ -88,7 +80,7 @@ def draw_matches(
         _dot(draw, start, color)
         _dot(draw, end, color)
     if truth is not None:
-        for x, y in _scaled(_checked("truth", truth, target), target, height) + shift:
+        for x, y in scaled(check_drawable("truth", truth, target), target, height) + shift:
             draw.line([x - 6, y - 6, x + 6, y + 6], fill="white", width=2)
             draw.line([x - 6, y + 6, x + 6, y - 6], fill="white", width=2)
     return canvas
@@ -109,36 +101,6 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
         canvas.paste(picture, (0, top))
         top += picture.height
     return canvas
-
-
-def at_height(photo: Photo, height: int) -> Image.Image:
-    """Return a photo at a height, or smaller if it would be more than eight times as wide."""
-    scale = _scale(photo, height)
-    size = max(1, round(photo.size[1] * scale)), max(1, round(photo.size[0] * scale))
-    return photo.to_image().resize(size, Image.Resampling.BICUBIC)
-
-
-def _scale(photo: Photo, height: int) -> float:
-    """Return the pixels of the picture per pixel of the photo."""
-    return min(height / photo.size[0], _WIDEST * height / photo.size[1])
-
-
-def _scaled(points: PointArray, photo: Photo, height: int) -> PointArray:
-    return (points + 0.5) * _scale(photo, height)
-
-
-def _checked(name: str, points: object, photo: Photo) -> PointArray:
-    """Return points as an array; lines that end far away would take pillow without end."""
-    try:
-        array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = np.empty(0)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise InputError(f"{name} must be (N, 2) numbers, not {shown(points)}")
-    size = np.array([photo.size[1], photo.size[0]])
-    if not ((array >= -size) & (array <= 2 * size)).all():
-        raise InputError(f"{name} must be finite and not farther from {photo.name} than its size")
-    return array
 
 
 def _color(index: int, count: int) -> tuple[int, int, int]:

@@ -1,0 +1,113 @@
+"""The form that all plots share: size, fonts, and figures as pictures."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sd4match.arguments import check_arguments
+from sd4match.checks import check_number
+from sd4match.errors import InputError
+from sd4match.viz.colors import CYCLE, hex_color
+
+WIDTH = 8.0
+"""Width of a plot in inches; 800 pixels at scale 1."""
+TEXT, SMALL_TEXT, TITLE = 12, 11, 13
+"""Sizes of fonts in points; 12 points are 17 pixels at scale 1."""
+INK, GRAY, GRID_LINE = "#1e1e1e", "#5f5f5f", "#d9d9d9"
+_DOTS_PER_INCH = 100
+_LARGEST_SIDE = 2**15
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+LABEL_WIDTH = 22
+"""Characters of a line of a label."""
+
+
+def new_axes(height: float, title: str) -> tuple[Figure, Any]:
+    """Return a figure of the common width with one plot in it, and that plot.
+
+    Args:
+        height: of the figure in inches.
+        title: text above the plot.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    style_axes(axes)
+    set_title(figure, title)
+    return figure, axes
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Write a title above a figure, wrapped to its width."""
+    if title.strip():
+        text = label(title, width=80, lines=3)
+        figure.suptitle(text, fontsize=TITLE, color=INK, x=0.01, ha="left", parse_math=False)
+
+
+def style_axes(axes: Any) -> None:
+    """Give axes the common fonts and lines."""
+    axes.tick_params(labelsize=SMALL_TEXT, colors=INK, length=3)
+    axes.grid(color=GRID_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRAY)
+
+
+def style(number: int) -> dict[str, Any]:
+    """Return color, marker and dashes of a row; no two of the first 280 rows agree in all three.
+
+    >>> style(0)["color"], style(0)["marker"], style(1)["marker"]
+    ('#0072b2', 'o', 's')
+    """
+    color = hex_color(CYCLE[number % len(CYCLE)])
+    dashes = _DASHES[number % len(_DASHES)]
+    return {"color": color, "marker": _MARKERS[number % len(_MARKERS)], "linestyle": dashes}
+
+
+def label(text: str, *, width: int = LABEL_WIDTH, lines: int = 2) -> str:
+    r"""Return a name for a plot: without control characters, wrapped, and cut where it is too long.
+
+    >>> label("a name\nthat goes over more than one line", width=16)
+    'a name that goes\nover more...'
+    """
+    visible = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    return "\n".join(textwrap.wrap(visible, width, max_lines=lines, placeholder="..."))
+
+
+@check_arguments
+def figure_to_image(figure: Figure, *, scale: float = 2.0) -> Image.Image:
+    """Render a figure of matplotlib as a picture.
+
+    Args:
+        figure: for example of `plot_bars`.
+        scale: 1 makes plots 800 pixels wide, as a README shows them; 2 is for print; from 0.25 to 10.
+
+    Raises:
+        InputError: the picture would have a side of more than 32768 pixels.
+
+    >>> figure_to_image(Figure(figsize=(8, 4)), scale=1).size
+    (800, 400)
+    """
+    check_number("scale", scale, 0.25, 10.0)
+    dots = _DOTS_PER_INCH * scale
+    if max(figure.get_size_inches()) * dots > _LARGEST_SIDE:
+        raise InputError(f"at scale {scale:g} the picture has a side of over {_LARGEST_SIDE} pixels: choose a smaller")
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # drawn as boxes
+        figure.savefig(content, format="png", dpi=dots)
+    return Image.open(content).convert("RGB")
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
+    content = io.BytesIO()
+    picture.save(content, format="png")
+    return content.getvalue()
