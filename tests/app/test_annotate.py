@@ -154,7 +154,7 @@ def test_pairs_names_categories_splits_and_boxes(serving, desktop, folder, match
         assert is_at(box[:2], (20, 20))
         assert is_at(box[2:], (120, 100))
         button(desktop, "Share all photos out").click()
-        says(desktop, "⚠ 1 photos of cat show points")
+        says(desktop, "⚠ photos that show points: 1;")
     assert (desktop.outside, desktop.errors) == ([], [])
 
 

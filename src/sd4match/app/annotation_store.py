@@ -264,7 +264,7 @@ class AnnotationStore:
             if len(names) < 3 * _FEWEST:
                 what = "photos" if category is None else f"photos of {category}"
                 raise DatasetError(
-                    f"{len(names)} {what} show points, and train, validation and test need two each: annotate six"
+                    f"{what} that show points: {len(names)}; train, validation and test need two each: annotate six"
                 )
             rest = list(names)
             for split, share in _SHARES:
