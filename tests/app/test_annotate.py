@@ -153,7 +153,7 @@ def test_pairs_names_categories_splits_and_boxes(serving, desktop, folder, match
         box = content(folder)["b.png"]["box"]
         assert is_at(box[:2], (20, 20))
         assert is_at(box[2:], (120, 100))
-        button(desktop, "Share all photos out").click()
+        button(desktop, "Put all photos into splits").click()
         says(desktop, "⚠ photos that show points: 1;")
     assert (desktop.outside, desktop.errors) == ([], [])
 

@@ -175,14 +175,14 @@ class _Layout:
                         gr.Dropdown(_SPLITS, label=f"Split of the {side} photo", min_width=160, elem_id=f"split-{side}")
                         for side in SIDES
                     ]
-                    self.share_out = gr.Button("Share all photos out", min_width=160)
+                    self.share_out = gr.Button("Put all photos into splits", min_width=160)
                 with gr.Row():
                     self.boxing = gr.Checkbox(label="Clicks set the corners of boxes", min_width=240, elem_id="boxing")
                     self.remove_boxes = gr.Button("Remove both boxes", min_width=160)
                     self.reload = gr.Button("Read the folder again", min_width=160)
             with gr.Accordion("Train and measure", open=False):
                 gr.Textbox(
-                    _commands(store), lines=4, label="In a terminal", buttons=["copy"], interactive=False,
+                    _commands(store), lines=3, label="In a terminal", buttons=["copy"], interactive=False,
                     elem_id="commands",
                 )  # fmt: skip
             gr.Markdown(_HINT + (f"\n\n{note}" if note else ""))
