@@ -200,6 +200,9 @@ class _Layout:
             for number, row in enumerate(rows, start=1)
         ]
         has_boxes = self.store.has_boxes
+        is_known = session.photos_shown is self.store.photos
+        photos = {} if is_known else {"choices": list(self.store.photos)}  # a folder may hold thousands
+        session.photos_shown = self.store.photos
         return [
             f"<p><b>{escape(self.store.root.name)}</b> {escape(session.progress)}</p>",
             *(f"<p>{name}: {escape(photo)}</p>" for name, photo in zip(("Left", "Right"), pair, strict=True)),
@@ -209,7 +212,7 @@ class _Layout:
             *(gr.Button(interactive=row is not None) for _ in ("hide", "delete")),
             gr.Radio(choices, value=None if row is None else row.name, visible=bool(rows)),
             gr.Dropdown(self.store.names(pair), value=None if row is None else row.name, visible=row is not None),
-            *(gr.Dropdown(list(self.store.photos), value=photo) for photo in pair),
+            *(gr.Dropdown(value=photo, **photos) for photo in pair),
             gr.Dropdown(self.store.categories, value=self.store.category(pair[0])),
             *(gr.Dropdown(value=self.store.split(photo) or _NO_SPLIT) for photo in pair),
             gr.Checkbox(value=session.is_boxing, visible=has_boxes),

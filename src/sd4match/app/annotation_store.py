@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
@@ -359,7 +359,7 @@ class AnnotationStore:
             DatasetError: a photo is not in the folder, or the file cannot be written, or was changed meanwhile.
         """
         with self._lock:
-            annotations = deepcopy(self._annotations)
+            annotations = {name: replace(one, points=dict(one.points)) for name, one in self._annotations.items()}
             for photo in photos:
                 self._check_photo(photo)
                 annotations.setdefault(photo, PhotoAnnotation(category=self.category(photo)))
