@@ -175,14 +175,14 @@ class _Layout:
                         gr.Dropdown(_SPLITS, label=f"Split of the {side} photo", min_width=160, elem_id=f"split-{side}")
                         for side in SIDES
                     ]
-                    self.share_out = gr.Button("Share all photos out", min_width=160)
+                    self.share_out = gr.Button("Put all photos into splits", min_width=160)
                 with gr.Row():
                     self.boxing = gr.Checkbox(label="Clicks set the corners of boxes", min_width=240, elem_id="boxing")
                     self.remove_boxes = gr.Button("Remove both boxes", min_width=160)
                     self.reload = gr.Button("Read the folder again", min_width=160)
             with gr.Accordion("Train and measure", open=False):
                 gr.Textbox(
-                    _commands(store), lines=4, label="In a terminal", buttons=["copy"], interactive=False,
+                    _commands(store), lines=3, label="In a terminal", buttons=["copy"], interactive=False,
                     elem_id="commands",
                 )  # fmt: skip
             gr.Markdown(_HINT + (f"\n\n{note}" if note else ""))
@@ -200,6 +200,9 @@ class _Layout:
             for number, row in enumerate(rows, start=1)
         ]
         has_boxes = self.store.has_boxes
+        is_known = session.photos_shown is self.store.photos
+        photos = {} if is_known else {"choices": list(self.store.photos)}  # a folder may hold thousands
+        session.photos_shown = self.store.photos
         return [
             f"<p><b>{escape(self.store.root.name)}</b> {escape(session.progress)}</p>",
             *(f"<p>{name}: {escape(photo)}</p>" for name, photo in zip(("Left", "Right"), pair, strict=True)),
@@ -209,7 +212,7 @@ class _Layout:
             *(gr.Button(interactive=row is not None) for _ in ("hide", "delete")),
             gr.Radio(choices, value=None if row is None else row.name, visible=bool(rows)),
             gr.Dropdown(self.store.names(pair), value=None if row is None else row.name, visible=row is not None),
-            *(gr.Dropdown(list(self.store.photos), value=photo) for photo in pair),
+            *(gr.Dropdown(value=photo, **photos) for photo in pair),
             gr.Dropdown(self.store.categories, value=self.store.category(pair[0])),
             *(gr.Dropdown(value=self.store.split(photo) or _NO_SPLIT) for photo in pair),
             gr.Checkbox(value=session.is_boxing, visible=has_boxes),

@@ -112,6 +112,8 @@ class AnnotationSession:
         self.is_boxing = False
         self.corner: tuple[int, tuple[float, float]] | None = None
         """First corner of a box, and on which side it is."""
+        self.photos_shown: tuple[str, ...] = ()
+        """Names that the page has to choose from."""
         self.message = ""
         self.is_refused = False
         self.go(index)

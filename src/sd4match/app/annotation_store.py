@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
@@ -264,7 +264,7 @@ class AnnotationStore:
             if len(names) < 3 * _FEWEST:
                 what = "photos" if category is None else f"photos of {category}"
                 raise DatasetError(
-                    f"{len(names)} {what} show points, and train, validation and test need two each: annotate six"
+                    f"{what} that show points: {len(names)}; train, validation and test need two each: annotate six"
                 )
             rest = list(names)
             for split, share in _SHARES:
@@ -359,7 +359,7 @@ class AnnotationStore:
             DatasetError: a photo is not in the folder, or the file cannot be written, or was changed meanwhile.
         """
         with self._lock:
-            annotations = deepcopy(self._annotations)
+            annotations = {name: replace(one, points=dict(one.points)) for name, one in self._annotations.items()}
             for photo in photos:
                 self._check_photo(photo)
                 annotations.setdefault(photo, PhotoAnnotation(category=self.category(photo)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sd4match.errors import ConfigError
@@ -36,17 +37,26 @@ footer { display: none !important; }
 """
 
 
+def require_gradio() -> None:
+    """Check that gradio is installed, without importing it: its import remembers where its temporary files go.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if find_spec("gradio") is None:
+        raise ConfigError("the app needs gradio: pip install 'sd4match[app]'")
+
+
 def import_gradio() -> Any:
     """Import gradio with its telemetry switched off.
 
     Raises:
         ConfigError: it is not installed.
     """
+    require_gradio()
     os.environ.update(_OFFLINE)  # read when gradio is imported
-    try:
-        import gradio
-    except ImportError:
-        raise ConfigError("the app needs gradio: pip install 'sd4match[app]'") from None
+    import gradio
+
     return gradio
 
 

@@ -116,6 +116,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "app": (
         ("Two photos in the browser, on mini", "app"),
         ("With a learned prompt to compare", "app --prompt demo/single.safetensors --port 8080"),
+        ("Real photos on Stable Diffusion 2.1, which is downloaded once", "app --backbone sd2-1"),
         ("Mark corresponding points on your own photos", "app --annotate photos --category cat"),
     ),
     "data": (

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sd4match.cli.common import Category, Device, ExperimentOptions, option_groups
-
-if TYPE_CHECKING:
-    import gradio
-
-    from sd4match.app.annotation_store import AnnotationStore
-    from sd4match.config.experiment import ExperimentConfig
+from sd4match.cli.common import Device, ExperimentOptions, option_groups
 
 
 @option_groups
@@ -31,71 +25,82 @@ def command(
         bool, typer.Option("--open/--no-browser", help="Open the page in the browser, or only print its address.")
     ] = False,
     annotate: Annotated[
-        Path | None, typer.Option(help="Mark corresponding points on the photos of this folder instead.")
+        Path | None,
+        typer.Option(help="Folder of your own photos: mark points that correspond, saved there as you click."),
     ] = None,
-    category: Category = None,
+    category: Annotated[
+        str | None, typer.Option(help="With --annotate: what the photos show, where neither folder nor file says it.")
+    ] = None,
+    exif: Annotated[
+        bool, typer.Option("--exif", help="With --annotate: turn photos as viewers do; goes with data.exif=true.")
+    ] = False,
     device: Device = "auto",
     options: ExperimentOptions,
 ) -> None:
-    """Match photos by clicks, and train a prompt on clicked points, in the browser of this machine."""
+    """Match photos by clicks, train a prompt on them, or annotate your own photos, in the browser of this machine."""
     named = [name for name in prompt or () if name in ("empty", "text")]
     config = options.read("text" if category else "empty", [f"prompt={named[0]}"] if named else [])
 
+    from sd4match.app.theme import require_gradio
+
+    require_gradio()
+    if annotate is not None:
+        from sd4match.cli.annotate import serve_annotation
+
+        serve_annotation(
+            annotate, config, prompts=prompt or (), category=category, exif=exif, port=port, device=device,
+            open_browser=open_browser,
+        )  # fmt: skip
+        return
+    check_annotation_options(category=category, exif=exif)
+
     from sd4match.app.serving import choose_port
+    from sd4match.app.session import find_prompts
     from sd4match.cli.common import prepare_device
     from sd4match.paths import as_path
 
     free = choose_port(port)
     device = prepare_device(device)
-    files = {name: as_path(name, what="--prompt") for name in prompt or () if name not in named}
-    if annotate is None:
-        _run(lambda: _matching_app(config, files, device), config, free, open_browser=open_browser)
-        return
-    from sd4match.app.annotation_store import AnnotationStore
+    given = {name: as_path(name, what="--prompt") for name in prompt or () if name not in named}
+    typer.echo(f"Loading {config.backbone.model_name} ...")
 
-    with AnnotationStore.open(annotate) as store:
-        _run(
-            lambda: _annotation_app(store, config, next(iter(files.values()), None), category, device),
-            config, free, open_browser=open_browser,
-        )  # fmt: skip
+    def build() -> object:
+        from sd4match.app.layout import build_app
+
+        return build_app(config, prompts={**given, **find_prompts(Path())}, device=device)
+
+    serve_until_stopped(build, port=free, open_browser=open_browser)
 
 
-def _matching_app(config: ExperimentConfig, prompts: Mapping[str, Path], device: str) -> gradio.Blocks:
-    from sd4match.app.layout import build_app
-    from sd4match.app.session import find_prompts
+def check_annotation_options(**options: object) -> None:
+    """Check that options of the annotation are not given without it.
 
-    return build_app(config, prompts={**prompts, **find_prompts(Path())}, device=device)
+    Raises:
+        InputError: one is.
+    """
+    from sd4match.errors import InputError
 
-
-def _annotation_app(
-    store: AnnotationStore, config: ExperimentConfig, prompt: Path | None, category: str | None, device: str
-) -> gradio.Blocks:
-    from sd4match.app.annotate import build_annotation_app
-    from sd4match.app.session import MINI_NOTE
-    from sd4match.pipeline import SemanticMatcher
-
-    matcher = SemanticMatcher.from_config(config, prompt=prompt, device=device)
-    note = MINI_NOTE if config.backbone.model_name == "mini" else ""
-    return build_annotation_app(store, matcher, category=category, note=note)
+    for name, value in options.items():
+        if value:
+            raise InputError(f"--{name} goes with --annotate FOLDER")
 
 
-def _run(build: Callable[[], gradio.Blocks], config: ExperimentConfig, port: int, *, open_browser: bool) -> None:
-    """Serve an app until Ctrl-C, which is its usual end and no failure."""
-    from threading import Event
-
+def serve_until_stopped(build: Callable[[], object], *, port: int, open_browser: bool) -> None:
+    """Serve an app until Ctrl-C, and say where it is; arguments as for `served`."""
     from sd4match.app.serving import served
-    from sd4match.app.theme import import_gradio
 
-    def load() -> gradio.Blocks:
-        import_gradio()  # not before: it remembers where its temporary files go
-        typer.echo(f"Loading {config.backbone.model_name} ...")
-        return build()
-
-    with served(load, port=port) as address:
+    with served(build, port=port) as address:
         typer.echo(f"The app runs at {address} (Ctrl-C ends it)")
         if open_browser:
             typer.launch(address)
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            typer.echo("Stopped.")
+        _wait()
+
+
+def _wait() -> None:
+    """Wait for Ctrl-C, which is the usual end of an app and no failure."""
+    from threading import Event
+
+    try:
+        Event().wait()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")
