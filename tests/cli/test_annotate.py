@@ -27,7 +27,6 @@ from sd4match.io.locks import LOCK_FILE
     ],
 )
 def test_what_cannot_be_annotated_is_one_line(run, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr("sd4match.app.theme.import_gradio", lambda: None)  # takes seconds
     monkeypatch.chdir(tmp_path)
     code, _, error = run("app", *arguments)
     assert code == 2
