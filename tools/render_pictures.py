@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "pictures.md"
 _WIDTH = 1200
 """Largest width of a stored picture in pixels."""
+_LARGEST = 140_000
+"""Largest photo in bytes, for which its quality is lowered."""
 
 
 def links(page: Path = PAGE) -> list[str]:
@@ -57,7 +59,10 @@ def render(output: Path, page: Path = PAGE) -> None:
 def _store(picture: Image.Image, file: Path) -> None:
     picture.thumbnail((_WIDTH, 10 * _WIDTH), Image.Resampling.LANCZOS)
     if file.suffix == ".jpg":
-        picture.save(file, quality=85, optimize=True)
+        for quality in range(85, 30, -5):
+            picture.save(file, quality=quality, optimize=True)
+            if file.stat().st_size < _LARGEST:
+                break
     else:
         picture.quantize(128).save(file, optimize=True)
     print(f"{os.path.relpath(file, ROOT)}: {picture.width} x {picture.height}, {file.stat().st_size // 1000} KB")

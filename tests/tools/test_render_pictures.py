@@ -23,7 +23,7 @@ def test_pictures_of_the_page_are_there_and_small(tool):
         file = ROOT / "docs" / "images" / name
         assert file.stat().st_size < 150_000, name
         with Image.open(file) as picture:
-            assert picture.width >= 800, name
+            assert picture.width >= 400, name
 
 
 def test_a_picture_is_what_its_example_saves(tool, tmp_path):
