@@ -83,7 +83,8 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "None": ("None",), "str": ("a text",), "int": ("5", "-1"), "float": ("5", "-1"), "bool": ("True",),
     "Sequence": ("a list",), "Iterable": ("a list",), "list": ("a list",), "Mapping": ("a mapping",),
     "dict": ("a mapping",), "NDArray": ("an array",), "ndarray": ("an array",), "PointArray": ("an array",),
-    "Points": ("an array", "a list"), "Target": ("a class",), "ComponentClass": ("a class",),
+    "Points": ("an array", "a list"), "Point": ("an array", "a list"), "Target": ("a class",),
+    "ComponentClass": ("a class",),
     "Any": tuple(VALUES), "object": tuple(VALUES),
 }  # fmt: skip
 """Which values the words of an annotation, outside of brackets, may take; they may be refused for other reasons."""

@@ -30,7 +30,9 @@ SAMPLE = ("a text", "None", "an object", "-1", "a list", "an array", "True", "a 
 ELSEWHERE = {
     "load_config": "tests/config", "from_hub": "tests/prompting", "push_to_hub": "tests/prompting",
     "read_published": "tests/prompting", "load_painter": "tests/viz", "paint": "tests/viz",
-    "sweep_prompts": "tests/training", "preset_names": "no argument", "own_frame": "tests/test_geometry_refused.py",
+    "sweep_prompts": "tests/training", "sweep_fields": "tests/training", "target_names": "no argument",
+    "reproduce": "tests/reproduction", "ReproductionSettings": "tests/reproduction",
+    "preset_names": "no argument", "own_frame": "tests/test_geometry_refused.py",
     "padded_size": "tests/test_geometry_refused.py", "Backbone": "an interface", "ImageEncoder": "an interface",
     "NoiseEnsemble": "an interface", "as_vismatch": "tests/contrib", "calibrate": "tests/evaluation",
     "TimmBackbone": "weights",
@@ -44,7 +46,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("evaluate", "train", "compare_reports", "draw_grid", "token_attention"), "robustness.callables.heavy_calls"
     ),
-    "all_protocols": "no argument",
+    "all_protocols": "no argument", "build_app": "tests/app", "launch_options": "no argument",
     **dict.fromkeys(
         (
             "boxes", "cells", "correlations", "experiment_configs", "feature_maps", "frames", "grids", "keypoints",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sd4match.evaluation.scores import resampling
+from sd4match.evaluation.seeds import difference_values, estimate
 
 ALPHA = 0.1
 SAMPLES = 10_000
@@ -49,11 +49,9 @@ def read(folders: list[Path]) -> Mapping[str, Values]:
 
 def interval(values: Values, *, sign: str = "", seed: int = 0) -> str:
     """Return the mean and its 95 % bootstrap interval over seeds and pairs, of values (S, P); `sign` is "" or "+"."""
-    seeds, pairs = values.shape
-    drawn = zip(resampling(seeds, SAMPLES, seed), resampling(pairs, SAMPLES, seed + 1), strict=True)
-    means = [np.einsum("ns,np,sp->n", rows / seeds, columns / pairs, values) for rows, columns in drawn]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return f"{values.mean():{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    found = estimate(values, samples=SAMPLES, seed=seed)
+    low, high = found.ci95
+    return f"{found.mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def tables(editions: Mapping[str, Mapping[str, Values]]) -> str:
@@ -68,7 +66,7 @@ def tables(editions: Mapping[str, Mapping[str, Values]]) -> str:
     lines += ["", f"| difference | {head}"]
     for one, other in DIFFERENCES:
         if one in prompts and other in prompts:
-            found = [interval(values[one] - values[other], sign="+") for values in editions.values()]
+            found = [interval(difference_values(values[one], values[other]), sign="+") for values in editions.values()]
             lines.append(f"| {one} - {other} | {' | '.join(found)} |")
     return "\n".join(lines)
 

@@ -60,7 +60,7 @@ def _run() -> int:
     from sd4match.cli.app import app
 
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(prog_name="sd4match", standalone_mode=False) or 0)
     except SD4MatchError as error:
         return _fail(str(error))
     except Exception as error:

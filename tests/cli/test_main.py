@@ -113,6 +113,23 @@ def test_output_and_folders_that_are_not_there(tmp_path, command, code, line):
     assert (found, told.startswith(line), told.count("\n")) == (code, True, 1), told
 
 
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    assert shell("$P --help | true; exit ${PIPESTATUS[0]}", tmp_path) == (1, "")
+
+
+def test_a_call_without_a_command_prints_help_and_near_misses_get_a_suggestion(run):
+    for words, part in (
+        ((), "Usage: sd4match [OPTIONS] COMMAND"),
+        (("prompts",), "Usage: sd4match prompts [OPTIONS] COMMAND"),
+        (("evalaute",), "No such command 'evalaute'. Did you mean 'evaluate'?"),
+        (("models", "lst"), "Did you mean 'list'?"),
+        (("evaluate", "--prtocol", "dift"), "Possible options: --protocol"),
+    ):
+        code, screen, told = run(*words)
+        assert (code, screen, part in told) == (2, "", True), told
+    assert "\nExit codes:\n  0 done; 1 `data check`" in run("--help")[1]
+
+
 @pytest.mark.slow
 def test_an_evaluation_that_is_ended_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "sd4match", "evaluate", "--preset", "text", "--output", "out",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from sd4match.cli.match_pictures import KINDS
+from sd4match import SemanticMatcher
+from sd4match.cli.match_pictures import KINDS, Pictures
+from sd4match.errors import InputError
+from sd4match.matching import NearestNeighbor
+from sd4match.prompting import NoPrompt, TextPrompt
 from sd4match.results import MatchResult
-from sd4match.structures.images import Photo
+from sd4match.testing import FakeBackbone, random_photo
 
 
 def names(folder):
@@ -47,14 +52,39 @@ def test_a_picture_of_the_user_is_not_replaced(run, photos, tmp_path):
     assert names(out) == ["heat.png"]
 
 
-def test_compare_asks_for_heat_maps_and_one_picture_replaces_its_own(run, photos, tmp_path):
-    out = tmp_path / "out"
-    for _ in range(2):
-        code, _, error = run(
-            "match", *photos, "--category", "fish", "--prompt", "empty", "--compare", "text", "--output", out
-        )
-        assert code == 0, error
+def test_compare_asks_for_heat_maps_and_an_earlier_picture_is_replaced(run, photos, tmp_path):
+    out, photo = tmp_path / "out", random_photo()
+    points = np.ones((1, 2))
+    MatchResult(photo, photo, points, points, np.ones(1)).save(out, pictures={"heat": Image.new("RGB", (2, 2))})
+    code, _, error = run(
+        "match", *photos, "--category", "fish", "--prompt", "empty", "--compare", "text", "--output", out
+    )
+    assert code == 0, error
     assert names(out) == ["heat.png", "matches.json", "matches.png"]
+    with Image.open(out / "heat.png") as picture:
+        assert picture.width > 300
+
+
+@pytest.mark.slow
+def test_a_prompt_of_pairs_has_every_picture(mini):
+    class Both(TextPrompt):
+        def __init__(self):
+            super().__init__(backbone=mini)
+            self.scope = "pair"
+
+    photos = random_photo((40, 60)), random_photo((50, 30), seed=1)
+    matcher = SemanticMatcher(backbone=mini, prompt=Both(), matcher=NearestNeighbor())
+    result = matcher.match(*photos, category="fish", grid=2)
+    drawn = Pictures(matcher, photos, photos, result, None, "fish", "both", {}).draw(KINDS)
+    assert [*drawn] == [*KINDS]
+
+
+def test_heat_maps_need_a_point():
+    photo = random_photo()
+    nothing = MatchResult(photo, photo, np.ones((0, 2)), np.ones((0, 2)), np.ones(0))
+    matcher = SemanticMatcher(backbone=FakeBackbone(), prompt=NoPrompt(), matcher=NearestNeighbor())
+    with pytest.raises(InputError, match="no point to show, because no point was matched"):
+        Pictures(matcher, (photo, photo), (photo, photo), nothing, None, None, "none", {}).draw(["heat"])
 
 
 @pytest.mark.parametrize(
@@ -78,11 +108,7 @@ def test_what_cannot_be_drawn_is_one_line(run, photos, tmp_path, options, messag
 
 @pytest.mark.parametrize("name", ["matches", "Heat", "a b", "../heat", "", "heat.png"])
 def test_a_picture_has_a_plain_name(tmp_path, name):
-    import numpy as np
-
-    from sd4match.errors import InputError
-
-    photo, points = Photo(np.zeros((4, 6, 3), dtype=np.uint8)), np.ones((1, 2))
+    photo, points = random_photo(), np.ones((1, 2))
     result = MatchResult(photo, photo, points, points, np.ones(1))
     with pytest.raises(InputError, match="pictures must have names of lower-case letters and hyphens"):
         result.save(tmp_path / "out", pictures={name: Image.new("RGB", (2, 2))})

@@ -11,7 +11,8 @@ from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match.cli.app import app
 from sd4match.config import load_preset, preset_names
 from sd4match.errors import ConfigError
-from sd4match.training.sweep import PROMPTS, DamagedScoresWarning, SweepCallbacks, _read_scores, sweep_prompts
+from sd4match.training.measuring import DamagedScoresWarning, SweepCallbacks, read_scores
+from sd4match.training.sweep import PROMPTS, sweep_prompts
 
 SMALL = [
     "data.pairs=3", "data.photos_per_category=2", "training.steps=2", "training.batch_size=2",
@@ -97,10 +98,10 @@ def test_scores_are_read_whole_or_named_and_measured_again(tmp_path):
     def read(content):
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / "scores.json").write_text(text)
-        return _read_scores(tmp_path, ORIGIN)
+        return read_scores(tmp_path, ORIGIN)
 
     whole = {**ORIGIN, "scores": SCORES, "seconds": 1.5}
-    assert _read_scores(tmp_path, ORIGIN) is None
+    assert read_scores(tmp_path, ORIGIN) is None
     assert read(whole).seconds == 1.5
     assert read(ORIGIN) is None  # begun, and not measured yet
     assert read({**whole, "split": "train"}) is None

@@ -59,7 +59,7 @@ def token_attention(
     >>> token_attention(FakeBackbone(), random_photo(), prompt, Sampling(timestep=0))
     Traceback (most recent call last):
         ...
-    sd4match.errors.InputError: the backbone (random) has no cross-attention with tokens: give a Stable Diffusion
+    sd4match.errors.InputError: the backbone (fake) has no cross-attention with tokens: give a Stable Diffusion
     """
     if cells is not None:
         check_count("cells", cells)

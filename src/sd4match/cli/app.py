@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
-from typer.models import CommandInfo
+from typer.core import TyperGroup
 
 import sd4match
 from sd4match.cli import (
@@ -19,6 +14,7 @@ from sd4match.cli import (
     components,
     data,
     demo,
+    doctor,
     evaluate,
     extract,
     match,
@@ -26,65 +22,23 @@ from sd4match.cli import (
     new,
     prompts,
     report,
+    reproduce,
+    serve,
     sweep,
     train,
 )
-from sd4match.errors import InputError, decimal_of, shown
-from sd4match.paths import as_path
+from sd4match.cli.answer import answering
+from sd4match.cli.command import Command, Group
+from sd4match.cli.completion import complete
 
 app = typer.Typer(
     name="sd4match",
     help="Semantic matching with a frozen Stable Diffusion whose prompt is learned.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-class _Command(TyperCommand):
-    """Command whose options and arguments say something, and whose paths may begin with ~ even in quotes."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of a command line.
-
-        Raises:
-                InputError: one of them is empty, consists of spaces, or is no path or no number where one is wanted.
-        """
-        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter in self.params:
-            for value in _each(given.get(parameter.name or "")):
-                if isinstance(value, str) and not value.strip():
-                    raise InputError(f"{_name_of(parameter)} is empty: give a value, or leave it out")
-                if isinstance(value, str):
-                    _check_number(parameter, value)
-        rest: list[str] = super().parse_args(ctx, args)
-        for parameter in self.params:
-            value = ctx.params.get(parameter.name or "")
-            paths = [
-                as_path(path, what=_name_of(parameter)) if isinstance(path, Path) else path for path in _each(value)
-            ]
-            if any(isinstance(path, Path) for path in paths):
-                ctx.params[parameter.name or ""] = type(value)(paths) if isinstance(value, (list, tuple)) else paths[0]
-        return rest
-
-
-def _check_number(parameter: Any, text: str) -> None:
-    """Refuse a number that is not written in the digits 0 to 9, such as 1_000."""
-    descriptor = getattr(parameter, "type_descriptor", None)
-    kind = str(parameter.type.name if descriptor is None else getattr(descriptor.annotation, "__name__", ""))
-    if kind.startswith("float") and math.isnan(decimal_of(text)):
-        raise InputError(f"{_name_of(parameter)} must be a number such as 2.5, not {shown(text)}")
-    if kind.startswith("int") and not re.fullmatch(r"[-+]?[0-9]+", text):
-        raise InputError(f"{_name_of(parameter)} must be a whole number such as 5, not {shown(text)}")
-
-
-def _each(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _name_of(parameter: Any) -> str:
-    return str(parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper())
 
 
 def _print_version(is_given: bool) -> None:
@@ -109,6 +63,8 @@ app.command("extract")(extract.command)
 app.command("compare")(compare.command)
 app.command("report")(report.command)
 app.command("demo")(demo.command)
+app.command("app")(serve.command)
+app.command("reproduce")(reproduce.command)
 app.command("components")(components.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(sweep.app, name="sweep")
@@ -116,15 +72,27 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
-app.command("doctor")(models.doctor)
+app.command("doctor")(doctor.command)
 
 
-def _commands(group: typer.Typer) -> Iterator[CommandInfo]:
-    yield from group.registered_commands
+def _equip(group: typer.Typer, *path: str) -> None:
+    """Give every command below a group its examples, its completions and, if it has an answer, `--json`."""
+    for info in group.registered_commands:
+        assert info.callback is not None
+        info.cls = Command
+        info.callback = answering(info.callback)
+        complete(info.callback, " ".join([*path, info.name or info.callback.__name__]))
     for below in group.registered_groups:
-        if below.typer_instance is not None:
-            yield from _commands(below.typer_instance)
+        assert below.typer_instance is not None
+        below.cls = _with_examples(below.typer_instance.info.cls)
+        _equip(below.typer_instance, *path, below.name or "")
 
 
-for _info in _commands(app):
-    _info.cls = _Command
+def _with_examples(own: object) -> type[TyperGroup]:
+    """Return the class of a group: ours, over its own one if it has one."""
+    if isinstance(own, type) and issubclass(own, TyperGroup):
+        return own if issubclass(own, Group) else type(own.__name__, (Group, own), {})
+    return Group
+
+
+_equip(app)

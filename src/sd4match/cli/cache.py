@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
+
 if TYPE_CHECKING:
     from sd4match.io.cache import Cache
 
@@ -19,7 +21,7 @@ Folder = Annotated[
 
 
 @app.command("info")
-def info(folder: Folder = None) -> None:
+def info(folder: Folder = None) -> Document:
     """Print where the cache is and what it contains."""
     cache = _open(folder)
     usage = cache.usage()
@@ -28,14 +30,17 @@ def info(folder: Folder = None) -> None:
         typer.echo(f"  {name}: {used.entries} entries, {format_size(used.bytes)}")
     if not usage:
         typer.echo("  nothing yet")
+    contents = {name: {"entries": used.entries, "bytes": used.bytes} for name, used in usage.items()}
+    return {"folder": str(cache.folder), "contents": contents}
 
 
 @app.command("clear")
-def clear(folder: Folder = None) -> None:
+def clear(folder: Folder = None) -> Document:
     """Remove everything from the cache, and no other file; it is computed again when needed."""
     cache = _open(folder)
     removed = cache.clear()
     typer.echo(f"Removed {removed.entries} entries, {format_size(removed.bytes)}, from {cache.folder}")
+    return {"folder": str(cache.folder), "removed": {"entries": removed.entries, "bytes": removed.bytes}}
 
 
 def _open(folder: str | None) -> Cache:

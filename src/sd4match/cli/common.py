@@ -6,15 +6,19 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
+import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import typer
 
+from sd4match.cli.answer import Document, Leave
 from sd4match.errors import shown
 
 if TYPE_CHECKING:
@@ -61,7 +65,7 @@ class ExperimentOptions:
         )  # fmt: skip
         if self.show_config:
             typer.echo(config.to_yaml(), nl=False)
-            raise typer.Exit
+            raise Leave(config.model_dump(mode="json"))
         return config
 
 
@@ -85,29 +89,30 @@ class DataOptions:
         return [*data_changes(self.dataset, self.root), *changed("cache.limit", self.cache_limit)]
 
 
-Command = Callable[..., None]
+_Command = TypeVar("_Command", bound=Callable[..., Document | None])
 
 
-def option_groups(command: Command) -> Command:
+def option_groups(command: _Command) -> _Command:
     """Turn every parameter of a command whose type is a dataclass into one option per field of that dataclass."""
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters = list(_expand(command, hints))
 
     @functools.wraps(command)
-    def call(**values: Any) -> None:
+    def call(**values: Any) -> Document | None:
         built = {
             name: cast(type, group)(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
             for name, group in groups.items()
         }
-        command(**values, **built)
+        return command(**values, **built)
 
     call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
+    call.__annotations__["return"] = hints["return"]
+    return cast("_Command", call)
 
 
-def _expand(command: Command, hints: dict[str, Any]) -> Iterator[Parameter]:
+def _expand(command: Callable[..., Any], hints: dict[str, Any]) -> Iterator[Parameter]:
     for name, parameter in signature(command).parameters.items():
         hint = hints[name]
         if not dataclasses.is_dataclass(hint):
@@ -269,3 +274,17 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+
+
+def program() -> str:
+    """Return the words that call this program again from the same folder: `sd4match` only where the shell finds it."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        interpreter = Path(sys.executable)
+        if shutil.which(interpreter.name) == sys.executable:
+            return f"{interpreter.name} -m sd4match"
+        below = interpreter.is_relative_to(Path.cwd())
+        return f"{shlex.quote(str(interpreter.relative_to(Path.cwd()) if below else interpreter))} -m sd4match"
+    name = Path(called).name
+    found = shutil.which(name)
+    return name if found is not None and Path(found).absolute() == Path(called).absolute() else shlex.quote(called)

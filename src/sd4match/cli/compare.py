@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
+
 
 def command(
     a: Annotated[Path, typer.Argument(help="Report: its folder or its report.json.")],
@@ -15,16 +17,11 @@ def command(
     row_b: Annotated[str | None, typer.Option(help="Prompt whose result in B is compared.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Document:
     """Compare two reports by a paired bootstrap. Refuses reports on other pairs or by another protocol."""
-    import json
-
     from sd4match.evaluation.run import compare_reports
     from sd4match.evaluation.tables import comparisons_table
 
     comparisons = compare_reports(a, b, row_a=row_a, row_b=row_b, samples=samples, seed=seed)
-    if as_json:
-        typer.echo(json.dumps([comparison.to_json() for comparison in comparisons], indent=2))
-    else:
-        typer.echo(comparisons_table(comparisons))
+    typer.echo(comparisons_table(comparisons))
+    return [comparison.to_json() for comparison in comparisons]

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sd4match.cli.answer import Document
+
 if TYPE_CHECKING:
     from sd4match.registry import Registry
 
 
 def command(
     sort: Annotated[str | None, typer.Argument(help="Only this sort, for example matcher or prompt.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Document:
     """List every kind of component: its package, what it does, and its fields with their defaults."""
-    import json
-
     from rich.console import Console
     from rich.table import Table
 
@@ -28,9 +27,6 @@ def command(
         raise InputError(f"unknown sort of component {sort!r}; {choose_from(sort or '', [*sorts, 'protocol'])}")
     rows = [row for name, each in sorts.items() if sort in (None, name) for row in _rows(name, each)]
     rows += _protocol_rows() if sort in (None, "protocol") else []
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
     table = Table("sort", "kind", "package", "what", "fields")
     for row in rows:
         fields = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
@@ -38,6 +34,7 @@ def command(
     Console(highlight=False, markup=False, width=None).print(table)
     for reason in (reason for registry in sorts.values() for reason in registry.left_out()):
         typer.echo(reason)
+    return rows
 
 
 def _rows(name: str, registry: Registry[Any, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from sd4match.cli.answer import Document, Leave
 from sd4match.cli.common import Set, check_split, data_changes, read_config
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def make_synthetic(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of a photo in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the drawings and pairs.")] = None,
-) -> None:
+) -> Document:
     """Write the synthetic data set in SPair-71k's layout; fields without an option have the data set's defaults."""
     from sd4match.cli.progress import progress_bar
     from sd4match.data.config import Split, SyntheticConfig
@@ -35,14 +36,15 @@ def make_synthetic(
     options = {"pairs": pairs, "photos_per_category": photos, "size": size, "seed": seed}
     given = {name: value for name, value in options.items() if value is not None}
     configs = [SyntheticConfig(split=split, **given) for split in get_args(Split)]
-    counts = []
+    counts: dict[str, int] = {}
     with new_folder(as_path(folder, what="FOLDER")) as whole, progress_bar() as bar:
         for config in configs:
             dataset = config.build()
             task = bar.add_task(f"writing {config.split}", total=len(dataset))
-            count = write_spair_layout(dataset, whole, progress=partial(bar.advance, task))
-            counts.append(f"{count} {config.split}")
-    typer.echo(f"{folder}: {', '.join(counts)} pairs in SPair-71k's layout")
+            counts[config.split] = write_spair_layout(dataset, whole, progress=partial(bar.advance, task))
+    listing = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{folder}: {listing} pairs in SPair-71k's layout")
+    return {"folder": folder, "pairs": counts}
 
 
 @app.command("check")
@@ -53,7 +55,7 @@ def check(
         str | None, typer.Option(help="train, validation or test. Default: all that the data set has.")
     ] = None,
     overrides: Set = None,
-) -> None:
+) -> Document:
     """Print a line for each problem of a data set; the exit code is 1 if there is one."""
     from sd4match.cli.progress import progress_bar
     from sd4match.config.experiment import build_dataset
@@ -63,12 +65,12 @@ def check(
     changes = [*data_changes(kind, root), *(f"data.{change}" for change in overrides or ())]
     config = read_config(preset=None, config=None, overrides=changes, default="empty")
     splits = [only] if only else list(config.require_data().splits)
-    problems = 0
+    findings: list[dict[str, str | bool]] = []
 
     def report(finding: checks.Finding) -> None:
-        nonlocal problems
-        problems += finding.is_problem
-        typer.echo(" ".join((finding.text if finding.is_problem else f"note: {finding.text}").split()))
+        text = " ".join(finding.text.split())
+        findings.append({"text": text, "is_problem": finding.is_problem})
+        typer.echo(text if finding.is_problem else f"note: {text}")
 
     with progress_bar() as bar:
         for name in splits:
@@ -81,6 +83,9 @@ def check(
                 report(finding)
         for finding in checks.check_splits(partial(build_dataset, config), tuple(splits)):
             report(finding)
+    problems = sum(bool(finding["is_problem"]) for finding in findings)
     typer.echo(f"{root}: {problems or 'no'} problem{'' if problems == 1 else 's'} in {', '.join(splits)}", err=True)
+    answer: Document = {"root": root, "splits": splits, "problems": problems, "findings": findings}
     if problems:
-        raise typer.Exit(1)
+        raise Leave(answer, 1)
+    return answer

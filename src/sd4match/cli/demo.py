@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from PIL import Image
 
@@ -37,8 +40,8 @@ def command(
         "demo"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial prompt, order of pairs and noise.")] = 0,
-) -> None:
-    """Train a prompt on mini and compare it with text on held-out pairs. Two minutes, no network."""
+) -> Document:
+    """Train a prompt on mini and compare it with text on held-out pairs. Three minutes, no network."""
     from sd4match.cli.common import check_output
     from sd4match.cli.run_folder import held
     from sd4match.evaluation.run_folders import check_run_folder, earlier_report
@@ -47,28 +50,31 @@ def command(
     with held(output):
         check_run_folder(output, "demo")
         replaced = earlier_report(output)
-        _run(output, seed)
+        report = _run(output, seed)
     if replaced:
         typer.echo(replaced)
+    return {**report.to_json(), "files": _files(output), "try_next": _commands(output)}
 
 
-def _run(output: Path, seed: int) -> None:
+def _run(output: Path, seed: int) -> Report:
     """Train, measure, and write the files of the demo."""
     started = time.perf_counter()
     from sd4match.cli.common import quiet_libraries
-    from sd4match.cli.progress import console, evaluation_progress, progress_bar, training_progress
+    from sd4match.cli.demo_picture import chosen_pairs
+    from sd4match.cli.progress import evaluation_progress, progress_bar, tell, training_progress, waiting
     from sd4match.config import presets
     from sd4match.config.experiment import build_components, build_dataset
     from sd4match.evaluation.baselines import BASELINES
     from sd4match.evaluation.report import backbone_entry, make_report, make_row, write_report
     from sd4match.evaluation.run import compare_prompts, evaluate_baselines, evaluate_prompts
-    from sd4match.evaluation.run_folders import DEMO_PICTURE, DEMO_PROMPT_FILE
+    from sd4match.evaluation.run_folders import DEMO_PHOTOS, DEMO_PICTURE, DEMO_PROMPT_FILE
     from sd4match.training.run import train_in_folder
 
-    quiet_libraries()
     config = presets.load_preset("single", [f"seed={seed}"])
-    components = build_components(config)
-    console.print("Learning one prompt for all categories on mini, a small diffusion model; its weights stay frozen.")
+    with waiting("loading mini"):
+        quiet_libraries()
+        components = build_components(config)
+    tell("Learning one prompt for all categories on mini, a small diffusion model; its weights stay frozen.")
     with training_progress(config.training.steps) as callbacks:
         run = train_in_folder(config, components, output, prompt_file=output / DEMO_PROMPT_FILE, callbacks=callbacks)
 
@@ -91,12 +97,22 @@ def _run(output: Path, seed: int) -> None:
         wall_seconds=time.perf_counter() - started,
         extra={"split": "test", "best_step": run.best_step, "validation_pck@0.1": run.best_pck},
     )
-    picture = io.BytesIO()
-    shown = max(data, key=lambda record: int(record.visible.sum()))  # whatever was found in it
-    _draw(config, components, data, shown, prompts).save(picture, format="png")
+    shown = chosen_pairs(list(data))
+    pictures = {DEMO_PICTURE: _draw(config, components, data, shown, prompts)}
+    pictures |= {
+        name: data.photo(key).to_image()
+        for name, key in zip(DEMO_PHOTOS, (shown[0].source_id, shown[0].target_id), strict=True)
+    }
     title = "Demo: a learned prompt against text, on mini"
-    write_report(report, output, title=title, figures={DEMO_PICTURE: picture.getvalue()})
+    write_report(report, output, title=title, figures={name: _png(picture) for name, picture in pictures.items()})
     _print(report, output)
+    return report
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, format="png")
+    return content.getvalue()
 
 
 def hand_written_prompts(backbone: Backbone) -> dict[str, Prompt]:
@@ -117,36 +133,36 @@ def _draw(
     config: ExperimentConfig,
     components: Components,
     data: PairDataset,
-    record: PairRecord,
+    records: Sequence[PairRecord],
     prompts: Mapping[str, Prompt],
 ) -> Image.Image:
-    """Draw a pair under text and under the learned prompt: hits at 0.1 green, misses red, true points as crosses."""
+    """Draw pairs under text and under the learned prompt, with hits at 0.1, misses and true points."""
     from dataclasses import replace
 
     import torch
 
+    from sd4match.cli.demo_picture import Matched, draw_columns
     from sd4match.pipeline import SemanticMatcher
-    from sd4match.viz.matches import draw_matches, stack
 
-    source, target = data.photo(record.source_id), data.photo(record.target_id)
-    points, truth = record.source_points[record.visible], record.target_points[record.visible]
     protocol = config.evaluation.protocol
-    pictures = []
+    columns = []
     for name in ("text", "single"):
         matcher = SemanticMatcher.from_components(replace(components, prompt=prompts[name]), config)
-        predicted = matcher.match(source, target, points, category=record.category).target_points
-        correct = protocol.correct(
-            torch.from_numpy(predicted)[None].float(),
-            torch.from_numpy(truth)[None].float(),
-            torch.ones(1, len(truth), dtype=torch.bool),
-            photo_sizes=[target.size],
-            boxes=[record.target_box],
-        )[0, :, protocol.alphas.index(0.1)].tolist()
-        hits = f"{sum(correct)} of {len(correct)} points within 0.1 of the box"
-        title = f"{_LABELS[name]}: {hits} (mini, {record.category})"
-        picture = draw_matches(source, target, points, predicted, hits=correct, truth=truth, title=title, height=384)
-        pictures.append(picture)
-    return stack(pictures)
+        column = []
+        for record in records:
+            source, target = data.photo(record.source_id), data.photo(record.target_id)
+            points, truth = record.source_points[record.visible], record.target_points[record.visible]
+            predicted = matcher.match(source, target, points, category=record.category).target_points
+            correct = protocol.correct(
+                torch.from_numpy(predicted)[None].float(),
+                torch.from_numpy(truth)[None].float(),
+                torch.ones(1, len(truth), dtype=torch.bool),
+                photo_sizes=[target.size],
+                boxes=[record.target_box],
+            )[0, :, protocol.alphas.index(0.1)].tolist()
+            column.append(Matched(source, target, points, predicted, truth, correct, record.category))
+        columns.append(column)
+    return draw_columns([f"text: {_LABELS['text']}", "one prompt for all, learned in this run"], columns)
 
 
 def _print(report: Report, output: Path) -> None:
@@ -154,6 +170,7 @@ def _print(report: Report, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sd4match.cli.demo_picture import RULE
     from sd4match.evaluation.tables import MINI_NOTE, percent
 
     table = Table("prompt", "PCK@0.1 per image", "95 % interval", "per point", title="mini, held-out synthetic pairs")
@@ -173,12 +190,30 @@ def _print(report: Report, output: Path) -> None:
         f"The interval is over pairs; another --seed learns another prompt.\n{MINI_NOTE}"
     )
     typer.echo(
-        f"\nWritten to {output}/: report.json, .md, .csv, .tex, single.safetensors, loss.png, "
-        "and pair.png, the first of the pairs with most points"
+        f"\nWritten to {output}/: report.json, .md, .csv, .tex, single.safetensors, loss.png, pair.png with {RULE}, "
+        "and the photos of the first one, source.png and target.png"
     )
-    typer.echo(
-        "\nTry next:\n"
-        f"  sd4match match PHOTO_A PHOTO_B --prompt {output}/single.safetensors --output matches\n"
-        f"  sd4match evaluate --prompt {output}/single.safetensors --against text --output runs/evaluate\n"
-        "  sd4match train --preset single --set prompt.num_tokens=60 --output runs/tokens-60"
+    typer.echo("\n".join(["\nTry next:", *(f"  {command}" for command in _commands(output))]))
+
+
+def _files(output: Path) -> list[Path]:
+    from sd4match.evaluation.run_folders import DEMO_PHOTOS, DEMO_PICTURE, DEMO_PROMPT_FILE, REPORT_FILES
+
+    return [output / name for name in (*REPORT_FILES, DEMO_PROMPT_FILE, DEMO_PICTURE, *DEMO_PHOTOS)]
+
+
+def _commands(output: Path) -> list[str]:
+    """Return commands that work as they are, in the folder that the demo was called in."""
+    from sd4match.cli.common import program
+
+    source, target, prompt = (
+        shlex.quote(str(output / name)) for name in ("source.png", "target.png", "single.safetensors")
     )
+    return [
+        f"{program()} {words}"
+        for words in (
+            f"match {source} {target} --prompt {prompt} --output matches",
+            f"evaluate --prompt {prompt} --against text --limit 100 --output runs/evaluate",
+            "train --preset single --set prompt.num_tokens=60 --steps 100 --output runs/tokens-60",
+        )
+    ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import (
     DataOptions,
     Device,
@@ -58,7 +59,7 @@ def command(
     ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document | None:
     """Evaluate prompts on a data set: PCK per image, point, category and difficulty, with bootstrap intervals."""
     changes = [
         *data.changes(),
@@ -73,7 +74,7 @@ def command(
     config.require_data()
 
     from sd4match.cli.common import check_output, check_split, prepare_device, prompt_changes
-    from sd4match.cli.progress import console, count_progress, evaluation_progress, progress_bar
+    from sd4match.cli.progress import count_progress, evaluation_progress, progress_bar, tell
     from sd4match.cli.run_folder import held
     from sd4match.distributed import Processes
     from sd4match.evaluation.baselines import check_baselines
@@ -96,12 +97,12 @@ def command(
             check_maps_folder(maps, output)
         replaced = earlier_report(output)
         chooses_model = prompt or options.preset or options.config or against or options.backbone or matcher
-        with progress_bar(visible=is_main) as bar:
+        with progress_bar(visible=is_main, before="loading") as bar:
             report = evaluate(
                 config, split=checked_split, prompt=prompt, prompt_changes=prompt_changes(fallback, prompt),
                 against=against, baselines=baselines, only_baselines=bool(baselines) and not chooses_model, maps=maps,
                 scratch=scratch, device=prepare_device(device), progress=evaluation_progress(bar),
-                tell=console.print if is_main else lambda line: None,
+                tell=tell if is_main else lambda line: None,
             )  # fmt: skip
         if is_main:
             title = f"{', '.join(row.prompt for row in report.results)} on {report.data.name}, {split} split"
@@ -113,6 +114,8 @@ def command(
             _print(report, files, title=title)
             if replaced:
                 typer.echo(replaced)
+            return {**report.to_json(), "files": files}
+    return None
 
 
 def _protocol_changes(name: str | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Category, Device, ExperimentOptions, PromptFile, option_groups
 
 
@@ -20,7 +21,7 @@ def command(
     prompt: PromptFile = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document:
     """Write the feature map of each photo, with the frame of its cells and its provenance."""
     from sd4match.checks import check_text
 
@@ -29,7 +30,7 @@ def command(
     config = options.read("text" if category else "empty")
 
     from sd4match.cli.common import check_output, prepare_device
-    from sd4match.cli.progress import progress_bar
+    from sd4match.cli.progress import progress_bar, waiting
     from sd4match.evaluation.report import backbone_entry
     from sd4match.io.features import write_features
     from sd4match.io.files import check_output_file
@@ -44,8 +45,10 @@ def command(
     inputs = [*photos, *(path for path in (prompt, options.config) if path is not None)]
     for name in names:
         check_output_file(output / name, inputs=inputs, is_own=_is_feature_file, what="file of features")
-    components = build_for_matching(config, prompt=prompt, device=prepare_device(device))
-    matcher = SemanticMatcher.from_components(components, config)
+    device = prepare_device(device)
+    with waiting(f"loading {config.backbone.model_name}"):
+        components = build_for_matching(config, prompt=prompt, device=device)
+        matcher = SemanticMatcher.from_components(components, config)
     provenance = {
         "library_version": __version__,
         "backbone": {**backbone_entry(config, components.backbone), "layer": components.backbone.spec.layer},
@@ -54,13 +57,18 @@ def command(
         "sampling": config.evaluation.sampling.model_dump(mode="json"),
         "seed": config.evaluation.seed,
     }
+    maps = []
     with progress_bar() as bar:
-        for path, name in bar.track(list(zip(photos, names, strict=True)), description="extracting"):
+        task = bar.add_task("extracting", total=len(photos))
+        for path, name in zip(photos, names, strict=True):
             photo = Photo.open(path)
             features = matcher.feature_map(photo, category=category)
             write_features(features, output / name, provenance={**provenance, "photo": path.name, "key": photo.key})
+            maps.append({"photo": path, "file": output / name, "shape": list(features.values.shape[1:])})
+            bar.advance(task)
     shape = " x ".join(map(str, features.values.shape[1:]))
     typer.echo(f"{len(photos)} maps of {shape} in {output}")
+    return {"maps": maps, **provenance}
 
 
 def _is_feature_file(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Category, Device, ExperimentOptions, Fallback, option_groups
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def command(
     ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document:
     """Find points of one photo in another."""
     from sd4match.checks import check_text
 
@@ -64,6 +65,8 @@ def command(
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
     from sd4match.cli.match_pictures import Pictures, check_pictures, compared_matchers, prompt_label
+    from sd4match.cli.progress import waiting
+    from sd4match.documents import read_json
     from sd4match.errors import InputError
     from sd4match.pipeline import SemanticMatcher, build_for_matching
     from sd4match.results import check_matches_folder
@@ -82,16 +85,19 @@ def command(
     check_matches_folder(output, inputs=inputs, pictures=kinds)
     device = prepare_device(device)
     changes = prompt_changes(fallback, file)
-    components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
-    experiment = config.with_learned(file)
-    matcher = SemanticMatcher.from_components(components, experiment)
-    label = prompt_label(components.prompt, file, category)
-    compared = compared_matchers(compare or (), components, experiment, category, label=label)
+    with waiting(f"loading {config.backbone.model_name}"):
+        components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
+        experiment = config.with_learned(file)
+        matcher = SemanticMatcher.from_components(components, experiment)
+        label = prompt_label(components.prompt, file, category)
+        compared = compared_matchers(compare or (), components, experiment, category, label=label)
     sides: tuple[Photo | Features, Photo | Features] = photos
-    if kinds and matcher.prompt.scope != "pair":
-        sides = matcher.extract(photos[0], category=category), matcher.extract(photos[1], category=category)
-    result = matcher.match(*sides, points, category=category, mutual=mutual, grid=grid)
-    pictures = Pictures(matcher, sides, photos, result, points, category, label, compared).draw(kinds)
+    with waiting("matching"):
+        if kinds and matcher.prompt.scope != "pair":
+            sides = matcher.extract(photos[0], category=category), matcher.extract(photos[1], category=category)
+        result = matcher.match(*sides, points, category=category, mutual=mutual, grid=grid)
+    with waiting("drawing"):
+        pictures = Pictures(matcher, sides, photos, result, points, category, label, compared).draw(kinds)
     note = MINI_REMARK if config.backbone.model_name == "mini" else None
     details = {
         "source": {"path": str(source), "size": list(photos[0].size)},
@@ -104,9 +110,11 @@ def command(
         "pictures": [f"{name}.png" for name in kinds],
     }
     result.save(output, details=details, pictures=pictures)
-    _print(result, output, ["matches.json", "matches.png", *(f"{kind}.png" for kind in kinds)])
+    files = [output / name for name in ("matches.json", "matches.png", *(f"{kind}.png" for kind in kinds))]
+    _print(result, files)
     if note:
         typer.echo(note)
+    return {**read_json(output / "matches.json", what="result"), "files": files}
 
 
 def _parse_point(text: str) -> tuple[float, float]:
@@ -121,7 +129,7 @@ def _parse_point(text: str) -> tuple[float, float]:
     return x, y
 
 
-def _print(result: MatchResult, output: Path, files: Sequence[str]) -> None:
+def _print(result: MatchResult, files: Sequence[Path]) -> None:
     """Print the matches of the highest scores, in the order of their points."""
     from rich.console import Console
     from rich.table import Table
@@ -133,4 +141,4 @@ def _print(result: MatchResult, output: Path, files: Sequence[str]) -> None:
         table.add_row(f"{x:.0f}, {y:.0f}", f"{u:.1f}, {v:.1f}", f"{result.scores[i]:.3f}")
     Console(highlight=False).print(table)
     more = f", of which the {len(best)} best are shown" if len(result) > len(best) else ""
-    typer.echo(f"{len(result)} matches{more}. Written: {', '.join(str(output / name) for name in files)}")
+    typer.echo(f"{len(result)} matches{more}. Written: {', '.join(map(str, files))}")

@@ -1,12 +1,12 @@
-"""`sd4match models` and `sd4match doctor`: known models, and checks of the installation."""
+"""`sd4match models`: known models, where they are, and whether one works here."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Device, Dtype, Set
 
 if TYPE_CHECKING:
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Known models.", no_args_is_help=True, rich_markup_mode=None)
 
-_PACKAGES = (
-    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "pydantic", "scipy",
-)  # fmt: skip
+_REMARK = "Any diffusers or transformers folder or hub id (owner/name) works as well."
 
 
 @app.callback()
@@ -25,23 +23,38 @@ def root() -> None:
 
 
 @app.command("list")
-def list_models() -> None:
+def list_models() -> Document:
     """List the known models and where each is found on this machine."""
-    from rich.console import Console
-    from rich.table import Table
-
     from sd4match.backbones.pretrained import PRETRAINED, whereabouts
 
-    table = Table("name", "kind", "hub", "license", "GB", "here")
-    for model in PRETRAINED.values():
-        folder = whereabouts(model.name)
-        overlay = [f"{model.overlay[0]}: {model.overlay[1]}"] if model.overlay else []
-        hub = ", ".join([*model.hub_ids[:1], *overlay])
-        table.add_row(
-            model.name, model.kind, hub, model.license, f"{model.gigabytes:g}", str(folder) if folder else "no"
-        )
-    Console(highlight=False, markup=False, width=160).print(table)
-    typer.echo("Any diffusers or transformers folder and any hub id (owner/name) can be used as well.")
+    models: list[dict[str, Any]] = [
+        {
+            "name": model.name,
+            "kind": model.kind,
+            "hub": [*model.hub_ids[:1], *([model.overlay[0]] if model.overlay else [])],
+            "license": model.license,
+            "gigabytes": model.gigabytes,
+            "folder": whereabouts(model.name),
+        }
+        for model in PRETRAINED.values()
+    ]
+    _print_models(models)
+    typer.echo(_REMARK)
+    return models
+
+
+def _print_models(models: list[dict[str, Any]]) -> None:
+    """Print two lines for each model, which fit into 80 columns but for long folders."""
+    name, license = (max(len(model[field]) for model in models) + 2 for field in ("name", "license"))
+    typer.echo(f"{'name':<{name}}{'download':<10}{'license':<{license}}here")
+    for model in models:
+        size = f"{model['gigabytes']:g} GB" if model["gigabytes"] else "none"
+        here = "yes" if model["folder"] else "no"
+        typer.echo(f"{model['name']:<{name}}{size:<10}{model['license']:<{license}}{here}")
+        places = [" + ".join(model["hub"])] if model["hub"] else ["comes with this package"]
+        places += [str(model["folder"])] if model["folder"] and model["hub"] else []
+        for place in places:
+            typer.echo(f"{'':<{name}}{place}")
 
 
 @app.command("check")
@@ -50,13 +63,15 @@ def check(
     device: Device = "auto",
     dtype: Dtype = None,
     overrides: Set = None,
-) -> None:
+) -> Document:
     """Load a model, extract features of one photo, and print shapes, memory and time."""
     import time
 
     from sd4match.backbones.config import BackboneConfig
     from sd4match.backbones.pretrained import likely_kinds, model_facts
     from sd4match.cli.common import prepare_device
+    from sd4match.cli.facts import print_facts
+    from sd4match.cli.progress import waiting
     from sd4match.errors import CheckpointError
     from sd4match.registry import backbones
 
@@ -70,13 +85,17 @@ def check(
             config = backbones.parse({"kind": kind, "weights": name, **fields})
             assert isinstance(config, BackboneConfig)
             config.check()
-            backbone = config.build(device=device)
+            with waiting(f"loading {name}"):
+                backbone = config.build(device=device)
         except CheckpointError as error:
             errors.append(error)
             continue
-        _print_line("license", model_facts(name).get("license", "not known here: see where the weights are from"))
-        _print_extraction(backbone, loading_seconds=time.perf_counter() - started)
-        return
+        loading = time.perf_counter() - started
+        license = model_facts(name).get("license")
+        with waiting("extracting features of one photo"):
+            facts = {"license": license, **_extract(backbone), "load_seconds": loading}
+        print_facts(_lines(facts))
+        return facts
     raise errors[0]
 
 
@@ -96,8 +115,8 @@ def _parse_fields(dtype: str | None, overrides: list[str] | None) -> dict[str, o
     return fields
 
 
-def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
-    """Extract features of a photo of noise under the empty prompt, and print shapes, memory and time.
+def _extract(backbone: Backbone) -> dict[str, Any]:
+    """Extract features of a photo of noise under the empty prompt, and return shapes, memory and time.
 
     Raises:
         NonFiniteError: the features are not finite.
@@ -109,7 +128,6 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
 
     from sd4match.checks import check_finite
     from sd4match.data.collate import make_images
-    from sd4match.fingerprints import abbreviated
     from sd4match.prompting.text import EmptyPrompt, NoPrompt
     from sd4match.structures.images import Photo
     from sd4match.structures.tensors import Sampling
@@ -127,22 +145,49 @@ def _print_extraction(backbone: Backbone, *, loading_seconds: float) -> None:
         done = time.perf_counter()
     check_finite("the features of a photo of noise", features.values)
     weights = list(backbone.parameters())
-    count, size = sum(w.numel() for w in weights), sum(w.numel() * w.element_size() for w in weights)
-    shapes = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in encoded.tensors.items())
-    times = f"load {loading_seconds:.1f} s, encode {encoded_at - started:.2f} s, extract {done - encoded_at:.2f} s"
-    lines = {
-        "weights": f"{count / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB in {spec.dtype}",
-        "architecture": f"{spec.architecture}, layer {spec.layer} of {spec.layers}",
-        "fingerprint": abbreviated(backbone.fingerprint),
-        "image": f"{tuple(images.views['backbone'].pixels.shape[1:])}, {spec.frame}",
-        "prompt": f"{tuple(embedding.values.shape[1:])}" if backbone.text_encoder else "none",
-        "encoded": shapes,
-        "features": f"{tuple(features.values.shape[1:])}, finite: True",
-        "time": times,
-        "peak memory": f"{_peak_memory():.0f} MiB of this process{_device_memory()}",
+    return {
+        "parameters": sum(w.numel() for w in weights),
+        "bytes": sum(w.numel() * w.element_size() for w in weights),
+        "dtype": spec.dtype,
+        "architecture": spec.architecture,
+        "layer": spec.layer,
+        "layers": spec.layers,
+        "fingerprint": backbone.fingerprint,
+        "image": list(images.views["backbone"].pixels.shape[1:]),
+        "frame": spec.frame,
+        "prompt": list(embedding.values.shape[1:]) if backbone.text_encoder else None,
+        "encoded": {name: list(value.shape[1:]) for name, value in encoded.tensors.items()},
+        "features": list(features.values.shape[1:]),
+        "encode_seconds": encoded_at - started,
+        "extract_seconds": done - encoded_at,
+        "peak_memory_mib": _peak_memory(),
+        "peak_device_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
     }
-    for label, text in lines.items():
-        _print_line(label, text)
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what people read of an extraction."""
+    from sd4match.fingerprints import abbreviated
+
+    def shape(values: list[int]) -> str:
+        return str(tuple(values))
+
+    on_device = facts["peak_device_memory_mib"]
+    device = "" if on_device is None else f", {on_device:.0f} MiB of the GPU"
+    weights = f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['bytes'] / 2**20:.0f} MiB in {facts['dtype']}"
+    seconds = f"encode {facts['encode_seconds']:.2f} s, extract {facts['extract_seconds']:.2f} s"
+    return [
+        ("license", facts["license"] or "not known here: see where the weights are from"),
+        ("weights", weights),
+        ("architecture", f"{facts['architecture']}, layer {facts['layer']} of {facts['layers']}"),
+        ("fingerprint", abbreviated(facts["fingerprint"])),
+        ("image", f"{shape(facts['image'])}, {facts['frame']}"),
+        ("prompt", shape(facts["prompt"]) if facts["prompt"] else "none"),
+        ("encoded", ", ".join(f"{name} {shape(values)}" for name, values in facts["encoded"].items())),
+        ("features", f"{shape(facts['features'])}, finite: True"),
+        ("time", f"load {facts['load_seconds']:.1f} s, {seconds}"),
+        ("peak memory", f"{facts['peak_memory_mib']:.0f} MiB of this process{device}"),
+    ]
 
 
 def _peak_memory() -> float:
@@ -152,76 +197,3 @@ def _peak_memory() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _device_memory() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return ""
-    return f", {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB of {torch.cuda.get_device_name()}"
-
-
-def doctor() -> None:
-    """Print versions, devices, caches and known models, and what is missing."""
-    import os
-    import platform
-
-    import torch
-    from huggingface_hub import constants
-
-    from sd4match.backbones.pretrained import MODELS_VARIABLE, PRETRAINED, whereabouts
-    from sd4match.paths import is_folder
-    from sd4match.version import __version__
-
-    _print_line("sd4match", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in _PACKAGES:
-        _print_line(package, _version(package))
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
-    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
-    _print_line("devices", ", ".join(devices))
-    models = os.environ.get(MODELS_VARIABLE)
-    state = "" if models is None or is_folder(Path(models)) else " (no such folder)"
-    _print_plugins()
-    _print_line(MODELS_VARIABLE, f"{models or 'not set'}{state}")
-    _print_line("hub cache", f"{constants.HF_HUB_CACHE}{', offline' if constants.HF_HUB_OFFLINE else ''}")
-    found = [name for name in PRETRAINED if whereabouts(name)]
-    missing = [name for name in PRETRAINED if name not in found]
-    _print_line("models here", ", ".join(found))
-    _print_line("not here", ", ".join(missing) or "none")
-    if missing:
-        _print_line("", "they are downloaded when first used; `sd4match models list` has their licenses")
-
-
-def _print_plugins() -> None:
-    """Print the packages that register components, and those that are left out."""
-    import warnings
-
-    from sd4match.registry import REGISTRIES, PluginWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # each is a line below
-        kinds = [(each, kind) for each in REGISTRIES for kind in each.kinds()]
-    plugins: dict[str, list[str]] = {}
-    for registry, kind in kinds:
-        package = registry.package(kind)
-        if package.split()[0] != "sd4match":
-            plugins.setdefault(package, []).append(f"{registry.sort} {kind}")
-    lines = [f"{package}: {', '.join(found)}" for package, found in sorted(plugins.items())]
-    lines += [reason for registry in REGISTRIES for reason in registry.left_out()]
-    for label, line in zip(["plugins", *[""] * len(lines)], lines or ["none"], strict=False):
-        _print_line(label, line)
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "MISSING"
-
-
-def _print_line(label: str, text: str) -> None:
-    typer.echo(f"{label:<15}{text}")

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
+
 app = typer.Typer(help="Skeletons of packages.", no_args_is_help=True, rich_markup_mode=None)
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -29,7 +31,7 @@ def root() -> None:
 def plugin(
     name: Annotated[str, typer.Argument(help="Name of the package, for example sd4match-lowrank.")],
     output: Annotated[Path | None, typer.Option(help="New folder; default: the name.")] = None,
-) -> None:
+) -> Document:
     """Write an installable package with a prompt, a matcher, a loss and their tests."""
     from sd4match.errors import InputError, shown
     from sd4match.io.files import write_together
@@ -54,6 +56,7 @@ def plugin(
     write_together(contents, name=f"the plugin to {folder}", error=InputError)
     typer.echo(f"Written: {folder} ({len(contents)} files). Go on with:")
     typer.echo(f"  cd {shlex.quote(str(folder))} && pip install --editable '.[test]' && pytest")
+    return {"folder": folder, "files": list(contents)}
 
 
 def _templates(folder: Traversable, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,7 +1,13 @@
-"""Progress bars of the commands, on stderr."""
+"""Progress of the commands, on stderr: bars on a terminal, elsewhere a plain line now and then.
+
+A pipe, a log file or a dumb terminal gets no control characters: what takes less than two seconds is silent, what takes
+longer is one line at its end, and one each half minute before.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,53 +19,174 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
     from sd4match.training.history import TrainerCallbacks, TrainingRun
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 """Console for progress and remarks; results go to stdout."""
 
 _SPEED_STEPS = 50
 """Number of last steps over which the speed is averaged."""
+_SILENT_SECONDS, _SECONDS_BETWEEN_LINES = 2.0, 30.0
 
 
-def _columns(description: str) -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
+def is_live() -> bool:
+    """Return whether stderr is a terminal on which bars can be drawn."""
+    return sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
 
 
-class _TaskBars(Progress):
-    """One bar per task. Nothing is printed before the first task, so that earlier errors are one line."""
+def tell(line: str) -> None:
+    """Print a remark on stderr: folded at the width of a terminal, one line anywhere else."""
+    console.print(line, soft_wrap=not is_live())
 
-    def __enter__(self) -> _TaskBars:
+
+class _Count(MofNCompleteColumn):
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
+
+
+class _Left(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        is_open = task.total is None or task.finished
+        return Text("") if is_open else super().render(task).append(" left")
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Return the columns that fit into a terminal: a narrow one has no bar, and no elapsed time."""
+    name = min(28, max(width // 3, 14))
+    one_line = Column(no_wrap=True, overflow="ellipsis", min_width=name, max_width=name)
+    bar = min(40, width - name - (36 if width >= 70 else 28))
+    return [
+        TextColumn("{task.description}", table_column=one_line, markup=False),
+        *([BarColumn(bar)] if bar >= 8 else []),
+        _Count(table_column=Column(no_wrap=True)),
+        *([TimeElapsedColumn(table_column=Column(no_wrap=True))] if width >= 70 else []),
+        _Left(compact=True, table_column=Column(no_wrap=True)),
+    ]
+
+
+class Bars(Progress):
+    """One bar per task, and a line of text below them.
+
+    Nothing is drawn before the first task, so that earlier errors are one line.
+
+    Args:
+        visible: False for a process that is not the main one.
+        before: what is done until the first task, for example "loading the model"; it disappears then.
+        transient: whether the bars disappear at the end.
+    """
+
+    def __init__(self, *, visible: bool = True, before: str = "", transient: bool = False) -> None:
+        self.status = ""
+        self._is_plain = visible and not is_live()
+        self._told: dict[TaskID, float] = {}
+        self._ended: set[TaskID] = set()
+        self._before = before
+        self._first: TaskID | None = None
+        super().__init__(
+            *_columns(console.width), console=console, disable=not visible or self._is_plain, transient=transient
+        )
+
+    def __enter__(self) -> Bars:
+        if self._before and not self.disable:
+            self._first = self.add_task(self._before, total=None)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._drop_first()
         if self.live.is_started:
             self.stop()
 
     def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
+        """Add a bar; see `rich.progress.Progress`."""
+        self._drop_first()
         self.start()
         return super().add_task(description, *arguments, **options)
 
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a bar; see `rich.progress.Progress`."""
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a bar; see `rich.progress.Progress`."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def reset(self, task_id: TaskID, **changes: Any) -> None:
+        """Begin a bar again; see `rich.progress.Progress`."""
+        super().reset(task_id, **changes)
+        self._told.pop(task_id, None)
+        self._ended.discard(task_id)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars, and the line below them."""
+        yield self.make_tasks_table(self.tasks)
+        if self.status:
+            yield Text(self.status, no_wrap=True, overflow="ellipsis")
+
+    def _drop_first(self) -> None:
+        if self._first is not None:
+            self.remove_task(self._first)
+            self._first = None
+
+    def _tell(self, task_id: TaskID) -> None:
+        """Print a plain line of a task, if it is time for one."""
+        if not self._is_plain or task_id in self._ended:
+            return
+        task = self._tasks[task_id]
+        elapsed = task.elapsed or 0.0
+        is_due = elapsed - self._told.get(task_id, 0.0) >= _SECONDS_BETWEEN_LINES
+        if task.total is None or not (is_due or (task.finished and elapsed >= _SILENT_SECONDS)):
+            return
+        self._told[task_id] = elapsed
+        if task.finished:
+            self._ended.add(task_id)
+        left = task.time_remaining
+        times = _clock(elapsed) if task.finished else f"{'?' if left is None else _clock(left)} left"
+        told = [f"{task.description}: {task.completed:.0f} of {task.total:.0f}", times, *self.status.split("  ")]
+        tell(", ".join(part for part in told if part.strip()))
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> _clock(61), _clock(3605)
+    ('1:01', '1:00:05')
+    """
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
 
 @contextmanager
-def progress_bar(*, visible: bool = True) -> Iterator[Progress]:
-    """Show a bar per task, with counts and the remaining time."""
-    with _TaskBars(*_columns("{task.description:<28}"), console=console, disable=not visible) as bars:
+def progress_bar(*, visible: bool = True, before: str = "") -> Iterator[Bars]:
+    """Show a bar per task, with counts and the remaining time; until the first task, what is done `before` it."""
+    with Bars(visible=visible, before=before) as bars:
         yield bars
 
 
-def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal that something is done of which nobody knows how long it takes, and for how long already."""
+    with Bars(visible=_is_main(), before=what, transient=True):
+        yield
+
+
+def evaluation_progress(bar: Bars) -> Callable[[str, str, int, int], None]:
     """Return a callback for evaluations that shows the photos and the pairs of each prompt as tasks of a bar."""
     tasks: dict[tuple[str, str], TaskID] = {}
 
@@ -71,7 +198,7 @@ def evaluation_progress(bar: Progress) -> Callable[[str, str, int, int], None]:
     return on_progress
 
 
-def count_progress(bar: Progress, description: str) -> Callable[[int, int], None]:
+def count_progress(bar: Bars, description: str) -> Callable[[int, int], None]:
     """Return a callback that shows how many things are done, and how many there are, as one task of a bar."""
     tasks: list[TaskID] = []
 
@@ -83,25 +210,13 @@ def count_progress(bar: Progress, description: str) -> Callable[[int, int], None
     return on_progress
 
 
-class _TrainingBar(Progress):
-    """Bar with a line of text below it."""
-
-    status = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        yield Text(self.status)
-
-
 @contextmanager
 def training_progress(steps: int) -> Iterator[TrainerCallbacks]:
     """Show a bar with loss, PCK, speed, remaining time and memory of a training, on the main process only."""
-    from sd4match.distributed import Processes
     from sd4match.training.history import TrainerCallbacks
 
-    columns = _columns("training the prompt")
-    with _TrainingBar(*columns, console=console, disable=not Processes().is_main) as bar:
-        task = bar.add_task("", total=steps)
+    with Bars(visible=_is_main()) as bar:
+        task = bar.add_task("training the prompt", total=steps)
         times: list[tuple[float, int]] = []
         pck = ""
 
@@ -123,7 +238,7 @@ def training_progress(steps: int) -> Iterator[TrainerCallbacks]:
             bar.update(task, completed=run.step)
 
         yield TrainerCallbacks(
-            on_batch_split=lambda split: console.print(split.describe()),
+            on_batch_split=lambda split: tell(split.describe()),
             on_step=on_step,
             on_validation_progress=on_validation_progress,
             on_validation=on_validation,

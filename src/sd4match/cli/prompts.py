@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import BackboneName, Category, Device, option_groups
 from sd4match.paths import as_path
 
@@ -48,9 +49,7 @@ class PromptOptions:
 
 
 @app.command("inspect")
-def inspect(
-    file: PromptArgument, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def inspect(file: PromptArgument) -> Document:
     """Print the metadata of a prompt file and the shapes of its tensors."""
     import json
 
@@ -59,13 +58,11 @@ def inspect(
     info, tensors = read_prompt(file)
     shapes = {name: list(value.shape) for name, value in sorted(tensors.items())}
     facts = {**describe_prompt(info), "tensors": shapes}
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-        return
     width = max(map(len, facts))
     for key, value in facts.items():
         plain = isinstance(value, str) and value.isprintable()  # not what would control the terminal
         typer.echo(f"{key if key.isprintable() else json.dumps(key):<{width}}  {value if plain else json.dumps(value)}")
+    return facts
 
 
 @app.command("convert")
@@ -77,9 +74,10 @@ def convert(
     backbone: Annotated[
         str | None, typer.Option(help="Model folder whose architecture the file is for; default: SD 2.1's.")
     ] = None,
-) -> None:
+) -> Document:
     """Convert a published prompt to a prompt file. The folder's name gives its config; no code in it is executed."""
     from sd4match.backbones.config import StableDiffusionConfig
+    from sd4match.cli.progress import waiting
     from sd4match.errors import ConfigError
     from sd4match.io.files import check_output_file
     from sd4match.prompting.published import files_of, is_converted, read_published
@@ -88,7 +86,8 @@ def convert(
 
     source, target = as_path(published, what="the published prompt"), as_path(output, what="--output")
     check_output_file(target, inputs=files_of(source), is_own=is_converted, what="converted prompt")
-    prompt = read_published(source)
+    with waiting("reading the published prompt"):
+        prompt = read_published(source)
     architecture = prompt.architecture
     if backbone is not None:
         spec = StableDiffusionConfig(weights=backbone, layers=prompt.details.get("layer") or 0).spec()
@@ -100,6 +99,7 @@ def convert(
     info = PromptInfo(prompt.config, architecture, "unknown", __version__, prompt.details)
     write_prompt(info, prompt.tensors, target)
     typer.echo(f"A {prompt.config.kind} prompt. Written: {target}")
+    return {"kind": prompt.config.kind, "file": target}
 
 
 @app.command("export")
@@ -112,7 +112,7 @@ def export(
     ] = "learned_embeds.safetensors",
     token: Annotated[str, typer.Option(help="New word of the tokenizer.")] = "<sd4match>",
     options: PromptOptions,
-) -> None:
+) -> Document:
     """Write a prompt of token space as a textual inversion, for diffusers pipelines of the same text encoder."""
     from sd4match.prompting.textual_inversion import check_export, check_word, export_textual_inversion
 
@@ -125,6 +125,7 @@ def export(
     typer.echo(
         f"Written: {target}. In diffusers: pipeline.load_textual_inversion({str(target)!r}); pipeline({token!r})"
     )
+    return {"file": target, "token": token}
 
 
 @app.command("imagine")
@@ -138,7 +139,7 @@ def imagine(
     guidance: Annotated[float, typer.Option(help="Guidance scale, from 1 (none) to 100.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, max=2**40, help="Seed of the noise.")] = 0,
     options: PromptOptions,
-) -> None:
+) -> Document:
     """Generate images from a learned prompt and from the empty prompt: a labeled grid."""
     from sd4match.cli.progress import progress_bar
     from sd4match.errors import InputError
@@ -169,8 +170,10 @@ def imagine(
     title = f"{source.name} on {name}: {steps} steps, guidance {guidance:g}, seed {seed}"
     write_atomically(target, _encode(draw_grid(drawn, title=title), target), error=InputError)
     typer.echo(f"Written: {target}")
-    if name == "mini":
-        typer.echo(MINI_REMARK)
+    note = MINI_REMARK if name == "mini" else None
+    if note:
+        typer.echo(note)
+    return {"file": target, "rows": [label for label, *_ in rows], "note": note}
 
 
 def _encode(picture: Image, target: Path) -> bytes:
@@ -204,6 +207,7 @@ def _is_imagined(path: Path) -> bool:
 def _load(file: Path, options: PromptOptions) -> tuple[ExperimentConfig, Backbone, Prompt]:
     """Load the backbone and the prompt of a file; the file is read first, because that is fast."""
     from sd4match.cli.common import prepare_device, read_config
+    from sd4match.cli.progress import waiting
     from sd4match.prompting.serialization import load_prompt, read_prompt
     from sd4match.prompting.text import clean_category
 
@@ -211,8 +215,10 @@ def _load(file: Path, options: PromptOptions) -> tuple[ExperimentConfig, Backbon
     if options.category is not None:
         clean_category(options.category)
     config = read_config(preset=None, config=None, overrides=None, default="empty", backbone=options.backbone)
-    backbone = config.backbone.build(device=prepare_device(options.device))
-    return config, backbone, load_prompt(file, backbone=backbone)
+    device = prepare_device(options.device)
+    with waiting(f"loading {config.backbone.model_name}"):
+        backbone = config.backbone.build(device=device)
+        return config, backbone, load_prompt(file, backbone=backbone)
 
 
 def _inputs(prompt: Prompt, backbone: Backbone, options: PromptOptions) -> tuple[ImageBatch, ImageBatch | None]:

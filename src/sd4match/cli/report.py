@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import Device
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command(
         str | None, typer.Option(help="Prompt whose worst and best pairs are drawn; default: the experiment's own.")
     ] = None,
     device: Device = "auto",
-) -> None:
+) -> Document:
     """Write one HTML page of a report: tables, plots, worst and best pairs. It needs no other file and no network."""
     from sd4match.cli.common import prepare_device
     from sd4match.cli.progress import count_progress, progress_bar
@@ -50,6 +51,7 @@ def command(
     if remark:
         typer.echo(remark, err=True)
     typer.echo(f"Written: {target}")
+    return {"files": [target], "remark": remark or None}
 
 
 def _pictures(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sd4match.cli.answer import Document
 from sd4match.cli.common import DataOptions, Device, ExperimentOptions, option_groups
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def command(
     ] = None,
     device: Device = "auto",
     options: ExperimentOptions,
-) -> None:
+) -> Document | None:
     """Train a prompt and keep the best one on validation pairs. SIGTERM and Ctrl-C save the state and stop."""
     import dataclasses
 
@@ -59,7 +60,7 @@ def command(
 
         with stop_on_signals() as stop, config_on_disk(config, output):
             run = _train(config, output, device=device, resume=resume is not None, stop=stop)
-    _print(run, config, output)
+    return _answer(run, config, output)
 
 
 def _refuse_with_resume(**options: object) -> None:
@@ -74,7 +75,7 @@ def _train(
     config: ExperimentConfig, output: Path, *, device: str, resume: bool, stop: Callable[[], bool]
 ) -> TrainingRun:
     from sd4match.cli.common import prepare_device
-    from sd4match.cli.progress import training_progress
+    from sd4match.cli.progress import training_progress, waiting
     from sd4match.config.experiment import build_components
     from sd4match.training.run import check_resumable, check_trainable, train
     from sd4match.training.trainer import check_learns
@@ -83,7 +84,8 @@ def _train(
     check_trainable(config)
     if resume:
         check_resumable(config, output)
-    components = build_components(config, device=device, cache=config.cache.open())
+    with waiting(f"loading {config.backbone.model_name}"):
+        components = build_components(config, device=device, cache=config.cache.open())
     check_learns(
         prompt=components.prompt, loss=components.loss, matcher=components.matcher,
         pair_transform=components.pair_transform,
@@ -92,19 +94,23 @@ def _train(
         return train(config, components, output, resume=resume, stop=stop, callbacks=callbacks)
 
 
-def _print(run: TrainingRun, config: ExperimentConfig, output: Path) -> None:
+def _answer(run: TrainingRun, config: ExperimentConfig, output: Path) -> Document | None:
+    """Print how the training ended, on the main process, and return it."""
     from sd4match.distributed import Processes
     from sd4match.training.run import resume_command
 
     if not Processes().is_main:
-        return
+        return None
     steps, patience = config.training.steps, config.training.patience
+    facts: dict[str, object] = {"stopped": run.stopped, "step": run.step, "steps": steps}
     if run.stopped:
         typer.echo(f"Stopped after step {run.step} of {steps}. Go on with: {resume_command(output)}")
-        return
+        return {**facts, "resume": resume_command(output)}
     early = f" (of {steps}: no better prompt for {patience} validations)" if run.step < steps else ""
+    files = [output / "prompt.safetensors", output / "report.json"]
     typer.echo(
         f"Learned for {run.step} steps{early}. "
         f"Best prompt: step {run.best_step}, validation PCK@0.1 {100 * run.best_pck:.1f}. "
-        f"Written: {output / 'prompt.safetensors'}, {output / 'report.json'}"
+        f"Written: {', '.join(map(str, files))}"
     )
+    return {**facts, "best_step": run.best_step, "validation_pck@0.1": run.best_pck, "files": files}

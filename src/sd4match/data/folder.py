@@ -34,11 +34,14 @@ from sd4match.structures.images import Photo
 from sd4match.structures.pairs import Box, PairKey, PairRecord
 
 _COLUMNS = ("photo", "point", "x", "y", "category", "split")
+POINT_FILES = ("points.json", "points.csv")
+"""Names of the file of points, if the config gives none."""
+
 _Point = tuple[float, float] | None
 
 
 @dataclass
-class _Annotation:
+class PhotoAnnotation:
     """Content of the file of points for one photo; a point is None if it is not visible."""
 
     category: str | None = None
@@ -88,7 +91,7 @@ class FolderPairs(FilePairs):
     def __init__(self, config: FolderConfig) -> None:
         split = check_split_name(config.split)
         root = folder_of(config.root, "the folder of photos")
-        files = [root / "points.json", root / "points.csv"]
+        files = [root / name for name in POINT_FILES]
         if config.points is not None:
             files = [root / as_path(config.points, what="data.points", error=DatasetError)]
         found = [file for file in files if exists(file)]
@@ -100,8 +103,7 @@ class FolderPairs(FilePairs):
                 f"data.points={found[0].name}"
             )
         file = found[0]
-        read = _read_csv if file.suffix.lower() == ".csv" else _read_json
-        self._annotations, listed = read(file)
+        self._annotations, listed = read_points(file)
         self._exif = config.exif
         chosen = _of_split(self._annotations, split)
         pairs = _all_pairs(chosen) if listed is None else [pair for pair in listed if set(pair) <= chosen.keys()]
@@ -161,7 +163,7 @@ class FolderPairs(FilePairs):
         )  # fmt: skip
 
 
-def _of_split(annotations: Mapping[str, _Annotation], split: Split) -> dict[str, _Annotation]:
+def _of_split(annotations: Mapping[str, PhotoAnnotation], split: Split) -> dict[str, PhotoAnnotation]:
     """Return the photos of a split; all, if no photo names one."""
     has_splits = any(annotation.split for annotation in annotations.values())
     return {
@@ -171,7 +173,7 @@ def _of_split(annotations: Mapping[str, _Annotation], split: Split) -> dict[str,
     }
 
 
-def _all_pairs(annotations: Mapping[str, _Annotation]) -> list[tuple[str, str]]:
+def _all_pairs(annotations: Mapping[str, PhotoAnnotation]) -> list[tuple[str, str]]:
     """Return all ordered pairs of photos of one category that share a visible point, or of which one is damaged."""
     return [
         (source, target)
@@ -180,7 +182,9 @@ def _all_pairs(annotations: Mapping[str, _Annotation]) -> list[tuple[str, str]]:
     ]
 
 
-def _why_no_pair(annotations: Mapping[str, _Annotation], chosen: Mapping[str, _Annotation], *, listed: bool) -> str:
+def _why_no_pair(
+    annotations: Mapping[str, PhotoAnnotation], chosen: Mapping[str, PhotoAnnotation], *, listed: bool
+) -> str:
     """Return why the photos of a split make no pair."""
     if not chosen:
         return f"its photos are of {', '.join(sorted({str(one.split) for one in annotations.values() if one.split}))}"
@@ -194,7 +198,7 @@ def _why_no_pair(annotations: Mapping[str, _Annotation], chosen: Mapping[str, _A
     return "no two photos of one category share a visible point"
 
 
-def _notes(annotations: Mapping[str, _Annotation], file: Path) -> list[str]:
+def _notes(annotations: Mapping[str, PhotoAnnotation], file: Path) -> list[str]:
     """Return what may have been forgotten."""
     notes = []
     for what, those, effect in (
@@ -213,16 +217,25 @@ def _notes(annotations: Mapping[str, _Annotation], file: Path) -> list[str]:
     return notes
 
 
-def _shared_names(source: _Annotation, target: _Annotation) -> list[str]:
+def _shared_names(source: PhotoAnnotation, target: PhotoAnnotation) -> list[str]:
     """Return the names of the points that are visible in both photos."""
     return [name for name, point in source.points.items() if point and target.points.get(name)]
 
 
-def _points(annotation: _Annotation, names: list[str]) -> Points:
+def _points(annotation: PhotoAnnotation, names: list[str]) -> Points:
     return np.array([annotation.points[name] for name in names], dtype=np.float64).reshape(-1, 2)
 
 
-def _read_json(file: Path) -> tuple[dict[str, _Annotation], list[tuple[str, str]] | None]:
+def read_points(file: Path) -> tuple[dict[str, PhotoAnnotation], list[tuple[str, str]] | None]:
+    """Return the annotation of each photo in a file of points, and the pairs that it lists; None if it lists none.
+
+    Raises:
+        DatasetError: the file cannot be read, or is wrong as a whole; what is wrong with a photo is in its problems.
+    """
+    return _read_csv(file) if file.suffix.lower() == ".csv" else _read_json(file)
+
+
+def _read_json(file: Path) -> tuple[dict[str, PhotoAnnotation], list[tuple[str, str]] | None]:
     content = read_annotation(file)
     check_keys(content, ("photos", "pairs"), str(file))
     photos = content.get("photos")
@@ -234,7 +247,7 @@ def _read_json(file: Path) -> tuple[dict[str, _Annotation], list[tuple[str, str]
     return annotations, None if pairs is None else _parse_pairs(pairs, annotations, file)
 
 
-def _parse_pairs(value: object, annotations: Mapping[str, _Annotation], file: Path) -> list[tuple[str, str]]:
+def _parse_pairs(value: object, annotations: Mapping[str, PhotoAnnotation], file: Path) -> list[tuple[str, str]]:
     if not isinstance(value, list) or not value:
         raise DatasetError(f"{file}: pairs must be a list of two file names each, not {shown(value)}")
     listed: set[tuple[str, str]] = set()
@@ -260,11 +273,11 @@ def _parse_pairs(value: object, annotations: Mapping[str, _Annotation], file: Pa
     return read_all(parse, enumerate(value))
 
 
-def _parse_photo(value: object, where: str) -> _Annotation:
+def _parse_photo(value: object, where: str) -> PhotoAnnotation:
     """Return the annotation of a photo in points.json, with its problems."""
     if not isinstance(value, dict) or not isinstance(value.get("points"), dict):
-        return _Annotation(problems=[f'{where} must have "points": names with [x, y] or null'])
-    annotation = _Annotation()
+        return PhotoAnnotation(problems=[f'{where} must have "points": names with [x, y] or null'])
+    annotation = PhotoAnnotation()
     with annotation.noting():
         check_keys(value, ("category", "split", "box", "points"), where)
     with annotation.noting():
@@ -302,7 +315,7 @@ def _parse_point(value: object, where: str) -> _Point:
     return x, y
 
 
-def _read_csv(file: Path) -> tuple[dict[str, _Annotation], None]:
+def _read_csv(file: Path) -> tuple[dict[str, PhotoAnnotation], None]:
     header, rows = read_table(file)
     header = [name.lower() for name in header]
     check_columns(header, _COLUMNS, _COLUMNS[:4], str(file))
@@ -311,7 +324,7 @@ def _read_csv(file: Path) -> tuple[dict[str, _Annotation], None]:
         raise DatasetError(f"{file}: unknown column {shown(unknown[0])}; columns are {', '.join(_COLUMNS)}")
     if not rows:
         raise DatasetError(f"{file} has no row below its header")
-    annotations: dict[str, _Annotation] = {}
+    annotations: dict[str, PhotoAnnotation] = {}
     photo_column = header.index("photo")
 
     def photo_of(item: tuple[int, Sequence[str]]) -> str:
@@ -321,13 +334,13 @@ def _read_csv(file: Path) -> tuple[dict[str, _Annotation], None]:
 
     photos = read_all(photo_of, enumerate(rows, start=1))
     for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
-        annotation = annotations.setdefault(photo, _Annotation())
+        annotation = annotations.setdefault(photo, PhotoAnnotation())
         with annotation.noting():
             _add_row(annotation, header, row, f"{file} row {number}")
     return annotations, None
 
 
-def _add_row(annotation: _Annotation, header: Sequence[str], row: Sequence[str], where: str) -> None:
+def _add_row(annotation: PhotoAnnotation, header: Sequence[str], row: Sequence[str], where: str) -> None:
     """Add a row of points.csv to the annotation of its photo.
 
     Raises:

@@ -185,20 +185,22 @@ def published_for(dataset: str, *, protocol: str, against_all: Sequence[str] = (
     >>> published_for("pf_willow", protocol="dift")[-1].why_not
     'counted by sd4match, not by dift'
     """
-    rows = []
-    for published in PUBLISHED:
-        if published.dataset != dataset:
-            continue
-        why_not = None
-        if published.protocol is None:
-            why_not = "how it was counted is not stated"
-        elif published.protocol != protocol:
-            why_not = f"counted by {published.protocol}, not by {protocol}"
-        rows.append(
-            PublishedRow(
-                method=published.method, trained_on=published.trained_on, protocol=published.protocol,
-                pck_percent=dict(published.pck), by_category_percent=dict(published.by_category),
-                source=published.source, comparable=why_not is None and not against_all, why_not=why_not,
-            )
-        )  # fmt: skip
-    return tuple(rows)
+    return tuple(
+        beside_ours(published, protocol=protocol, against_all=against_all)
+        for published in PUBLISHED
+        if published.dataset == dataset
+    )
+
+
+def beside_ours(published: Published, *, protocol: str, against_all: Sequence[str] = ()) -> PublishedRow:
+    """Return a published result with whether a measured one can be compared and, if not, why; see `published_for`."""
+    why_not = None
+    if published.protocol is None:
+        why_not = "how it was counted is not stated"
+    elif published.protocol != protocol:
+        why_not = f"counted by {published.protocol}, not by {protocol}"
+    return PublishedRow(
+        method=published.method, trained_on=published.trained_on, protocol=published.protocol,
+        pck_percent=dict(published.pck), by_category_percent=dict(published.by_category), source=published.source,
+        comparable=why_not is None and not against_all, why_not=why_not,
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -413,6 +413,7 @@ def make_report(
     backbone: Mapping[str, str] | None,
     wall_seconds: float,
     extra: Mapping[str, Any] | None = None,
+    configs: Sequence[ExperimentConfig] = (),
 ) -> Report:
     """Return the report of a run; evaluate, demo, sweep and train all build theirs here.
 
@@ -425,18 +426,19 @@ def make_report(
         backbone: from `backbone_entry`; None if no model was used.
         wall_seconds: duration of the run.
         extra: further JSON-able values.
+        configs: experiment of each result, where they differ; what keeps single results from being compared with
+            published numbers then stands in `not_comparable_because` of their `extra`.
     """
-    protocol, sampling = config.evaluation.protocol, config.evaluation.sampling
-    summary = DataSummary.of(data)
-    published_ensemble = sampling.ensemble == SamplingConfig().ensemble or sampling.ensemble_size == 1
-    reasons = {
-        "ours is not of the whole published test split": not summary.complete,
-        "some of our pairs were left out": any(row.pairs_skipped for row in results),
-        "ours was matched otherwise than the protocol's benchmark": config.matcher != protocol.matcher,
-        f"ours is of {sampling.ensemble} noises, not of independent ones": not published_ensemble,
-        "ours is of mini, not of Stable Diffusion": backbone is not None and backbone["name"] == "mini",
-    }
-    against_all = tuple(reason for reason, holds in reasons.items() if holds)
+    protocol, summary = config.evaluation.protocol, DataSummary.of(data)
+    reasons = [
+        not_comparable_because(
+            own, summary, has_model=backbone is not None, skipped=any(r.pairs_skipped for r in results)
+        )
+        for own in configs or (config,)
+    ]
+    against_all = tuple(reason for reason in reasons[0] if all(reason in own for own in reasons))
+    if configs:
+        results = [_with_reasons(row, own, against_all) for row, own in zip(results, reasons, strict=True)]
     return Report(
         results=tuple(results),
         comparisons=tuple(comparisons),
@@ -453,6 +455,35 @@ def make_report(
         wall_seconds=round(wall_seconds, 2),
         extra=dict(extra or {}),
     )
+
+
+def not_comparable_because(
+    config: ExperimentConfig, data: DataSummary, *, has_model: bool = True, skipped: bool = False
+) -> tuple[str, ...]:
+    """Return the reasons why no published number can be compared with the result of an experiment.
+
+    Args:
+        config: the experiment.
+        data: pairs that were evaluated.
+        has_model: whether features of the experiment's backbone were used; baselines use none.
+        skipped: whether pairs were left out because they could not be read.
+    """
+    protocol, sampling = config.evaluation.protocol, config.evaluation.sampling
+    published_ensemble = sampling.ensemble == SamplingConfig().ensemble or sampling.ensemble_size == 1
+    reasons = {
+        "ours is not of the whole published test split": not data.complete,
+        "some of our pairs were left out": skipped,
+        "ours was matched otherwise than the protocol's benchmark": config.matcher != protocol.matcher,
+        f"ours is of {sampling.ensemble} noises, not of independent ones": not published_ensemble,
+        "ours is of mini, not of Stable Diffusion": has_model and config.backbone.model_name == "mini",
+    }
+    return tuple(reason for reason, holds in reasons.items() if holds)
+
+
+def _with_reasons(row: Row, own: Sequence[str], against_all: Sequence[str]) -> Row:
+    """Return a row that says why it alone cannot be compared, if there is such a reason."""
+    reasons = [reason for reason in own if reason not in against_all]
+    return replace(row, extra={**row.extra, "not_comparable_because": reasons}) if reasons else row
 
 
 def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:

@@ -26,6 +26,7 @@ PAGE_FILE, PAGE_MARK = "report.html", "sd4match report"
 DRAWING_FILES = {"alpha": "report-alpha.png", "categories": "report-categories.png", "pairs": "report-pairs.png"}
 """Pictures of an evaluation, by what they show."""
 DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
+DEMO_PHOTOS = ("source.png", "target.png")
 
 CURVE_FILE, LOG_FILES = "loss.png", ("losses.csv", "validation.csv")
 
@@ -37,7 +38,7 @@ _FILES: Mapping[RunKind, tuple[str, ...]] = {
     "training": (PROMPT_FILE, *_TRAINING_FILES),
     "evaluation": (*REPORT_FILES, *DRAWING_FILES.values()),
     "sweep": REPORT_FILES,
-    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *_TRAINING_FILES),
+    "demo": (DEMO_PROMPT_FILE, DEMO_PICTURE, *DEMO_PHOTOS, *_TRAINING_FILES),
 }
 """Names of the files that a run writes."""
 _REPORT_FIELDS: Mapping[str, RunKind] = {

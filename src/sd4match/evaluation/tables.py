@@ -36,7 +36,9 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-SectionKind = Literal["results", "comparisons", "categories", "difficulty", "published", "skipped", "provenance"]
+SectionKind = Literal[
+    "results", "seeds", "comparisons", "categories", "difficulty", "published", "skipped", "provenance"
+]  # fmt: skip
 _WITHOUT_HEADING = ("results", "comparisons", "provenance")
 """Sections above which Markdown writes no heading."""
 
@@ -58,7 +60,8 @@ class Section:
 
 def to_summary(report: Report, *, title: str) -> str:
     """Return a page that fits on a screen: results, comparisons, provenance."""
-    return _page(title, [results_section(report), *_comparisons(report), provenance_section(report)])
+    content = [results_section(report), *_over_seeds(report), *_comparisons(report), provenance_section(report)]
+    return _page(title, content)
 
 
 def to_markdown(report: Report, *, title: str) -> str:
@@ -70,6 +73,7 @@ def sections(report: Report) -> list[Section]:
     """Return what a page says about a report, in order; what a report does not have is left out."""
     return [
         results_section(report),
+        *_over_seeds(report),
         *_comparisons(report),
         *_by_category(report),
         *_by_difficulty(report.results),
@@ -121,6 +125,20 @@ def results_section(report: Report) -> Section:
     ]
     shown_table = Table((*header, f"category @{shown}", "pairs"), tuple(table))
     return Section("results", "Results", (shown_table, remark, *kept))
+
+
+def _over_seeds(report: Report) -> list[Section]:
+    """Return a table of means over seeds, which a sweep over seeds and other fields has."""
+    found = report.extra.get("over_seeds")
+    if not isinstance(found, Mapping):
+        return []
+    table = []
+    for name, values in found.items():
+        low, high = values["ci95"]
+        each = ", ".join(percent(value) for value in values["by_seed"])
+        table.append((name, f"{percent(values['mean'])} [{percent(low)}, {percent(high)}]", each))
+    heading = "Means over seeds, with 95 % bootstrap intervals over seeds and pairs"
+    return [Section("seeds", heading, (Table(("", "image @0.1", "each seed"), tuple(table)),))]
 
 
 def _with_interval(row: Row, average: str, alpha: str) -> str:
@@ -196,9 +214,22 @@ def _published(report: Report) -> list[Section]:
         )
         for row in report.published
     )  # fmt: skip
-    remark = [f"None of them can be compared with ours: {'; '.join(reasons)}."] if reasons else []
+    remarks = [f"None of them can be compared with ours: {'; '.join(reasons)}."] if reasons else []
+    remarks += _own_reasons(report)
     header = ("method", "trained on", "published, per image", "protocol", "comparable with ours")
-    return [Section("published", f"Published numbers on {report.data.name}", (*remark, Table(header, table)))]
+    return [Section("published", f"Published numbers on {report.data.name}", (*remarks, Table(header, table)))]
+
+
+def _own_reasons(report: Report) -> list[str]:
+    """Return a line for each reason that keeps only some of our rows from being compared."""
+    rows: dict[str, list[str]] = {}
+    for row in report.results:
+        reasons = row.extra.get("not_comparable_because")
+        for reason in reasons if isinstance(reasons, list) else ():
+            rows.setdefault(str(reason), []).append(row.prompt)
+    return [
+        f"Not to be compared with any of them: {', '.join(names)}, because {reason}." for reason, names in rows.items()
+    ]
 
 
 def _skipped(report: Report) -> list[Section]:
@@ -221,7 +252,7 @@ def provenance_section(report: Report) -> Section:
         lines.append("No model was used.")
     else:
         lines.append(f"Backbone: {backbone['name']} ({backbone['architecture']}).")
-        lines += _sampling(report.config)
+        lines += _sampling(report.config) + _swept(report)
         lines += [MINI_NOTE] if is_of_mini(report) else []
     versions = report.versions
     lines.append(
@@ -233,7 +264,15 @@ def provenance_section(report: Report) -> Section:
 
 def is_of_mini(report: Report) -> bool:
     """Return whether a report is of the small model that the package carries."""
-    return report.backbone is not None and report.backbone["name"] == "mini"
+    return report.backbone is not None and "mini" in report.backbone["name"].split(", ")
+
+
+def _swept(report: Report) -> list[str]:
+    """Return a line about the fields in which the rows differ; [] if the report is of no sweep over fields."""
+    fields = report.extra.get("swept")
+    if not isinstance(fields, Mapping):
+        return []
+    return [f"The rows differ in {', '.join(map(str, fields))}; the settings above are those of the first row."]
 
 
 def _sampling(config: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 from .batches import BatchSplit as BatchSplit
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import Checkpoints as Checkpoints
+from .field_sweep import sweep_fields as sweep_fields
 from .history import TrainerCallbacks as TrainerCallbacks
 from .history import TrainingRun as TrainingRun
 from .run import train as train

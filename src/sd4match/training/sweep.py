@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
-import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sd4match.arguments import check_arguments
-from sd4match.backbones.cached import cached
-from sd4match.checks import check_number
-from sd4match.config.experiment import ExperimentConfig, build_components, build_dataset, make_config
+from sd4match.config.experiment import ExperimentConfig, make_config
 from sd4match.config.presets import load_experiment
 from sd4match.data.config import Split
-from sd4match.documents import read_json
-from sd4match.errors import ConfigError, InputError, a, choose_from, shown
+from sd4match.distributed import Processes
+from sd4match.errors import ConfigError, a, choose_from, shown
 from sd4match.evaluation.report import Report, backbone_entry, make_report, make_row
-from sd4match.evaluation.run import chosen_pairs, compare_prompts, evaluate_prompts
-from sd4match.evaluation.run_folders import SCORES_FILE, check_run_folder, check_sweep_folder
-from sd4match.evaluation.scores import PairScores
-from sd4match.interfaces import Backbone, PairDataset, learns
-from sd4match.io.files import write_atomically
-from sd4match.paths import as_path, exists
+from sd4match.evaluation.run import compare_prompts
+from sd4match.paths import as_path
 from sd4match.registry import Registry, backbones, datasets, losses, matchers, pair_transforms, prompts
-from sd4match.training.history import TrainerCallbacks
-from sd4match.training.run import can_resume, train_in_folder
-from sd4match.version import __version__
+from sd4match.training.measuring import Bench, Job, SweepCallbacks, check_jobs
 
 _CPM_VARIANTS = (
     "cpm-global-features", "cpm-single-image", "cpm-single-image-global-features", "cpm-no-global-prompt",
@@ -47,30 +35,6 @@ _COMPARISONS = (
 """(a, b): every prompt against text, and the differences that the paper's tables show."""
 _SHARED_FIELDS = ("backbone", "data", "evaluation")
 """Fields of the config in which the experiments of a table must agree."""
-
-
-class DamagedScoresWarning(UserWarning):
-    """Scores of an earlier sweep cannot be read; the prompt is measured again."""
-
-
-@dataclass
-class SweepCallbacks:
-    """Functions that a sweep calls with the name of the prompt; each does nothing by default."""
-
-    on_start: Callable[[str], None] = lambda name: None
-    """Called before a prompt is trained or measured, or its scores are read."""
-    on_step: Callable[[str, int], None] = lambda name, step: None
-    """Called after every training step with its number."""
-    on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
-    """Called during an evaluation with the number of photos or pairs that are done, and of all."""
-
-
-@dataclass(frozen=True)
-class _Measurement:
-    """Scores of a prompt, and how long it took to train and measure it."""
-
-    scores: PairScores
-    seconds: float
 
 
 @check_arguments
@@ -118,27 +82,20 @@ def sweep_prompts(
     overrides = list(overrides)
     configs = sweep_configs(names, variants or {}, model=model, seed=seed, overrides=overrides)
     shared = _shared_config(configs)
-    folder = as_path(output, what="output")
-    check_sweep_output(folder, configs)
-    data = chosen_pairs(shared, build_dataset(shared, split))
-    backbone = cached(shared.backbone.build(device=device), shared.cache.open())
-    measured: dict[str, _Measurement] = {}
-    for name, config in configs.items():
-        callbacks.on_start(name)
-        origin = _origin(config, backbone, split)
-        measured[name] = _read_scores(folder / name, origin) or _measure(
-            name, config, backbone, data, folder / name, origin, callbacks
-        )
+    jobs = prompt_jobs(as_path(output, what="output"), configs)
+    Processes().on_main(lambda: check_jobs(as_path(output, what="output"), jobs))
+    bench = Bench(split, device, callbacks)
+    measured = {name: bench.measure(name, job) for name, job in jobs.items()}
     scores = {name: measurement.scores for name, measurement in measured.items()}
     return make_report(
         config=shared,
-        data=data,
+        data=bench.pairs(shared),
         results=[
             make_row(name, scores[name], config, extra={"prompt_config": config.prompt.model_dump(mode="json")})
             for name, config in configs.items()
         ],
         comparisons=[compare_prompts(shared, scores, a, b) for a, b in _comparisons(variants or {}, scores)],
-        backbone=backbone_entry(shared, backbone),
+        backbone=backbone_entry(shared, bench.backbone(shared)),
         wall_seconds=time.perf_counter() - started,
         extra={"split": split, "seconds": {name: measurement.seconds for name, measurement in measured.items()}},
     )
@@ -225,19 +182,9 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
     return config
 
 
-def check_sweep_output(output: Path, configs: Mapping[str, ExperimentConfig]) -> None:
-    """Check, before any work is done, that a sweep loses nothing of the user's or of another run.
-
-    Args:
-        output: folder of the sweep.
-        configs: of its experiments, by name.
-
-    Raises:
-        InputError: the folder, or that of an experiment in it, holds something else than an earlier sweep.
-    """
-    check_run_folder(output, "sweep")
-    for name, config in configs.items():
-        check_sweep_folder(output / name, can_resume=partial(can_resume, config, output / name))
+def prompt_jobs(output: Path, configs: Mapping[str, ExperimentConfig]) -> dict[str, Job]:
+    """Return what a sweep over prompts measures, by the names of its rows, each in a folder of that name."""
+    return {name: Job(config, output / name) for name, config in configs.items()}
 
 
 def _shared_config(configs: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
@@ -254,70 +201,3 @@ def _shared_config(configs: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
             if getattr(config, field) != getattr(first, field):
                 raise ConfigError(f"{name} and {first_name} differ in {field}: no table can hold both")
     return first
-
-
-def _origin(config: ExperimentConfig, backbone: Backbone, split: Split) -> dict[str, Any]:
-    """Return what scores depend on; scores of the same origin need not be measured again."""
-    return {
-        "config": config.model_dump(mode="json"),
-        "split": split,
-        "fingerprint": backbone.fingerprint,
-        "library_version": __version__,
-    }
-
-
-def _read_scores(folder: Path, origin: Mapping[str, Any]) -> _Measurement | None:
-    """Read the scores that an earlier sweep wrote; None if there are none, or they are of another origin or damaged."""
-    file = folder / SCORES_FILE
-    if not exists(file):
-        return None
-    try:
-        content = read_json(file, what="scores")
-        if not isinstance(content, dict):
-            raise InputError(f"must hold fields, not {shown(content)}")
-        if "scores" not in content or any(content.get(field) != value for field, value in origin.items()):
-            return None
-        if not isinstance(content["scores"], dict):
-            raise InputError(f"scores must be fields, not {shown(content['scores'])}")
-        return _Measurement(
-            PairScores.from_json(content["scores"]), check_number("seconds", content.get("seconds"), 0.0)
-        )
-    except InputError as error:
-        warnings.warn(f"{file} is damaged: {error}; the prompt is measured again", DamagedScoresWarning, stacklevel=3)
-        return None
-
-
-def _measure(
-    name: str,
-    config: ExperimentConfig,
-    backbone: Backbone,
-    data: PairDataset,
-    folder: Path,
-    origin: Mapping[str, Any],
-    callbacks: SweepCallbacks,
-) -> _Measurement:
-    """Train a prompt if it has parameters, measure it, and write its scores."""
-    started = time.perf_counter()
-    resume = can_resume(config, folder)
-    _write_scores(folder, origin)  # from now on, what is in the folder is of this sweep
-    components = build_components(config, backbone=backbone)
-    if any(map(learns, (components.prompt, components.matcher, components.pair_transform))):
-        train_in_folder(
-            config, components, folder, resume=resume,
-            callbacks=TrainerCallbacks(on_step=lambda run: callbacks.on_step(name, run.step)),
-        )  # fmt: skip
-    measured = evaluate_prompts(
-        config,
-        components,
-        data,
-        {name: components.prompt},
-        scratch=folder,
-        progress=lambda name, what, done, total: callbacks.on_evaluation_progress(name, done, total),
-    )
-    measurement = _Measurement(measured[0].scores, round(time.perf_counter() - started, 1))
-    _write_scores(folder, {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()})
-    return measurement
-
-
-def _write_scores(folder: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(folder / SCORES_FILE, (json.dumps(content, allow_nan=False) + "\n").encode())

@@ -131,7 +131,7 @@ def _draw_match(
     hit: bool | None = None,
 ) -> None:
     """Draw a match: solid between discs, or dashed between open squares if it is a miss."""
-    draw, radius = ImageDraw.Draw(canvas), max(3, round(height / 96))
+    draw, radius = ImageDraw.Draw(canvas), max(4, round(height / 72))
     dash = None if hit in (None, True) else height / 48
     if hit is not None:  # so that the line shows on a photo of its color
         _line(draw, start, end, "white", thickness + 2, dash=dash)

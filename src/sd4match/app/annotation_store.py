@@ -1,0 +1,530 @@
+"""Points of one's own photos, in the files of the data set `folder`; every change is on the disk when it returns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from threading import RLock
+
+from sd4match.data.annotations import as_box, as_category, as_file_name, as_word
+from sd4match.data.base import check_split_name, folder_of, raise_problems
+from sd4match.data.folder import POINT_FILES, PhotoAnnotation, read_points
+from sd4match.errors import DatasetError, InputError, shown
+from sd4match.geometry import Size
+from sd4match.io.files import check_no_link, write_atomically
+from sd4match.io.locks import locked_folder
+from sd4match.paths import exists, read_bytes
+from sd4match.structures.images import Photo
+from sd4match.structures.pairs import Box
+
+Point = tuple[float, float] | None
+"""(x, y) in pixels of a photo; None for a point that it does not show."""
+Pair = tuple[str, str]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings of the names of photos."""
+_MOST_PHOTOS = 10_000
+_LARGEST_FILE = 1 << 28
+_MOST_UNDONE = 100
+_DECIMALS = 1
+"""Digits behind the point of a coordinate; nobody clicks more exactly."""
+_SHARES = (("test", 0.3), ("validation", 0.2))
+_FEWEST = 2
+"""Photos of a category that a split needs to make a pair."""
+
+
+class AnnotationStore:
+    """Photos of a folder and their points, read from `points.json` or `points.csv` if there is one.
+
+    A change is checked, written to a file beside it that then takes its place, and seen by the reader only after that:
+    a process that is killed leaves the old file or the new one. Photos are only read.
+
+    Args:
+        root: folder with photos, in it or in folders below it; the first folder is the category of a photo whose
+            annotation names none.
+        exif: whether points are in the frame that viewers show, as the field `data.exif` of the data set says.
+
+    Raises:
+        DatasetError: there is no such folder, it holds fewer than two photos or two files of points, or the file of
+            points is damaged, of an unknown form, or a link.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("a.png", "b.png"):
+    ...     Photo(np.zeros((40, 60, 3), dtype=np.uint8)).to_image().save(folder / name)
+    >>> with AnnotationStore.open(folder) as store:
+    ...     store.mark("ear", {"a.png": (12.0, 8.0), "b.png": None})
+    >>> AnnotationStore(folder).points("a.png")
+    {'ear': (12.0, 8.0)}
+    """
+
+    def __init__(self, root: str | Path, *, exif: bool = False) -> None:
+        self.root = folder_of(root, "the folder of photos")
+        self.exif = exif
+        self._lock = RLock()
+        self.reload()
+
+    @classmethod
+    @contextmanager
+    def open(cls, root: str | Path, *, exif: bool = False) -> Iterator[AnnotationStore]:
+        """Hold the folder for a block, so that no other app or run writes into it.
+
+        Raises:
+            DatasetError: another one holds it, it cannot be written, or as the class.
+        """
+        folder = folder_of(root, "the folder of photos")
+        with locked_folder(folder, error=DatasetError):
+            yield cls(folder, exif=exif)
+
+    def reload(self) -> None:
+        """Read the photos and the file of points again; what can be undone is forgotten.
+
+        Raises:
+            DatasetError: as the class; what was read before stays.
+        """
+        with self._lock:
+            photos = _photos_below(self.root)
+            file, content = _file_of_points(self.root)
+            annotations: dict[str, PhotoAnnotation] = {}
+            listed: list[Pair] | None = None
+            if content is not None:
+                annotations, listed = read_points(file)
+                raise_problems([problem for one in annotations.values() for problem in one.problems])
+            self.pairs = self._pairs_to_annotate(photos, annotations, listed)
+            self.file, self._content = file, content
+            self.photos = photos
+            self._annotations, self._listed = annotations, listed
+            self._earlier: list[tuple[dict[str, PhotoAnnotation], list[Pair] | None]] = []
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_boxes(self) -> bool:
+        """Return whether the file can hold boxes, which a table cannot."""
+        return self.file.suffix == ".json"
+
+    def photo(self, name: str) -> Photo:
+        """Decode a photo in the frame of its points.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return Photo.open(self.root / name, exif=self.exif)
+
+    def points(self, photo: str) -> dict[str, Point]:
+        """Return the points of a photo by name; None for one that is said not to be visible."""
+        return dict(self._annotations[photo].points) if photo in self._annotations else {}
+
+    def category(self, photo: str) -> str | None:
+        """Return the category of a photo: the annotated one, or for a new photo the first folder of its name."""
+        return self._category(self._annotations, photo)
+
+    @staticmethod
+    def _category(annotations: Mapping[str, PhotoAnnotation], photo: str) -> str | None:
+        return annotations[photo].category if photo in annotations else _category_of_folder(photo)
+
+    def split(self, photo: str) -> str | None:
+        """Return the split of a photo, if it has one."""
+        return self._annotations[photo].split if photo in self._annotations else None
+
+    def box(self, photo: str) -> Box | None:
+        """Return the box (left, top, right, bottom) of the object in a photo, if it has one."""
+        return self._annotations[photo].box if photo in self._annotations else None
+
+    @property
+    def categories(self) -> list[str]:
+        """Return the categories of all photos, sorted."""
+        return sorted({category for photo in self.photos if (category := self.category(photo)) is not None})
+
+    def names(self, photos: Sequence[str]) -> list[str]:
+        """Return the names of all points of the categories of some photos, in the order in which they came."""
+        return list(dict.fromkeys(name for photo in self._alike(photos) for name in self.points(photo)))
+
+    def new_name(self, photos: Sequence[str]) -> str:
+        """Return the name of a new point, which no photo of the same categories has."""
+        taken = self.names(photos)
+        return next(name for number in range(1, len(taken) + 2) if (name := f"point {number}") not in taken)
+
+    def _alike(self, photos: Sequence[str]) -> list[str]:
+        """Return the annotated photos of the categories of some photos, and these."""
+        categories = {self.category(photo) for photo in photos}
+        return [name for name, one in self._annotations.items() if name in photos or one.category in categories]
+
+    # changing ---------------------------------------------------------------------------------------------------------
+
+    def mark(self, name: str, points: Mapping[str, Point]) -> None:
+        """Set a point in photos; None says that a photo does not show it.
+
+        Coordinates are moved into their photo and rounded to tenths of a pixel.
+
+        Raises:
+            DatasetError: the name cannot be one, a photo is not in the folder, or the file cannot be written.
+            PhotoError: a photo cannot be read.
+        """
+        as_word(name, "the name of a point")
+        inside = {photo: point and self._inside(photo, point) for photo, point in points.items()}
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            for photo, point in inside.items():
+                annotations[photo].points[name] = point
+
+        self._change(change, photos=points)
+
+    def remove(self, name: str, photos: Sequence[str]) -> None:
+        """Remove a point from photos.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            for photo in photos:
+                annotations[photo].points.pop(name, None)
+
+        self._change(change, photos=photos)
+
+    def rename(self, old: str, new: str, photos: Sequence[str]) -> None:
+        """Rename a point in all photos of the categories of some photos, because points of one name correspond.
+
+        A name that other photos use already makes it the same point as theirs.
+
+        Raises:
+            DatasetError: the new name cannot be one, or a photo has both points; or as `mark`.
+        """
+        as_word(new, "the name of a point")
+        if new == old:
+            return
+        holders = [photo for photo in self._alike(photos) if old in self.points(photo)]
+        both = next((photo for photo in holders if new in self.points(photo)), None)
+        if both is not None:
+            raise DatasetError(f"{both} has another point {shown(new)}: give another name")
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            for photo in holders:
+                points = annotations[photo].points
+                annotations[photo].points = {new if name == old else name: point for name, point in points.items()}
+
+        self._change(change)
+
+    def describe(self, photos: Sequence[str], *, category: str | None) -> None:
+        """Say what photos show; None for nothing.
+
+        Raises:
+            DatasetError: it cannot be the name of a category; or as `mark`.
+        """
+        if category is not None:
+            as_category(category, "the category")
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            for photo in photos:
+                annotations[photo].category = category
+
+        self._change(change, photos=photos)
+
+    def assign(self, photo: str, split: str | None) -> None:
+        """Put a photo into a split; None takes it out of all.
+
+        Raises:
+            InputError: there is no such split.
+            DatasetError: as `mark`.
+        """
+        if split is not None:
+            check_split_name(split)
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            annotations[photo].split = split
+
+        self._change(change, photos=[photo])
+
+    def share_out(self) -> dict[str, int]:
+        """Put every photo that shows a point into a split, so that a prompt is measured on photos that it never saw.
+
+        Of the photos of a category, in the order of their names, the last three tenths are for the test, the two tenths
+        before them for validation, and the first half is for training; each split gets two at least.
+
+        Returns:
+            Photos of each split.
+
+        Raises:
+            DatasetError: a category has fewer than six such photos; or as `mark`.
+        """
+        groups: dict[str | None, list[str]] = {}
+        for name in sorted(self._annotations):
+            if any(self.points(name).values()):
+                groups.setdefault(self.category(name), []).append(name)
+        splits: dict[str, str] = {}
+        for category, names in groups.items():
+            if len(names) < 3 * _FEWEST:
+                what = "photos" if category is None else f"photos of {category}"
+                raise DatasetError(
+                    f"{len(names)} {what} show points, and train, validation and test need two each: annotate six"
+                )
+            rest = list(names)
+            for split, share in _SHARES:
+                count = max(_FEWEST, round(share * len(names)))
+                splits |= dict.fromkeys(rest[-count:], split)
+                rest = rest[:-count]
+            splits |= dict.fromkeys(rest, "train")
+        if not splits:
+            raise DatasetError("no photo shows a point yet")
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            for photo, split in splits.items():
+                annotations[photo].split = split
+
+        self._change(change)
+        return {split: list(splits.values()).count(split) for split in ("train", "validation", "test")}
+
+    def frame(self, photo: str, box: Box | None) -> None:
+        """Set the box of the object in a photo, or remove it.
+
+        Raises:
+            DatasetError: it has nothing inside, or the file is a table, which has no boxes; or as `mark`.
+        """
+        if not self.has_boxes:
+            raise DatasetError(f"{self.file.name} cannot hold boxes: only points.json can")
+        if box is not None:
+            left, top = self._inside(photo, (min(box[0], box[2]), min(box[1], box[3])))
+            right, bottom = self._inside(photo, (max(box[0], box[2]), max(box[1], box[3])))
+            box = as_box([left, top, right, bottom], "the box")
+
+        def change(annotations: dict[str, PhotoAnnotation]) -> None:
+            annotations[photo].box = box
+
+        self._change(change, photos=[photo])
+
+    def add_pair(self, source: str, target: str) -> int:
+        """Return the index in `pairs` of two photos, in either order; they are added if they are not there.
+
+        Where the file lists its pairs, the new one is written there.
+
+        Raises:
+            DatasetError: they are one photo, or not in the folder; or as `mark`.
+        """
+        for photo in (source, target):
+            self._check_photo(photo)
+        if source == target:
+            raise DatasetError(f"a pair has two photos, and {source} is one: choose another one beside it")
+        for pair in ((source, target), (target, source)):
+            if pair in self.pairs:
+                return self.pairs.index(pair)
+        if self._listed is not None:
+            self._change(lambda annotations: None, photos=[source, target], pair=(source, target))
+        self.pairs.append((source, target))
+        return len(self.pairs) - 1
+
+    def undo(self) -> bool:
+        """Take the last change back; return whether there was one.
+
+        Photos that it brought into the file stay there, without points.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        with self._lock:
+            if not self._earlier:
+                return False
+            annotations, listed = self._earlier[-1]
+            added = [name for name in self._annotations if name not in annotations]
+            kept = {name: PhotoAnnotation(category=self._annotations[name].category) for name in added}
+            changes_pairs = listed != self._listed
+            self._write({**annotations, **kept}, listed)
+            self._earlier.pop()
+            if changes_pairs:
+                self.pairs = self._pairs_to_annotate(self.photos, self._annotations, self._listed)
+            return True
+
+    def _change(
+        self,
+        change: Callable[[dict[str, PhotoAnnotation]], None],
+        *,
+        photos: Sequence[str] | Mapping[str, Point] = (),
+        pair: Pair | None = None,
+    ) -> None:
+        """Write a change of the annotations.
+
+        Args:
+            change: is called with a copy of them.
+            photos: that it needs in them; new ones are added with their category.
+            pair: that is added to the listed ones.
+
+        Raises:
+            DatasetError: a photo is not in the folder, or the file cannot be written, or was changed meanwhile.
+        """
+        with self._lock:
+            annotations = deepcopy(self._annotations)
+            for photo in photos:
+                self._check_photo(photo)
+                annotations.setdefault(photo, PhotoAnnotation(category=self.category(photo)))
+            change(annotations)
+            listed = self._listed if pair is None or self._listed is None else [*self._listed, pair]
+            before = self._annotations, self._listed
+            self._write(annotations, listed)
+            self._earlier = [*self._earlier, before][-_MOST_UNDONE:]
+
+    def _write(self, annotations: dict[str, PhotoAnnotation], listed: list[Pair] | None) -> None:
+        content = _to_json(annotations, listed) if self.has_boxes else _to_csv(annotations, self.file)
+        if content != self._content:
+            file, found = _file_of_points(self.root)
+            if found != self._content or file != self.file:
+                raise DatasetError(
+                    f"{self.file} was changed by another program, and is not overwritten: read the folder again"
+                )
+            write_atomically(self.file, content, error=DatasetError, durable=True)
+        self._content = content
+        self._annotations, self._listed = annotations, listed
+
+    def _check_photo(self, photo: str) -> None:
+        if photo not in self.photos:
+            raise DatasetError(f"there is no photo {shown(photo)} in {self.root}")
+
+    def _inside(self, photo: str, point: tuple[float, float]) -> tuple[float, float]:
+        height, width = self.size(photo)
+        x, y = (
+            round(min(max(float(value), 0.0), side - 1.0), _DECIMALS)
+            for value, side in zip(point, (width, height), strict=True)
+        )
+        return x, y
+
+    def size(self, photo: str) -> Size:
+        """Return (H, W) of a photo in the frame of its points.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return self.photo(photo).size if self.exif else Photo.size_of(self.root / photo)
+
+    def _pairs_to_annotate(
+        self, photos: Sequence[str], annotations: Mapping[str, PhotoAnnotation], listed: Sequence[Pair] | None
+    ) -> list[Pair]:
+        """Return the pairs that are offered one after the other.
+
+        Those that the file lists; if it lists none, the photo of a category with the most points, beside each of the
+        others: then all share the points of that one, and the data set makes a pair of any two of them.
+
+        Raises:
+            DatasetError: the file lists pairs, and the photos of none of them are there.
+        """
+        if listed is not None:
+            pairs = [pair for pair in listed if set(pair) <= set(photos)]
+            if not pairs:
+                raise DatasetError(f"{self.root} holds both photos of none of the pairs that its file of points lists")
+            return pairs
+        groups: dict[str | None, list[str]] = {}
+        for photo in photos:
+            groups.setdefault(self._category(annotations, photo), []).append(photo)
+        return [pair for group in groups.values() for pair in _star(group, annotations)] or _star(photos, annotations)
+
+
+def _star(photos: Sequence[str], annotations: Mapping[str, PhotoAnnotation]) -> list[Pair]:
+    """Return the pairs of the photo with the most points and each of the others."""
+
+    def visible(photo: str) -> int:
+        return sum(point is not None for point in annotations[photo].points.values()) if photo in annotations else 0
+
+    first = max(photos, key=visible)
+    return [(first, other) for other in photos if other != first]
+
+
+def _photos_below(root: Path) -> tuple[str, ...]:
+    """Return the names of the photos in a folder and below it, sorted; hidden ones are left out.
+
+    Raises:
+        DatasetError: there are fewer than two, or too many.
+    """
+    names = []
+    for folder, below, files in os.walk(root):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for file in files:
+            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+                continue
+            name = (Path(folder) / file).relative_to(root).as_posix()
+            try:
+                names.append(as_file_name(name, "a photo"))
+            except DatasetError:  # a name that no file of points can hold
+                continue
+            if len(names) > _MOST_PHOTOS:
+                raise DatasetError(f"{root} holds more than {_MOST_PHOTOS:,} photos: give a smaller folder")
+    if len(names) < 2:
+        found = f"only {names[0]}" if names else "no photo"
+        raise DatasetError(f"{root} holds {found}: two photos ({', '.join(SUFFIXES)}) are needed to make a pair")
+    return tuple(sorted(names))
+
+
+def _file_of_points(root: Path) -> tuple[Path, bytes | None]:
+    """Return the file of points of a folder and its content; points.json and None if there is none.
+
+    Raises:
+        DatasetError: there are two, it is a link, or it cannot be read.
+    """
+    files = [root / name for name in POINT_FILES]
+    found = [file for file in files if exists(file) or file.is_symlink()]
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise DatasetError(f"{root} holds {names}, of which one can be continued: move the other away")
+    if not found:
+        return files[0], None
+    try:
+        check_no_link(found[0], option="the file of points")
+    except InputError as error:
+        raise DatasetError(str(error)) from None
+    return found[0], read_bytes(found[0], what="file of points", error=DatasetError, largest=_LARGEST_FILE)
+
+
+def _category_of_folder(photo: str) -> str | None:
+    folder, slash, _ = photo.partition("/")
+    try:
+        return as_category(folder, "the category") if slash else None
+    except DatasetError:  # a folder such as 2024
+        return None
+
+
+def _plain(number: float) -> float | int:
+    """Return a coordinate as it is written: whole numbers without a point."""
+    return int(number) if number.is_integer() else number
+
+
+def _to_json(annotations: Mapping[str, PhotoAnnotation], listed: Sequence[Pair] | None) -> bytes:
+    photos = {
+        name: {
+            **({} if one.category is None else {"category": one.category}),
+            **({} if one.split is None else {"split": one.split}),
+            **({} if one.box is None else {"box": [_plain(side) for side in one.box]}),
+            "points": {key: point and [_plain(value) for value in point] for key, point in one.points.items()},
+        }
+        for name, one in annotations.items()
+    }
+    lines = ",\n  ".join(f"{_dump(name)}: {_dump(photo)}" for name, photo in photos.items())
+    pairs = "" if listed is None else ',\n "pairs": [\n  ' + ",\n  ".join(_dump(pair) for pair in listed) + "\n ]"
+    return f'{{\n "photos": {{\n  {lines}\n }}{pairs}\n}}\n'.encode()
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _to_csv(annotations: Mapping[str, PhotoAnnotation], file: Path) -> bytes:
+    """Return a table of points; the columns category and split are there if a photo has one.
+
+    Raises:
+        DatasetError: there is no point, so that the table could not be read again.
+    """
+    rows = [(name, one, key, point) for name, one in annotations.items() for key, point in one.points.items()]
+    if not rows:
+        raise DatasetError(f"{file.name} needs a point: mark another one before you remove the last")
+    has_category = any(one.category for _, one, _, _ in rows)
+    has_split = any(one.split for _, one, _, _ in rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["photo", "point", "x", "y", *["category"] * has_category, *["split"] * has_split])
+    for name, one, key, point in rows:
+        x, y = ("", "") if point is None else map(_plain, point)
+        writer.writerow([name, key, x, y, *[one.category or ""] * has_category, *[one.split or ""] * has_split])
+    return text.getvalue().encode()

@@ -1,0 +1,266 @@
+"""Matching for the page: loaded models, built prompts and features of photos, kept for further clicks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock, RLock
+from typing import Any, Generic, TypeVar
+
+from sd4match.backbones.cached import cached
+from sd4match.backbones.config import BackboneConfig
+from sd4match.backbones.pretrained import PRETRAINED, whereabouts
+from sd4match.config.experiment import ExperimentConfig
+from sd4match.config.presets import load_preset
+from sd4match.dense import DenseMatch
+from sd4match.devices import resolve_device
+from sd4match.errors import InputError, choose_from, shown
+from sd4match.interfaces import Backbone, Prompt
+from sd4match.pipeline import SemanticMatcher
+from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, TextPromptConfig
+from sd4match.prompting.serialization import load_components, load_prompt
+from sd4match.registry import matchers
+from sd4match.results import Features, MatchResult
+from sd4match.structures.images import Photo
+from sd4match.structures.tensors import Correlation
+
+DEFAULT_MATCHER = "default"
+"""Choice of the matcher that the experiment, or the file of the prompt, names."""
+MATCHERS = (
+    DEFAULT_MATCHER, "nearest_neighbor", "soft_argmax", "kernel_soft_argmax", "window_soft_argmax",
+    "bilinear_nearest_neighbor", "pixel_nearest_neighbor",
+)  # fmt: skip
+EMPTY, TEXT = "empty", "text"
+_MODELS_HELD = 2
+"""Loaded models; a Stable Diffusion takes gigabytes."""
+_PROMPTS_HELD = 32
+_BYTES_OF_FEATURES = 1 << 29
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+Point = tuple[float, float]
+
+
+class Kept(Generic[Key, Value]):
+    """Values by key, of which the least recently used are dropped beyond a limit.
+
+    Args:
+        limit: largest sum of the sizes.
+        size: of a value.
+
+    >>> kept = Kept(2)
+    >>> [kept.get(key, lambda: key.upper()) for key in "abac"], list(kept)
+    (['A', 'B', 'A', 'C'], ['a', 'c'])
+    """
+
+    def __init__(self, limit: int, *, size: Callable[[Value], int] = lambda value: 1) -> None:
+        self.limit = limit
+        self.size = size
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, which is made if it is not there."""
+        value = self._values.get(key)
+        if value is None:
+            value = make()
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > 1 and sum(map(self.size, self._values.values())) > self.limit:
+                self._values.popitem(last=False)
+        return value
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._values)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user has chosen for matching."""
+
+    model: str
+    """Name of one of the models."""
+    prompt: str | Path = EMPTY
+    """"empty", "text", or the file of a learned prompt."""
+    name: str = ""
+    """How the user calls that file."""
+    template: str = "a photo of a {category}"
+    """Text of the prompt "text"."""
+    category: str = ""
+    """What both photos show; prompts that need no category ignore it."""
+    matcher: str = DEFAULT_MATCHER
+    """One of `MATCHERS`."""
+    timestep: int | None = None
+    """At which features are extracted; None: that of the experiment."""
+    mutual: bool = False
+    """Keep only points whose match, matched back, comes near to them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Matches of points, and how well each cell of the target fits the last of the points."""
+
+    result: MatchResult
+    correlation: Correlation
+    """Of the last point alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Loaded backbone with the settings of its experiment."""
+
+    name: str
+    config: ExperimentConfig
+    backbone: Backbone
+    lock: RLock = field(default_factory=RLock, repr=False)
+    """Held by whoever computes with the backbone: what is read from inside of a network is not for two threads."""
+
+    @property
+    def takes_prompt(self) -> bool:
+        """Whether prompts change its features."""
+        return self.backbone.spec.prompt_width is not None
+
+    @property
+    def is_mini(self) -> bool:
+        """Whether it is the packaged model, which has only seen drawings."""
+        return self.config.backbone.model_name == "mini"
+
+
+def models_here(first: ExperimentConfig) -> dict[str, ExperimentConfig]:
+    """Return the experiments of all models that need no download, by name; the given experiment is the first.
+
+    >>> list(models_here(load_preset("hog")))[:2]
+    ['hog', 'mini']
+    """
+    found = {first.backbone.model_name: first}
+    for name, model in PRETRAINED.items():
+        if name in found or whereabouts(name) is None:
+            continue
+        preset = "empty" if model.kind == "stable_diffusion" else "dino" if name.startswith("dino-") else "dinov2"
+        found[name] = load_preset(preset, [f"backbone.weights={name}"])
+    found.setdefault("hog", load_preset("hog"))
+    return found
+
+
+class Matching:
+    """Everything that pages of all users share: models, built prompts and features.
+
+    Args:
+        experiments: of the models to choose from, by name.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+
+    def __init__(self, experiments: Mapping[str, ExperimentConfig], *, device: str = "auto") -> None:
+        self.experiments = dict(experiments)
+        self.device = resolve_device(device)
+        self._lock = RLock()
+        self._models: Kept[str, Model] = Kept(_MODELS_HELD)
+        self._prompts: Kept[Hashable, tuple[Prompt, dict[str, Any]]] = Kept(_PROMPTS_HELD)
+        self._features: Kept[Hashable, Features] = Kept(
+            _BYTES_OF_FEATURES, size=lambda features: features.map.values.nbytes
+        )
+
+    def model(self, name: str) -> Model:
+        """Return a model, which is loaded if it is not there.
+
+        Raises:
+            InputError: there is none of that name.
+            CheckpointError: it cannot be loaded.
+        """
+        if name not in self.experiments:
+            raise InputError(f"no model {shown(name)}: {choose_from(str(name)[:80], self.experiments)}")
+
+        def load() -> Model:
+            config = self.experiments[name]
+            backbone: BackboneConfig = config.backbone
+            return Model(name, config, cached(backbone.build(device=self.device)))
+
+        with self._lock:
+            return self._models.get(name, load)
+
+    def match(self, photos: tuple[Photo, Photo], points: Iterable[Point], settings: Settings) -> Answer:
+        """Match points of the first photo.
+
+        Args:
+            photos: source and target.
+            points: at least one, in original pixels of the source.
+            settings: as the user has chosen.
+
+        Raises:
+            InputError: a point is outside of its photo, there is no such model or matcher, or the prompt needs a
+                category and there is none.
+            SD4MatchError: the model or the prompt cannot be loaded, or do not fit each other.
+        """
+        wanted = list(points)
+        model = self.model(settings.model)
+        with model.lock:
+            matcher = self._matcher(model, settings)
+            sides, category = self._sides(matcher, photos, settings), settings.category or None
+            result = matcher.match(*sides, wanted, category=category, mutual=settings.mutual)
+            return Answer(result, matcher.correlate(*sides, wanted[-1:], category=category))
+
+    def match_dense(self, photos: tuple[Photo, Photo], settings: Settings) -> DenseMatch:
+        """Match every cell of the first photo, and back; arguments and errors are those of `match`."""
+        model = self.model(settings.model)
+        with model.lock:
+            matcher = self._matcher(model, settings)
+            return matcher.match_dense(*self._sides(matcher, photos, settings), category=settings.category or None)
+
+    def _matcher(self, model: Model, settings: Settings) -> SemanticMatcher:
+        config = model.config
+        prompt, learned = self._prompts.get(_prompt_key(model, settings), lambda: _build_prompt(model, settings))
+        if prompt.scope == "category" and not settings.category:
+            raise InputError("this prompt needs to know what the photos show: fill in Category, or choose another one")
+        if settings.matcher == DEFAULT_MATCHER:
+            matcher = learned.get("matcher") or config.matcher.build()
+        else:
+            matcher = matchers.build(settings.matcher)
+        sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
+        if settings.timestep is not None:
+            sampling = replace(sampling, timestep=settings.timestep)
+        transform = learned.get("pair_transform") or (config.pair_transform.build() if config.pair_transform else None)
+        return SemanticMatcher(
+            backbone=model.backbone, prompt=prompt, matcher=matcher, sampling=sampling, pair_transform=transform,
+            protocol=config.evaluation.protocol,
+        )  # fmt: skip
+
+    def _sides(
+        self, matcher: SemanticMatcher, photos: tuple[Photo, Photo], settings: Settings
+    ) -> tuple[Photo | Features, Photo | Features]:
+        """Return the features of both photos; the photos themselves if the prompt depends on both of them."""
+        if matcher.prompt.scope == "pair":
+            return photos
+        category = settings.category or None
+        about = (*_prompt_key(self.model(settings.model), settings), settings.timestep, category)
+        source, target = (
+            self._features.get((*about, photo.key), lambda: matcher.extract(photo, category=category))  # noqa: B023
+            for photo in photos
+        )
+        return source, target
+
+
+def _prompt_key(model: Model, settings: Settings) -> tuple[Hashable, ...]:
+    """Return what tells built prompts apart; a file that was written anew is another one."""
+    if not model.takes_prompt:
+        return (model.name,)
+    if isinstance(settings.prompt, Path):
+        stat = settings.prompt.stat() if settings.prompt.exists() else None
+        return (model.name, settings.prompt, stat and (stat.st_mtime_ns, stat.st_size))
+    return (model.name, settings.prompt, settings.template if settings.prompt == TEXT else None)
+
+
+def _build_prompt(model: Model, settings: Settings) -> tuple[Prompt, dict[str, Any]]:
+    """Return the prompt, and what was learned beside it."""
+    backbone = model.backbone
+    if not model.takes_prompt:
+        return NoPromptConfig().build(backbone=backbone), {}
+    if isinstance(settings.prompt, Path):
+        return load_prompt(settings.prompt, backbone=backbone), load_components(settings.prompt)
+    config = EmptyPromptConfig() if settings.prompt == EMPTY else TextPromptConfig(template=settings.template)
+    return config.build(backbone=backbone).to(backbone.device), {}

@@ -1,0 +1,65 @@
+"""What all apps look like and how they are served: system fonts, the loopback address, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sd4match.errors import ConfigError
+
+if TYPE_CHECKING:
+    import gradio
+
+LOOPBACK = "127.0.0.1"
+_FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+_OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+CSS = """
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+footer { display: none !important; }
+.photo { gap: 4px !important; }
+.photo img { max-height: 60vh; cursor: crosshair; }
+#actions { gap: 6px; }
+#status p { min-height: 2.6em; margin: 0; }
+#progress p, .photo p { margin: 0; }
+#progress .html-container, #status .html-container, .photo .html-container { padding: 0 !important; }
+@media (max-width: 640px) {
+  #moves button, #actions button { font-size: 14px; padding: 8px 2px; white-space: nowrap; }
+  #moves, #actions .row { gap: 8px; }
+  .photo img { max-height: 32vh; }
+  #actions { position: fixed; bottom: 0; left: 0; right: 0; z-index: 1000; padding: 6px 16px 10px; }
+  #actions { background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
+  .gradio-container:has(#actions) { padding-bottom: 120px !important; }
+}
+#status .refused { border-left: 4px solid #d55e00; padding-left: 8px; font-weight: 600; }
+"""
+
+
+def import_gradio() -> Any:
+    """Import gradio with its telemetry switched off.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    os.environ.update(_OFFLINE)  # read when gradio is imported
+    try:
+        import gradio
+    except ImportError:
+        raise ConfigError("the app needs gradio: pip install 'sd4match[app]'") from None
+    return gradio
+
+
+def build_theme() -> gradio.themes.Base:
+    """Return the theme of all apps, which asks no server for fonts."""
+    gr = import_gradio()
+    fonts, monospace = ([gr.themes.Font(name) for name in names] for names in (_FONTS, _MONOSPACE))
+    return gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)
+
+
+def launch_options() -> dict[str, Any]:
+    """Return the arguments of `gradio.Blocks.launch` that all apps share."""
+    return {
+        "theme": build_theme(), "css": CSS, "server_name": LOOPBACK, "share": False, "ssr_mode": False,
+        "run_history": False, "footer_links": [], "quiet": True, "max_file_size": "50mb",
+    }  # fmt: skip

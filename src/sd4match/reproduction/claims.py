@@ -1,0 +1,67 @@
+"""What the paper says of its numbers, asked of ours: differences over seeds and pairs, and a plain verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sd4match.evaluation.scores import PairScores
+from sd4match.evaluation.seeds import Estimate, difference_values, estimate, image_values
+from sd4match.reproduction.targets import BEST_OTHER, EVERY, Claim, Place, Target
+
+Verdict = Literal["holds", "does not hold", "not different"]
+Cells = Mapping[Place, tuple[PairScores, ...]]
+"""Scores of each seed by row and column."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with our difference: PCK in [0, 1], a - b, over seeds and pairs, and where it was taken."""
+
+    claim: Claim
+    difference: Estimate
+    verdict: Verdict
+    column: str
+
+
+def judge(target: Target, cells: Cells) -> list[Judged]:
+    """Ask every claim of a target of its scores.
+
+    Args:
+        target: with its claims.
+        cells: scores of all places that the claims name.
+    """
+    return [_judge(claim, target, cells) for claim in target.claims]
+
+
+def verdict_of(ci95: tuple[float, float], relation: str) -> Verdict:
+    """Return whether an interval of a - b bears a claim out.
+
+    That two are equal cannot be shown: such a claim is "not different" at best.
+
+    >>> verdict_of((0.01, 0.03), ">"), verdict_of((-0.01, 0.03), ">"), verdict_of((0.01, 0.03), "=")
+    ('holds', 'not different', 'does not hold')
+    """
+    low, high = ci95
+    if low <= 0 <= high:
+        return "not different"
+    return "holds" if relation == ">" and low > 0 else "does not hold"
+
+
+def _judge(claim: Claim, target: Target, cells: Cells) -> Judged:
+    (row, column), (other_row, other_column) = claim.a, claim.b
+    if column == EVERY:
+        found = [_compared(claim, (row, each), (other_row, each), cells) for each in target.columns]
+        worst = {"does not hold": 0, "not different": 1, "holds": 2}
+        return min(found, key=lambda judged: (worst[judged.verdict], judged.difference.mean))
+    if other_column == BEST_OTHER:
+        others = [each for each in target.columns if each != column]
+        other_column = max(others, key=lambda each: image_values(cells[other_row, each], alpha=claim.alpha).mean())
+    return _compared(claim, (row, column), (other_row, other_column), cells)
+
+
+def _compared(claim: Claim, a: Place, b: Place, cells: Cells) -> Judged:
+    values = difference_values(image_values(cells[a], alpha=claim.alpha), image_values(cells[b], alpha=claim.alpha))
+    found = estimate(values)
+    return Judged(claim, found, verdict_of(found.ci95, claim.relation), b[1])

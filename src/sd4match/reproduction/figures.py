@@ -1,0 +1,168 @@
+"""Pictures of a reproduction, in the form of the paper's tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from sd4match.config.experiment import build_components
+from sd4match.errors import InputError
+from sd4match.pipeline import SemanticMatcher
+from sd4match.structures.images import ImageBatch
+from sd4match.viz import draw_heat_maps, plot_bars, plot_categories, plot_pck_over, stack
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sd4match.config.experiment import Components
+    from sd4match.interfaces import PairDataset
+    from sd4match.reproduction.run import PlannedRow, Reproduction
+    from sd4match.structures.tensors import Correlation, Matches
+    from sd4match.training.measuring import Bench
+
+_MOST_CATEGORIES = 6
+_IMAGES, _STEPS, _GUIDANCE = 3, 30, 4.0
+_PAIRS, _HEIGHT = 3, 320
+
+
+def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image | Figure:
+    """Draw the figure of a target.
+
+    Args:
+        result: numbers of the target.
+        planned: its rows, whose prompts are loaded for pictures.
+        bench: with the backbone.
+    """
+    kind = result.target.figure
+    if kind == "images":
+        return _images(result, planned, bench)
+    if kind == "heat maps":
+        return _heat_maps(result, planned, bench)
+    if kind == "lines":
+        return _lines(result)
+    if kind == "categories":
+        return _categories(result)
+    return _bars(result)
+
+
+def title_of(result: Reproduction) -> str:
+    """Return the title of a picture, which says on what it was measured."""
+    form = ", reduced" if result.settings.is_reduced else ""
+    rows = [row for cell in result.cells.values() for row in cell.published]
+    differs = "; published: another model and other data" if rows and result.settings.is_synthetic else ""
+    return f"{result.target.where}: {result.target.title} ({result.settings.model_name}{form}{differs})"
+
+
+def _bars(result: Reproduction) -> Figure:
+    rows, intervals, published = {}, {}, {}
+    several_rows, several_columns = len(result.target.rows) > 1, len(result.target.columns) > 1
+    for (row, column), cell in result.cells.items():
+        name = f"{row}, {column}" if several_rows and several_columns else column if several_columns else row
+        found = cell.pck["0.1"]
+        rows[name], intervals[name] = found.mean, found.ci95
+        numbers = [one.pck_percent["0.1"] / 100 for one in cell.published if "0.1" in one.pck_percent]
+        if numbers:
+            published[name] = numbers[0]
+    return plot_bars(rows, intervals=intervals, published=published or None, title=title_of(result))
+
+
+def _categories(result: Reproduction) -> Figure:
+    found = {row: cell.by_category for (row, _), cell in result.cells.items()}
+    return plot_categories(
+        {row: {name: one.mean for name, one in group.items()} for row, group in found.items()},
+        intervals={row: {name: one.ci95 for name, one in group.items()} for row, group in found.items()},
+        title=title_of(result),
+    )
+
+
+def _lines(result: Reproduction) -> Figure:
+    columns = list(result.target.columns)
+    found = {row: [result.cells[row, column].pck["0.1"] for column in columns] for row in result.target.rows}
+    return plot_pck_over(
+        [float(timestep) for timestep in result.settings.timesteps],
+        {row: [one.mean for one in line] for row, line in found.items()},
+        intervals={row: [one.ci95 for one in line] for row, line in found.items()},
+        title=title_of(result),
+    )
+
+
+def _loaded(planned: Sequence[PlannedRow], bench: Bench) -> dict[str, tuple[PlannedRow, Components]]:
+    """Return the components of each row, of its first seed."""
+    found: dict[str, tuple[PlannedRow, Components]] = {}
+    for row in planned:
+        if row.place[0] not in found:
+            file = bench.trained(row.name, row.job)
+            backbone = bench.backbone(row.job.config)
+            found[row.place[0]] = row, build_components(row.job.config, backbone=backbone, prompt_file=file)
+    return found
+
+
+def _images(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image:
+    from sd4match.prompting.text import EmptyPrompt
+    from sd4match.viz.imagine import draw_grid, load_painter, paint  # which load the whole of diffusers
+
+    ((row, components),) = _loaded(planned, bench).values()
+    config, backbone = row.job.config, components.backbone
+    painter = load_painter(config.backbone.model_name, device=str(backbone.device))
+    categories = sorted(bench.pairs(config).categories)[:_MOST_CATEGORIES]
+    batch = ImageBatch({}, (categories[0],))
+    empty = EmptyPrompt(backbone=backbone)(batch).values[0]
+    drawn = []
+    for name in categories:
+        embedding = components.prompt(ImageBatch({}, (name,))).values[0].detach()
+        pictures = paint(painter, embedding, empty=empty, images=_IMAGES, steps=_STEPS, guidance=_GUIDANCE)
+        drawn.append((name, (), pictures))
+    return draw_grid(drawn, title=title_of(result))
+
+
+def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image:
+    loaded = _loaded(planned, bench)
+    data = bench.pairs(planned[0].job.config)
+    pictures: list[Image.Image] = []
+    for index in _first_of_categories(data):
+        record = data[index]
+        source, target = data.photo(record.source_id), data.photo(record.target_id)
+        point = int(np.flatnonzero(record.visible)[0])
+        correlations: dict[str, Correlation] = {}
+        for name, (row, components) in loaded.items():
+            seen: list[Correlation] = []
+            matcher = SemanticMatcher.from_components(
+                replace(components, matcher=_Recording(components.matcher, seen)), row.job.config
+            )
+            matcher.match(source, target, record.source_points[point : point + 1], category=record.category)
+            correlations[name] = seen[0]
+        pictures.append(
+            draw_heat_maps(
+                source, target, correlations, truth=record.target_points[point],
+                title=f"{title_of(result)}: {record.category or record.pair_id}", height=_HEIGHT,
+            )
+        )  # fmt: skip
+    return stack(pictures)
+
+
+class _Recording:
+    """A matcher that keeps the correlations it is given."""
+
+    def __init__(self, matcher: object, seen: list[Correlation]) -> None:
+        self._matcher, self._seen = matcher, seen
+
+    def __call__(self, correlation: Correlation) -> Matches:
+        self._seen.append(correlation)
+        return self._matcher(correlation)  # type: ignore[operator, no-any-return] # a function of matches
+
+
+def _first_of_categories(data: PairDataset) -> list[int]:
+    """Return the index of the first pair, with a visible point, of each of the first categories."""
+    found: dict[str | None, int] = {}
+    for index, key in enumerate(data.keys):
+        if key.category not in found and data[index].visible.any():
+            found[key.category] = index
+        if len(found) == _PAIRS:
+            break
+    if not found:
+        raise InputError("no pair has a visible point")
+    return list(found.values())

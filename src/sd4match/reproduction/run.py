@@ -1,0 +1,294 @@
+"""Reproduction of tables and figures: trains, measures, and writes a page, numbers and a picture of each target."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from sd4match.arguments import check_arguments
+from sd4match.distributed import Processes
+from sd4match.documents import read_json
+from sd4match.errors import InputError
+from sd4match.evaluation.published import PublishedRow, beside_ours
+from sd4match.evaluation.report import DataSummary, backbone_entry, not_comparable_because, versions
+from sd4match.evaluation.run_folders import kind_of_run
+from sd4match.evaluation.scores import PairScores
+from sd4match.evaluation.seeds import Estimate, by_category, estimate, image_values
+from sd4match.io.files import check_no_link, write_together
+from sd4match.io.locks import locked_folder
+from sd4match.io.pictures import check_png, png_of
+from sd4match.paths import as_path, exists
+from sd4match.reproduction.claims import Judged, judge
+from sd4match.reproduction.settings import ReproductionSettings
+from sd4match.reproduction.targets import Place, Prompted, Target, make_target, target_names
+from sd4match.training.measuring import Bench, Job, SweepCallbacks
+
+RUNS = "runs"
+"""Folder of the trainings and scores that all targets share."""
+NUMBERS, PAGE, PICTURE = "reproduction.json", "reproduction.md", "figure.png"
+_MADE_BY = "sd4match reproduce"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One seed of one place of a target's grid."""
+
+    name: str
+    place: Place
+    job: Job
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Result of one place of the grid.
+
+    Args:
+        scores: of each seed.
+        pck: over seeds and pairs, per image, by alpha.
+        not_comparable_because: reasons why no published number can be compared with it.
+        published: the paper's numbers for it.
+        by_category: PCK@0.1 of each category, where the target shows it; {} otherwise.
+    """
+
+    scores: tuple[PairScores, ...]
+    pck: Mapping[str, Estimate]
+    not_comparable_because: tuple[str, ...]
+    published: tuple[PublishedRow, ...]
+    by_category: Mapping[str, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table or figure of the paper as it came out here.
+
+    Args:
+        target: what was reproduced.
+        settings: with what.
+        cells: results by row and column; {} for a figure without numbers.
+        judged: the paper's claims with our differences.
+        backbone: name, architecture and fingerprint.
+        wall_seconds: duration of this run.
+    """
+
+    target: Target
+    settings: ReproductionSettings
+    cells: Mapping[Place, Cell]
+    judged: Sequence[Judged]
+    backbone: Mapping[str, str]
+    wall_seconds: float
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+
+def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[PlannedRow]:
+    """Return everything that a target measures, rows of one prompt together, in the order in which it is done.
+
+    What two targets have in common has the same folder in both.
+
+    Args:
+        target: from `make_target`.
+        settings: model, data and extent.
+        output: folder of the reproduction.
+
+    Raises:
+        ConfigError: an experiment cannot work.
+    """
+    main = settings.main_data()
+    planned = []
+    for row, prompted in target.rows.items():
+        for seed in _seeds_of(target, prompted, settings):
+            folder = output / RUNS / (f"{prompted.folder}-seed-{seed}" if prompted.is_learned else prompted.folder)
+            training = settings.experiment(
+                prompted.experiment, seed=seed, data=prompted.trained_on or main, changes=prompted.changes,
+                for_training=True,
+            )  # fmt: skip
+            for column, condition in target.columns.items() or [("", None)]:
+                changes = () if condition is None else condition.changes
+                data = main if condition is None else condition.data or main
+                config = settings.experiment(
+                    prompted.experiment, seed=seed, data=data, changes=[*prompted.changes, *changes]
+                )
+                name = f"{row}, {column}" if len(target.columns) > 1 else row
+                name = f"{name}, seed {seed}" if prompted.is_learned else name
+                place = folder / condition.folder if condition is not None and condition.folder else folder
+                job = (
+                    Job(config, place, training=training, trained_in=folder)
+                    if prompted.is_learned
+                    else Job(config, place)
+                )
+                planned.append(PlannedRow(name, (row, column), job))
+    return planned
+
+
+def _seeds_of(target: Target, prompted: Prompted, settings: ReproductionSettings) -> tuple[int, ...]:
+    """Return the seeds of a row: a figure without numbers shows the first, and what learns nothing has none."""
+    if not prompted.is_learned:
+        return (0,)
+    return settings.seeds if target.measures else settings.seeds[:1]
+
+
+def work_of(row: PlannedRow, *, done: Iterable[Path] = ()) -> int:
+    """Return how much work a row is, in evaluated pairs, for the remaining time of a bar.
+
+    Args:
+        row: that is planned.
+        done: folders of trainings that other rows do.
+    """
+    config, folder = row.job.own_training
+    pairs = row.job.config.evaluation.limit or 500
+    evaluated = pairs * row.job.config.evaluation.sampling.ensemble_size
+    if row.job.training is None or folder in set(done):
+        return evaluated
+    return evaluated + 3 * config.training.steps * config.training.batch_size
+
+
+def check_output_of(target: Target, planned: Sequence[PlannedRow], output: Path) -> None:
+    """Check, before any work is done, that a reproduction loses nothing of the user's or of another run.
+
+    Raises:
+        InputError: a folder holds something else.
+    """
+    folder = output / target.name
+    for place in (output, folder):
+        if kind_of_run(place) is not None:
+            raise InputError(f"--output {place} holds another kind of run: choose another folder")
+    own = False
+    if exists(folder / NUMBERS):
+        try:
+            content = read_json(folder / NUMBERS, what="reproduction")
+        except InputError:
+            content = None
+        own = isinstance(content, dict) and content.get("target") == target.name
+    for name in (NUMBERS, PAGE):
+        check_no_link(folder / name)
+        if exists(folder / name) and not own:
+            raise InputError(
+                f"--output {output}: {folder / name} was not made by such a run, and would be lost: choose another "
+                "folder, or move it away"
+            )
+    check_png(folder / PICTURE, made_by=_MADE_BY)
+    for row in planned:
+        row.job.check()
+
+
+@check_arguments
+def reproduce(
+    target: str,
+    output: str | Path,
+    *,
+    settings: ReproductionSettings | None = None,
+    device: str | torch.device = "cpu",
+    callbacks: SweepCallbacks | None = None,
+) -> Reproduction:
+    """Reproduce a table or a figure of the paper, and write it to a folder of its name.
+
+    Trainings and scores are kept in `output / "runs"`: other targets use them too, and what was stopped is resumed.
+    All processes of a run must call it.
+
+    Args:
+        target: one of `target_names()`.
+        output: folder of all targets.
+        settings: model, data and extent; `mini` in its reduced form, if not given.
+        device: of all computations, for example "cpu" or "cuda".
+        callbacks: functions to call during the work.
+
+    Returns:
+        Numbers and claims; the page, the numbers as JSON and the picture are in `output / target`.
+
+    Raises:
+        ConfigError: an unknown target, or a data set that it needs is not given.
+        InputError: the folder holds something else, or another run writes into it.
+    """
+    settings = settings or ReproductionSettings()
+    made = make_target(target, settings)
+    folder = as_path(output, what="output")
+    planned = plan(made, settings, folder)
+    bench = Bench("test", device, callbacks or SweepCallbacks())
+    return reproduce_planned(made, settings, planned, folder, bench)
+
+
+def reproduce_planned(
+    target: Target, settings: ReproductionSettings, planned: Sequence[PlannedRow], output: Path, bench: Bench
+) -> Reproduction:
+    """Do what `reproduce` does, with rows from `plan`."""
+    from contextlib import nullcontext
+
+    started = time.perf_counter()
+    processes = Processes()
+    with locked_folder(output) if processes.is_main else nullcontext():
+        processes.on_main(lambda: check_output_of(target, planned, output))
+        scores: dict[Place, list[PairScores]] = {}
+        reasons: dict[Place, tuple[str, ...]] = {}
+        for row in planned:
+            if not target.measures:
+                bench.callbacks.on_start(row.name)
+                bench.trained(row.name, row.job)
+                continue
+            scores.setdefault(row.place, []).append(bench.measure(row.name, row.job).scores)
+            if row.place not in reasons:
+                reasons[row.place] = _reasons(settings, row, bench)
+        cells = {place: _cell(target, place, tuple(found), reasons[place], planned) for place, found in scores.items()}
+        first = planned[0].job.config
+        result = Reproduction(
+            target, settings, cells, judge(target, {place: cell.scores for place, cell in cells.items()}),
+            backbone_entry(first, bench.backbone(first)), round(time.perf_counter() - started, 2),
+        )  # fmt: skip
+        processes.on_main(lambda: _write(result, planned, output / target.name, bench))
+    return result
+
+
+def _reasons(settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> tuple[str, ...]:
+    """Return why a row cannot be compared with the paper: the rules of reports, and what was trained otherwise."""
+    config = row.job.config
+    found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config))))
+    if row.job.training is not None:
+        found += settings.training_differences()
+    if settings.on == "sd1-5":
+        found.append("ours is of Stable Diffusion 1.5, the paper's of 2.1")
+    return tuple(found)
+
+
+def _cell(
+    target: Target,
+    place: Place,
+    scores: tuple[PairScores, ...],
+    reasons: tuple[str, ...],
+    planned: Sequence[PlannedRow],
+) -> Cell:
+    config = next(row.job.config for row in planned if row.place == place)
+    protocol, kind = config.evaluation.protocol.name, config.require_data().kind
+    return Cell(
+        scores,
+        {f"{alpha:g}": estimate(image_values(scores, alpha=alpha)) for alpha in target.alphas},
+        reasons,
+        tuple(
+            replace(row, why_not=row.why_not or f"on {published.dataset}", comparable=False)
+            if published.dataset != kind
+            else row
+            for published in target.published.get(place, ())
+            for row in [beside_ours(published, protocol=protocol, against_all=reasons)]
+        ),
+        by_category(scores) if target.figure == "categories" else {},
+    )
+
+
+def _write(result: Reproduction, planned: Sequence[PlannedRow], folder: Path, bench: Bench) -> None:
+    from sd4match.reproduction.figures import draw
+    from sd4match.reproduction.pages import to_json, to_markdown
+
+    picture = png_of(draw(result, planned, bench), made_by=_MADE_BY)
+    numbers = json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
+    contents = {NUMBERS: numbers.encode(), PAGE: to_markdown(result).encode(), PICTURE: picture}
+    write_together({folder / name: content for name, content in contents.items()}, name=f"the results to {folder}")
+
+
+def chosen_targets(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of targets, in the order of the paper; "all" means all of them."""
+    if "all" in names:
+        return target_names()
+    return tuple(dict.fromkeys(names))
