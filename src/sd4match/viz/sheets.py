@@ -46,7 +46,7 @@ def draw_contact_sheet(
 
     >>> picture = Image.new("RGB", (80, 40))
     >>> draw_contact_sheet([picture] * 3, ["a", "b", "c"], cell_width=100).size
-    (220, 150)
+    (206, 124)
     """
     check_count("the number of pictures", len(pictures), 1, _MOST_PICTURES)
     check_count("columns", columns, 1, _MOST_COLUMNS)
