@@ -218,3 +218,15 @@ def test_a_click_on_an_uploaded_photo_is_its_pixel(address_of, desktop, tmp_path
     pixel = max(1.0, 1 / scale)  # of the screen, or the rounding of the table
     assert found_x == pytest.approx(width * 0.75 - 0.5, abs=pixel)
     assert found_y == pytest.approx(height * 0.25 - 0.5, abs=pixel)
+
+
+@pytest.mark.slow
+def test_a_photo_is_taken_with_the_webcam(address_of, desktop):
+    page = desktop.page
+    open_app(desktop, address_of(ExperimentConfig(backbone={"kind": "fake"})))
+    page.locator("#source").get_by_label("Capture from camera").click()
+    page.locator("#source").get_by_text("Access", exact=False).click()
+    page.locator("#source").get_by_label("capture photo").click()
+    page.wait_for_function("document.querySelector('#source img')?.naturalWidth === 1024")
+    click(page, "#source", 0.5, 0.5)
+    assert (desktop.outside, desktop.errors) == ([], [])

@@ -305,7 +305,8 @@ class _Page:
         """
         inputs = [self.session, *inputs, *self.settings]
         matched = on(event, _in_turn(function), inputs, [*outputs, *self.shown], **options)
-        on(matched.then, self._saved, [self.session, *self.settings], [self.json, self.png], show_progress="hidden")
+        saved = _in_turn(self._saved)
+        on(matched.then, saved, [self.session, *self.settings], [self.json, self.png], show_progress="hidden")
         if hides_dense:
             on(matched.then, lambda: self.gr.update(visible=False), [], [self.dense_column], show_progress="hidden")
 
