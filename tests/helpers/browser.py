@@ -66,8 +66,8 @@ class Screen:
 
     @property
     def overflow(self) -> int:
-        """CSS pixels by which the page is wider than its window, so that it would scroll sideways."""
-        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+        """CSS pixels by which the page is wider than its window; a phone's `innerWidth` would grow with the page."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth")) - self.page.viewport_size["width"]
 
 
 @contextmanager
