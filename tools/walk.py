@@ -34,6 +34,7 @@ SHORTENED = {
     "nproc_per_node 2 -m sd4match train --preset single": (
         "nproc_per_node 2 -m sd4match train --preset single --steps 3", "two minutes",
     ),
+    "reproduce all": ("reproduce all --steps 1 --pairs 4 --seeds 0", "half an hour"),
     "sweep prompts": ("sweep prompts --steps 2 --set data.pairs=20", "half an hour"),
     "make test-slow": ("make -n test-slow", "half an hour"),
     "make mutation": ("make -n mutation", "half an hour"),
@@ -44,6 +45,7 @@ SHORTENED = {
 """What is replaced in a command, and how long it would take as written."""
 
 LEFT_OUT = {
+    "sd4match app": "serves a page until Ctrl-C; the suite's browser tests use it",
     "--num_machines": "needs two machines",
     "--num_processes 3": "needs three devices and the weights of Stable Diffusion and DINOv2",
 }

@@ -68,11 +68,15 @@ REAL = ("sd2-1", "SPair-71k", "asset/prompts")
 """What an example names if it needs a download."""
 SMALL = sets("data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap_samples=20")
 SMALL_TRAINING = [*SMALL, *sets("training.steps=2", "training.batch_size=2", "training.validation_pairs=2")]
-SMALLER = {"evaluate": SMALL, "train": SMALL_TRAINING, "sweep prompts": [*SMALL_TRAINING, *sets("prompt.num_tokens=4")]}
+SMALLER = {
+    "evaluate": SMALL, "train": SMALL_TRAINING, "sweep prompts": [*SMALL_TRAINING, *sets("prompt.num_tokens=4")],
+    "sweep evaluation": SMALL, "sweep learning_rate": SMALL_TRAINING,
+    "reproduce": ["--steps", "1", "--pairs", "4", "--seeds", "0", *sets("data.photos_per_category=2")],
+}  # fmt: skip
 """Options that make the run of an example short; its own options are as they stand."""
 SLOW = (
     "evaluate", "train", "sweep", "prompts imagine", "prompts export", "models check", "match", "extract", "doctor",
-    "data make-synthetic",
+    "data make-synthetic", "reproduce all", "reproduce fig",
 )  # fmt: skip
 """How examples begin that load a model, or write many drawings."""
 RUNNABLE = [line for line in ALL if not any(name in line for name in REAL) and not line.startswith(("demo", "app"))]
