@@ -61,7 +61,7 @@ def test_two_processes_write_one_reproduction(tmp_path):
     launch(command(tmp_path / "two", "table4", "fig6"), 2)
     subprocess.run(command(tmp_path / "one", "table4"), check=True, capture_output=True, timeout=900)
     (two, prompts, _, _), (one, alone, _, _) = results(tmp_path / "two"), results(tmp_path / "one")
-    assert list(prompts) == list(alone)
+    assert set(prompts) - set(alone) == {"class-seed-0", "cpm-seed-0"}  # of fig6
     assert [cell["pairs"] for cell in two["cells"]] == [cell["pairs"] for cell in one["cells"]]
     for both in zip(one["cells"], two["cells"], strict=True):
         found = [cell["pck"]["0.1"]["mean"] for cell in both]
