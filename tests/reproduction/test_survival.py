@@ -28,7 +28,7 @@ def results(output):
     numbers = json.loads((output / "table4" / "reproduction.json").read_text())
     numbers.pop("wall_seconds")
     files = sorted(output.glob("runs/*/prompt.safetensors"))
-    scores = [json.loads(file.read_text())["scores"] for file in sorted(output.glob("runs/*/scores.json"))]
+    scores = [json.loads(file.read_text()).get("scores") for file in sorted(output.glob("runs/*/scores.json"))]
     pictures = (output / "table4" / "figure.png").read_bytes()
     return numbers, {file.parent.name: file.read_bytes() for file in files}, scores, pictures
 
@@ -61,7 +61,7 @@ def test_two_processes_write_one_reproduction(tmp_path):
     launch(command(tmp_path / "two", "table4", "fig6"), 2)
     subprocess.run(command(tmp_path / "one", "table4"), check=True, capture_output=True, timeout=900)
     (two, prompts, _, _), (one, alone, _, _) = results(tmp_path / "two"), results(tmp_path / "one")
-    assert list(prompts) == list(alone)
+    assert set(prompts) - set(alone) == {"class-seed-0", "cpm-seed-0"}  # of fig6
     assert [cell["pairs"] for cell in two["cells"]] == [cell["pairs"] for cell in one["cells"]]
     for both in zip(one["cells"], two["cells"], strict=True):
         found = [cell["pck"]["0.1"]["mean"] for cell in both]
@@ -77,7 +77,7 @@ def test_a_second_run_in_the_folder_is_told(tmp_path):
         second = subprocess.run(command(tmp_path / "out", "table1"), capture_output=True, text=True, timeout=300)
     finally:
         holder.kill()
-        holder.wait()
+        holder.communicate()
     assert second.returncode == 2
     assert "another run is writing into" in second.stderr
     assert second.stderr.count("\n") == 1

@@ -60,8 +60,10 @@ def title_of(result: Reproduction) -> str:
 def _bars(result: Reproduction) -> Figure:
     rows, intervals, published = {}, {}, {}
     several_rows, several_columns = len(result.target.rows) > 1, len(result.target.columns) > 1
-    for (row, column), cell in result.cells.items():
-        name = f"{row}, {column}" if several_rows and several_columns else column if several_columns else row
+    places = [(row, column) for column in result.target.columns for row in result.target.rows]  # as the paper's tables
+    for row, column in places:
+        cell = result.cells[row, column]
+        name = f"{row}, tested on {column}" if several_rows and several_columns else column if several_columns else row
         found = cell.pck["0.1"]
         rows[name], intervals[name] = found.mean, found.ci95
         numbers = [one.pck_percent["0.1"] / 100 for one in cell.published if "0.1" in one.pck_percent]
