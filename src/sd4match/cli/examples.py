@@ -39,7 +39,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
          "evaluate --prompt demo/single.safetensors --against text \\\n      --limit 40 --output runs/learned"),
         ("Chance, which needs no model", "evaluate --dataset synthetic --baseline random --output runs/chance"),
         ("Plots and the worst and best pairs",
-         "evaluate --limit 40 --draw categories --draw pairs --output runs/drawn"),
+         "evaluate --limit 40 --draw categories --draw pairs \\\n      --output runs/drawn"),
         ("PCK at 0.1 for a script",
          "evaluate --limit 40 --json | jq '.results[0].pck.image[\"0.1\"]'"),
     ),
@@ -98,7 +98,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("PCK over the timestep, with a plot",
          "sweep evaluation.sampling.timestep=0,40,100 --preset text \\\n      --output runs/timesteps"),
         ("Learning rates with three seeds each",
-         "sweep learning_rate=0.001,0.01 seed=0:2:1 --preset single --steps 30 \\\n      --output runs/rates"),
+         "sweep learning_rate=0.001,0.01 seed=0:2:1 --preset single \\\n      --steps 30 --output runs/rates"),
     ),
     "sweep prompts": (
         ("Two kinds with few steps", "sweep prompts --only text --only single --steps 10 --output runs/two"),
