@@ -245,7 +245,7 @@ def reproduce_planned(
 def _reasons(settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> tuple[str, ...]:
     """Return why a row cannot be compared with the paper: the rules of reports, and what was trained otherwise."""
     config = row.job.config
-    found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config))))
+    found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config)), model=config.backbone.model_name))
     if row.job.training is not None:
         found += settings.training_differences()
     if settings.on == "sd1-5":
