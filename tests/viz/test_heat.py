@@ -185,8 +185,8 @@ def test_texts_fit():
 
 def test_all_limits_of_a_picture_have_one_notation():
     assert limit_texts([(0.14378, 0.88712), (-0.00004, 0.0512)]) == [("0.144", "0.887"), ("0.000", "0.051")]
-    assert limit_texts([(-12345.0, 23456.0), None]) == [("-1.2e4", "2.3e4"), None]
-    assert limit_texts([(0.0, 0.4), (6.57e-7, 0.001)]) == [("0", "4.0e-1"), ("6.6e-7", "1.0e-3")]
+    assert limit_texts([(-12345.0, 23456.0), None]) == [("-1.23e4", "2.35e4"), None]
+    assert limit_texts([(0.0, 0.4), (6.57e-7, 0.001)]) == [("0", "4.00e-1"), ("6.57e-7", "1.00e-3")]
     assert limit_texts([(0.0, 0.0)]) == [("0.00", "0.00")]
     assert limit_texts([None]) == [None]
 

@@ -31,7 +31,7 @@ _FLATTEST = 14
 """Largest width of a row as a multiple of its height, so that photos are 57 pixels high on a page 800 pixels wide."""
 _TEXTS_IN_WIDTH = 55
 """Width of a picture in heights of its text: a page that shows it 800 pixels wide shows text of 14 pixels."""
-_WIDEST_TEXT, _WIDEST_TEXTS = 14, 42
+_WIDEST_TEXT, _WIDEST_TEXTS = 14, 46
 """Width of the caption of a column, and of all columns, in heights of the text, for which a narrow photo has room."""
 _WIDEST_TITLE = 400
 """Width in pixels up to which a narrow picture has room for its title."""
@@ -364,7 +364,7 @@ def limit_texts(limits: Sequence[tuple[float, float] | None]) -> list[tuple[str,
     >>> limit_texts([(-0.0529, 0.8812), None, (0.0, 0.21)])
     [('-0.053', '0.881'), None, ('0.000', '0.210')]
     >>> limit_texts([(6.7e-8, 5.86e-4), (0.0, 0.21)])
-    [('6.7e-8', '5.9e-4'), ('0', '2.1e-1')]
+    [('6.70e-8', '5.86e-4'), ('0', '2.10e-1')]
     """
     largest = [max(map(abs, pair)) for pair in limits if pair is not None]
     if any(one and not 1e-2 <= one < 1e4 for one in largest):
@@ -374,12 +374,12 @@ def limit_texts(limits: Sequence[tuple[float, float] | None]) -> list[tuple[str,
 
 
 def _short(value: float) -> str:
-    """Return a number with two digits and an exponent.
+    """Return a number with three digits and an exponent.
 
     >>> _short(-12345.0), _short(1e-11), _short(0.0)
-    ('-1.2e4', '1.0e-11', '0')
+    ('-1.23e4', '1.00e-11', '0')
     """
-    digits, exponent = f"{value:.1e}".split("e")
+    digits, exponent = f"{value:.2e}".split("e")
     return f"{digits}e{int(exponent)}" if value else "0"
 
 
