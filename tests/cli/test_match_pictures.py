@@ -144,7 +144,7 @@ def test_heat_maps_need_a_point():
     [
         (["--draw", "heet"], "--draw 'heet' is no picture: did you mean 'heat'?"),
         (["--compare", "text"], "--compare text needs to know what is in the photos"),
-        (["--compare", "no-such.safetensors"], "no-such.safetensors"),
+        (["--preset", "hog", "--compare", "no-such.safetensors"], "no-such.safetensors"),
         (["--preset", "hog", "--draw", "attention"], "has no cross-attention with tokens"),
     ],
 )
