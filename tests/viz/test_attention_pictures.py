@@ -50,6 +50,7 @@ def test_what_cannot_be_drawn_is_named(attention, labels, error, message):
         draw_attention(PHOTO, attention, labels)
 
 
+@pytest.mark.slow
 def test_a_matcher_knows_its_prompt_and_its_tokens(mini):
     matcher = SemanticMatcher(backbone=mini, prompt=TextPrompt(backbone=mini), matcher=NearestNeighbor())
     attention, labels = matcher.attention(PHOTO, category="fish")

@@ -85,6 +85,17 @@ def test_any_number_of_photos(count):
     assert picture.width <= 3 * 150 + 2 * 12
 
 
+def test_features_stand_below_their_photos_in_every_row():
+    """Of five photos, two are in the second row, and nothing stands beside them."""
+    photos = [random_photo((40, 60), seed=seed) for seed in range(5)]
+    picture = np.asarray(draw_features(photos, [features_of(seed=seed) for seed in range(5)], height=100))
+    assert picture.shape[1] == 3 * 150 + 2 * 12
+    last = picture[-100:]
+    assert (last[:, 2 * 162 :] == 255).all()
+    assert (last[:, :312].std(axis=(0, 1)) > 1).all()
+    assert (picture[-212:-112, 2 * 162 :] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("maps", "error", "message"),
     [

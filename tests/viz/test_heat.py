@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.direct import no_type_checker  # noqa: F401 - a fixture of all tests here
 from sd4match.errors import InputError, NonFiniteError, ShapeError
@@ -15,7 +16,19 @@ from sd4match.geometry import Grid, own_frame, pad_frame, squash_frame
 from sd4match.structures.images import Photo
 from sd4match.testing import random_correlation, random_photo
 from sd4match.viz import draw_heat_map, draw_heat_maps
-from sd4match.viz.layout import fitted, limit_texts
+from sd4match.viz.heat import heat_panel
+from sd4match.viz.layout import (
+    Mark,
+    Panel,
+    at_height,
+    columns_for,
+    fitted,
+    font_of,
+    in_rows,
+    limit_texts,
+    line_height,
+    text_size,
+)
 
 PHOTO = random_photo((40, 60))
 GRID = Grid((own_frame((40, 60)),), (2, 3), "centers")
@@ -89,8 +102,8 @@ def test_photos_of_any_aspect_are_drawn_within_bounds(size):
     photo = Photo(np.zeros((*size, 3), dtype=np.uint8))
     grid = Grid((squash_frame(size, (32, 32)),), (4, 4))
     picture = draw_heat_map(photo, np.arange(16.0).reshape(4, 4), grid, point=(0.0, 0.0), height=100, title="t")
-    assert picture.width <= 800
-    assert picture.height <= 100 + 2 * 30
+    assert picture.width <= 240 + 2 * 11
+    assert picture.height <= 100 + 2 * 30 + 2 * 11
 
 
 @pytest.mark.parametrize(
@@ -124,15 +137,17 @@ def test_maps_stand_beside_the_source_in_their_order(pair):
     source, target, correlation = pair
     other = replace(correlation, values=-correlation.values)
     picture = draw_heat_maps(source, target, {"a": correlation, "b": other}, query=1, height=200)
-    peak = correlation.target.grid.to_pixels(correlation.peak)[0, 1].double().numpy()
-    inside = np.clip(peak, 0, np.array(target.size[::-1]) - 1)
-    alone = draw_heat_map(
-        target, correlation.values[0, 1], correlation.target.grid, point=inside, title="a", height=200
-    )
-    left = (picture.width - 12 * 2) // 3 + 12
-    seen, own = np.asarray(picture), np.asarray(alone)
-    top, line = picture.height - 200 - (picture.height - 200) // 2, alone.height - 200 - (alone.height - 200) // 2
-    assert np.array_equal(seen[top : top + 200, left : left + alone.width], own[line : line + 200])
+    seen, size = np.asarray(picture), text_size(picture.width)
+    margin = ((picture.width - 2 * 12) // 3 - 300) // 2
+    assert picture.size == (3 * (300 + 2 * margin) + 2 * 12, 200 + 2 * margin + 2 * line_height(size))
+    for number, values in enumerate([None, correlation.values, other.values]):
+        plain = at_height(source, 200)
+        if values is not None:
+            plain = draw_heat_map(target, values[0, 1], correlation.target.grid, height=200, legend=False)
+        left = margin + number * (300 + 2 * margin + 12)
+        own = seen[line_height(size) + margin :, left : left + 300][:200]
+        same = (own == np.asarray(plain)).all(axis=-1)
+        assert 0.97 < same.mean() < 1  # all but the ring
 
 
 def test_four_panels_make_two_rows(pair):
@@ -166,5 +181,82 @@ def test_texts_fit():
     assert fitted("a" * 500, 100, 14).endswith("...")
     assert fitted("a" * 1_000_000, 0, 14) == "a..."
     assert fitted("two\nlines", 400, 14) == "two lines"
-    assert limit_texts(0.14378, 0.88712) == ("0.144", "0.887")
-    assert limit_texts(-12345.0, 23456.0) == ("-1.23e+04", "2.35e+04")
+
+
+def test_all_limits_of_a_picture_have_one_notation():
+    assert limit_texts([(0.14378, 0.88712), (-0.00004, 0.0512)]) == [("0.144", "0.887"), ("0.000", "0.051")]
+    assert limit_texts([(-12345.0, 23456.0), None]) == [("-1.23e4", "2.35e4"), None]
+    assert limit_texts([(0.0, 0.4), (6.57e-7, 0.001)]) == [("0", "4.00e-1"), ("6.57e-7", "1.00e-3")]
+    assert limit_texts([(0.0, 0.0)]) == [("0.00", "0.00")]
+    assert limit_texts([None]) == [None]
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (59.0, 0.0), (0.0, 39.0), (59.0, 39.0)])
+@pytest.mark.parametrize("mark", ["point", "truth"])
+def test_a_mark_on_the_border_is_whole(mark, corner):
+    """In a margin around the photo, which is as wide as the mark needs."""
+    inside, border = (
+        np.asarray(draw_heat_map(Photo(np.full((40, 60, 3), 128, dtype=np.uint8)), np.ones((2, 3)), GRID,
+                                 height=160, legend=False, **{mark: point}))
+        for point in ((30.0, 20.0), corner)
+    )  # fmt: skip
+    assert inside.shape == (160, 240, 3)
+    margin = (border.shape[0] - 160) // 2
+    assert border.shape == (160 + 2 * margin, 240 + 2 * margin, 3)
+    assert 8 <= margin <= 11
+    x, y = (round((place + 0.5) * 4) + margin for place in corner)
+    whole, own = (image[top - 7 : top + 8, left - 7 : left + 8] for image, top, left in [
+        (inside, round(20.5 * 4), round(30.5 * 4)), (border, y, x)
+    ])  # fmt: skip
+    assert np.array_equal((own == 0).all(axis=-1), (whole == 0).all(axis=-1))
+
+
+def test_marks_grow_with_the_picture_and_leave_room_beside_every_panel():
+    """A ring of half the height of the text: about 14 pixels wide where a page shows the picture 800 pixels wide."""
+    panels = [Panel(Image.new("RGB", (600, 300)), marks=(Mark(np.array([0.0, 150.0])),))]
+    panels += [Panel(Image.new("RGB", (600, 300), "white"))] * 2
+    picture = np.asarray(in_rows(panels))
+    radius = text_size(picture.shape[1]) // 2
+    assert radius >= 17
+    margin = radius + 4
+    assert picture.shape == (300 + 2 * margin, 3 * (600 + 2 * margin) + 2 * 12, 3)
+    rows, columns = np.nonzero((picture[:, :margin] != 255).any(axis=-1))
+    assert columns.min() == 2  # the black border reaches two pixels beyond the radius
+    assert rows.max() - rows.min() == 2 * (radius + 2)
+    assert (picture[:, margin + 600 :] == 255).all()
+
+
+@pytest.mark.parametrize("limits", [(-1.23456e-12, 9.87654e-12), (-0.123, 0.987)])
+@pytest.mark.parametrize("width", [1, 30, 300])
+def test_the_limits_of_neighbors_do_not_touch(width, limits):
+    """Each has white below the photos between its two numbers and those of its neighbors."""
+    panels = [Panel(Image.new("RGB", (2400, 40)), "wide"), *[Panel(Image.new("RGB", (width, 100)), "a", limits)] * 2]
+    picture = in_rows(panels, columns=3)
+    size = text_size(picture.width)
+    assert size >= picture.width / 55 - 1
+    (texts,) = limit_texts([limits])
+    needed = sum(font_of(size).getlength(text) for text in texts)
+    assert (picture.width - 2400 - 2 * 12) / 2 >= needed + size
+
+
+def test_wide_photos_are_drawn_below_each_other():
+    """A photo beside one of 768 x 15 pixels would be a seventh of the width of a page, in a white picture."""
+    wide = random_photo((60, 3000))
+    grid = Grid((squash_frame(wide.size, (32, 32)),), (4, 4))
+    source = Panel(at_height(random_photo((240, 320)), 320), "source")
+    panel = heat_panel(wide, np.arange(16.0).reshape(4, 4), grid, "map", height=320)
+    assert panel.picture.size == (768, 15)
+    pictures = [in_rows([source, *[panel] * count]) for count in (1, 2, 3)]
+    assert [picture.width for picture in pictures] == [768] * 3
+    assert columns_for([(427, 320)] * 3) == 3
+    assert columns_for([(427, 320), (240, 320), (768, 320)]) == 3
+    assert columns_for([(6, 320)] * 3) == 3
+
+
+def test_narrow_photos_leave_room_for_titles_and_captions():
+    tall = Panel(Image.new("RGB", (6, 320)), "source photo")
+    picture = in_rows([tall], title="mini: similarity to the eye of a fish")
+    font = font_of(text_size(picture.width))
+    assert picture.width > font.getlength("mini: similarity to the eye of a fish") + 4
+    assert in_rows([tall]).width >= font.getlength("source photo") + 4
+    assert in_rows([tall], title="long " * 100).width == 400

@@ -65,7 +65,8 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
         titles: of the columns, which are two.
         columns: pairs of each column, the same pairs in the same order.
     """
-    row, top, legend = _HEIGHT + 30, 34, 66
+    drawn = [[_drawn(pair) for pair in pairs] for pairs in columns]
+    row, top, legend = max(picture.height for pictures in drawn for picture in pictures) + 30, 34, 66
     canvas = Image.new("RGB", (_WIDTH, top + row * len(columns[0]) + legend), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (title, pairs) in enumerate(zip(titles, columns, strict=True)):
@@ -75,12 +76,18 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
             y = top + line * row
             text = f"{pair.category}: {sum(pair.hits)} of {len(pair.hits)} points found"
             draw.text((left, y + 4), text, fill=_INK, font=ImageFont.load_default(_TEXT))
-            drawn = draw_matches(
-                pair.source, pair.target, pair.points, pair.predicted, hits=pair.hits, truth=pair.truth, height=_HEIGHT
-            )
-            canvas.paste(drawn, (left, y + 26))
+            canvas.paste(drawn[number][line], (left, y + 26))
     _draw_legend(canvas, canvas.height - legend + 8)
     return canvas
+
+
+def _drawn(pair: Matched) -> Image.Image:
+    """Draw a pair as wide as its column, or narrower: marks on the border of a photo make it wider."""
+    picture = draw_matches(
+        pair.source, pair.target, pair.points, pair.predicted, hits=pair.hits, truth=pair.truth, height=_HEIGHT
+    )
+    picture.thumbnail((_COLUMN - _MARGIN, 2 * _HEIGHT), Image.Resampling.LANCZOS)
+    return picture
 
 
 def _draw_legend(canvas: Image.Image, top: int) -> None:

@@ -64,7 +64,7 @@ def command(
     file = None if is_named else prompt
 
     from sd4match.cli.common import check_output, prepare_device, prompt_changes
-    from sd4match.cli.match_pictures import Pictures, check_pictures, compared_matchers, prompt_label
+    from sd4match.cli.match_pictures import Pictures, check_pictures, compared_matchers
     from sd4match.cli.progress import waiting
     from sd4match.documents import read_json
     from sd4match.errors import InputError
@@ -78,7 +78,7 @@ def command(
         check_points(points, photos[0])
     if file is None and category is None and config.prompt.needs_category:
         raise InputError("a text prompt needs to know what is in the photos: give --category NAME, or --prompt empty")
-    kinds = check_pictures(draw, compare)
+    kinds = check_pictures(draw, compare, category)
     check_output(output)
     others = [name for name in compare or () if name not in ("empty", "text")]
     inputs = [source, target, *(Path(path) for path in (file, options.config, *others) if path is not None)]
@@ -89,8 +89,7 @@ def command(
         components = build_for_matching(config, prompt=file, prompt_changes=changes, device=device)
         experiment = config.with_learned(file)
         matcher = SemanticMatcher.from_components(components, experiment)
-        label = prompt_label(components.prompt, file, category)
-        compared = compared_matchers(compare or (), components, experiment, category, label=label)
+        label, compared = compared_matchers(compare or (), components, experiment, category, file=file)
     sides: tuple[Photo | Features, Photo | Features] = photos
     with waiting("matching"):
         if kinds and matcher.prompt.scope != "pair":
@@ -141,4 +140,5 @@ def _print(result: MatchResult, files: Sequence[Path]) -> None:
         table.add_row(f"{x:.0f}, {y:.0f}", f"{u:.1f}, {v:.1f}", f"{result.scores[i]:.3f}")
     Console(highlight=False).print(table)
     more = f", of which the {len(best)} best are shown" if len(result) > len(best) else ""
-    typer.echo(f"{len(result)} matches{more}. Written: {', '.join(map(str, files))}")
+    count = "1 match" if len(result) == 1 else f"{len(result)} matches"
+    typer.echo(f"{count}{more}. Written: {', '.join(map(str, files))}")

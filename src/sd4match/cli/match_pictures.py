@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sd4match.config.experiment import Components, ExperimentConfig
+    from sd4match.errors import InputError
     from sd4match.interfaces import Prompt
     from sd4match.pipeline import SemanticMatcher
     from sd4match.results import Features, MatchResult
@@ -22,20 +24,26 @@ _MOST_POINTS = 8
 """Points whose heat maps are drawn, below each other."""
 
 
-def check_pictures(draw: Sequence[str] | None, compare: Sequence[str] | None) -> list[str]:
+def check_pictures(draw: Sequence[str] | None, compare: Sequence[str] | None, category: str | None) -> list[str]:
     """Return which pictures to draw, each once, in the order of `KINDS`; `--compare` asks for heat maps.
 
     Raises:
-        InputError: a kind that is not known, or a prompt that is given twice.
+        InputError: a kind is not known, or "text" is compared without a category.
     """
     from sd4match.errors import InputError, choose_from, shown
 
     wanted = {*(draw or ()), *(("heat",) if compare else ())}
     for kind in wanted - {*KINDS}:
         raise InputError(f"--draw {shown(kind)} is no picture: {choose_from(kind, KINDS)}")
-    if len({*(compare or ())}) < len(compare or ()):
-        raise InputError("--compare names a prompt twice")
+    if category is None and "text" in (compare or ()):
+        raise _needs_category("text")
     return [kind for kind in KINDS if kind in wanted]
+
+
+def _needs_category(name: str) -> InputError:
+    from sd4match.errors import InputError
+
+    return InputError(f"--compare {name} needs to know what is in the photos: give --category NAME")
 
 
 @dataclass(frozen=True)
@@ -118,44 +126,83 @@ class Pictures:
         return stack(drawn)
 
 
-def prompt_label(prompt: Prompt, file: str | None, category: str | None) -> str:
-    """Return what pictures call a prompt: its text, or the name of its file."""
-    from sd4match.prompting.text import EmptyPrompt, TextPrompt
-
-    if file is not None:
-        return Path(file).stem
-    if isinstance(prompt, TextPrompt):
-        return prompt.text(category)
-    return "empty prompt" if isinstance(prompt, EmptyPrompt) else prompt.config.kind if prompt.config else "prompt"
-
-
 def compared_matchers(
-    names: Sequence[str], components: Components, config: ExperimentConfig, category: str | None, *, label: str
-) -> dict[str, SemanticMatcher]:
-    """Return a matcher for each prompt of `--compare`, on the same backbone, by the labels of the prompts.
+    names: Sequence[str],
+    components: Components,
+    config: ExperimentConfig,
+    category: str | None,
+    *,
+    file: str | None = None,
+) -> tuple[str, dict[str, SemanticMatcher]]:
+    """Return what pictures call the prompt of a match, and a matcher for each other prompt of `--compare` by its name.
+
+    A prompt is called by its text or its file. One that is given twice, or is that of the match, is drawn once.
+
+    Args:
+        names: "empty", "text" or files of prompts.
+        components: of the match; the other matchers have the same backbone.
+        config: of the match.
+        category: of both photos.
+        file: of the match's own prompt.
 
     Raises:
-        InputError: two prompts have the same label, or "text" has no category.
+        InputError: a prompt needs a category, and there is none.
         PromptFileError: a file cannot be read.
     """
-    from sd4match.errors import InputError
     from sd4match.pipeline import SemanticMatcher
     from sd4match.prompting.serialization import load_prompt
     from sd4match.prompting.text import EmptyPrompt, TextPrompt
 
     named = {"empty": EmptyPrompt, "text": TextPrompt}
-    matchers: dict[str, SemanticMatcher] = {}
+    own = _text_of(components.prompt, category) if file is None else Path(file).resolve()
+    prompts: dict[str | Path, Prompt] = {own: components.prompt}
     for name in names:
-        file = None if name in named else name
-        prompt = (
-            named[name](backbone=components.backbone)
-            if file is None
-            else load_prompt(file, backbone=components.backbone)
-        )
+        key: str | Path = Path(name).resolve()
+        if name not in named and key in prompts:
+            continue
+        prompt = (named[name] if name in named else partial(load_prompt, name))(backbone=components.backbone)
         if category is None and prompt.scope == "category":
-            raise InputError(f"--compare {name} needs to know what is in the photos: give --category NAME")
-        own = prompt_label(prompt, file, category)
-        if own in (label, *matchers):
-            raise InputError(f"--compare {name}: a prompt of the name {own!r} is drawn already")
-        matchers[own] = SemanticMatcher.from_components(replace(components, prompt=prompt), config)
-    return matchers
+            raise _needs_category(name)
+        prompts.setdefault(_text_of(prompt, category) if name in named else key, prompt)
+    label, *others = prompt_labels([*prompts])
+    matchers = {
+        other: SemanticMatcher.from_components(replace(components, prompt=prompt), config)
+        for other, prompt in zip(others, [*prompts.values()][1:], strict=True)
+    }
+    return label, matchers
+
+
+def _text_of(prompt: Prompt, category: str | None) -> str:
+    from sd4match.prompting.text import EmptyPrompt, TextPrompt
+
+    if isinstance(prompt, TextPrompt):
+        return prompt.text(category)
+    return "empty prompt" if isinstance(prompt, EmptyPrompt) else prompt.config.kind if prompt.config else "prompt"
+
+
+def prompt_labels(prompts: Sequence[str | Path]) -> list[str]:
+    """Return what pictures call prompts: a text by itself, a file by its name and the folders that tell it from others.
+
+    Args:
+        prompts: texts, and absolute files of prompts; no two are equal.
+
+    >>> prompt_labels(["empty prompt", Path("/runs/single/prompt.safetensors")])
+    ['empty prompt', 'prompt']
+    >>> prompt_labels([Path("/runs/single/prompt.safetensors"), Path("/runs/class/prompt.safetensors")])
+    ['single/prompt', 'class/prompt']
+    """
+    return [
+        prompt if isinstance(prompt, str) else _file_label(prompt, [other for other in prompts if other != prompt])
+        for prompt in prompts
+    ]
+
+
+def _file_label(file: Path, others: Sequence[str | Path]) -> str:
+    def ending(path: Path, depth: int) -> str:
+        return "/".join([*path.parts[-depth:-1], path.stem])
+
+    for depth in range(1, len(file.parts)):
+        label = ending(file, depth)
+        if label not in {other if isinstance(other, str) else ending(other, depth) for other in others}:
+            return label
+    return str(file)

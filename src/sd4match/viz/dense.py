@@ -12,19 +12,21 @@ from sd4match.dense import DenseMatch
 from sd4match.structures.images import Photo
 from sd4match.structures.resampling import sampled
 from sd4match.viz.colors import position_colors
-from sd4match.viz.layout import GAP, LARGEST_HEIGHT, Panel, at_height, gray_of, in_rows, pixel_positions, scaled
+from sd4match.viz.layout import LARGEST_HEIGHT, Panel, at_height, gray_of, in_rows, pixel_positions, scaled
 
 _LINES = 8
 """Parts of the width and of the height of a photo between which lines are drawn."""
 _ARROWS = 10
 """Arrows along the longer side of a photo."""
+_WIDEST_ROW = 7.5
+"""Width of a row of four pictures as a multiple of the height; wider ones stand in two rows."""
 _PHOTO = 0.25
 """Share of the gray photo in a pixel of a picture of colors."""
 
 
 @check_arguments
 def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
-    """Draw four pictures of one height: source, target, the target warped to the source, and the flow.
+    """Draw four pictures side by side: source, target, the target warped to the source, and the flow.
 
     The picture of the flow is the source in gray. Its arrows point from some pixels to where their matches lie in the
     target, if both photos had one size; the longer the way, the longer the arrow, and pixels without a match have none.
@@ -44,12 +46,8 @@ def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
     check_count("height", height, 1, LARGEST_HEIGHT)
     source, target = (at_height(photo, height) for photo in (match.source, match.target))
     pictures = [source, target, _warped(match, source, target), _arrows(match, source, height)]
-    canvas = Image.new("RGB", (sum(p.width for p in pictures) + GAP * (len(pictures) - 1), height), "white")
-    left = 0
-    for picture in pictures:
-        canvas.paste(picture, (left, 0))
-        left += picture.width + GAP
-    return canvas
+    most = 4 if sum(picture.width for picture in pictures) <= _WIDEST_ROW * height else 2
+    return in_rows([Panel(picture) for picture in pictures], most=most)
 
 
 @check_arguments
@@ -66,7 +64,7 @@ def draw_warp(match: DenseMatch, *, title: str = "", height: int = 320) -> Image
     >>> still = DenseMatch(photo, photo, Grid((own_frame((40, 60)),), (1, 1), "centers"),
     ...                    np.array([[[29.5, 19.5]]]), np.ones((1, 1)))
     >>> draw_warp(still, height=100).size
-    (474, 122)
+    (485, 122)
     """
     check_count("height", height, 1, LARGEST_HEIGHT)
     source, target = (at_height(photo, height) for photo in (match.source, match.target))
@@ -107,7 +105,7 @@ def draw_correspondence(match: DenseMatch, *, title: str = "", height: int = 320
         Panel(source, "source"), Panel(target, "target"),
         Panel(carried, "colors of the matches"), Panel(own, "colors by position"),
     ]  # fmt: skip
-    return in_rows(panels, title=title, columns=2)
+    return in_rows(panels, title=title, most=2)
 
 
 def _pixels(picture: Image.Image, photo: Photo) -> npt.NDArray[np.float64]:

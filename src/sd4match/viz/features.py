@@ -20,6 +20,7 @@ from sd4match.viz.layout import (
     LARGEST_HEIGHT,
     Panel,
     at_height,
+    columns_for,
     gray_of,
     hatched,
     in_rows,
@@ -31,6 +32,8 @@ _OPPONENTS = np.array([[0.75, 0.75, 0.75], [0.3, 0.1, -0.45], [0.25, -0.15, 0.1]
 """What the components add to red, green and blue: lightness, yellow against blue, magenta against green."""
 _TAIL = 0.01
 """Share of the cells beyond either end of the scale of a component."""
+_NOTHING = Panel(Image.new("RGB", (1, 1), "white"))
+"""What stands in a row in place of a photo, so that features stand below their photos."""
 
 
 @check_arguments
@@ -126,10 +129,12 @@ def draw_features(
         picture = at_height(photo, height)
         upper.append(Panel(picture, caption))
         lower.append(Panel(_colored(picture, photo, one, ((each - low) / width).clip(0, 1))))
-    columns = min(3, len(photos))
+    columns = columns_for([panel.picture.size for panel in upper])
+    missing = -len(photos) % columns
     panels = []
     for first in range(0, len(photos), columns):
-        panels += upper[first : first + columns] + lower[first : first + columns]
+        for row in (upper, lower):
+            panels += [*row, *[_NOTHING] * missing][first : first + columns]
     return in_rows(panels, title=title, columns=columns)
 
 

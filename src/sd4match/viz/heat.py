@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,16 @@ from sd4match.structures.photo_cells import PhotoCells
 from sd4match.structures.tensors import Correlation
 from sd4match.viz.layout import (
     LARGEST_HEIGHT,
+    Mark,
     Panel,
     at_height,
     check_drawable,
-    draw_cross,
-    draw_ring,
     gray_of,
     hatched,
     heat_colors,
     in_rows,
     interpolated,
+    marked,
     pixel_positions,
     scaled,
 )
@@ -65,11 +66,12 @@ def draw_heat_map(
         photo: that the map was computed from.
         values: (h, w), finite or -inf.
         grid: how the cells lie on the photo, of this photo alone.
-        point: (x, y) in pixels of the photo, drawn as a ring.
-        truth: (x, y) in pixels of the photo, drawn as a cross.
+        point: (x, y) in pixels of the photo, drawn as a ring; on the border, where it would be cut, a white margin
+            lies around the photo.
+        truth: (x, y) in pixels of the photo, drawn as a cross, with a margin likewise.
         title: text above the photo.
-        height: of the photo in the picture, in pixels, at most 4000; a photo that would be more than eight times as
-            wide is drawn smaller.
+        height: of the photo in the picture, in pixels, at most 4000; a photo that would be more than 2.4 times as wide
+            is drawn smaller.
         legend: whether colors and limits are drawn below; without them and without a title the picture is the photo's
             alone.
 
@@ -87,8 +89,8 @@ def draw_heat_map(
     check_count("height", height, 1, LARGEST_HEIGHT)
     panel = heat_panel(photo, values, grid, title, point=point, truth=truth, height=height)
     if legend or title:
-        return in_rows([panel if legend else Panel(panel.picture, panel.caption)])
-    return panel.picture
+        return in_rows([panel if legend else replace(panel, limits=None)])
+    return marked(panel)
 
 
 @check_arguments
@@ -114,7 +116,8 @@ def draw_heat_maps(
         query: index of the query point in the correlations.
         truth: true match, (x, y) in pixels of the target, drawn as a cross.
         title: text above the photos.
-        height: of each photo in the picture, in pixels, at most 4000.
+        height: of each photo in the picture, in pixels, at most 4000; a very wide photo is drawn smaller, and the
+            others below it rather than beside it.
 
     Raises:
         InputError: there is no correlation, no query of that index, or the query points differ.
@@ -138,9 +141,7 @@ def draw_heat_maps(
             raise InputError(
                 f"the correlations must be of the same query points, and point {query} of {name!r} is another"
             )
-    picture = at_height(source, height)
-    draw_ring(picture, scaled(point, source, height), height=height)
-    panels = [Panel(picture, "source")]
+    panels = [Panel(at_height(source, height), "source", marks=(Mark(scaled(point, source, height)),))]
     for name, correlation in correlations.items():
         grid = correlation.target.grid
         peak = grid.to_pixels(correlation.peak[:1, query : query + 1].detach().cpu())[0, 0].double().numpy()
@@ -170,10 +171,12 @@ def heat_panel(
 ) -> Panel:
     """Return the panel of a heat map with its marks; the errors are those of `draw_heat_map`."""
     picture, limits = _overlay(photo, values, grid, height=height)
-    for name, mark, draw in (("point", point, draw_ring), ("truth", truth, draw_cross)):
-        if mark is not None:
-            draw(picture, scaled(check_drawable(name, [mark], photo), photo, height)[0], height=height)
-    return Panel(picture, caption, limits)
+    marks = tuple(
+        Mark(scaled(check_drawable(name, [place], photo), photo, height)[0], is_cross=name == "truth")
+        for name, place in (("point", point), ("truth", truth))
+        if place is not None
+    )
+    return Panel(picture, caption, limits, marks)
 
 
 def _overlay(photo: Photo, values: Values, grid: Grid, *, height: int) -> tuple[Image.Image, tuple[float, float]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sd4match.arguments import check_arguments
@@ -17,11 +17,13 @@ from sd4match.checks import LARGEST_SEED, check_count, check_finite, check_numbe
 from sd4match.devices import resolve_device
 from sd4match.errors import CheckpointError, InputError
 from sd4match.structures.images import Photo
+from sd4match.viz.layout import font_of, line_height, text_size, write
 
 _MOST_IMAGES, _MOST_STEPS = 1000, 1000
 _SIDE = 160
 _GAP = 6
-_LABEL_WIDTH = 190
+_LABEL_WIDTH, _LABEL_LETTERS, _LABEL_SHARE = 190, 22, 0.25
+"""Of the column of labels: width in pixels where text is 14 high, letters in a line, and share of the width."""
 _INK = (30, 30, 30)
 
 
@@ -114,19 +116,22 @@ def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]]
         raise InputError("rows must hold one prompt or more")
     seen = max(len(photos) for _, photos, _ in rows)
     columns = seen + max(len(drawn) for _, _, drawn in rows)
-    step, top = _SIDE + _GAP, 34 if title else _GAP
-    canvas = Image.new("RGB", (_LABEL_WIDTH + columns * step + _GAP, top + len(rows) * step), "white")
+    step = _SIDE + _GAP
+    size = text_size(round(columns * step / (1 - _LABEL_SHARE)))
+    labels, top = round(_LABEL_WIDTH * size / 14), line_height(size) + 2 * _GAP if title else _GAP
+    lines = round((_SIDE - 16) / (1.3 * size))
+    canvas = Image.new("RGB", (labels + columns * step + _GAP, top + len(rows) * step), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((8, 8), title, fill=_INK, font=ImageFont.load_default(15))
+    write(canvas, title, _GAP, _GAP, canvas.width - 2 * _GAP, size=size)
     for number, (label, photos, drawn) in enumerate(rows):
         y = top + number * step
-        draw.multiline_text((8, y + 8), _wrapped(label), fill=_INK, font=ImageFont.load_default(14))
+        draw.multiline_text((8, y + 8), _wrapped(label, lines), fill=_INK, font=font_of(size))
         for column, photo in enumerate(photos):
-            x = _LABEL_WIDTH + column * step
+            x = labels + column * step
             canvas.paste(_square(photo.to_image()), (x, y))
             draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline=_INK, width=3)
         for column, picture in enumerate(drawn):
-            canvas.paste(_square(picture), (_LABEL_WIDTH + (seen + column) * step, y))
+            canvas.paste(_square(picture), (labels + (seen + column) * step, y))
     return canvas
 
 
@@ -134,5 +139,5 @@ def _square(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
-def _wrapped(text: str, width: int = 22) -> str:
-    return "\n".join(textwrap.wrap(text, width))
+def _wrapped(text: str, lines: int) -> str:
+    return "\n".join(textwrap.wrap(text, _LABEL_LETTERS, max_lines=max(lines, 1), placeholder="..."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sd4match.errors import InputError, shown
 from sd4match.structures.images import Photo
@@ -20,17 +21,33 @@ from sd4match.viz.colors import HEAT
 GAP = 12
 INK = (30, 30, 30)
 LARGEST_HEIGHT = 4000
-_WIDEST = 8
+_WIDEST = 2.4
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
-_NARROWEST = 8
-"""Least width of a column in heights of the text, so that a short caption and two limits fit."""
 _MOST_COLUMNS = 3
 """Photos in a row, so that each is large enough where a page shows the row 800 pixels wide."""
+_LEAST_FILLED = 0.6
+"""Share of a picture that photos fill; where they fill less, there are fewer in a row."""
+_FLATTEST = 14
+"""Largest width of a row as a multiple of its height, so that photos are 57 pixels high on a page 800 pixels wide."""
 _TEXTS_IN_WIDTH = 55
 """Width of a picture in heights of its text: a page that shows it 800 pixels wide shows text of 14 pixels."""
+_WIDEST_TEXT, _WIDEST_TEXTS = 14, 46
+"""Width of the caption of a column, and of all columns, in heights of the text, for which a narrow photo has room."""
+_WIDEST_TITLE = 400
+"""Width in pixels up to which a narrow picture has room for its title."""
+_BORDER = 4
+"""Pixels that the border of a mark reaches beyond its radius."""
 
 PointArray = npt.NDArray[np.float64]
 Points = PointArray | Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A ring, or a cross, with its center at a point (2,) in pixels of a picture."""
+
+    center: PointArray
+    is_cross: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,11 @@ class Panel:
     picture: Image.Image
     caption: str = ""
     limits: tuple[float, float] | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 def at_height(photo: Photo, height: int) -> Image.Image:
-    """Return a photo at a height, or smaller if it would be more than eight times as wide."""
+    """Return a photo at a height, or smaller if it would be more than 2.4 times as wide."""
     scale = scale_at(photo, height)
     size = max(1, round(photo.size[1] * scale)), max(1, round(photo.size[0] * scale))
     return photo.to_image().resize(size, Image.Resampling.BICUBIC)
@@ -86,23 +104,66 @@ def check_drawable(name: str, points: object, photo: Photo) -> PointArray:
     return array
 
 
-def draw_ring(picture: Image.Image, point: npt.NDArray[np.float64], *, height: int) -> None:
+def draw_ring(picture: Image.Image, center: PointArray, *, radius: int) -> None:
     """Draw a ring around a point, white with a black border, so that it shows on any color."""
-    draw, (x, y), radius = ImageDraw.Draw(picture), point, _radius(height)
+    draw, (x, y) = ImageDraw.Draw(picture), center
     for reach, color, width in ((radius + 2, "black", 6), (radius, "white", 2)):
         draw.ellipse([x - reach, y - reach, x + reach, y + reach], outline=color, width=width)
 
 
-def draw_cross(picture: Image.Image, point: npt.NDArray[np.float64], *, height: int) -> None:
+def draw_cross(picture: Image.Image, center: PointArray, *, radius: int) -> None:
     """Draw a cross at a point, white with a black border."""
-    draw, (x, y), radius = ImageDraw.Draw(picture), point, _radius(height)
+    draw, (x, y) = ImageDraw.Draw(picture), center
     for reach, color, width in ((radius + 1, "black", 6), (radius, "white", 2)):
         for sign in (-1, 1):
             draw.line([x - reach, y - sign * reach, x + reach, y + sign * reach], fill=color, width=width)
 
 
-def _radius(height: int) -> int:
-    return max(4, round(height / 40))
+def margin_for(centers: PointArray, size: tuple[int, int], *, radius: int) -> int:
+    """Return the width of a margin around a picture, so that marks on its border are whole.
+
+    Args:
+        centers: (N, 2), in pixels of the picture; marks of points farther outside are cut.
+        size: (width, height) of the picture.
+        radius: of the marks.
+
+    >>> margin_for(np.array([[50.0, 50.0]]), (100, 80), radius=7), margin_for(np.zeros((1, 2)), (100, 80), radius=7)
+    (0, 11)
+    """
+    reach = radius + _BORDER
+    outside = np.concatenate([reach - centers, centers + reach - np.array(size)])
+    return math.ceil(min(float(outside.max(initial=0.0)), reach))
+
+
+def _radius(text: int) -> int:
+    """Return the radius of a mark from the height of the text, with which it grows."""
+    return text // 2
+
+
+def _margin(panels: Sequence[Panel], *, text: int) -> int:
+    """Return the margin that the marks of all panels need."""
+    return max(
+        margin_for(np.stack([mark.center for mark in panel.marks]), panel.picture.size, radius=_radius(text))
+        if panel.marks else 0
+        for panel in panels
+    )  # fmt: skip
+
+
+def marked(panel: Panel, *, text: int | None = None, margin: int | None = None) -> Image.Image:
+    """Return the picture of a panel with its marks, in a margin if marks on its border need one.
+
+    Args:
+        panel: whose caption and limits are left out.
+        text: height of the text beside it; that of a picture of its width, if not given.
+        margin: on each side; as wide as its own marks need, if not given.
+    """
+    text = text_size(panel.picture.width) if text is None else text
+    margin = _margin([panel], text=text) if margin is None else margin
+    picture = ImageOps.expand(panel.picture, margin, "white")
+    for mark in panel.marks:
+        draw = draw_cross if mark.is_cross else draw_ring
+        draw(picture, mark.center + margin, radius=_radius(text))
+    return picture
 
 
 def text_size(width: int) -> int:
@@ -119,6 +180,7 @@ def line_height(size: int) -> int:
     return round(size * 1.6)
 
 
+@functools.lru_cache(maxsize=64)
 def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return the font of all pictures."""
     return ImageFont.load_default(size)
@@ -139,6 +201,33 @@ def fitted(text: str, width: int, size: int) -> str:
     return f"{line[: max(1, kept)].rstrip()}..."
 
 
+def columns_for(sizes: Sequence[tuple[int, int]], *, most: int = _MOST_COLUMNS) -> int:
+    """Return how many pictures to draw side by side: as many as fill few rows of about the same length.
+
+    There are fewer if most of the picture would be white, as a very wide photo beside others makes it, or if the
+    pictures would be too flat to be seen on a page.
+
+    Args:
+        sizes: (width, height) of each picture.
+        most: pictures in a row.
+
+    >>> columns_for([(200, 100)] * 3), columns_for([(200, 100)] * 4), columns_for([(768, 5), (320, 240)])
+    (3, 2, 1)
+    """
+    common = -(-len(sizes) // -(-len(sizes) // most))
+    shares = {columns: _legible_share(sizes, columns) for columns in range(common, 0, -1)}
+    return common if shares[common] >= _LEAST_FILLED else max(shares, key=lambda columns: shares[columns])
+
+
+def _legible_share(sizes: Sequence[tuple[int, int]], columns: int) -> float:
+    """Return the share of the picture that is filled, less where its rows are flat."""
+    rows = [sizes[first : first + columns] for first in range(0, len(sizes), columns)]
+    heights = [max(height for _, height in row) for row in rows]
+    width = sum(max(width for width, _ in sizes[column::columns]) for column in range(columns))
+    filled = sum(width * height for width, height in sizes) / (width * sum(heights))
+    return filled * min(1.0, _FLATTEST * max(heights) / width)
+
+
 def in_rows(
     panels: Sequence[Panel], *, title: str = "", most: int = _MOST_COLUMNS, columns: int | None = None
 ) -> Image.Image:
@@ -147,45 +236,102 @@ def in_rows(
     Args:
         panels: one or more.
         title: text above all of them.
-        most: panels in a row; there are as few rows as hold them, of about the same length.
+        most: panels in a row; `columns_for` tells how many there are.
         columns: panels in every row but the last, in place of that rule.
 
     >>> panel = Panel(Image.new("RGB", (200, 100)))
     >>> in_rows([panel] * 3).size, in_rows([panel] * 4).size
     ((624, 100), (412, 212))
     """
-    count = -(-len(panels) // most)
-    columns = columns or -(-len(panels) // count)
-    rows = [panels[first : first + columns] for first in range(0, len(panels), columns)]
-    widths = [max(row[column].picture.width for row in rows if column < len(row)) for column in range(columns)]
-    narrowest = _NARROWEST * text_size(sum(widths))
-    widths = [max(narrowest, width) for width in widths]
-    width = sum(widths) + GAP * (columns - 1)
-    size = text_size(width)
+    columns = columns or columns_for([panel.picture.size for panel in panels], most=most)
+    limits = limit_texts([panel.limits for panel in panels])
+    widths, size, margin = _measured(panels, limits, columns, title)
     line = line_height(size)
-    pieces = [_row(row, widths, size=size, line=line) for row in rows]
+    rows = [
+        _row(panels[first : first + columns], limits[first : first + columns], widths, size=size, margin=margin)
+        for first in range(0, len(panels), columns)
+    ]
+    width = max(rows[0].width, titled_width(title))
     top = line if title else 0
-    height = top + sum(piece.height for piece in pieces) + GAP * (len(pieces) - 1)
+    height = top + sum(row.height for row in rows) + GAP * (len(rows) - 1)
     canvas = Image.new("RGB", (width, height), "white")
     if title:
         write(canvas, title, 0, 0, width, size=size)
-    for piece in pieces:
-        canvas.paste(piece, (0, top))
-        top += piece.height + GAP
+    for row in rows:
+        canvas.paste(row, (0, top))
+        top += row.height + GAP
     return canvas
 
 
-def _row(panels: Sequence[Panel], widths: Sequence[int], *, size: int, line: int) -> Image.Image:
+def titled_width(title: str) -> int:
+    """Return the width that a narrow picture has for its title, so that it can be read.
+
+    >>> titled_width(""), titled_width("long " * 100)
+    (0, 400)
+    """
+    return min(math.ceil(_length(title) * text_size(0)) + 5, _WIDEST_TITLE) if title else 0
+
+
+def _measured(
+    panels: Sequence[Panel], limits: Sequence[tuple[str, str] | None], columns: int, title: str
+) -> tuple[list[int], int, int]:
+    """Return the widths of the columns, the height of the text and the margin around each picture.
+
+    Text grows with the width of the whole picture, and columns of narrow photos with their text: so both are found
+    together. The texts of all columns need less than the whole width, so that this ends.
+    """
+    most = min(_WIDEST_TEXT, _WIDEST_TEXTS / columns)
+    texts = [
+        min(most, max(_length(panel.caption) + 0.5 if panel.caption else 0.0, _limits_length(pair)))
+        for panel, pair in zip(panels, limits, strict=True)
+    ]
+    size = text_size(titled_width(title))
+    while True:
+        margin = _margin(panels, text=size)
+        widths = [
+            max(
+                max(panel.picture.width, math.ceil(text * size)) + 2 * margin
+                for panel, text in list(zip(panels, texts, strict=True))[column::columns]
+            )
+            for column in range(columns)
+        ]
+        needed = text_size(sum(widths) + GAP * (columns - 1))
+        if needed <= size:
+            return widths, size, margin
+        size = needed
+
+
+def _length(text: str) -> float:
+    """Return the length of the beginning of a text, in heights of the text."""
+    return font_of(100).getlength(" ".join(text[:200].split())) / 100
+
+
+def _limits_length(limits: tuple[str, str] | None) -> float:
+    """Return the length of two limits with colors between them, in heights of the text."""
+    return sum(_length(limit) for limit in limits) + 3 if limits else 0.0
+
+
+def _row(
+    panels: Sequence[Panel],
+    limits: Sequence[tuple[str, str] | None],
+    widths: Sequence[int],
+    *,
+    size: int,
+    margin: int,
+) -> Image.Image:
+    line = line_height(size)
     top = line if any(panel.caption for panel in panels) else 0
-    below = line if any(panel.limits for panel in panels) else 0
-    high = max(panel.picture.height for panel in panels)
+    below = line if any(limits) else 0
+    pictures = [marked(panel, text=size, margin=margin) for panel in panels]
+    high = max(picture.height for picture in pictures)
     canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) - 1), top + high + below), "white")
     left = 0
-    for panel, width in zip(panels, widths, strict=False):
-        write(canvas, panel.caption, left, 0, width, size=size)
-        canvas.paste(panel.picture, (left, top))
-        if panel.limits is not None:
-            _draw_limits(canvas, panel.limits, left, top + high, width, size=size)
+    for panel, picture, texts, width in zip(panels, pictures, limits, widths, strict=False):
+        write(canvas, panel.caption, left + margin, 0, width - margin, size=size)
+        canvas.paste(picture, (left, top))
+        if texts is not None:
+            needed = max(panel.picture.width, math.ceil(_limits_length(texts) * size))
+            _draw_limits(canvas, texts, left + margin, top + high, min(needed, width - 2 * margin), size=size)
         left += width + GAP
     return canvas
 
@@ -196,12 +342,10 @@ def write(canvas: Image.Image, text: str, left: int, top: int, width: int, *, si
     draw.text((left + 2, top + size * 0.2), fitted(text, width - 4, size), fill=INK, font=font_of(size))
 
 
-def _draw_limits(
-    canvas: Image.Image, limits: tuple[float, float], left: int, top: int, width: int, *, size: int
-) -> None:
+def _draw_limits(canvas: Image.Image, limits: tuple[str, str], left: int, top: int, width: int, *, size: int) -> None:
     """Draw the colors of a heat map from its lowest to its highest value."""
     draw, font, y = ImageDraw.Draw(canvas), font_of(size), top + size * 0.3
-    low, high = limit_texts(*limits)
+    low, high = limits
     start, end = left + 2 + font.getlength(low) + size / 2, left + width - 2 - font.getlength(high) - size / 2
     draw.text((left + 2, y), low, fill=INK, font=font)
     draw.text((end + size / 2, y), high, fill=INK, font=font)
@@ -211,19 +355,32 @@ def _draw_limits(
         canvas.paste(bar, (round(start), round(y)))
 
 
-def limit_texts(low: float, high: float) -> tuple[str, str]:
-    """Return two limits with three digits of the larger one.
+def limit_texts(limits: Sequence[tuple[float, float] | None]) -> list[tuple[str, str] | None]:
+    """Return the limits of several maps in one notation, so that they can be compared at a glance.
 
-    >>> limit_texts(-0.0529, 0.8812), limit_texts(6.7e-8, 5.86e-4), limit_texts(0.0, 0.0)
-    (('-0.053', '0.881'), ('0', '5.86e-04'), ('0', '0'))
+    Args:
+        limits: lowest and highest value of each map, None for a picture that has none.
+
+    >>> limit_texts([(-0.0529, 0.8812), None, (0.0, 0.21)])
+    [('-0.053', '0.881'), None, ('0.000', '0.210')]
+    >>> limit_texts([(6.7e-8, 5.86e-4), (0.0, 0.21)])
+    [('6.70e-8', '5.86e-4'), ('0', '2.10e-1')]
     """
-    largest = max(abs(low), abs(high))
-    if largest and not 1e-3 <= largest < 1e4:
-        first, second = (f"{limit:.2e}" if abs(limit) >= largest / 1000 else "0" for limit in (low, high))
-        return first, second
-    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
-    first, second = (f"{limit:.{min(decimals, 3)}f}" for limit in (low, high))
-    return ("0" if float(first) == 0 else first), ("0" if float(second) == 0 else second)
+    largest = [max(map(abs, pair)) for pair in limits if pair is not None]
+    if any(one and not 1e-2 <= one < 1e4 for one in largest):
+        return [None if pair is None else (_short(pair[0]), _short(pair[1])) for pair in limits]
+    decimals = min(max(2 - math.floor(math.log10(min(filter(None, largest), default=1.0))), 0), 3)
+    return [None if pair is None else (f"{pair[0]:z.{decimals}f}", f"{pair[1]:z.{decimals}f}") for pair in limits]
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits and an exponent.
+
+    >>> _short(-12345.0), _short(1e-11), _short(0.0)
+    ('-1.23e4', '1.00e-11', '0')
+    """
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits}e{int(exponent)}" if value else "0"
 
 
 def heat_colors(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

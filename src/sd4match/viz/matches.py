@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
@@ -20,15 +20,19 @@ from sd4match.viz.layout import (
     Points,
     at_height,
     check_drawable,
+    columns_for,
     draw_cross,
     line_height,
+    margin_for,
     scaled,
     text_size,
+    titled_width,
     write,
 )
 
 _COLORS = (*CYCLE[:-1], YELLOW)
 """Colors of matches of which nothing is known, in the order of use; black is not seen on dark photos."""
+_LARGEST_SCALE = 3.0
 
 
 @check_arguments
@@ -44,9 +48,10 @@ def draw_matches(
     title: str = "",
     height: int = 480,
 ) -> Image.Image:
-    """Draw both photos at one height with a line for each match.
+    """Draw both photos with a line for each match: side by side, or a very wide one above or below the other.
 
-    A photo whose width would be more than eight times that height is drawn as large as fits into it.
+    A photo whose width would be more than 2.4 times the height is drawn smaller. Marks on the border of a photo are
+    whole: a white margin lies around the photos where they need it.
 
     Args:
         source: photo on the left.
@@ -58,7 +63,7 @@ def draw_matches(
         scores: draw matches of lower score thinner.
         truth: (N, 2), true points in the target, drawn as crosses.
         title: text above the photos.
-        height: height of both photos in the picture, in pixels, at most 4000.
+        height: height of each photo in the picture, in pixels, at most 4000.
 
     Raises:
         InputError: points that are not (N, 2), not finite or far outside their photo, or another number of targets,
@@ -77,42 +82,80 @@ def draw_matches(
             raise InputError(f"expected {name} for {len(source_points)} source_points, got {len(values)}")
     if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
         raise InputError("scores must be finite")
-    left, right = (at_height(photo, height) for photo in (source, target))
-    width = left.width + GAP + right.width
+    places = np.empty((0, 2)) if truth is None else scaled(check_drawable("truth", truth, target), target, height)
+    upper, lower = (at_height(photo, height) for photo in (source, target))
+    shift, extent = _placed(upper, lower, height=height)
+    mark = max(height, extent[0] // 3)
+    starts = scaled(source_points, source, height)
+    ends, places = (points + shift for points in (scaled(target_points, target, height), places))
+    margin = max(
+        margin_for(np.concatenate([starts, ends]), extent, radius=_radius(mark)),
+        margin_for(places, extent, radius=_truth_radius(mark)),
+    )
+    width = max(extent[0] + 2 * margin, titled_width(title))
     size = text_size(width)
-    top = line_height(size) if title else 0
-    canvas = Image.new("RGB", (width, height + top), "white")
-    canvas.paste(left, (0, top))
-    canvas.paste(right, (left.width + GAP, top))
+    corner = np.array([margin, margin + (line_height(size) if title else 0)])
+    canvas = Image.new("RGB", (width, extent[1] + margin + int(corner[1])), "white")
+    for picture, (x, y) in ((upper, corner), (lower, corner + shift)):
+        canvas.paste(picture, (int(x), int(y)))
     if title:
         write(canvas, title, 0, 0, width, size=size)
-    starts = scaled(source_points, source, height) + np.array([0, top])
-    shift = np.array([left.width + GAP, top])
-    ends = scaled(target_points, target, height) + shift
+    starts, ends, places = (points + corner for points in (starts, ends, places))
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
-        thickness = max(1 if hits is None else 2, round(strength * height / 120))
+        thickness = max(1 if hits is None else 2, round(strength * mark / 120))
         if hits is None:
-            _draw_match(canvas, start, end, _COLORS[index % len(_COLORS)], thickness, height=height)
+            _draw_match(canvas, start, end, _COLORS[index % len(_COLORS)], thickness, mark=mark)
         else:
-            _draw_match(canvas, start, end, HIT if hits[index] else MISS, thickness, height=height, hit=hits[index])
-    if truth is not None:
-        for point in scaled(check_drawable("truth", truth, target), target, height) + shift:
-            draw_cross(canvas, point, height=round(0.7 * height))
+            _draw_match(canvas, start, end, HIT if hits[index] else MISS, thickness, mark=mark, hit=hits[index])
+    for place in places:
+        draw_cross(canvas, place, radius=_truth_radius(mark))
     return canvas
+
+
+def _placed(source: Image.Image, target: Image.Image, *, height: int) -> tuple[PointArray, tuple[int, int]]:
+    """Return where the left upper corner of the target lies from that of the source, and the size of both together.
+
+    Narrow photos stand apart, so that lines between them can be seen.
+    """
+    if columns_for([source.size, target.size]) == 2:
+        gap = max(GAP, height // 2 - source.width - target.width)
+        shift = np.array([source.width + gap, 0])
+    else:
+        gap = max(GAP, height // 2 - source.height - target.height)
+        shift = np.array([0, source.height + gap])
+    width, depth = np.maximum(source.size, shift + target.size).tolist()
+    return shift, (width, depth)
+
+
+def _radius(mark: int) -> int:
+    """Return the radius of the ends of a match in a picture of photos of this height."""
+    return max(4, round(mark / 72))
+
+
+def _truth_radius(mark: int) -> int:
+    return max(4, round(mark / 57))
 
 
 @check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     """Stack pictures below each other, with a gap between them.
 
+    Narrower ones are enlarged to the width of the widest, at most to three times their size, so that their text can be
+    read as well as its text.
+
     Raises:
         InputError: there is no picture.
     """
     if not pictures:
         raise InputError("there is no picture to stack")
+    width = max(picture.width for picture in pictures)
+    pictures = [
+        ImageOps.scale(picture, min(width / picture.width, _LARGEST_SCALE), Image.Resampling.LANCZOS)
+        for picture in pictures
+    ]
     height = sum(picture.height for picture in pictures) + GAP * (len(pictures) - 1)
-    canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    canvas = Image.new("RGB", (width, height), "white")
     top = 0
     for picture in pictures:
         canvas.paste(picture, (0, top))
@@ -127,12 +170,12 @@ def _draw_match(
     color: RGB,
     thickness: int,
     *,
-    height: int,
+    mark: int,
     hit: bool | None = None,
 ) -> None:
     """Draw a match: solid between discs, or dashed between open squares if it is a miss."""
-    draw, radius = ImageDraw.Draw(canvas), max(4, round(height / 72))
-    dash = None if hit in (None, True) else height / 48
+    draw, radius = ImageDraw.Draw(canvas), _radius(mark)
+    dash = None if hit in (None, True) else mark / 48
     if hit is not None:  # so that the line shows on a photo of its color
         _line(draw, start, end, "white", thickness + 2, dash=dash)
     _line(draw, start, end, color, thickness, dash=dash)
