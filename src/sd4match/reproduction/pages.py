@@ -223,4 +223,5 @@ def _where(result: Reproduction) -> str:
     """Return where trainings and scores are."""
     kept = [*(["trainings"] if result.seeds else []), *(["the counts of every pair"] if result.cells else [])]
     named = "; reproduction.json names the folder of each" if result.cells else ""
-    return f"In ../runs are {' and '.join(kept)}{named}."
+    listed = " and ".join(kept)
+    return f"{listed[0].upper()}{listed[1:]} are in ../runs{named}."
