@@ -35,6 +35,12 @@ SHORTENED = {
         "nproc_per_node 2 -m sd4match train --preset single --steps 3", "two minutes",
     ),
     "reproduce all": ("reproduce all --steps 1 --pairs 4 --seeds 0", "half an hour"),
+    "reproduce table2 fig3a --seeds 0": ("reproduce table2 fig3a --seeds 0 --steps 1 --pairs 4", "ten minutes"),
+    "train --dataset folder": ("train --steps 3 --dataset folder", "two minutes"),
+    "sweep learning_rate": ("sweep --steps 2 --set data.pairs=20 learning_rate", "fifteen minutes"),
+    "sweep evaluation.sampling.timestep=0:500:50": (
+        "sweep --steps 2 --set data.pairs=20 evaluation.sampling.timestep=0:500:50", "ten minutes",
+    ),
     "sweep prompts": ("sweep prompts --steps 2 --set data.pairs=20", "half an hour"),
     "make test-slow": ("make -n test-slow", "half an hour"),
     "make mutation": ("make -n mutation", "half an hour"),
@@ -46,7 +52,10 @@ SHORTENED = {
 
 LEFT_OUT = {
     "sd4match app": "serves a page until Ctrl-C; the suite's browser tests use it",
+    "| jq": "needs jq",
     "--num_machines": "needs two machines",
+    "reproduce table2 --on": "needs the weights and the data of the paper, and days",
+    "reproduce table3 --on": "likewise",
     "--num_processes 3": "needs three devices and the weights of Stable Diffusion and DINOv2",
 }
 """What a command contains that cannot run here, and why."""
@@ -80,6 +89,7 @@ def steps_of(document: str, text: str) -> Iterator[Step]:
             yield Step(document, block, is_python=True)
         elif language in ("", "bash", "console", "sh"):
             for line in block.replace("\\\n", " ").splitlines():
+                line = line.removeprefix("$ ")
                 if line.split(" ", 1)[0] in PROGRAMS:
                     yield Step(document, re.sub(r"\s+#.*", "", line))
 
@@ -116,7 +126,7 @@ write_small_models(folder / "models")
 files = folder / "files"
 write_random_model(files / "path" / "to" / "stable-diffusion-2-1")
 write_pf_willow(files)
-write_folder(files / "my-photos")
+write_folder(files / "photos")
 published = files / "Single_spair_sd2-1_TokenEmbeds75"
 published.mkdir()
 torch.save({"spair": torch.randn(1, 77, 1024)}, published / "caption.pt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import signal
 import socket
@@ -27,16 +26,9 @@ def taken():
 
 
 def test_without_gradio_one_line_says_what_to_install(run, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **options):
-        if name.partition(".")[0] == "gradio":
-            raise ImportError(name)
-        return real(name, *args, **options)
-
     for name in [name for name in sys.modules if name.partition(".")[0] == "gradio"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     code, _, error = run("app")
     assert (code, error) == (2, "sd4match: error: the app needs gradio: pip install 'sd4match[app]'\n")
 

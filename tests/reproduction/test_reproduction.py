@@ -425,7 +425,7 @@ def test_tables_and_reports_know_the_same_protocol_of_a_published_number():
 
 def test_a_row_that_can_be_compared_is_not_said_to_be_otherwise(tmp_path, monkeypatch):
     settings = ReproductionSettings(on="sd2-1", roots={"spair": "s"}, steps=100, seeds=(0,))
-    monkeypatch.setattr("sd4match.reproduction.run.not_comparable_because", lambda config, data: ())
+    monkeypatch.setattr("sd4match.reproduction.run.not_comparable_because", lambda config, data, model: ())
     hits = {"empty": 1, "a photo of a {category}": 2, "implicit captioner": 3}
     page = to_markdown(made("table1", hits, tmp_path, settings, draw=False)[0])
     assert "DIFT 52.9 (yes)" in page

@@ -430,11 +430,11 @@ def make_report(
             published numbers then stands in `not_comparable_because` of their `extra`.
     """
     protocol, summary = config.evaluation.protocol, DataSummary.of(data)
+    one = None if backbone is None else backbone["name"]
+    models = [own.backbone.model_name for own in configs] if configs else [one]
     reasons = [
-        not_comparable_because(
-            own, summary, has_model=backbone is not None, skipped=any(r.pairs_skipped for r in results)
-        )
-        for own in configs or (config,)
+        not_comparable_because(own, summary, model=model, skipped=any(row.pairs_skipped for row in results))
+        for own, model in zip(configs or (config,), models, strict=True)
     ]
     against_all = tuple(reason for reason in reasons[0] if all(reason in own for own in reasons))
     if configs:
@@ -458,14 +458,14 @@ def make_report(
 
 
 def not_comparable_because(
-    config: ExperimentConfig, data: DataSummary, *, has_model: bool = True, skipped: bool = False
+    config: ExperimentConfig, data: DataSummary, *, model: str | None, skipped: bool = False
 ) -> tuple[str, ...]:
     """Return the reasons why no published number can be compared with the result of an experiment.
 
     Args:
         config: the experiment.
         data: pairs that were evaluated.
-        has_model: whether features of the experiment's backbone were used; baselines use none.
+        model: name of the model whose features were used; None for baselines, which use none.
         skipped: whether pairs were left out because they could not be read.
     """
     protocol, sampling = config.evaluation.protocol, config.evaluation.sampling
@@ -475,7 +475,7 @@ def not_comparable_because(
         "some of our pairs were left out": skipped,
         "ours was matched otherwise than the protocol's benchmark": config.matcher != protocol.matcher,
         f"ours is of {sampling.ensemble} noises, not of independent ones": not published_ensemble,
-        "ours is of mini, not of Stable Diffusion": has_model and config.backbone.model_name == "mini",
+        "ours is of mini, not of Stable Diffusion": model == "mini",
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 

@@ -320,7 +320,7 @@ def _reasons(target: Target, settings: ReproductionSettings, row: PlannedRow, be
     The rules of reports speak of mini and of test pairs that are missing already.
     """
     config = row.job.config
-    found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config))))
+    found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config)), model=config.backbone.model_name))
     for one in row_differences(target, settings, row):
         if one.topic not in ("extent", "data") and not (one.topic == "model" and config.backbone.model_name == "mini"):
             found.append(one.text)
