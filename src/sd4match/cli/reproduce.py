@@ -154,13 +154,16 @@ def _print(results: Sequence[Reproduction], output: Path) -> None:
     """Print the claims of each target, and where its files are."""
     from sd4match.reproduction.pages import extent_line
 
-    typer.echo(extent_line(results[0]))
+    said = ""
     for result in results:
+        if (extent := extent_line(result)) != said:
+            typer.echo(f"\n{extent}" if said else extent)
+            said = extent
         typer.echo(f"\n{result.target.name}, {result.target.where}: {result.target.title}")
         for judged in result.judged:
             low, high = (100 * bound for bound in judged.difference.ci95)
             theirs = "" if judged.claim.published is None else f"; the paper's {judged.claim.published:+.1f}"
             ours = f"{100 * judged.difference.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-            typer.echo(f"  {judged.verdict:<14} {judged.claim.text}: {ours}{theirs}")
+            typer.echo(f"  {judged.verdict:<15} {judged.claim.text}: {ours}{theirs}")
     names = ", ".join(result.target.name for result in results)
     typer.echo(f"\nWritten: reproduction.md, reproduction.json and figure.png in {output}/ for each of {names}")

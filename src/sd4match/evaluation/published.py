@@ -60,7 +60,7 @@ PUBLISHED: tuple[Published, ...] = (
         "DIFT", 39.7, 52.9, 61.2, 53.2, 79.5, 31.2, 45.3, 39.8, 33.3, 77.8, 34.7, 70.1, 51.5, 57.2, 50.6, 41.4, 51.9,
         46.0, 67.6, 59.5, protocol="dift",
     ),
-    _spair("DIFT, empty prompt", None, 50.7),
+    _spair("DIFT, empty prompt", None, 50.7, protocol="dift"),
     _spair("SD+DINO", 44.1, 59.3),
     _spair("SD+DINO without DINO, empty prompt", None, 50.3),
     _spair("SD+DINO without DINO, text", None, 52.2),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sd4match.evaluation.scores import PairScores
 from sd4match.evaluation.seeds import Estimate, difference_values, estimate, image_values
 from sd4match.reproduction.targets import BEST_OTHER, EVERY, Claim, Place, Target
 
-Verdict = Literal["holds", "does not hold", "not different"]
+Verdict = Literal["holds", "does not hold", "not different", "too few to tell"]
+FEWEST_PAIRS, SHORTEST = 30, 10
+"""Pairs, and one part of so many of the model's usual training steps, below which nothing is said of a claim."""
 Cells = Mapping[Place, tuple[PairScores, ...]]
 """Scores of each seed by row and column."""
 
@@ -25,14 +27,21 @@ class Judged:
     column: str
 
 
-def judge(target: Target, cells: Cells) -> list[Judged]:
-    """Ask every claim of a target of its scores.
+def judge(target: Target, cells: Cells, *, too_short: Collection[str] = ()) -> list[Judged]:
+    """Ask every claim of a target of its scores; of fewer than 30 pairs they are too few to tell.
 
     Args:
         target: with its claims.
         cells: scores of all places that the claims name.
+        too_short: rows whose trainings are too short to tell.
     """
-    return [_judge(claim, target, cells) for claim in target.claims]
+    judged = [_judge(claim, target, cells) for claim in target.claims]
+    return [
+        replace(one, verdict="too few to tell")
+        if {one.claim.a[0], one.claim.b[0]} & {*too_short} or len(cells[one.claim.b[0], one.column][0]) < FEWEST_PAIRS
+        else one
+        for one in judged
+    ]
 
 
 def verdict_of(ci95: tuple[float, float], relation: str) -> Verdict:

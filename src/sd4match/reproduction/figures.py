@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sd4match.config.experiment import Components
+    from sd4match.evaluation.seeds import Estimate
     from sd4match.interfaces import PairDataset
-    from sd4match.reproduction.run import PlannedRow, Reproduction
+    from sd4match.reproduction.run import Cell, PlannedRow, Reproduction
     from sd4match.structures.tensors import Correlation, Matches
     from sd4match.training.measuring import Bench
 
@@ -52,31 +53,42 @@ def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> I
 def title_of(result: Reproduction) -> str:
     """Return the title of a picture, which says on what it was measured."""
     form = ", reduced" if result.settings.is_reduced else ""
-    rows = [row for cell in result.cells.values() for row in cell.published]
-    differs = "; published: another model and other data" if rows and result.settings.is_synthetic else ""
+    is_drawn = result.target.figure == "bars" and any(_drawn_number(cell) is not None for cell in result.cells.values())
+    differs = "; published: another model and other data" if is_drawn and result.settings.is_synthetic else ""
     return f"{result.target.where}: {result.target.title} ({result.settings.model_name}{form}{differs})"
 
 
+def _drawn_number(cell: Cell) -> float | None:
+    """Return the paper's number that is drawn below ours: the first at alpha 0.1, in [0, 1]."""
+    return next((one.pck_percent["0.1"] / 100 for one in cell.published if "0.1" in one.pck_percent), None)
+
+
+def _with_width(found: Mapping[str, Estimate]) -> dict[str, tuple[float, float]]:
+    """Return intervals without those of no width, such as that of a single pair, which say nothing."""
+    return {name: one.ci95 for name, one in found.items() if one.ci95[0] < one.ci95[1]}
+
+
 def _bars(result: Reproduction) -> Figure:
-    rows, intervals, published = {}, {}, {}
+    rows, published = {}, {}
     several_rows, several_columns = len(result.target.rows) > 1, len(result.target.columns) > 1
     places = [(row, column) for column in result.target.columns for row in result.target.rows]  # as the paper's tables
     for row, column in places:
         cell = result.cells[row, column]
         name = f"{row}, tested on {column}" if several_rows and several_columns else column if several_columns else row
-        found = cell.pck["0.1"]
-        rows[name], intervals[name] = found.mean, found.ci95
-        numbers = [one.pck_percent["0.1"] / 100 for one in cell.published if "0.1" in one.pck_percent]
-        if numbers:
-            published[name] = numbers[0]
-    return plot_bars(rows, intervals=intervals, published=published or None, title=title_of(result))
+        rows[name] = cell.pck["0.1"]
+        if (number := _drawn_number(cell)) is not None:
+            published[name] = number
+    return plot_bars(
+        {name: found.mean for name, found in rows.items()},
+        intervals=_with_width(rows), published=published or None, title=title_of(result),
+    )  # fmt: skip
 
 
 def _categories(result: Reproduction) -> Figure:
     found = {row: cell.by_category for (row, _), cell in result.cells.items()}
     return plot_categories(
         {row: {name: one.mean for name, one in group.items()} for row, group in found.items()},
-        intervals={row: {name: one.ci95 for name, one in group.items()} for row, group in found.items()},
+        intervals={row: _with_width(group) for row, group in found.items()},
         title=title_of(result),
     )
 
@@ -128,19 +140,20 @@ def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench
     for index in _first_of_categories(data):
         record = data[index]
         source, target = data.photo(record.source_id), data.photo(record.target_id)
+        name = record.category or record.pair_id
         point = int(np.flatnonzero(record.visible)[0])
         correlations: dict[str, Correlation] = {}
-        for name, (row, components) in loaded.items():
+        for prompt, (row, components) in loaded.items():
             seen: list[Correlation] = []
             matcher = SemanticMatcher.from_components(
                 replace(components, matcher=_Recording(components.matcher, seen)), row.job.config
             )
             matcher.match(source, target, record.source_points[point : point + 1], category=record.category)
-            correlations[name] = seen[0]
+            correlations[prompt] = seen[0]
         pictures.append(
             draw_heat_maps(
                 source, target, correlations, truth=record.target_points[point],
-                title=f"{title_of(result)}: {record.category or record.pair_id}", height=_HEIGHT,
+                title=name if pictures else f"{title_of(result)}: {name}", height=_HEIGHT,
             )
         )  # fmt: skip
     return stack(pictures)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sd4match.evaluation.seeds import Estimate
 from sd4match.evaluation.tables import MINI_NOTE, markdown_table, percent
+from sd4match.reproduction.claims import FEWEST_PAIRS
 
 if TYPE_CHECKING:
     from sd4match.reproduction.claims import Judged
@@ -25,11 +26,12 @@ def to_json(result: Reproduction) -> dict[str, Any]:
         "paper": f"{PAPER}, {target.where}",
         "title": target.title,
         "reduced": settings.is_reduced,
-        "differences_from_paper": settings.differences_from_paper(),
+        "differences_from_paper": list(result.differences_from_paper),
+        "overrides": list(settings.overrides),
         "remark": target.remark,
         "model": settings.model_name,
         "backbone": dict(result.backbone),
-        "seeds": list(settings.seeds),
+        "seeds": list(result.seeds),
         "cells": [
             {
                 "row": row,
@@ -39,6 +41,7 @@ def to_json(result: Reproduction) -> dict[str, Any]:
                 "by_category": {name: _estimate(found) for name, found in cell.by_category.items()},
                 "not_comparable_because": list(cell.not_comparable_because),
                 "published": [published.to_json() for published in cell.published],
+                "runs": list(cell.runs),
             }
             for (row, column), cell in result.cells.items()
         ],
@@ -69,7 +72,7 @@ def to_markdown(result: Reproduction) -> str:
         f"# {target.where}: {target.title}",
         extent_line(result),
         *([MINI_NOTE] if result.settings.on == "mini" else []),
-        claims_table(result.judged),
+        claims_table(result.judged, result.seeds),
         *([f"![{target.title}](figure.png)", target.remark] if target.remark else [f"![{target.title}](figure.png)"]),
         _results(result),
         _by_category(result) if target.figure == "categories" else "",
@@ -79,19 +82,21 @@ def to_markdown(result: Reproduction) -> str:
 
 
 def extent_line(result: Reproduction) -> str:
-    """Return a line that says what is less than in the paper."""
-    differences = result.settings.differences_from_paper()
-    if not differences:
+    """Return a line that says what is otherwise than in the paper."""
+    if not result.differences_from_paper:
         return f"With the settings, the data and the extent of {PAPER}."
     form = "**Reduced form**" if result.settings.is_reduced else "**Not the paper's settings**"
-    return (
-        f"{form}: {', '.join(differences)}. The paper's numbers are of another model, other data or a longer training: "
-        "only the order can be compared."
-    )
+    order = " Only the order of its numbers can be compared with the paper's." if result.cells else ""
+    return f"{form}: {', '.join(result.differences_from_paper)}.{order}"
 
 
-def claims_table(judged: Sequence[Judged]) -> str:
-    """Return a table of the paper's claims with our differences and whether they hold; "" if there are none."""
+def claims_table(judged: Sequence[Judged], seeds: Sequence[int]) -> str:
+    """Return a table of the paper's claims with our differences and whether they hold; "" if there are none.
+
+    Args:
+        judged: the claims.
+        seeds: of what is learned; () if nothing is.
+    """
     if not judged:
         return ""
     rows = []
@@ -101,12 +106,29 @@ def claims_table(judged: Sequence[Judged]) -> str:
         several = one.column in (one.claim.a[1], one.claim.b[1])
         theirs = "a curve" if one.claim.published is None else f"{one.claim.published:+.1f}"
         rows.append([one.claim.text, f"**{one.verdict}**", ours if several else f"{ours} ({one.column})", theirs])
-    table = markdown_table(["the paper says", "here", "our difference", "the paper's"], rows)
+    table = markdown_table(["by the paper's numbers", "here", "our difference", "the paper's"], rows)
+    meanings = {
+        "holds": "the interval lies on the paper's side of 0",
+        "does not hold": "the interval lies on the other side, or beside 0 where the paper finds no difference",
+        "not different": "the interval contains 0",
+        "too few to tell": f"fewer than {FEWEST_PAIRS} pairs, or less than a tenth of the model's usual training",
+    }
+    found = {one.verdict for one in judged}
+    legend = "; ".join(f"*{verdict}*: {meaning}" for verdict, meaning in meanings.items() if verdict in found)
     return (
-        f"{table}\n\nDifferences in percentage points of PCK@0.1 per image, paired over pairs and seeds, with 95 % "
-        "bootstrap intervals over both. *holds*: the interval lies on the paper's side of 0; *does not hold*: on the "
-        "other side, or beside 0 where the paper finds no difference; *not different*: it contains 0."
+        f"{table}\n\nDifferences in percentage points of PCK@0.1 per image, paired, with 95 % bootstrap intervals "
+        f"{_drawn_from(seeds)}. A row compares two numbers or curves of the paper; its text does not speak of each. "
+        f"{legend[0].upper()}{legend[1:]}."
     )
+
+
+def _drawn_from(seeds: Sequence[int]) -> str:
+    """Return over what intervals are drawn."""
+    if len(seeds) > 1:
+        return f"over {len(seeds)} seeds and all pairs"
+    if seeds:
+        return f"over pairs alone, because one seed ({seeds[0]}) is learned: how much seeds differ is not in them"
+    return "over pairs, because nothing is learned"
 
 
 def _results(result: Reproduction) -> str:
@@ -118,15 +140,42 @@ def _results(result: Reproduction) -> str:
     for (row, column), cell in result.cells.items():
         cells = [row, *([column] if several else []), *map(_with_seeds, cell.pck.values())]
         rows.append([*cells, _published(cell, result)])
-    reasons = {reason: None for cell in result.cells.values() for reason in cell.not_comparable_because}
-    remark = f"\n\nNo number of the paper can be compared with ours: {'; '.join(reasons)}." if reasons else ""
     table = markdown_table([*header, "the paper (comparable)"], rows)
-    return f"{table}\n\nPCK in %, per image, with 95 % bootstrap intervals; of each seed in parentheses.{remark}"
+    seeds = (
+        "; the seeds in parentheses"
+        if any(_has_seeds(found) for cell in result.cells.values() for found in cell.pck.values())
+        else ""
+    )
+    form = f"PCK in %, per image, with 95 % bootstrap intervals {_drawn_from(result.seeds)}{seeds}."
+    return "\n\n".join(filter(None, (table, form, _not_comparable(result))))
+
+
+def _not_comparable(result: Reproduction) -> str:
+    """Return which rows cannot be compared with the paper's numbers, and why; "" if all can."""
+    shown = {place: cell for place, cell in result.cells.items() if cell.published}
+    shared = [
+        reason
+        for reason in dict.fromkeys(reason for cell in shown.values() for reason in cell.not_comparable_because)
+        if all(reason in cell.not_comparable_because for cell in shown.values())
+    ]
+    lines = [f"No number of the paper can be compared with ours: {'; '.join(shared)}."] if shared else []
+    own: dict[str, list[str]] = {}
+    for (row, column), cell in shown.items():
+        if reasons := [reason for reason in cell.not_comparable_because if reason not in shared]:
+            name = f"{row}, {column}" if len(result.target.columns) > 1 else row
+            own.setdefault("; ".join(reasons), []).append(name)
+    also = " either" if shared else ""
+    lines += [f"Not comparable{also} ({', '.join(names)}): {reasons}." for reasons, names in own.items()]
+    return "\n\n".join(lines)
+
+
+def _has_seeds(found: Estimate) -> bool:
+    return len(found.by_seed) > 1
 
 
 def _with_seeds(found: Estimate) -> str:
     low, high = found.ci95
-    seeds = f" ({', '.join(map(percent, found.by_seed))})" if len(found.by_seed) > 1 else ""
+    seeds = f" ({', '.join(map(percent, found.by_seed))})" if _has_seeds(found) else ""
     return f"{percent(found.mean)} [{percent(low)}, {percent(high)}]{seeds}"
 
 
@@ -160,9 +209,19 @@ def _by_category(result: Reproduction) -> str:
 
 
 def _provenance(result: Reproduction) -> str:
-    seeds = ", ".join(map(str, result.settings.seeds))
+    seeds = f"Seeds of what is learned: {', '.join(map(str, result.seeds))}. " if result.seeds else ""
+    overrides = " ".join(f"--set {override}" for override in result.settings.overrides)
+    changed = f"Changed by the user: `{overrides}`. " if overrides else ""
     return (
-        f"Backbone: {result.backbone['name']} ({result.backbone['architecture']}). Seeds of what is learned: {seeds}. "
+        f"Backbone: {result.backbone['name']} ({result.backbone['architecture']}). {seeds}{changed}"
         f"sd4match {result.versions['sd4match']}, torch {result.versions['torch']}, {result.wall_seconds} s. "
-        f"Paper: {PAPER}. Trainings and the counts of every pair are in ../runs."
+        f"Paper: {PAPER}. {_where(result)}"
     )
+
+
+def _where(result: Reproduction) -> str:
+    """Return where trainings and scores are."""
+    kept = [*(["trainings"] if result.seeds else []), *(["the counts of every pair"] if result.cells else [])]
+    named = "; reproduction.json names the folder of each" if result.cells else ""
+    listed = " and ".join(kept)
+    return f"{listed[0].upper()}{listed[1:]} are in ../runs{named}."

@@ -6,42 +6,51 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sd4match.arguments import check_arguments
+from sd4match.config.experiment import ExperimentConfig
 from sd4match.distributed import Processes
 from sd4match.documents import read_json
-from sd4match.errors import InputError
+from sd4match.errors import InputError, SD4MatchError
 from sd4match.evaluation.published import PublishedRow, beside_ours
 from sd4match.evaluation.report import DataSummary, backbone_entry, not_comparable_because, versions
-from sd4match.evaluation.run_folders import kind_of_run
+from sd4match.evaluation.run_folders import CONFIG_FILE, has_learned, kind_of_run
 from sd4match.evaluation.scores import PairScores
 from sd4match.evaluation.seeds import Estimate, by_category, estimate, image_values
+from sd4match.hashing import digest
 from sd4match.io.files import check_no_link, write_together
 from sd4match.io.locks import locked_folder
 from sd4match.io.pictures import check_png, png_of
-from sd4match.paths import as_path, exists
-from sd4match.reproduction.claims import Judged, judge
+from sd4match.paths import as_path, exists, read_text
+from sd4match.reproduction.claims import SHORTEST, Judged, judge
+from sd4match.reproduction.differences import differences_from_paper, row_differences
 from sd4match.reproduction.settings import ReproductionSettings
 from sd4match.reproduction.targets import Place, Prompted, Target, make_target, target_names
 from sd4match.training.measuring import Bench, Job, SweepCallbacks
+from sd4match.training.run import can_resume
 
 RUNS = "runs"
 """Folder of the trainings and scores that all targets share."""
 NUMBERS, PAGE, PICTURE = "reproduction.json", "reproduction.md", "figure.png"
 _MADE_BY = "sd4match reproduce"
-_SCHEMA = 1
+_DIGITS = 10
+"""Of the digest that names a folder."""
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One seed of one place of a target's grid."""
+    """One seed of one place of a target's grid, with the name of its experiment."""
 
     name: str
     place: Place
     job: Job
+    experiment: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Cell:
         pck: over seeds and pairs, per image, by alpha.
         not_comparable_because: reasons why no published number can be compared with it.
         published: the paper's numbers for it.
+        runs: folders of the scores of each seed, in the folder of the reproduction.
         by_category: PCK@0.1 of each category, where the target shows it; {} otherwise.
     """
 
@@ -60,6 +70,7 @@ class Cell:
     pck: Mapping[str, Estimate]
     not_comparable_because: tuple[str, ...]
     published: tuple[PublishedRow, ...]
+    runs: tuple[str, ...]
     by_category: Mapping[str, Estimate] = field(default_factory=dict)
 
 
@@ -72,6 +83,8 @@ class Reproduction:
         settings: with what.
         cells: results by row and column; {} for a figure without numbers.
         judged: the paper's claims with our differences.
+        differences_from_paper: in what it is done otherwise than in the paper, a phrase each.
+        seeds: of what is learned; () if nothing is.
         backbone: name, architecture and fingerprint.
         wall_seconds: duration of this run.
     """
@@ -80,6 +93,8 @@ class Reproduction:
     settings: ReproductionSettings
     cells: Mapping[Place, Cell]
     judged: Sequence[Judged]
+    differences_from_paper: Sequence[str]
+    seeds: tuple[int, ...]
     backbone: Mapping[str, str]
     wall_seconds: float
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -88,7 +103,9 @@ class Reproduction:
 def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[PlannedRow]:
     """Return everything that a target measures, rows of one prompt together, in the order in which it is done.
 
-    What two targets have in common has the same folder in both.
+    What two targets have in common has the same folder in both. The folder of what is not as in the default form
+    (`mini`, reduced) ends with a digest of its experiment, so that trainings and scores of other models, data, extents
+    and overrides stand beside one another.
 
     Args:
         target: from `make_target`.
@@ -98,31 +115,47 @@ def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[P
     Raises:
         ConfigError: an experiment cannot work.
     """
-    main = settings.main_data()
     planned = []
     for row, prompted in target.rows.items():
         for seed in _seeds_of(target, prompted, settings):
-            folder = output / RUNS / (f"{prompted.folder}-seed-{seed}" if prompted.is_learned else prompted.folder)
-            training = settings.experiment(
-                prompted.experiment, seed=seed, data=prompted.trained_on or main, changes=prompted.changes,
-                for_training=True,
-            )  # fmt: skip
+            folder = output / RUNS / prompted.folder
+            training: ExperimentConfig | None = None
+            if prompted.is_learned:
+                trained = (prompted.experiment, seed, prompted.trained_on, prompted.changes, True)
+                training = _experiment(settings, *trained)
+                folder = output / RUNS / f"{prompted.folder}-seed-{seed}{_suffix(training, _usual(*trained))}"
             for column, condition in target.columns.items() or [("", None)]:
-                changes = () if condition is None else condition.changes
-                data = main if condition is None else condition.data or main
-                config = settings.experiment(
-                    prompted.experiment, seed=seed, data=data, changes=[*prompted.changes, *changes]
-                )
+                changes = (*prompted.changes, *prompted.measured, *(condition.changes if condition else ()))
+                measured = (prompted.experiment, seed, condition.data if condition else None, changes, False)
+                config = _experiment(settings, *measured)
                 name = f"{row}, {column}" if len(target.columns) > 1 else row
                 name = f"{name}, seed {seed}" if prompted.is_learned else name
-                place = folder / condition.folder if condition is not None and condition.folder else folder
-                job = (
-                    Job(config, place, training=training, trained_in=folder)
-                    if prompted.is_learned
-                    else Job(config, place)
-                )
-                planned.append(PlannedRow(name, (row, column), job))
+                named = "-".join(filter(None, (prompted.measured_folder, condition.folder if condition else "")))
+                suffix = _suffix(config, _usual(*measured))
+                place = folder / f"{named or 'scores'}{suffix}" if named or suffix else folder
+                job = Job(config, place, training=training, trained_in=folder if prompted.is_learned else None)
+                planned.append(PlannedRow(name, (row, column), job, prompted.experiment, seed))
     return planned
+
+
+def _experiment(
+    settings: ReproductionSettings, name: str, seed: int, data: str | None, changes: tuple[str, ...], for_training: bool
+) -> ExperimentConfig:
+    data = data or settings.main_data()
+    return settings.experiment(name, seed=seed, data=data, changes=changes, for_training=for_training)
+
+
+@cache
+def _usual(*what: Any) -> ExperimentConfig:
+    """Return the same experiment in the default form."""
+    return _experiment(ReproductionSettings(), *what)
+
+
+def _suffix(config: ExperimentConfig, usual: ExperimentConfig) -> str:
+    """Return the end of a folder's name, which tells experiments apart; "" for that of the default form."""
+    if config == usual:
+        return ""
+    return f"-{digest(json.dumps(config.model_dump(mode='json'), sort_keys=True))[:_DIGITS]}"
 
 
 def _seeds_of(target: Target, prompted: Prompted, settings: ReproductionSettings) -> tuple[int, ...]:
@@ -174,6 +207,27 @@ def check_output_of(target: Target, planned: Sequence[PlannedRow], output: Path)
     check_png(folder / PICTURE, made_by=_MADE_BY)
     for row in planned:
         row.job.check()
+        _check_training(row)
+
+
+def _check_training(row: PlannedRow) -> None:
+    """Check that the folder of a training holds no training of another experiment, which would be replaced.
+
+    Raises:
+        InputError: it does.
+    """
+    config, folder = row.job.own_training
+    if row.job.training is None or not has_learned(folder) or can_resume(config, folder):
+        return
+    try:
+        is_same = read_text(folder / CONFIG_FILE, what="config file") == config.to_yaml()
+    except SD4MatchError:
+        is_same = False
+    if not is_same:
+        raise InputError(
+            f"--output: {folder} holds a training of another experiment, which would be lost: choose another folder, "
+            "or move it away"
+        )
 
 
 @check_arguments
@@ -231,48 +285,69 @@ def reproduce_planned(
                 continue
             scores.setdefault(row.place, []).append(bench.measure(row.name, row.job).scores)
             if row.place not in reasons:
-                reasons[row.place] = _reasons(settings, row, bench)
-        cells = {place: _cell(target, place, tuple(found), reasons[place], planned) for place, found in scores.items()}
+                reasons[row.place] = _reasons(target, settings, row, bench)
+        cells = {
+            place: _cell(target, tuple(found), reasons[place], [row for row in planned if row.place == place], output)
+            for place, found in scores.items()
+        }
         first = planned[0].job.config
+        counts = {place: cell.scores for place, cell in cells.items()}
         result = Reproduction(
-            target, settings, cells, judge(target, {place: cell.scores for place, cell in cells.items()}),
+            target, settings, cells, judge(target, counts, too_short=_too_short(settings, planned)),
+            differences_from_paper(target, settings, planned),
+            tuple(dict.fromkeys(row.seed for row in planned if row.job.training is not None)),
             backbone_entry(first, bench.backbone(first)), round(time.perf_counter() - started, 2),
         )  # fmt: skip
         processes.on_main(lambda: _write(result, planned, output / target.name, bench))
     return result
 
 
-def _reasons(settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> tuple[str, ...]:
-    """Return why a row cannot be compared with the paper: the rules of reports, and what was trained otherwise."""
+def _too_short(settings: ReproductionSettings, planned: Sequence[PlannedRow]) -> frozenset[str]:
+    """Return the rows whose trainings are too short to tell: of less than a tenth of the model's usual steps."""
+    learned = [row for row in planned if row.job.training is not None]
+    usual = replace(settings, reduced=False, steps=None, overrides=())
+    found = set()
+    for row in learned:
+        whole = usual.experiment(row.experiment, data=usual.main_data(), for_training=True).training.steps
+        if row.job.own_training[0].training.steps * SHORTEST < whole:
+            found.add(row.place[0])
+    return frozenset(found)
+
+
+def _reasons(target: Target, settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> tuple[str, ...]:
+    """Return why a row cannot be compared with the paper: the rules of reports, and what is otherwise than there.
+
+    The rules of reports speak of mini and of test pairs that are missing already.
+    """
     config = row.job.config
     found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config)), model=config.backbone.model_name))
-    if row.job.training is not None:
-        found += settings.training_differences()
-    if settings.on == "sd1-5":
-        found.append("ours is of Stable Diffusion 1.5, the paper's of 2.1")
+    for one in row_differences(target, settings, row):
+        if one.topic not in ("extent", "data") and not (one.topic == "model" and config.backbone.model_name == "mini"):
+            found.append(one.text)
     return tuple(found)
 
 
 def _cell(
     target: Target,
-    place: Place,
     scores: tuple[PairScores, ...],
     reasons: tuple[str, ...],
-    planned: Sequence[PlannedRow],
+    rows: Sequence[PlannedRow],
+    output: Path,
 ) -> Cell:
-    config = next(row.job.config for row in planned if row.place == place)
+    config, place = rows[0].job.config, rows[0].place
     protocol, kind = config.evaluation.protocol.name, config.require_data().kind
     return Cell(
         scores,
         {f"{alpha:g}": estimate(image_values(scores, alpha=alpha)) for alpha in target.alphas},
         reasons,
         tuple(
-            replace(row, why_not=row.why_not or f"on {published.dataset}", comparable=False)
+            replace(row, why_not=f"of {published.dataset}, ours of {kind}", comparable=False)
             if published.dataset != kind
             else row
             for published in target.published.get(place, ())
             for row in [beside_ours(published, protocol=protocol, against_all=reasons)]
         ),
+        tuple(row.job.folder.relative_to(output).as_posix() for row in rows),
         by_category(scores) if target.figure == "categories" else {},
     )
 

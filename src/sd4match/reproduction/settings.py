@@ -13,12 +13,12 @@ from sd4match.checks import LARGEST_SEED, check_count
 from sd4match.config.composition import packaged_names
 from sd4match.config.experiment import ExperimentConfig
 from sd4match.config.presets import load_experiment
-from sd4match.config.sections import TrainingConfig
 from sd4match.data.config import RootedConfig, dataset_kind
 from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.paths import as_path, is_folder
 from sd4match.registry import datasets
 
+PAPERS_MODEL = "sd2-1"
 REDUCED_STEPS, REDUCED_PAIRS = 40, 96
 """Of the reduced form on `mini`: everything takes less than half an hour on two cores."""
 _REDUCED_PHOTOS, _REDUCED_VALIDATION = 24, 32
@@ -137,7 +137,7 @@ class ReproductionSettings:
             ConfigError: the fields make no experiment.
         """
         packaged = self.on in packaged_names("models")
-        model, weights = (self.on, []) if packaged else ("sd2-1", [f"backbone.weights={json.dumps(self.on)}"])
+        model, weights = (self.on, []) if packaged else (PAPERS_MODEL, [f"backbone.weights={json.dumps(self.on)}"])
         extent = self._training_extent() if for_training else [*self._training_extent(), *self._evaluation_extent()]
         own = [*weights, f"seed={seed}", f"data={self._data(data)}", *extent, *changes, *self.overrides]
         return load_experiment(name, model=model, overrides=own)
@@ -159,28 +159,6 @@ class ReproductionSettings:
     def _evaluation_extent(self) -> list[str]:
         pairs = self.pairs or (REDUCED_PAIRS if self.is_reduced else None)
         return [] if pairs is None else [f"evaluation.limit={pairs}"]
-
-    def training_differences(self) -> list[str]:
-        """Return in what the trainings are less than the paper's, a phrase each."""
-        training, paper = self.experiment("single", data=self.main_data()).training, TrainingConfig()
-        found = []
-        if training.steps < paper.steps:
-            found.append(f"{training.steps} training steps instead of {paper.steps:,}")
-        if training.batch_size != paper.batch_size:
-            found.append(f"{training.batch_size} pairs a step instead of {paper.batch_size}")
-        return found
-
-    def differences_from_paper(self) -> list[str]:
-        """Return in what the trainings and the data are less or others than the paper's, a phrase each."""
-        found = self.training_differences()
-        limit = self.experiment("single", data=self.main_data()).evaluation.limit
-        if limit is not None:
-            found.append(f"{limit} test pairs instead of all")
-        if self.is_synthetic:
-            found.append("synthetic photos instead of real ones")
-        if self.is_reduced:
-            found.append("fewer photos, validations and timesteps than `--full`")
-        return found
 
     @property
     def model_name(self) -> str:
