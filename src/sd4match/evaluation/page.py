@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -30,7 +31,17 @@ from sd4match.evaluation.plots import (
 )
 from sd4match.evaluation.report import Report
 from sd4match.evaluation.run_folders import PAGE_MARK, check_page_file, kind_of_report
-from sd4match.evaluation.tables import MINI_NOTE, Section, SectionKind, Table, is_of_mini, sections, shown_alpha
+from sd4match.evaluation.tables import (
+    MINI_NOTE,
+    Section,
+    SectionKind,
+    Table,
+    counted,
+    is_of_mini,
+    limits,
+    sections,
+    shown_alpha,
+)
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path
 from sd4match.version import __version__
@@ -50,6 +61,8 @@ _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
     "difficulty": plot_report_difficulty,
 }
 _MOST_CHARACTERS = 20_000
+_SHORT = 24
+"""Characters of a column's name that stays on one line."""
 
 
 def report_title(report: Report) -> str:
@@ -113,9 +126,9 @@ def to_page(
         "body",
         element("header", element("h1", title), _lead(report), _facts(report), *_mini(report)),
         element("nav", links, aria_label="Sections"),
-        element("p", "Wide tables and plots scroll sideways.", class_="hint"),
+        element("p", "Wide tables scroll sideways. Tap a plot or a pair to see it large.", class_="hint"),
         element("main", (element("section", element("h2", text), content, id=at) for at, text, content in parts)),
-        *_dialog(pictures),
+        *_dialog(has_pictures=any("<img" in block for _, _, content in parts for block in content)),
         element("script", Html(script)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -147,7 +160,8 @@ def _facts(report: Report) -> Html:
     facts = {
         "Kind of run": _KINDS[kind_of_report(report.extra)],
         "Data": f"{report.data.name}, {report.data.split} split",
-        "Pairs": f"{first.pairs} of {report.data.pairs}, {first.points} points",
+        "Pairs": f"{first.pairs} of {report.data.pairs}{', a part of the split' if limits(report) else ''}, "
+        f"{counted(first.points, 'point')}",
         "Model": backbone,
         "Protocol": report.protocol,
         "Seed": str(report.seed),
@@ -209,13 +223,13 @@ def _table(table: Table) -> Html:
         all(_NUMBER.fullmatch(row[column]) for row in table.rows) and column > 0 for column in range(len(table.header))
     ]
     head = (
-        element("th", text, scope="col", class_="number" if is_number else False)
+        element("th", _breakable(text), scope="col", class_=_class_of(text, is_number=is_number))
         for text, is_number in zip(table.header, numeric, strict=True)
     )
     rows = (
         element(
             "tr",
-            element("th", row[0], scope="row"),
+            element("th", _breakable(row[0]), scope="row"),
             (_cell(text, is_number=is_number) for text, is_number in zip(row[1:], numeric[1:], strict=True)),
         )
         for row in table.rows
@@ -225,10 +239,20 @@ def _table(table: Table) -> Html:
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
+def _class_of(text: str, *, is_number: bool) -> str | Literal[False]:
+    """Return the classes of a column's name: short names stay on one line."""
+    return " ".join(["number"] * is_number + ["short"] * (len(text) <= _SHORT)) or False
+
+
+def _breakable(text: str) -> Html:
+    """Return a name that a narrow column breaks between its words, where `_`, `=`, `/` or `,` joins them."""
+    return Html(re.sub(r"([_=/,])(?=\w)", r"\1<wbr>", escaped(text)))
+
+
 def _cell(text: str, *, is_number: bool) -> Html:
     """Return a cell; the interval behind a number is a line of its own."""
     if not is_number:
-        return element("td", text)
+        return element("td", _breakable(text))
     number, bracket, rest = text.partition(" [")
     interval = [" ", element("span", f"[{rest}", class_="interval")] if bracket else []
     return element("td", number, interval, class_="number")
@@ -240,8 +264,12 @@ def _plot(figure: Figure) -> Html:
 
 
 def _figure(png: bytes, text: str) -> Html:
-    return element("figure", element("img", src=_data_address(png, "png"), alt=text), class_="plot", tabindex="0",
-                   role="group", aria_label="Plot")  # fmt: skip
+    return element("figure", _button(_data_address(png, "png"), text), class_="plot")
+
+
+def _button(address: str, text: str) -> Html:
+    """Return a picture that a click shows large."""
+    return element("button", element("img", src=address, alt=text), class_="picture", type="button")
 
 
 def _data_address(content: bytes, kind: str) -> str:
@@ -266,27 +294,27 @@ def _pair(pair: PairPicture) -> Html:
     content = io.BytesIO()
     pair.picture.convert("RGB").save(content, format="jpeg", quality=_JPEG_QUALITY, subsampling=0)
     text = f"{pair.rank}: {pair.caption}"
-    image = element("img", src=_data_address(content.getvalue(), "jpeg"), alt=text)
-    return element(
-        "figure", element("button", image, class_="pair", type="button"), element("figcaption", pair.caption)
-    )
+    image = _button(_data_address(content.getvalue(), "jpeg"), text)
+    return element("figure", image, element("figcaption", pair.caption), class_="pair")
 
 
-def _dialog(pictures: Sequence[PairPicture]) -> list[Html]:
-    if not pictures:
+def _dialog(*, has_pictures: bool) -> list[Html]:
+    if not has_pictures:
         return []
-    buttons = [element("button", text, type="button") for text in ("Previous", "Next", "Close")]
+    buttons = [element("button", text, type="button") for text in ("Zoom", "Previous", "Next", "Close")]
     bar = element("div", element("span", aria_live="polite"), buttons, class_="bar")
     large = element("div", element("img", alt=""), class_="large", tabindex="0", role="group", aria_label="Picture")
-    return [element("dialog", bar, element("figure", large, element("figcaption")), aria_label="Pair")]
+    return [element("dialog", bar, element("figure", large, element("figcaption")), aria_label="Picture")]
 
 
 def _left_out(report: Report, skipped: Section | None) -> list[Html]:
     hidden = report.rows[0].scores.left_out
-    blocks = [_paragraph(f"{hidden} pairs have no visible point and are not counted.")] if hidden else []
+    are = "has" if hidden == 1 else "have"
+    blocks = list(map(_paragraph, limits(report)))
+    blocks += [_paragraph(f"Not counted: {counted(hidden, 'pair')} that {are} no visible point.")] if hidden else []
     if skipped is not None:
         blocks += [_paragraph(f"{skipped.heading}:"), *map(_block, skipped.blocks)]
-    return blocks or [_paragraph(f"Nothing: all {report.data.pairs} pairs were counted.")]
+    return blocks or [_paragraph(f"Nothing: every one of the {counted(report.data.pairs, 'pair')} was counted.")]
 
 
 def _origin(report: Report) -> list[Html]:
