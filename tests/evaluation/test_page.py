@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 
@@ -18,7 +19,7 @@ from sd4match.evaluation.plots import plot_report_bars, plot_report_categories, 
 from sd4match.evaluation.published import PublishedRow
 from sd4match.evaluation.report import Comparison, Report, make_report, make_row
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped
-from sd4match.evaluation.tables import MINI_NOTE, percent
+from sd4match.evaluation.tables import MINI_NOTE, percent, to_markdown
 from sd4match.testing import FakePairs
 from sd4match.viz import figure_to_image
 
@@ -235,3 +236,27 @@ def test_elements_escape_what_is_not_an_element():
         == '<p title="&quot;" hidden>&lt;<b></b></p>'
     )
     assert escaped("a\ud800\x7f\u2066\n") == "a\ufffd\ufffd\ufffd\n"
+
+
+def test_a_page_says_which_pairs_were_not_asked_for(tmp_path, no_plots):
+    whole = report_of()
+    assert "Nothing: every one" not in written(whole, tmp_path).text  # a pair could not be read
+    config = {**whole.config, "evaluation": {**whole.config["evaluation"], "limit": 6, "categories": ["cat"]}}
+    limited = replace(whole, config=config)
+    page = written(limited, tmp_path)
+    assert "5 of 6, a part of the split, 25 points" in page.text
+    for line in ("Only the first 6 pairs of the split: evaluation.limit = 6.", "Only pairs of these categories: cat."):
+        assert page.texts.count(line) == 1
+        assert line in to_markdown(limited, title="t")
+    config["evaluation"] |= {"limit": 7, "categories": []}
+    assert "Only" not in written(replace(whole, config=config), tmp_path).text.split("What was left out")[-1]
+    training = {**config["training"], "validation_pairs": 6}
+    of_training = replace(whole, config={**config, "training": training}, extra={"training": {}})
+    assert "Only the first 6 pairs of the split: training.validation_pairs = 6." in written(of_training, tmp_path).text
+
+
+def test_names_break_between_their_words_alone(tmp_path, no_plots):
+    write_page(report_of(("learning_rate=0.1", "b")), tmp_path / "report.html")
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="row">learning_<wbr>rate=<wbr>0.1</th>' in source
+    assert '<th scope="col" class="number short">image @0.1</th>' in source

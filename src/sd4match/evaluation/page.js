@@ -28,6 +28,7 @@
       const thumbnails = [...document.querySelectorAll(`${kind} .picture`)];
       thumbnails.forEach((thumbnail, index) => thumbnail.addEventListener("click", () => {
         group = thumbnails;
+        large.classList.toggle("plot", kind === ".plot");
         dialog.showModal();
         show(index);
       }));

@@ -196,12 +196,13 @@ def _parts(
         yield "training", "Training", [_figure(png_bytes(curve.convert("RGB")), "Loss and validation over the steps")]
     yield "pairs", "Worst and best pairs", _pairs(report, pictures, remark)
     yield "left-out", "What was left out", _left_out(report, found.get("skipped"))
-    yield "provenance", "Provenance", [*map(_block, _provenance(found)), *_origin(report)]
+    yield "provenance", "Provenance", [*map(_block, _provenance(report, found)), *_origin(report)]
 
 
-def _provenance(found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
+def _provenance(report: Report, found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
     """Return the blocks about data and model, without what the page says elsewhere."""
-    return [block for block in found["provenance"].blocks[:-1] if block != MINI_NOTE]
+    elsewhere = (MINI_NOTE, *limits(report))
+    return [block for block in found["provenance"].blocks[:-1] if block not in elsewhere]
 
 
 def _block(block: str | Table | tuple[str, ...]) -> Html:
@@ -252,7 +253,7 @@ def _breakable(text: str) -> Html:
 def _cell(text: str, *, is_number: bool) -> Html:
     """Return a cell; the interval behind a number is a line of its own."""
     if not is_number:
-        return element("td", _breakable(text))
+        return element("td", text)
     number, bracket, rest = text.partition(" [")
     interval = [" ", element("span", f"[{rest}", class_="interval")] if bracket else []
     return element("td", number, interval, class_="number")

@@ -22,9 +22,10 @@ from sd4match.evaluation.run import against_name, named_matchers
 from sd4match.evaluation.run_folders import DEMO_PROMPT_FILE, PROMPT_FILE, kind_of_report
 from sd4match.evaluation.scores import PairScores
 from sd4match.evaluation.tables import shown_alpha
-from sd4match.interfaces import Matcher, PairDataset, learns
+from sd4match.interfaces import PairDataset, learns
 from sd4match.paths import as_path, exists, is_folder
 from sd4match.pipeline import SemanticMatcher, build_for_matching
+from sd4match.registry import Component
 from sd4match.structures.pairs import PairRecord
 from sd4match.viz.matches import draw_matches
 
@@ -311,7 +312,7 @@ def _with_matcher(report: Report, row: Row, config: ExperimentConfig) -> Experim
     return config.model_copy(update={"matcher": matchers[row.matcher]})
 
 
-def _validation_matcher(config: ExperimentConfig) -> Matcher:
+def _validation_matcher(config: ExperimentConfig) -> Component:
     """Return the matcher of a validation: that of the training, unless the experiment's own one learns."""
     return config.matcher if learns(config.matcher.build()) else config.training.validation_matcher
 

@@ -26,7 +26,7 @@ from sd4match.evaluation.counting import Predictions, Progress, batches_of_proce
 from sd4match.evaluation.evaluator import Evaluator
 from sd4match.evaluation.report import Comparison, Report, Row, backbone_entry, make_report, make_row, read_report
 from sd4match.evaluation.scores import PairScores, check_samples, compare
-from sd4match.interfaces import Matcher, PairDataset, Prompt
+from sd4match.interfaces import PairDataset, Prompt
 from sd4match.pipeline import build_for_matching
 from sd4match.prompting.serialization import load_prompt
 from sd4match.structures.pairs import PairRecord
@@ -167,9 +167,9 @@ def _named_prompts(
     return prompts
 
 
-def named_matchers(config: ExperimentConfig) -> dict[str, Matcher]:
+def named_matchers(config: ExperimentConfig) -> dict[str, registry.Component]:
     """Return the experiment's matcher and those that are evaluated beside it, by their names in reports."""
-    named = {config.matcher.kind: config.matcher}
+    named: dict[str, registry.Component] = {config.matcher.kind: config.matcher}
     for number, matcher in enumerate(config.evaluation.matchers, start=2):
         named[matcher.kind if matcher.kind not in named else f"{matcher.kind} {number}"] = matcher
     return named
@@ -213,7 +213,8 @@ def evaluate_prompts(
     """
     options = config.evaluation
     own, *others = named_matchers(config).items()
-    matchers = {own[0]: components.matcher, **{name: matcher.build() for name, matcher in others}}
+    matchers = {own[0]: components.matcher}
+    matchers |= {name: matcher.build() for name, matcher in others}
     evaluator = Evaluator(
         backbone=cached(components.backbone), protocol=options.protocol, matchers=matchers,
         sampling=options.sampling.sampling(options.seed), batch_size=options.batch_size, maps=maps, scratch=scratch,

@@ -319,8 +319,8 @@ def _measured_fields(job: Job) -> dict[str, Any]:
         for name in groups:
             group = group.get(name) or {}
         group.pop(last, None)
-    for group in ("training", "evaluation"):
-        sampling = fields.get(group, {}).get("sampling", {})
+    for section in ("training", "evaluation"):
+        sampling = fields.get(section, {}).get("sampling", {})
         if sampling.get("ensemble_size") == 1 and sampling.get("ensemble") in _BUILT_IN_ENSEMBLES:
             sampling.pop("ensemble")  # one noise is the same in all of them
     return fields
