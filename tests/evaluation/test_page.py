@@ -25,7 +25,7 @@ from sd4match.viz import figure_to_image
 
 ALPHAS = (0.05, 0.1, 0.15)
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & `b` $\\frac$ \u202e"
-ALONE = {"img", "meta", "wbr"}
+ALONE = {"img", "meta", "source", "wbr"}
 
 
 class Page(HTMLParser):
@@ -105,7 +105,9 @@ def test_a_page_is_well_formed_and_loads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("sd4match.evaluation.page.figure_to_image", small)
     curve = Image.new("RGB", (30, 20))
     page = written(report_of(), tmp_path, pictures=[picture(), picture(rank="best", pair_id="b")], curve=curve)
-    addresses = [value for _, given in page.elements for name, value in given.items() if name in ("src", "href")]
+    addresses = [
+        value for _, given in page.elements for name, value in given.items() if name in ("src", "srcset", "href")
+    ]
     assert addresses
     assert all(address.startswith(("#", "data:image/")) for address in addresses)
     anchors = {given["id"] for given in page.named("section")}
@@ -256,7 +258,7 @@ def test_a_page_says_which_pairs_were_not_asked_for(tmp_path, no_plots):
 
 
 def test_names_break_between_their_words_alone(tmp_path, no_plots):
-    write_page(report_of(("learning_rate=0.1", "b")), tmp_path / "report.html")
+    write_page(report_of(("learning_rate=0.1, num_tokens=3", "b")), tmp_path / "report.html")
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<th scope="row">learning_<wbr>rate=<wbr>0.1</th>' in source
+    assert '<th scope="row">learning_<wbr>rate=<wbr>0.1, num_tokens=3</th>' in source
     assert '<th scope="col" class="number short">image @0.1</th>' in source

@@ -18,7 +18,7 @@
     const show = (index) => {
       current = (index + group.length) % group.length;
       const small = group[current].querySelector("img");
-      picture.src = small.src;
+      picture.src = small.currentSrc || small.src;
       picture.alt = small.alt;
       caption.textContent = small.alt;
       count.textContent = `${current + 1} of ${group.length}`;

@@ -45,7 +45,7 @@ from sd4match.evaluation.tables import (
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path
 from sd4match.version import __version__
-from sd4match.viz.figures import figure_to_image, png_bytes
+from sd4match.viz.figures import figure_to_image, make_narrow, png_bytes
 
 _LINES = (
     "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: true points."
@@ -61,6 +61,7 @@ _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
     "difficulty": plot_report_difficulty,
 }
 _MOST_CHARACTERS = 20_000
+_LONG_WORD, _JOINT = re.compile(r"\S{15,}"), re.compile(r"([_=/,]|\.(?=[a-z]))(?=\w)")
 _SHORT = 24
 """Characters of a column's name that stays on one line."""
 
@@ -246,8 +247,8 @@ def _class_of(text: str, *, is_number: bool) -> str | Literal[False]:
 
 
 def _breakable(text: str) -> Html:
-    """Return a name that a narrow column breaks between its words, where `_`, `=`, `/` or `,` joins them."""
-    return Html(re.sub(r"([_=/,])(?=\w)", r"\1<wbr>", escaped(text)))
+    """Return a name whose long words a narrow column breaks where `_`, `=` and the like join their parts."""
+    return Html(_LONG_WORD.sub(lambda word: _JOINT.sub(r"\1<wbr>", word[0]), escaped(text)))
 
 
 def _cell(text: str, *, is_number: bool) -> Html:
@@ -260,17 +261,26 @@ def _cell(text: str, *, is_number: bool) -> Html:
 
 
 def _plot(figure: Figure) -> Html:
+    text = f"{figure.get_suptitle()}. The numbers are in the tables and in report.json."
+    wide = _plot_address(figure)
+    make_narrow(figure)
+    narrow = element("source", media="(max-width: 40rem)", srcset=_plot_address(figure))
+    return element("figure", _button(wide, text, narrow), class_="plot")
+
+
+def _plot_address(figure: Figure) -> str:
     picture = figure_to_image(figure).quantize(_PLOT_COLORS, dither=Image.Dither.NONE)
-    return _figure(png_bytes(picture), f"{figure.get_suptitle()}. The numbers are in the tables and in report.json.")
+    return _data_address(png_bytes(picture), "png")
 
 
 def _figure(png: bytes, text: str) -> Html:
     return element("figure", _button(_data_address(png, "png"), text), class_="plot")
 
 
-def _button(address: str, text: str) -> Html:
-    """Return a picture that a click shows large."""
-    return element("button", element("img", src=address, alt=text), class_="picture", type="button")
+def _button(address: str, text: str, *sources: Html) -> Html:
+    """Return a picture that a click shows large, with its sources for other widths."""
+    image = element("img", src=address, alt=text)
+    return element("button", element("picture", sources, image), class_="picture", type="button")
 
 
 def _data_address(content: bytes, kind: str) -> str:
