@@ -467,7 +467,7 @@ def test_what_was_left_out_stands_in_the_report(tmp_path):
     row = json.loads((tmp_path / "report.json").read_text())["results"][0]
     assert row["pairs_skipped"] == read_report(tmp_path).results[0].pairs_skipped == 1
     assert row["counts"]["skipped"] == [["pair-3", "not a readable annotation: pair-file.json"]]
-    assert "## 1 pairs were left out" in (tmp_path / "report.md").read_text()
+    assert "## 1 pair was left out: it could not be read" in (tmp_path / "report.md").read_text()
 
 
 # scores

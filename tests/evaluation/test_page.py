@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 
@@ -18,13 +19,13 @@ from sd4match.evaluation.plots import plot_report_bars, plot_report_categories, 
 from sd4match.evaluation.published import PublishedRow
 from sd4match.evaluation.report import Comparison, Report, make_report, make_row
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped
-from sd4match.evaluation.tables import MINI_NOTE, percent
+from sd4match.evaluation.tables import MINI_NOTE, percent, to_markdown
 from sd4match.testing import FakePairs
 from sd4match.viz import figure_to_image
 
 ALPHAS = (0.05, 0.1, 0.15)
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & `b` $\\frac$ \u202e"
-ALONE = {"img", "meta"}
+ALONE = {"img", "meta", "source", "wbr"}
 
 
 class Page(HTMLParser):
@@ -104,7 +105,9 @@ def test_a_page_is_well_formed_and_loads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("sd4match.evaluation.page.figure_to_image", small)
     curve = Image.new("RGB", (30, 20))
     page = written(report_of(), tmp_path, pictures=[picture(), picture(rank="best", pair_id="b")], curve=curve)
-    addresses = [value for _, given in page.elements for name, value in given.items() if name in ("src", "href")]
+    addresses = [
+        value for _, given in page.elements for name, value in given.items() if name in ("src", "srcset", "href")
+    ]
     assert addresses
     assert all(address.startswith(("#", "data:image/")) for address in addresses)
     anchors = {given["id"] for given in page.named("section")}
@@ -136,7 +139,7 @@ def test_the_numbers_of_a_page_are_those_of_the_report(tmp_path, no_plots):
     assert ["text", "empty", "image PCK@0.1", "+12.5", "[-6.2, +25.0]"] in page.rows
     by_category = [row["by_category"]["cat"]["image"]["0.1"] for row in content["results"]]
     assert ["cat", "3", *map(percent, by_category)] in page.rows
-    assert "1 pairs were left out: they could not be read:" in page.text
+    assert "1 pair was left out: it could not be read:" in page.text
     assert "pair-5: gone pair" in page.text
     assert "These are not numbers of Stable Diffusion" in page.text
     assert page.text.count("These are not numbers of Stable Diffusion") == 1
@@ -188,7 +191,7 @@ def test_a_page_without_pictures_says_why(tmp_path, no_plots):
 
 def test_pairs_can_be_clicked_and_have_the_rule_and_the_counts(tmp_path, no_plots):
     page = written(report_of(), tmp_path, pictures=[picture(), picture(pair_id="b", rank="best", drawn_correct=3)])
-    assert len(page.named("button")) == 2 + 3
+    assert len(page.named("button")) == 2 + 4
     assert "Worst: the lowest PCK@0.1 of text; best: the highest." in page.text
     assert "pair-0 (cat): 1 of 5 points correct" in page.texts
     assert "b (cat): 1 of 5 points correct; 3 in this picture" in page.texts
@@ -235,3 +238,27 @@ def test_elements_escape_what_is_not_an_element():
         == '<p title="&quot;" hidden>&lt;<b></b></p>'
     )
     assert escaped("a\ud800\x7f\u2066\n") == "a\ufffd\ufffd\ufffd\n"
+
+
+def test_a_page_says_which_pairs_were_not_asked_for(tmp_path, no_plots):
+    whole = report_of()
+    assert "Nothing: every one" not in written(whole, tmp_path).text  # a pair could not be read
+    config = {**whole.config, "evaluation": {**whole.config["evaluation"], "limit": 6, "categories": ["cat"]}}
+    limited = replace(whole, config=config)
+    page = written(limited, tmp_path)
+    assert "5 of 6, a part of the split, 25 points" in page.text
+    for line in ("Only the first 6 pairs of the split: evaluation.limit = 6.", "Only pairs of these categories: cat."):
+        assert page.texts.count(line) == 1
+        assert line in to_markdown(limited, title="t")
+    config["evaluation"] |= {"limit": 7, "categories": []}
+    assert "Only" not in written(replace(whole, config=config), tmp_path).text.split("What was left out")[-1]
+    training = {**config["training"], "validation_pairs": 6}
+    of_training = replace(whole, config={**config, "training": training}, extra={"training": {}})
+    assert "Only the first 6 pairs of the split: training.validation_pairs = 6." in written(of_training, tmp_path).text
+
+
+def test_names_break_between_their_words_alone(tmp_path, no_plots):
+    write_page(report_of(("learning_rate=0.1, num_tokens=3", "b")), tmp_path / "report.html")
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="row">learning_<wbr>rate=<wbr>0.1, num_tokens=3</th>' in source
+    assert '<th scope="col" class="number short">image @0.1</th>' in source

@@ -14,6 +14,8 @@ from sd4match.evaluation import PairScores, choose_pairs, evaluate, pair_picture
 from sd4match.evaluation.drawings import check_drawings, draw_report
 from sd4match.evaluation.pairs import own_row
 from sd4match.evaluation.report import Report, make_row
+from sd4match.pipeline import build_for_matching
+from sd4match.training import sweep_fields
 from sd4match.viz import figure_to_image
 
 FAKE = ['data={"kind": "fake"}', 'backbone={"kind": "fake"}', "evaluation.bootstrap_samples=20"]
@@ -116,3 +118,71 @@ def test_drawings_are_png_files_by_name(report, monkeypatch):
     assert all(content[:4] == b"\x89PNG" for content in drawn.values())
     with pytest.raises(ConfigError, match="--draw: unknown picture 'pears'; did you mean 'pairs'"):
         check_drawings(["pears"])
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Configs, prompt files and changes of what is built for pictures, in order."""
+    seen = []
+
+    def build(config, *, prompt, prompt_changes, device):
+        seen.append((config, prompt, dict(prompt_changes)))
+        return build_for_matching(config, prompt=prompt, prompt_changes=prompt_changes, device=device)
+
+    monkeypatch.setattr("sd4match.evaluation.pairs.build_for_matching", build)
+    return seen
+
+
+def test_rows_of_a_sweep_are_drawn_as_they_were_measured(tmp_path, built):
+    fields = ["evaluation.sampling.timestep=0,300", "matcher.temperature=0.01,0.5"]
+    report = sweep_fields(tmp_path, fields, preset="mini-empty", overrides=FAKE)
+    for row in report.results:
+        (shown, *_) = pair_pictures(report, row=row.prompt, count=1, device="cpu")
+        assert shown.drawn_correct == shown.correct
+    assert [(config.evaluation.sampling.timestep, config.matcher.temperature) for config, *_ in built] == [
+        (0, 0.01), (0, 0.5), (300, 0.01), (300, 0.5),
+    ]  # fmt: skip
+    values = report.to_json()
+    values["results"][1]["backbone"]["fingerprint"] = "other"
+    with pytest.raises(InputError, match=r"the weights are not those of the report: .*, not 'other'"):
+        pair_pictures(Report.from_json(values), row=report.results[1].prompt, count=1)
+    values["results"][1]["config"] = {"matcher": {"kind": "nothing"}}
+    with pytest.raises(InputError, match=r"the config of a row cannot be used: .*nothing"):
+        pair_pictures(Report.from_json(values), row=report.results[1].prompt, count=1)
+    del values["results"][1]["config"]
+    with pytest.raises(InputError, match=r"does not say what was measured in the row 'timestep=0, temperature=0\.5'"):
+        pair_pictures(Report.from_json(values), row=report.results[1].prompt, count=1)
+
+
+def test_the_prompt_of_a_row_of_a_sweep_is_in_the_folder_that_the_row_names(tmp_path, report):
+    (row, *_) = report.results
+    for given, wanted in (("training/prompt.safetensors", tmp_path / "training"), ("/else/p.safetensors", "/else/p")):
+        swept = replace(
+            report, extra={"seconds": {}}, results=(replace(row, extra={"config": {}, "prompt_file": given}),)
+        )
+        with pytest.raises(SD4MatchError, match=f"no such prompt file: {wanted}"):
+            pair_pictures(swept, count=1, folder=tmp_path)
+    swept = replace(report, extra={"seconds": {}}, results=(replace(row, extra={"config": {}, "prompt_file": "a"}),))
+    with pytest.raises(InputError, match="lies in the folder of the report: give the folder"):
+        pair_pictures(swept, count=1)
+
+
+def test_rows_of_an_evaluation_are_drawn_with_their_own_matcher_and_prompt(tmp_path, built):
+    matchers = 'evaluation.matchers=[{"kind": "kernel_soft_argmax", "temperature": 0.5}, {"kind": "nearest_neighbor"}]'
+    config = load_preset("mini-text", [*FAKE, matchers])
+    report = evaluate(config, against="empty")
+    names = ["text", "text + kernel_soft_argmax 2", "text + nearest_neighbor", "empty"]
+    for name in names:
+        (shown, *_) = pair_pictures(report, row=name, count=1, device="cpu")
+        assert shown.drawn_correct == shown.correct
+    found = [(each.prompt.kind, each.matcher) for each, *_ in built]
+    own, (other, nearest) = config.matcher, config.evaluation.matchers
+    assert found == [("text", own), ("text", other), ("text", nearest), ("empty", own)]
+    assert report.extra["against"] == "empty"
+    of_file = replace(report, extra={**report.extra, "against": str(tmp_path / "empty.safetensors")})
+    with pytest.raises(SD4MatchError, match=r"no such prompt file: .*empty\.safetensors"):
+        pair_pictures(of_file, row="empty", count=1)
+    changed = {"prompt_file": "gone.safetensors", "prompt_changes": {"fallback": "mean"}}
+    with pytest.raises(SD4MatchError, match=r"gone\.safetensors"):
+        pair_pictures(replace(report, extra={**report.extra, **changed}), row="text", count=1)
+    assert built[-1][2] == {"fallback": "mean"}

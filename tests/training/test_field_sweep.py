@@ -12,8 +12,12 @@ from helpers.loaded_once import loaded_once  # noqa: F401 - a fixture
 from sd4match.cli.app import app
 from sd4match.config import load_preset
 from sd4match.errors import ConfigError, InputError
+from sd4match.evaluation.report import make_report, make_row
+from sd4match.evaluation.scores import PairCount, PairScores
+from sd4match.testing import FakePairs
 from sd4match.training import sweep_fields
-from sd4match.training.field_sweep import SweptField, field_rows, find_field, parse_swept, plot_sweep
+from sd4match.training.field_sweep import SweptField, field_rows, find_field, parse_swept, plot_sweep, seed_means
+from sd4match.training.measuring import Job, Measurement, row_record
 
 SMALL = [
     "data.pairs=4", "data.photos_per_category=2", "training.steps=1", "training.batch_size=2",
@@ -32,6 +36,8 @@ def read(changes):
         ("a=3:1:-1", (3, 2, 1)), ("a=2:4", (2, 3, 4)), ("a=0:0.3:0.1", (0.0, 0.1, 0.2, 0.3)),
         ("a=[1,2],[3]", ([1, 2], [3])), ("a={kind: x, b: 1},y", ({"kind": "x", "b": 1}, "y")),
         ("a='x,y',null,true", ("x,y", None, True)), ('a="[",b', ("[", "b")), ("a=1e-3,1e-2", (1e-3, 1e-2)),
+        ("a=0:1E2:5e1", (0.0, 50.0, 100.0)), ("a= 0 : +2 ", (0, 1, 2)), ("a=.5:1.:.5", (0.5, 1.0)), ("a=5:5", (5,)),
+        ("a=5:1:-2", (5, 3, 1)), ("a='1:2:3:4'", ("1:2:3:4",)), ("a=x:1", ("x:1",)),
     ],
 )  # fmt: skip
 def test_values_are_yaml_or_a_range_with_its_stop(text, values):
@@ -46,7 +52,12 @@ def test_values_are_yaml_or_a_range_with_its_stop(text, values):
         ("a", "a swept field is FIELD=a,b,c"), ("=1", "a swept field is"), ("a=", "a swept field is"),
         ("a..b=1", "a swept field is"), ("a=1:2:0", "must not be 0"), ("a=2:1:1", "has no value"),
         ("a=0:1e9:1", "more than 1000"), ("a=1,,2", "a value in 'a=1,,2' is empty"), ("a=1,1", "a is 1 twice"),
-        ("a=[1", "the value in"),
+        ("a=[1", "the value in"), ("a=100:50:100", "no value: its step leads away from its stop"),
+        ("a=1:0.5", "no value: its step"), ("a=0:1e999999", "more than 1000 values"), ("a=0:1E3:1", "more than 1000"),
+        ("a=0:1e9999999", "too large or too small"), ("a=1e400:1e400", "too large or too small"),
+        ("a=1:2:3:4", "a range is start:stop or start:stop:step, of numbers"), ("a=1::2", "a range is start:stop"),
+        ("a=1:2-3", "a range is start:stop"), ("a=0,10:20", "has a range among other values"),
+        ("a=0:1:-0", "must not be 0"),
     ],
 )  # fmt: skip
 def test_what_is_no_swept_field_is_refused(text, message):
@@ -101,6 +112,98 @@ def test_rows_are_all_combinations_and_share_the_training_that_they_have_in_comm
 def test_rows_that_make_no_table_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         field_rows(Path("out"), fields, read)
+
+
+def read_text(changes):
+    return load_preset("text", [*SMALL, *changes])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reader", "path"),
+    [
+        (["learning_rate=0.001,0.5"], read_text, "training.learning_rate"),
+        (["training.sampling.timestep=0,50"], read_text, "training.sampling.timestep"),
+        (["loss.temperature=0.1,0.2"], read_text, "loss.temperature"),
+        (["seed=0,1"], read_text, "seed"),
+        (["cache.folder=a,b"], read, "cache.folder"),
+        (["cache.limit=1 GB,2 GB"], read, "cache.limit"),
+        (["evaluation.matchers=[nearest_neighbor],[soft_argmax]"], read, "evaluation.matchers"),
+        (["evaluation.memory=1 GB,2 GB"], read, "evaluation.memory"),
+        (["evaluation.bootstrap_samples=10,20"], read_text, "evaluation.bootstrap_samples"),
+        (["training.keep_checkpoints=1,2"], read, "training.keep_checkpoints"),
+        (["matcher=nearest_neighbor,{kind: nearest_neighbor}"], read_text, "matcher"),
+        (["prompt=text,single", "learning_rate=0.1,0.2"], read, "training.learning_rate"),
+        (["evaluation.sampling.ensemble_size=1", "evaluation.sampling.ensemble=independent,matched"], read_text,
+         "evaluation.sampling.ensemble"),
+    ],
+)  # fmt: skip
+def test_fields_on_which_nothing_depends_are_refused(fields, reader, path):
+    with pytest.raises(ConfigError, match=f"would be the same row: nothing that is measured here depends on {path}$"):
+        field_rows(Path("out"), fields, reader)
+
+
+def test_fields_on_which_something_depends_are_swept():
+    for fields, reader in (
+        (["loss.temperature=0.1,0.2"], read), (["seed=0,1"], read), (["evaluation.seed=0,1"], read_text),
+        (["cache.dtype=float32,float16"], read_text), (["evaluation.sampling.ensemble=independent,matched"], read_text),
+    ):  # fmt: skip
+        assert len(field_rows(Path("out"), fields, reader)[1]) == 2
+
+
+def test_two_fields_of_one_name_are_told_apart_everywhere():
+    fields = ["training.sampling.timestep=0,40", "evaluation.sampling.timestep=0,50", "seed=0,1"]
+    swept, rows = field_rows(Path("out"), fields, read)
+    assert rows[1].name == "training.sampling.timestep=0, evaluation.sampling.timestep=0, seed=1"
+    counts = [PairCount(f"pair-{number}", "cat", 2, (number,), {}) for number in range(3)]
+    measured = {row.name: Measurement(PairScores.of(counts, alphas=(0.1,)), 1.0) for row in rows}
+    assert list(seed_means(swept, rows, measured)) == [
+        f"training.sampling.timestep={training}, evaluation.sampling.timestep={evaluation}"
+        for training in (0, 40) for evaluation in (0, 50)
+    ]  # fmt: skip
+    results = [
+        make_row(row.name, measured[row.name].scores, read([]), extra={"swept_values": row.values})
+        for row in rows if row.values["seed"] == 0
+    ]  # fmt: skip
+    values = {field.path: list(field.values) for field in swept[:2]}
+    for row in results:
+        del row.extra["swept_values"]["seed"]
+    report = make_report(
+        config=read([]),
+        data=FakePairs(pairs=3),
+        results=results,
+        backbone=None,
+        wall_seconds=1,
+        extra={"swept": values},
+    )
+    axes = plot_sweep(report, title="t").axes[0]
+    assert axes.get_xlabel() == "training.sampling.timestep"
+    names = ["".join(text.get_text().split()) for text in axes.texts]
+    assert [name[: len("evaluation.sampling.")] for name in names] == ["evaluation.sampling."] * 2
+
+
+def test_a_row_says_what_it_was_measured_with(tmp_path):
+    _, rows = field_rows(tmp_path, ["num_tokens=3,4", "evaluation.sampling.timestep=0,50"], read)
+    first, last = rows[0].job, rows[-1].job
+    assert row_record(last, first.config, tmp_path)["prompt_file"] is None
+    trained = last.own_training[1] / "prompt.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"")
+    record = row_record(last, first.config, tmp_path)
+    assert record["prompt_file"] == "training,num_tokens=4/prompt.safetensors"
+    assert set(record["config"]) == {"prompt", "evaluation"}
+    rebuilt = type(first.config).model_validate({**first.config.model_dump(mode="json"), **record["config"]})
+    assert rebuilt == last.config
+    given = Job(last.config, tmp_path / "row", prompt_file=Path("mine.safetensors"))
+    assert row_record(given, first.config, tmp_path)["prompt_file"] == str(Path.cwd() / "mine.safetensors")
+    fixed = Job(read_text([]), trained.parent)  # an earlier sweep has left a prompt there
+    assert row_record(fixed, first.config, tmp_path)["prompt_file"] is None
+
+
+def test_the_help_of_sweep_names_its_short_form():
+    shown = CliRunner().invoke(app, ["sweep", "--help"]).stdout
+    assert (
+        "Usage: root sweep [OPTIONS] FIELD=VALUES... | COMMAND" in shown or "sweep [OPTIONS] FIELD=VALUES..." in shown
+    )
 
 
 def test_a_given_prompt_is_not_trained_and_its_training_cannot_be_swept(tmp_path):

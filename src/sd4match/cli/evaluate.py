@@ -133,10 +133,10 @@ def _protocol_changes(name: str | None) -> list[str]:
 
 
 def _print(report: Report, files: list[Path], *, title: str) -> None:
-    from sd4match.evaluation.tables import to_summary
+    from sd4match.evaluation.tables import left_out, to_summary
 
     typer.echo(to_summary(report, title=title))
     skipped = report.results[0].pairs_skipped
     if skipped:
-        typer.echo(f"{skipped} pairs were left out because they could not be read; {files[0]} names them.", err=True)
+        typer.echo(f"{left_out(skipped)}; see {files[0]}", err=True)
     typer.echo(f"Written: {', '.join(map(str, files))}")

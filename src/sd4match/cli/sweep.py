@@ -39,7 +39,10 @@ class _Sweeps(TyperGroup):
         return parsed
 
 
-app = typer.Typer(cls=_Sweeps, help="Many experiments, one table.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=_Sweeps, help="Many experiments, one table: `sweep FIELD=a,b,c`, or `sweep prompts`.", no_args_is_help=True,
+    rich_markup_mode=None, subcommand_metavar="FIELD=VALUES... | COMMAND [ARGS]...",
+)  # fmt: skip
 
 
 @app.callback()
@@ -47,7 +50,7 @@ def root() -> None:
     """Many experiments, one table: `sd4match sweep FIELD=a,b,c`, or `sd4match sweep prompts`."""
 
 
-@app.command("fields")
+@app.command("fields", short_help="One experiment with other values of any fields, FIELD=a,b,c; needs no name.")
 @option_groups
 def fields(
     *,
@@ -126,7 +129,7 @@ def fields(
     return {**report.to_json(), "files": files}
 
 
-@app.command("prompts")
+@app.command("prompts", short_help="Every kind of prompt, with one seed and one number of steps.")
 @option_groups
 def prompts(
     *,

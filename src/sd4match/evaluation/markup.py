@@ -6,7 +6,7 @@ import html
 import unicodedata
 from collections.abc import Iterable
 
-_ALONE = frozenset({"img", "meta"})
+_ALONE = frozenset({"img", "meta", "source"})
 """Elements without an end."""
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -30,11 +31,21 @@ from sd4match.evaluation.plots import (
 )
 from sd4match.evaluation.report import Report
 from sd4match.evaluation.run_folders import PAGE_MARK, check_page_file, kind_of_report
-from sd4match.evaluation.tables import MINI_NOTE, Section, SectionKind, Table, is_of_mini, sections, shown_alpha
+from sd4match.evaluation.tables import (
+    MINI_NOTE,
+    Section,
+    SectionKind,
+    Table,
+    counted,
+    is_of_mini,
+    limits,
+    sections,
+    shown_alpha,
+)
 from sd4match.io.files import write_atomically
 from sd4match.paths import as_path
 from sd4match.version import __version__
-from sd4match.viz.figures import figure_to_image, png_bytes
+from sd4match.viz.figures import figure_to_image, make_narrow, png_bytes
 
 _LINES = (
     "Solid lines between discs, blue: correct. Dashed lines between squares, vermilion: wrong. Crosses: true points."
@@ -50,6 +61,9 @@ _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
     "difficulty": plot_report_difficulty,
 }
 _MOST_CHARACTERS = 20_000
+_LONG_WORD, _JOINT = re.compile(r"\S{15,}"), re.compile(r"([_=/,]|\.(?=[a-z]))(?=\w)")
+_SHORT = 24
+"""Characters of a column's name that stays on one line."""
 
 
 def report_title(report: Report) -> str:
@@ -113,9 +127,9 @@ def to_page(
         "body",
         element("header", element("h1", title), _lead(report), _facts(report), *_mini(report)),
         element("nav", links, aria_label="Sections"),
-        element("p", "Wide tables and plots scroll sideways.", class_="hint"),
+        element("p", "Wide tables scroll sideways. Tap a plot or a pair to see it large.", class_="hint"),
         element("main", (element("section", element("h2", text), content, id=at) for at, text, content in parts)),
-        *_dialog(pictures),
+        *_dialog(has_pictures=any("<img" in block for _, _, content in parts for block in content)),
         element("script", Html(script)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -147,7 +161,8 @@ def _facts(report: Report) -> Html:
     facts = {
         "Kind of run": _KINDS[kind_of_report(report.extra)],
         "Data": f"{report.data.name}, {report.data.split} split",
-        "Pairs": f"{first.pairs} of {report.data.pairs}, {first.points} points",
+        "Pairs": f"{first.pairs} of {report.data.pairs}{', a part of the split' if limits(report) else ''}, "
+        f"{counted(first.points, 'point')}",
         "Model": backbone,
         "Protocol": report.protocol,
         "Seed": str(report.seed),
@@ -182,12 +197,13 @@ def _parts(
         yield "training", "Training", [_figure(png_bytes(curve.convert("RGB")), "Loss and validation over the steps")]
     yield "pairs", "Worst and best pairs", _pairs(report, pictures, remark)
     yield "left-out", "What was left out", _left_out(report, found.get("skipped"))
-    yield "provenance", "Provenance", [*map(_block, _provenance(found)), *_origin(report)]
+    yield "provenance", "Provenance", [*map(_block, _provenance(report, found)), *_origin(report)]
 
 
-def _provenance(found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
+def _provenance(report: Report, found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
     """Return the blocks about data and model, without what the page says elsewhere."""
-    return [block for block in found["provenance"].blocks[:-1] if block != MINI_NOTE]
+    elsewhere = (MINI_NOTE, *limits(report))
+    return [block for block in found["provenance"].blocks[:-1] if block not in elsewhere]
 
 
 def _block(block: str | Table | tuple[str, ...]) -> Html:
@@ -209,13 +225,13 @@ def _table(table: Table) -> Html:
         all(_NUMBER.fullmatch(row[column]) for row in table.rows) and column > 0 for column in range(len(table.header))
     ]
     head = (
-        element("th", text, scope="col", class_="number" if is_number else False)
+        element("th", _breakable(text), scope="col", class_=_class_of(text, is_number=is_number))
         for text, is_number in zip(table.header, numeric, strict=True)
     )
     rows = (
         element(
             "tr",
-            element("th", row[0], scope="row"),
+            element("th", _breakable(row[0]), scope="row"),
             (_cell(text, is_number=is_number) for text, is_number in zip(row[1:], numeric[1:], strict=True)),
         )
         for row in table.rows
@@ -223,6 +239,16 @@ def _table(table: Table) -> Html:
     label = f"Table: {', '.join(table.header[:3])} and more" if len(table.header) > 3 else "Table"
     whole = element("table", element("thead", element("tr", head)), element("tbody", rows))
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def _class_of(text: str, *, is_number: bool) -> str | Literal[False]:
+    """Return the classes of a column's name: short names stay on one line."""
+    return " ".join(["number"] * is_number + ["short"] * (len(text) <= _SHORT)) or False
+
+
+def _breakable(text: str) -> Html:
+    """Return a name whose long words a narrow column breaks where `_`, `=` and the like join their parts."""
+    return Html(_LONG_WORD.sub(lambda word: _JOINT.sub(r"\1<wbr>", word[0]), escaped(text)))
 
 
 def _cell(text: str, *, is_number: bool) -> Html:
@@ -235,13 +261,26 @@ def _cell(text: str, *, is_number: bool) -> Html:
 
 
 def _plot(figure: Figure) -> Html:
+    text = f"{figure.get_suptitle()}. The numbers are in the tables and in report.json."
+    wide = _plot_address(figure)
+    make_narrow(figure)
+    narrow = element("source", media="(max-width: 40rem)", srcset=_plot_address(figure))
+    return element("figure", _button(wide, text, narrow), class_="plot")
+
+
+def _plot_address(figure: Figure) -> str:
     picture = figure_to_image(figure).quantize(_PLOT_COLORS, dither=Image.Dither.NONE)
-    return _figure(png_bytes(picture), f"{figure.get_suptitle()}. The numbers are in the tables and in report.json.")
+    return _data_address(png_bytes(picture), "png")
 
 
 def _figure(png: bytes, text: str) -> Html:
-    return element("figure", element("img", src=_data_address(png, "png"), alt=text), class_="plot", tabindex="0",
-                   role="group", aria_label="Plot")  # fmt: skip
+    return element("figure", _button(_data_address(png, "png"), text), class_="plot")
+
+
+def _button(address: str, text: str, *sources: Html) -> Html:
+    """Return a picture that a click shows large, with its sources for other widths."""
+    image = element("img", src=address, alt=text)
+    return element("button", element("picture", sources, image), class_="picture", type="button")
 
 
 def _data_address(content: bytes, kind: str) -> str:
@@ -266,27 +305,27 @@ def _pair(pair: PairPicture) -> Html:
     content = io.BytesIO()
     pair.picture.convert("RGB").save(content, format="jpeg", quality=_JPEG_QUALITY, subsampling=0)
     text = f"{pair.rank}: {pair.caption}"
-    image = element("img", src=_data_address(content.getvalue(), "jpeg"), alt=text)
-    return element(
-        "figure", element("button", image, class_="pair", type="button"), element("figcaption", pair.caption)
-    )
+    image = _button(_data_address(content.getvalue(), "jpeg"), text)
+    return element("figure", image, element("figcaption", pair.caption), class_="pair")
 
 
-def _dialog(pictures: Sequence[PairPicture]) -> list[Html]:
-    if not pictures:
+def _dialog(*, has_pictures: bool) -> list[Html]:
+    if not has_pictures:
         return []
-    buttons = [element("button", text, type="button") for text in ("Previous", "Next", "Close")]
+    buttons = [element("button", text, type="button") for text in ("Zoom", "Previous", "Next", "Close")]
     bar = element("div", element("span", aria_live="polite"), buttons, class_="bar")
     large = element("div", element("img", alt=""), class_="large", tabindex="0", role="group", aria_label="Picture")
-    return [element("dialog", bar, element("figure", large, element("figcaption")), aria_label="Pair")]
+    return [element("dialog", bar, element("figure", large, element("figcaption")), aria_label="Picture")]
 
 
 def _left_out(report: Report, skipped: Section | None) -> list[Html]:
     hidden = report.rows[0].scores.left_out
-    blocks = [_paragraph(f"{hidden} pairs have no visible point and are not counted.")] if hidden else []
+    are = "has" if hidden == 1 else "have"
+    blocks = list(map(_paragraph, limits(report)))
+    blocks += [_paragraph(f"Not counted: {counted(hidden, 'pair')} that {are} no visible point.")] if hidden else []
     if skipped is not None:
         blocks += [_paragraph(f"{skipped.heading}:"), *map(_block, skipped.blocks)]
-    return blocks or [_paragraph(f"Nothing: all {report.data.pairs} pairs were counted.")]
+    return blocks or [_paragraph(f"Nothing: every one of the {counted(report.data.pairs, 'pair')} was counted.")]
 
 
 def _origin(report: Report) -> list[Html]:

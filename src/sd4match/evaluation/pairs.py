@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,14 @@ from sd4match.data.config import Split
 from sd4match.errors import ConfigError, InputError, choose_from, shown
 from sd4match.evaluation.baselines import BASELINES
 from sd4match.evaluation.report import Report, Row
+from sd4match.evaluation.run import against_name, named_matchers
 from sd4match.evaluation.run_folders import DEMO_PROMPT_FILE, PROMPT_FILE, kind_of_report
 from sd4match.evaluation.scores import PairScores
 from sd4match.evaluation.tables import shown_alpha
-from sd4match.interfaces import PairDataset
+from sd4match.interfaces import PairDataset, learns
 from sd4match.paths import as_path, exists, is_folder
-from sd4match.pipeline import SemanticMatcher
+from sd4match.pipeline import SemanticMatcher, build_for_matching
+from sd4match.registry import Component
 from sd4match.structures.pairs import PairRecord
 from sd4match.viz.matches import draw_matches
 
@@ -215,13 +217,13 @@ def _finder(
         return lambda record: (
             np.arange(int(record.visible.sum())), BASELINES[name](record)[record.visible]
         )  # fmt: skip
-    config, file = _experiment_of(report, row, config, folder)
-    matcher = SemanticMatcher.from_config(config, prompt=file, device=device)
-    fingerprint = matcher.backbone.fingerprint
-    if report.backbone is not None and fingerprint != report.backbone["fingerprint"]:
-        raise InputError(
-            f"the weights are not those of the report: {fingerprint[:12]}, not {report.backbone['fingerprint'][:12]}"
-        )
+    experiment = _experiment_of(report, row, config, folder)
+    file = experiment.prompt_file
+    components = build_for_matching(
+        experiment.config, prompt=file, prompt_changes=experiment.prompt_changes, device=device
+    )
+    matcher = SemanticMatcher.from_components(components, experiment.config.with_learned(file))
+    _check_weights(report, row, matcher.backbone.fingerprint)
 
     def match(record: PairRecord) -> tuple[npt.NDArray[np.int64], Points]:
         source, target = data.photo(record.source_id), data.photo(record.target_id)
@@ -233,46 +235,89 @@ def _finder(
     return match
 
 
-def _experiment_of(
-    report: Report, row: Row, config: ExperimentConfig, folder: Path | None
-) -> tuple[ExperimentConfig, Path | None]:
-    """Return the config of a row, and the file of its prompt.
+def _check_weights(report: Report, row: Row, found: str) -> None:
+    own = row.extra.get("backbone", report.backbone)  # the rows of a sweep may be of several backbones
+    wanted = own.get("fingerprint") if isinstance(own, Mapping) else None
+    if wanted is not None and found != wanted:
+        raise InputError(f"the weights are not those of the report: {found[:12]}, not {shown(wanted)}")
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """What a row was measured with: its config, the file of its prompt, and changes to the config in that file."""
+
+    config: ExperimentConfig
+    prompt_file: Path | None = None
+    prompt_changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _experiment_of(report: Report, row: Row, config: ExperimentConfig, folder: Path | None) -> _Experiment:
+    """Return what a row was measured with.
 
     Raises:
         InputError: the report does not say what its prompt or matcher was.
     """
-    kind, name = kind_of_report(report.extra), row.prompt
+    kind = kind_of_report(report.extra)
+    if kind == "sweep":
+        return _of_sweep(row, config, folder)
     config = _with_matcher(report, row, config)
-    file: Path | None = None
-    if "prompt_config" in row.extra:
-        fields = {**config.model_dump(mode="json"), "prompt": row.extra["prompt_config"]}
-        config = ExperimentConfig.model_validate(fields)
-        file = _in_folder(folder, Path(name) / PROMPT_FILE)
-    elif row is own_row(report):
-        given = report.extra.get("prompt_file")
-        if isinstance(given, str):
-            file = as_path(given, what="the report's prompt file")
-        elif kind in ("training", "demo"):
-            file = _in_folder(folder, Path(DEMO_PROMPT_FILE if kind == "demo" else PROMPT_FILE))
-    elif name in ("empty", "text"):
-        config = ExperimentConfig.model_validate({**config.model_dump(mode="json"), "prompt": {"kind": name}})
-    else:
-        raise InputError(f"the report does not say what the prompt of the row {shown(name)} was: choose another row")
-    return config, file
+    own, name = own_row(report).prompt, row.prompt.removesuffix(f" + {row.matcher}")
+    if name == own and kind in ("training", "demo"):
+        return _Experiment(config, _in_folder(folder, DEMO_PROMPT_FILE if kind == "demo" else PROMPT_FILE))
+    if name == own:
+        return _of_file(report, config)
+    against = report.extra.get("against", name)
+    if against in ("empty", "text") and name == against_name(against, own):
+        return _Experiment(_changed(config, {"prompt": {"kind": against}}))
+    if isinstance(against, str) and against != name and name == against_name(against, own):
+        return _Experiment(config, as_path(against, what="the report's prompt file"))
+    raise InputError(f"the report does not say what the prompt of the row {shown(name)} was: choose another row")
+
+
+def _of_file(report: Report, config: ExperimentConfig) -> _Experiment:
+    """Return the experiment of an evaluation, whose prompt may be in a file that was given."""
+    given, changes = report.extra.get("prompt_file"), report.extra.get("prompt_changes")
+    if not isinstance(given, str):
+        return _Experiment(config)
+    file = as_path(given, what="the report's prompt file")
+    return _Experiment(config, file, changes if isinstance(changes, Mapping) else {})
+
+
+def _of_sweep(row: Row, config: ExperimentConfig, folder: Path | None) -> _Experiment:
+    """Return the experiment of a row of a sweep, which says in what it differs from that of the report."""
+    changes, file = row.extra.get("config"), row.extra.get("prompt_file")
+    if not isinstance(changes, Mapping):
+        raise InputError(f"the report does not say what was measured in the row {shown(row.prompt)}: sweep again")
+    config = _changed(config, changes)
+    if not isinstance(file, str):
+        return _Experiment(config)
+    path = as_path(file, what="the row's prompt file")
+    if folder is None and not path.is_absolute():
+        raise InputError(f"the prompt of the row {shown(row.prompt)} lies in the folder of the report: give the folder")
+    return _Experiment(config, path if folder is None else folder / path)
+
+
+def _changed(config: ExperimentConfig, fields: Mapping[str, Any]) -> ExperimentConfig:
+    try:
+        return ExperimentConfig.model_validate({**config.model_dump(mode="json"), **fields})
+    except ConfigError as error:
+        raise InputError(f"the config of a row cannot be used: {error}") from None
 
 
 def _with_matcher(report: Report, row: Row, config: ExperimentConfig) -> ExperimentConfig:
-    if row.matcher == config.matcher.kind:
-        return config
     if kind_of_report(report.extra) == "training":
-        return config.model_copy(update={"matcher": config.training.validation_matcher})
-    for matcher in config.evaluation.matchers:
-        if matcher.kind == row.matcher:
-            return config.model_copy(update={"matcher": matcher})
-    raise InputError(f"the report does not say what the matcher {shown(row.matcher)} was: choose another row")
+        return config.model_copy(update={"matcher": _validation_matcher(config)})
+    if row.matcher not in (matchers := named_matchers(config)):
+        raise InputError(f"the report does not say what the matcher {shown(row.matcher)} was: choose another row")
+    return config.model_copy(update={"matcher": matchers[row.matcher]})
 
 
-def _in_folder(folder: Path | None, name: Path) -> Path | None:
+def _validation_matcher(config: ExperimentConfig) -> Component:
+    """Return the matcher of a validation: that of the training, unless the experiment's own one learns."""
+    return config.matcher if learns(config.matcher.build()) else config.training.validation_matcher
+
+
+def _in_folder(folder: Path | None, name: str) -> Path | None:
     return folder / name if folder is not None and is_folder(folder) and exists(folder / name) else None
 
 

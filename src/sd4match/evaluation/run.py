@@ -136,8 +136,20 @@ def evaluate(
         comparisons=[compare_prompts(config, scores, rows[0].prompt, other.prompt) for other in rows[1:]],
         backbone=None if components is None else backbone_entry(config, components.backbone),
         wall_seconds=time.perf_counter() - started,
-        extra={"split": split, "prompt_file": str(prompt) if prompt else None},
+        extra={"split": split, "prompt_file": str(prompt) if prompt else None, **_given(prompt_changes, against)},
     )
+
+
+def _given(prompt_changes: Mapping[str, Any] | None, against: str | Path | None) -> dict[str, Any]:
+    """Return what a report says of the prompts besides the file of the first one."""
+    changes = {"prompt_changes": dict(prompt_changes)} if prompt_changes else {}
+    return {**changes, **({"against": str(against)} if against is not None else {})}
+
+
+def against_name(against: str | Path, own: str) -> str:
+    """Return the name of the row of the prompt that stands beside the experiment's own prompt."""
+    name = Path(against).stem
+    return name if name != own else f"{name} (against)"
 
 
 def _named_prompts(
@@ -151,9 +163,16 @@ def _named_prompts(
             other = registry.prompts.parse(against).build(backbone=backbone)
         else:
             other = load_prompt(against, backbone=backbone)
-        name = Path(against).stem
-        prompts[name if name not in prompts else f"{name} (against)"] = other
+        prompts[against_name(against, *prompts)] = other
     return prompts
+
+
+def named_matchers(config: ExperimentConfig) -> dict[str, registry.Component]:
+    """Return the experiment's matcher and those that are evaluated beside it, by their names in reports."""
+    named: dict[str, registry.Component] = {config.matcher.kind: config.matcher}
+    for number, matcher in enumerate(config.evaluation.matchers, start=2):
+        named[matcher.kind if matcher.kind not in named else f"{matcher.kind} {number}"] = matcher
+    return named
 
 
 def chosen_pairs(config: ExperimentConfig, data: PairDataset) -> PairDataset:
@@ -193,10 +212,9 @@ def evaluate_prompts(
         Counts of each prompt under each matcher, the experiment's matcher first.
     """
     options = config.evaluation
-    matchers = {config.matcher.kind: components.matcher}
-    for number, matcher in enumerate(options.matchers, start=2):
-        name = matcher.kind if matcher.kind not in matchers else f"{matcher.kind} {number}"
-        matchers[name] = matcher.build()
+    own, *others = named_matchers(config).items()
+    matchers = {own[0]: components.matcher}
+    matchers |= {name: matcher.build() for name, matcher in others}
     evaluator = Evaluator(
         backbone=cached(components.backbone), protocol=options.protocol, matchers=matchers,
         sampling=options.sampling.sampling(options.seed), batch_size=options.batch_size, maps=maps, scratch=scratch,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sd4match.evaluation.report import Comparison, Report, Row
+from sd4match.evaluation.run_folders import kind_of_report
 
 MINI_NOTE = (
     "Measured on `mini`, the small model that the package carries. These are not numbers of Stable Diffusion and say "
@@ -239,7 +240,7 @@ def _skipped(report: Report) -> list[Section]:
     lines = [f"{pair.pair_id}: {pair.reason}" for pair in skipped[:_SKIPPED_SHOWN]]
     more = len(skipped) - len(lines)
     lines += [f"and {more} more, in report.json"] if more else []
-    return [Section("skipped", f"{len(skipped)} pairs were left out: they could not be read", (tuple(lines),))]
+    return [Section("skipped", left_out(len(skipped)), (tuple(lines),))]
 
 
 def provenance_section(report: Report) -> Section:
@@ -247,7 +248,7 @@ def provenance_section(report: Report) -> Section:
     data, backbone = report.data, report.backbone
     split = "the whole published split" if data.complete else "not a whole published split"
     pairs = f"{data.pairs} pairs ({split}), list {data.pair_list_digest[:12]}"
-    lines = [f"Data: {data.name}, {data.split} split, {pairs}."]
+    lines = [f"Data: {data.name}, {data.split} split, {pairs}.", *limits(report)]
     if backbone is None:
         lines.append("No model was used.")
     else:
@@ -260,6 +261,40 @@ def provenance_section(report: Report) -> Section:
         f"{versions.get('torch', 'unknown')}. report.json holds the whole experiment and the counts of every pair."
     )
     return Section("provenance", "Provenance", tuple(lines))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "pair"), counted(2, "pair")
+    ('1 pair', '2 pairs')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def left_out(number: int) -> str:
+    """Return that pairs could not be read.
+
+    >>> left_out(1)
+    '1 pair was left out: it could not be read'
+    """
+    was, they = ("was", "it") if number == 1 else ("were", "they")
+    return f"{counted(number, 'pair')} {was} left out: {they} could not be read"
+
+
+def limits(report: Report) -> list[str]:
+    """Return a line for each field of the config that left pairs of the split out before anything was matched."""
+    is_training = kind_of_report(report.extra) == "training"
+    section, name = ("training", "validation_pairs") if is_training else ("evaluation", "limit")
+    fields = {name: {} if not isinstance(group := report.config.get(name), Mapping) else group
+              for name in ("training", "evaluation")}  # fmt: skip
+    limit, lines = fields[section].get(name), []
+    if isinstance(limit, int) and limit == report.data.pairs:
+        lines.append(f"Only the first {counted(limit, 'pair')} of the split: {section}.{name} = {limit}.")
+    categories = fields["evaluation"].get("categories")
+    if isinstance(categories, list) and categories and not is_training:
+        lines.append(f"Only pairs of these categories: {', '.join(map(str, categories))}.")
+    return lines
 
 
 def is_of_mini(report: Report) -> bool:

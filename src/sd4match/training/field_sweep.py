@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from sd4match.evaluation.run import compare_prompts
 from sd4match.evaluation.seeds import Estimate, estimate, image_values
 from sd4match.hashing import digest
 from sd4match.paths import as_path
-from sd4match.training.measuring import Bench, Job, Measurement, SweepCallbacks, check_jobs
+from sd4match.training.measuring import Bench, Job, Measurement, SweepCallbacks, check_jobs, may_learn, row_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +41,18 @@ _COMMON = ("data", "evaluation.protocol", "evaluation.categories", "evaluation.l
 """Fields in which rows must agree: they decide which pairs are counted, and how."""
 _USED_IN_TRAINING = ("evaluation.protocol", "evaluation.batch_size")
 """Fields of the evaluation that the validation of a training uses too."""
-_OF_A_TRAINING = ("training", "loss", "prompt", "seed")
-"""Groups of fields that change nothing of a prompt that is learned already."""
-_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
-_RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(?::({_NUMBER}))?")
+_OF_A_TRAINING = ("training", "loss", "seed")
+"""Groups of fields that change nothing where nothing is trained."""
+_WITHOUT_EFFECT = (
+    "backbone.gradient_checkpointing", "cache.folder", "cache.limit", "evaluation.bootstrap_samples",
+    "evaluation.matchers", "evaluation.memory", "training.checkpoint_every", "training.keep_checkpoints",
+    "training.per_device", "training.trackers",
+)  # fmt: skip
+"""Fields that change nothing of what a row measures: its counts under its own matcher."""
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_LIKE_A_RANGE = re.compile(r"(?=[^:]*:)[-+.0-9eE:\s]+")
+"""Numbers and colons alone: a text like that is no value of any field."""
+_BUILT_IN_ENSEMBLES = ("independent", "antithetic", "matched")
 _WORDS = re.compile(r"[A-Za-z][\w {}-]*")
 _LONGEST_FOLDER = 80
 
@@ -97,11 +106,12 @@ def parse_swept(text: str) -> SweptField:
             "a swept field is FIELD=a,b,c or FIELD=start:stop:step, for example evaluation.sampling.timestep=0:500:50, "
             f"not {shown(text)}"
         )
-    found = _RANGE.fullmatch(listed.strip())
-    if found:
-        values = _range(*found.groups(), text=text)
+    if _LIKE_A_RANGE.fullmatch(listed):
+        values = _range(listed.split(":"), text=text)
     else:
         parts = _split(listed)
+        if any(map(_LIKE_A_RANGE.fullmatch, parts)):
+            raise ConfigError(f"{shown(text)} has a range among other values: write its numbers out")
         values = tuple(parse_yaml(part, what=f"the value in {shown(text)}", error=ConfigError) for part in parts)
         if any(not part.strip() for part in parts):
             raise ConfigError(f"a value in {shown(text)} is empty: write null for no value")
@@ -111,17 +121,27 @@ def parse_swept(text: str) -> SweptField:
     return SweptField(path, values)
 
 
-def _range(first: str, last: str, step: str | None, *, text: str) -> tuple[Any, ...]:
+def _range(parts: Sequence[str], *, text: str) -> tuple[Any, ...]:
     """Return the numbers of a range, exactly as they would be written out."""
+    numbers = [part.strip() for part in parts]
+    if len(numbers) not in (2, 3) or not all(map(_NUMBER.fullmatch, numbers)):
+        raise ConfigError(f"a range is start:stop or start:stop:step, of numbers, not {shown(text)}")
+    start, stop, width = map(Decimal, [*numbers, "1"][:3])
+    if not width:
+        raise ConfigError(f"the step in {shown(text)} must not be 0")
     try:
-        start, stop, width = Decimal(first), Decimal(last), Decimal(step or 1)
-        count = int((stop - start) / width) + 1
-    except (InvalidOperation, ArithmeticError, ValueError):
-        raise ConfigError(f"the step in {shown(text)} must not be 0") from None
-    if not 1 <= count <= MOST_ROWS:
-        raise ConfigError(f"the range in {shown(text)} has no value, or more than {MOST_ROWS}")
-    whole = all(re.fullmatch("-?[0-9]+", part) for part in (first, last, step or "1"))
-    return tuple((int if whole else float)(start + number * width) for number in range(count))
+        steps = (stop - start) / width
+    except ArithmeticError:  # beyond what decimal numbers hold
+        raise ConfigError(f"the range in {shown(text)} is of numbers that are too large or too small") from None
+    if steps < 0:
+        raise ConfigError(f"the range in {shown(text)} has no value: its step leads away from its stop")
+    if steps >= MOST_ROWS:
+        raise ConfigError(f"the range in {shown(text)} has more than {MOST_ROWS} values")
+    whole = all(re.fullmatch("[-+]?[0-9]+", number) for number in numbers)
+    values = tuple((int if whole else float)(start + number * width) for number in range(int(steps) + 1))
+    if not all(map(math.isfinite, values)):
+        raise ConfigError(f"the range in {shown(text)} is of numbers that are too large or too small")
+    return values
 
 
 def _split(text: str) -> list[str]:
@@ -191,8 +211,8 @@ def field_rows(
         prompt: file of a learned prompt, which is evaluated in every row.
 
     Raises:
-        ConfigError: a field or a value does not fit, rows are of different pairs or protocols, or a field means nothing
-            for a prompt that is learned.
+        ConfigError: a field or a value does not fit, rows are of different pairs or protocols, or a field changes
+            nothing of what is measured.
     """
     if not fields:
         raise ConfigError("a sweep needs a field, for example evaluation.sampling.timestep=0:500:50")
@@ -202,7 +222,7 @@ def field_rows(
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"{path} is swept twice: write all its values in one")
-        if prompt is not None and path.partition(".")[0] in _OF_A_TRAINING:
+        if prompt is not None and path.partition(".")[0] in (*_OF_A_TRAINING, "prompt"):
             raise ConfigError(f"{path} changes nothing of a prompt that is learned: leave --prompt out, or the field")
     rows = 1
     for field in swept:
@@ -211,15 +231,15 @@ def field_rows(
         raise ConfigError(f"the sweep has {rows} rows; it may have {MOST_ROWS}")
     found = [_row(output, swept, values, base, prompt) for values in product(*(field.values for field in swept))]
     _check_common({row.name: row.job.config for row in found})
+    _check_different(found)
     return swept, found
 
 
 def _row(
     output: Path, swept: Sequence[SweptField], values: Sequence[Any], base: ExperimentConfigReader, prompt: Path | None
 ) -> SweptRow:
-    names = [field.name for field in swept]
-    labels = [field.path if names.count(field.name) > 1 else field.name for field in swept]
-    texts = [f"{label}={_text(value)}" for label, value in zip(labels, values, strict=True)]
+    named = dict(zip((field.path for field in swept), values, strict=True))
+    texts = _value_texts(named, labels(named))
     config = base(_changes(swept, values)).with_learned(prompt)
     trained = [number for number, field in enumerate(swept) if not field.is_evaluated_only]
     job = Job(config, output / _folder(texts), prompt)
@@ -227,7 +247,24 @@ def _row(
         training = base(_changes([swept[n] for n in trained], [values[n] for n in trained]))
         folder = _folder(["training", *(texts[number] for number in trained)])
         job = Job(config, job.folder, training=training, trained_in=output / folder)
-    return SweptRow(", ".join(texts), {field.path: value for field, value in zip(swept, values, strict=True)}, job)
+    return SweptRow(", ".join(texts), named, job)
+
+
+def labels(paths: Iterable[str]) -> dict[str, str]:
+    """Return how rows name each field: by the last part of its path, or the whole path if two parts are the same.
+
+    >>> labels(["seed", "training.sampling.timestep", "evaluation.sampling.timestep"])["seed"]
+    'seed'
+    >>> labels(["training.sampling.timestep", "evaluation.sampling.timestep"])["evaluation.sampling.timestep"]
+    'evaluation.sampling.timestep'
+    """
+    last = {path: path.rpartition(".")[2] for path in paths}
+    return {path: path if list(last.values()).count(name) > 1 else name for path, name in last.items()}
+
+
+def _value_texts(values: Mapping[str, Any], names: Mapping[str, str], *, without: str | None = None) -> list[str]:
+    """Return the values of a row as texts "name=value", without those of one field."""
+    return [f"{names[path]}={_text(value)}" for path, value in values.items() if path != without]
 
 
 def _changes(swept: Iterable[SweptField], values: Iterable[Any]) -> list[str]:
@@ -257,6 +294,36 @@ def _check_common(configs: Mapping[str, ExperimentConfig]) -> None:
                     f"{name} and {first_name} differ in {path}: they are not counted by one protocol on the same "
                     "pairs, so no table can hold both"
                 )
+
+
+def _check_different(rows: Sequence[SweptRow]) -> None:
+    """Refuse rows that measure one thing: a table of them would show a field that changes nothing as if it did."""
+    seen: dict[str, SweptRow] = {}
+    for row in rows:
+        other = seen.setdefault(json.dumps(_measured_fields(row.job), sort_keys=True), row)
+        if other is not row:
+            fields = [path for path, value in row.values.items() if value != other.values[path]]
+            raise ConfigError(
+                f"{row.name} and {other.name} would be the same row: nothing that is measured here depends on "
+                f"{' or '.join(fields)}"
+            )
+
+
+def _measured_fields(job: Job) -> dict[str, Any]:
+    """Return the fields of an experiment on which the counts of a row depend."""
+    fields = job.config.model_dump(mode="json")
+    trains = job.prompt_file is None and may_learn(job.config)
+    for path in (*_WITHOUT_EFFECT, *(() if trains else _OF_A_TRAINING)):
+        *groups, last = path.split(".")
+        group = fields
+        for name in groups:
+            group = group.get(name) or {}
+        group.pop(last, None)
+    for section in ("training", "evaluation"):
+        sampling = fields.get(section, {}).get("sampling", {})
+        if sampling.get("ensemble_size") == 1 and sampling.get("ensemble") in _BUILT_IN_ENSEMBLES:
+            sampling.pop("ensemble")  # one noise is the same in all of them
+    return fields
 
 
 def _value(config: Any, path: str) -> Any:
@@ -341,12 +408,9 @@ def measure_rows(
                 scores[row.name],
                 first,
                 matcher=row.job.config.matcher.kind,
-                extra={
-                    "swept_values": dict(row.values),
-                    "prompt_config": row.job.config.prompt.model_dump(mode="json"),
-                },
+                extra={"swept_values": dict(row.values), "backbone": entry, **row_record(row.job, first, folder)},
             )
-            for row in rows
+            for row, entry in zip(rows, entries, strict=True)
         ],
         comparisons=_against_first(first, scores),
         backbone=_all_of(entries),
@@ -383,10 +447,9 @@ def seed_means(
     if seed is None or len(swept) == 1:
         return {}
     groups: dict[str, list[Any]] = {}
+    names = labels(field.path for field in swept)
     for row in rows:
-        others = [
-            f"{path.rpartition('.')[2]}={_text(value)}" for path, value in row.values.items() if path != seed.path
-        ]
+        others = _value_texts(row.values, names, without=seed.path)
         groups.setdefault(", ".join(others), []).append(measured[row.name].scores)
     if any(alpha not in scores.alphas for group in groups.values() for scores in group):
         return {}
@@ -413,12 +476,9 @@ def plot_sweep(report: Report, *, title: str) -> Figure | None:
     if over is None:
         return plot_bars(pck, intervals=intervals, title=title) if len(pck) <= MOST_BARS else None
     lines: dict[str, list[str]] = {}
+    names = labels(field.path for field in swept)
     for row in report.results:
-        others = [
-            f"{path.rpartition('.')[2]}={_text(value)}"
-            for path, value in row.extra["swept_values"].items()
-            if path != over.path
-        ]
+        others = _value_texts(row.extra["swept_values"], names, without=over.path)
         lines.setdefault(", ".join(others) or "PCK", []).append(row.prompt)
     if len(lines) > MOST_LINES:
         return None

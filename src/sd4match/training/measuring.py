@@ -26,10 +26,13 @@ from sd4match.evaluation.scores import PairScores
 from sd4match.hashing import digest
 from sd4match.interfaces import Backbone, PairDataset, learns
 from sd4match.io.files import write_atomically
-from sd4match.paths import exists
+from sd4match.paths import exists, resolved
 from sd4match.training.history import TrainerCallbacks
 from sd4match.training.run import can_resume, train_in_folder
 from sd4match.version import __version__
+
+_FIXED_PROMPTS = ("none", "empty", "text")
+"""Kinds of prompts that learn nothing."""
 
 
 class DamagedScoresWarning(UserWarning):
@@ -188,6 +191,37 @@ class Bench:
         content = {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()}
         processes.on_main(lambda: _write_scores(job.folder, content))
         return processes.from_main(measurement)
+
+
+def may_learn(config: ExperimentConfig) -> bool:
+    """Return whether a training may change an experiment, as far as is known before its model is loaded."""
+    transform = config.pair_transform
+    beside = (config.matcher.build(), None if transform is None else transform.build())
+    return config.prompt.kind not in _FIXED_PROMPTS or any(map(learns, beside))
+
+
+def row_record(job: Job, first: ExperimentConfig, output: Path) -> dict[str, Any]:
+    """Return what the report of a sweep says of the experiment of a row, so that it can be built again.
+
+    Args:
+        job: of the row, after it was measured.
+        first: experiment of the report.
+        output: folder of the report.
+
+    Returns:
+        `config`: the sections of the row's config that are not those of the report's; `prompt_config`; `prompt_file`:
+        the file that was trained, seen from the folder of the report, the whole path of one that was given, or None.
+    """
+    own, shared = (config.model_dump(mode="json") for config in (job.config, first))
+    file = None if job.prompt_file is None else str(resolved(job.prompt_file))
+    learned = job.own_training[1] / PROMPT_FILE
+    if file is None and may_learn(job.config) and exists(learned):
+        file = learned.relative_to(output).as_posix()
+    return {
+        "config": {name: value for name, value in own.items() if value != shared[name]},
+        "prompt_config": own["prompt"],
+        "prompt_file": file,
+    }
 
 
 def check_jobs(output: Path, jobs: Mapping[str, Job]) -> None:

@@ -19,7 +19,7 @@ from sd4match.evaluation.report import Report, backbone_entry, make_report, make
 from sd4match.evaluation.run import compare_prompts
 from sd4match.paths import as_path
 from sd4match.registry import Registry, backbones, datasets, losses, matchers, pair_transforms, prompts
-from sd4match.training.measuring import Bench, Job, SweepCallbacks, check_jobs
+from sd4match.training.measuring import Bench, Job, SweepCallbacks, check_jobs, row_record
 
 _CPM_VARIANTS = (
     "cpm-global-features", "cpm-single-image", "cpm-single-image-global-features", "cpm-no-global-prompt",
@@ -82,8 +82,9 @@ def sweep_prompts(
     overrides = list(overrides)
     configs = sweep_configs(names, variants or {}, model=model, seed=seed, overrides=overrides)
     shared = _shared_config(configs)
-    jobs = prompt_jobs(as_path(output, what="output"), configs)
-    Processes().on_main(lambda: check_jobs(as_path(output, what="output"), jobs))
+    folder = as_path(output, what="output")
+    jobs = prompt_jobs(folder, configs)
+    Processes().on_main(lambda: check_jobs(folder, jobs))
     bench = Bench(split, device, callbacks)
     measured = {name: bench.measure(name, job) for name, job in jobs.items()}
     scores = {name: measurement.scores for name, measurement in measured.items()}
@@ -91,8 +92,8 @@ def sweep_prompts(
         config=shared,
         data=bench.pairs(shared),
         results=[
-            make_row(name, scores[name], config, extra={"prompt_config": config.prompt.model_dump(mode="json")})
-            for name, config in configs.items()
+            make_row(name, scores[name], job.config, extra=row_record(job, shared, folder))
+            for name, job in jobs.items()
         ],
         comparisons=[compare_prompts(shared, scores, a, b) for a, b in _comparisons(variants or {}, scores)],
         backbone=backbone_entry(shared, bench.backbone(shared)),

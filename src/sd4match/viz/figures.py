@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ from sd4match.viz.colors import CYCLE, hex_color
 
 WIDTH = 8.0
 """Width of a plot in inches; 800 pixels at scale 1."""
+_NARROW, _NARROW_LEGEND = 4.8, 26
+"""Width of a plot for phones in inches, and the characters of a legend that fit in one line of it."""
 TEXT, SMALL_TEXT, TITLE = 12, 11, 13
 """Sizes of fonts in points; 12 points are 17 pixels at scale 1."""
 INK, GRAY, GRID_LINE = "#1e1e1e", "#5f5f5f", "#d9d9d9"
@@ -42,10 +45,10 @@ def new_axes(height: float, title: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def set_title(figure: Figure, title: str) -> None:
-    """Write a title above a figure, wrapped to its width."""
+def set_title(figure: Figure, title: str, *, width: int = 80) -> None:
+    """Write a title above a figure, wrapped to a number of characters."""
     if title.strip():
-        text = label(title, width=80, lines=3)
+        text = label(title, width=width, lines=3)
         figure.suptitle(text, fontsize=TITLE, color=INK, x=0.01, ha="left", parse_math=False)
 
 
@@ -79,6 +82,39 @@ def label(text: str, *, width: int = LABEL_WIDTH, lines: int = 2) -> str:
     """
     visible = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
     return "\n".join(textwrap.wrap(visible, width, max_lines=lines, placeholder="..."))
+
+
+def make_narrow(figure: Figure) -> None:
+    """Give a plot the width of a phone; texts keep their size, and title and legend take more lines.
+
+    Args:
+        figure: of `sd4match.viz.plots`.
+    """
+    figure.set_size_inches(_NARROW, figure.get_size_inches()[1])
+    set_title(figure, figure.get_suptitle(), width=44)
+    for legend in list(figure.legends):
+        names = [text.get_text() for text in legend.get_texts()]
+        handles = legend.legend_handles
+        legend.remove()
+        columns = 3 if sum(map(len, names[:3])) <= _NARROW_LEGEND else 1
+        write_legend(figure, handles, names, columns=columns)
+
+
+def write_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int) -> None:
+    """Write what the marks mean, below the plot.
+
+    Args:
+        figure: to write on.
+        handles: marks.
+        names: of the marks.
+        columns: at most that many beside one another.
+    """
+    legend = figure.legend(
+        handles, names, loc="outside lower center", ncols=min(columns, len(names)), fontsize=SMALL_TEXT, frameon=False,
+        labelcolor=INK,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 @check_arguments

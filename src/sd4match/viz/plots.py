@@ -28,6 +28,7 @@ from sd4match.viz.figures import (
     label,
     new_axes,
     style,
+    write_legend,
 )
 
 MOST_LINES, MOST_BARS, MOST_CATEGORY_ROWS, MOST_CATEGORIES = 24, 60, 12, 100
@@ -322,12 +323,7 @@ def _limits(values: Iterable[float]) -> tuple[float, float]:
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Write what the marks mean, below the plot."""
     columns = 3 if max(map(len, names)) <= _THIRD_OF_LEGEND else 2
-    legend = figure.legend(
-        handles, [label(name, width=36) for name in names], loc="outside lower center", ncols=min(columns, len(names)),
-        fontsize=SMALL_TEXT, frameon=False, labelcolor=INK,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    write_legend(figure, handles, [label(name, width=36) for name in names], columns=columns)
 
 
 def _check_rows(rows: Iterable[str], most: int) -> None:
