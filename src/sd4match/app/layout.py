@@ -383,7 +383,7 @@ class _Page:
         )  # fmt: skip
 
     def _shown(self, session: Session, side: int, picture: Image.Image | None) -> str | None:
-        """Return the file of a photo with its marks, whose name says of which photo it is; so a click on it does too."""
+        """Return the file of a photo with its marks, whose name says of which photo it is: `_key_of` reads it."""
         from gradio.processing_utils import save_pil_to_cache
 
         photo = session.photos[side]
