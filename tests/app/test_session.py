@@ -314,7 +314,8 @@ def test_a_training_is_stopped_and_others_match_meanwhile(session, matching):
     assert (session.training, other.prompts) == (None, {})
 
 
-def test_a_training_waits_for_that_of_another_page_and_can_be_given_up(session, matching):
+def test_a_training_waits_for_that_of_another_page_and_can_be_given_up(session, matching, monkeypatch):
+    monkeypatch.setattr("sd4match.app.learning._SECONDS_BETWEEN_REPORTS", 0.02)
     other = Session(matching)
     for side in (SOURCE, TARGET):
         other.set_photo(side, random_photo(seed=9))

@@ -389,7 +389,8 @@ class _Page:
         photo = session.photos[side]
         if photo is None or picture is None:
             return None
-        return save_pil_to_cache(picture, self.source.GRADIO_CACHE, name=photo.key, format="jpeg")
+        file: str = save_pil_to_cache(picture, self.source.GRADIO_CACHE, name=photo.key, format="jpeg")
+        return file
 
     def _dense_if(self, session: Session, now: tuple[Any, ...]) -> Any:
         """Hide the matches of all pixels if photos or settings are others than theirs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
@@ -152,7 +152,7 @@ class Training:
         """End the training after the current step; what was learned so far is kept."""
         self._stop.set()
 
-    def progress(self, turn: Lock | None = None) -> Iterator[Progress]:
+    def progress(self, turn: Lock | None = None) -> Generator[Progress]:
         """Start the training, and yield its state now and then, and at the end; leaving the iteration stops it.
 
         Args:
