@@ -64,6 +64,7 @@ def message(page):
     toast.wait_for()
     text = toast.inner_text()
     page.get_by_test_id("toast-close").click()
+    toast.wait_for(state="detached")
     return text
 
 
