@@ -65,7 +65,7 @@ def serving() -> Iterator[Callable[[Any], str]]:
     Neither the app nor anything else of the process may reach another host meanwhile.
     """
     pytest.importorskip("gradio")
-    from sd4match.app.theme import launch_options
+    from sd4match.app import launch_options
 
     apps: list[Any] = []
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from threading import Event
 
 import pytest
 from PIL import Image
 
-from helpers.browser import DESKTOP, PHONE
 from sd4match.app import build_app
+from sd4match.app.session import Session
 from sd4match.config import ExperimentConfig
 from sd4match.prompting import read_prompt
 
 FISH = "#examples img"
+FAKE = ExperimentConfig(backbone={"kind": "fake"})
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def message(page):
     toast.wait_for()
     text = toast.inner_text()
     page.get_by_test_id("toast-close").click()
+    toast.wait_for(state="detached")
     return text
 
 
@@ -72,27 +75,136 @@ def download(page, button):
     return expected.value.path()
 
 
-def test_points_are_clicked_at_both_widths_and_a_bad_file_gets_a_message(address_of, desktop, phone, tmp_path):
+@pytest.mark.parametrize("width", ["desktop", pytest.param("phone", marks=pytest.mark.slow)])
+def test_a_point_is_clicked(address_of, request, width):
+    screen, page = (one := request.getfixturevalue(width)), one.page
+    open_app(screen, address_of(FAKE))
+    take_example(page)
+    click(page, "#source", 0.5, 0.5)
+    ((number, x, y, *match, score),) = rows(page, 1)
+    assert (number, x, y) == (1, pytest.approx(127.5, abs=1), pytest.approx(127.5, abs=1))
+    assert all(0 <= position <= 255 for position in match)
+    assert 0 < score <= 1
+    assert (screen.outside, screen.errors, screen.overflow) == ([], [], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_a_long_table_is_scrolled_and_covers_nothing(address_of, request, width):
+    screen, page = (one := request.getfixturevalue(width)), one.page
+    open_app(screen, address_of(FAKE))
+    take_example(page)
+    page.locator("#grid-side input").click()
+    page.get_by_role("option", name="8 x 8").click()
+    page.get_by_role("button", name="Grid").click()
+    rows(page, 64)
+    table = page.locator("#table")
+    assert table.evaluate("e => [getComputedStyle(e).overflowY, e.scrollHeight > e.clientHeight]") == ["auto", True]
+    box = table.bounding_box()
+    assert box["height"] <= 320
+    below = page.locator("#target" if width == "phone" else "#json").bounding_box()
+    assert box["y"] + box["height"] <= below["y"]
+    table.evaluate("e => e.scrollTo(0, e.scrollHeight)")
+    last = page.locator("#table tr").last.bounding_box()
+    assert last["y"] + last["height"] <= box["y"] + box["height"] + 1
+    assert screen.overflow == 0
+
+
+@pytest.mark.slow
+def test_a_click_on_a_photo_that_is_still_being_read_is_refused(address_of, desktop, tmp_path, monkeypatch):
+    may_open, opened = Event(), Session.open_photo
+
+    def slowly(*arguments):
+        assert may_open.wait(20)
+        opened(*arguments)
+
+    monkeypatch.setattr(Session, "open_photo", slowly)
+    Image.new("RGB", (3000, 2000), "white").save(tmp_path / "large.png")
+    page = desktop.page
+    open_app(desktop, address_of(FAKE))
+    take_example(page)
+    click(page, "#source", 0.5, 0.5)
+    upload(page, "#source", tmp_path / "large.png")
+    page.wait_for_function("document.querySelector('#source img')?.naturalWidth === 3000")
+    page.locator("#source img").click(position={"x": 100, "y": 60})
+    page.wait_for_timeout(500)
+    may_open.set()
+    assert "still being read: click again" in message(page)
+    page.wait_for_function("document.querySelector('#source img')?.naturalWidth === 1024")
+    click(page, "#source", 0.5, 0.5)
+    ((_, x, y, *_),) = rows(page, 1)
+    assert (x, y) == (pytest.approx(1499.5, abs=8), pytest.approx(999.5, abs=8))
+
+
+@pytest.mark.slow
+def test_points_are_undone_while_a_setting_is_invalid(address_of, desktop):
+    page = desktop.page
+    open_app(desktop, address_of(FAKE))
+    take_example(page)
+    for x in (0.4, 0.6):
+        click(page, "#source", x, 0.5)
+    rows(page, 2)
+    page.locator("#category input, #category textarea").fill("")
+    page.locator("#prompt input").click()
+    page.get_by_role("option", name="text", exact=True).click()
+    page.locator("#table", has_text="Not matched: this prompt needs to know what the photos show").wait_for()
+    assert page.get_by_test_id("toast-body").count() == 1
+    before = page.locator("#source img").get_attribute("src")
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("shown => document.querySelector('#source img')?.src !== shown", arg=before)
+    assert page.get_by_test_id("toast-body").count() == 1
+    assert page.locator("#json, #png").evaluate_all("all => all.every(one => one.disabled)")
+    page.locator("#category input, #category textarea").fill("fish")
+    page.keyboard.press("Enter")
+    rows(page, 1)
+    download(page, "#json")
+
+
+@pytest.mark.slow
+def test_matches_of_all_pixels_stay_until_something_is_other(address_of, desktop):
+    page = desktop.page
+    open_app(desktop, address_of(FAKE))
+    take_example(page)
+    click(page, "#source", 0.5, 0.5)
+    rows(page, 1)
+    page.locator("#dense").click()
+    page.locator("#warp img").wait_for()
+    for field in ("#category", "#template"):
+        page.locator(f"{field} input, {field} textarea").focus()
+        page.locator(f"{field} input, {field} textarea").blur()
+    click(page, "#source", 0.4, 0.5)
+    rows(page, 2)
+    page.wait_for_timeout(500)
+    assert page.locator("#warp img").is_visible()
+    page.locator("#mutual input").check()
+    page.locator("#warp").wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_taken_leaves_the_photo_on_the_page_and_in_the_app(address_of, desktop, tmp_path):
     (tmp_path / "cat.jpg").write_text("no photo")
-    address = address_of(ExperimentConfig(backbone={"kind": "fake"}))
-    for screen, form in ((desktop, DESKTOP), (phone, PHONE)):
-        page = screen.page
-        open_app(screen, address)
-        upload(page, "#source", tmp_path / "cat.jpg")
-        assert "not a readable image: cat.jpg" in message(page)
-        take_example(page)
-        click(page, "#source", 0.5, 0.5)
-        ((number, x, y, *match, score),) = rows(page, 1)
-        assert (number, x, y) == (1, pytest.approx(127.5, abs=1), pytest.approx(127.5, abs=1))
-        assert all(0 <= position <= 255 for position in match)
-        assert 0 < score <= 1
-        page.locator("#heat img").wait_for()
-        click(page, "#source", 0.4, 0.5)
-        first, second = rows(page, 2)
-        assert first == [number, x, y, *match, score]
-        assert second[1] == pytest.approx(x - 0.1 * 256, abs=2 if form is DESKTOP else 9)
-        assert page.evaluate("document.documentElement.scrollWidth") == form["viewport"]["width"]
-        assert (screen.outside, screen.errors) == ([], [])
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(51 << 20)
+    page = desktop.page
+    open_app(desktop, address_of(FAKE))
+    take_example(page)
+    click(page, "#source", 0.5, 0.5)
+    upload(page, "#source", tmp_path / "cat.jpg")
+    assert "not a readable image: cat.jpg" in message(page)
+    for picture in ("#source", "#target"):
+        page.wait_for_function("name => document.querySelector(name + ' img')?.naturalWidth === 1024", arg=picture)
+        before = page.locator(f"{picture} img").get_attribute("src")
+        upload(page, picture, tmp_path / "large.jpg")
+        assert "maximum allowed size" in message(page)
+        page.locator(f"{picture} img").wait_for()
+        if picture == "#source":  # with its mark
+            assert page.locator("#source img").get_attribute("src") == before
+    click(page, "#source", 0.6, 0.5)
+    rows(page, 2)
+    page.locator("#source").get_by_label("Clear").or_(page.locator("#source").get_by_label("Remove")).first.click()
+    page.locator("#table", has_text="Choose the left photo.").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator("#source img").count() == 0
 
 
 @pytest.mark.slow
@@ -184,6 +296,17 @@ def test_a_training_is_stopped_while_another_page_matches(address_of, desktop, p
     page.get_by_text("Step 2 of 1000").or_(page.get_by_text(re.compile("Step [3-9] of 1000"))).wait_for(timeout=60_000)
     click(phone.page, "#source", 0.5, 0.5)
     rows(phone.page, 1)
+    other = phone.page
+    other.get_by_role("tab", name="Train").click()
+    other.locator("#train-target img").wait_for()
+    for x in (0.3, 0.5, 0.6):
+        click(other, "#train-source", x, 0.5)
+        click(other, "#train-target", x, 0.5)
+    other.locator("#train").click()
+    other.get_by_text("Waits until another page's training has ended").wait_for()
+    assert (other.locator("#train").is_disabled(), other.locator("#stop").is_disabled()) == (True, False)
+    other.locator("#stop").click()
+    other.get_by_text("Stopped: the training was stopped before its first step").wait_for()
     page.locator("#stop").click()
     page.get_by_text(re.compile(r"Done after \d+ of 1000 steps")).wait_for()
     download(page, "#learned")
@@ -202,7 +325,7 @@ def test_a_click_on_an_uploaded_photo_is_its_pixel(address_of, desktop, tmp_path
     Image.new(mode, size, "white").save(file, exif=exif)
     width, height = (60, 40) if kind == "turned" else size
     page = desktop.page
-    open_app(desktop, address_of(ExperimentConfig(backbone={"kind": "fake"})))
+    open_app(desktop, address_of(FAKE))
     for picture in ("#source", "#target"):
         upload(page, picture, file)
         page.wait_for_function(
@@ -223,7 +346,7 @@ def test_a_click_on_an_uploaded_photo_is_its_pixel(address_of, desktop, tmp_path
 @pytest.mark.slow
 def test_a_photo_is_taken_with_the_webcam(address_of, desktop):
     page = desktop.page
-    open_app(desktop, address_of(ExperimentConfig(backbone={"kind": "fake"})))
+    open_app(desktop, address_of(FAKE))
     page.locator("#source").get_by_label("Capture from camera").click()
     page.locator("#source").get_by_text("Access", exact=False).click()
     page.locator("#source").get_by_label("capture photo").click()

@@ -27,6 +27,7 @@ from sd4match.structures.images import Photo
 from sd4match.testing import random_photo
 
 FAKE = Settings("fake")
+HINT = "Click a point in the left photo."
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -75,18 +76,18 @@ def test_a_mark_lies_on_its_point_and_its_number_stays_in_the_picture():
 
 
 def test_points_are_matched_and_undone(session):
-    assert session.view([FAKE]).table == ""
+    assert session.view([FAKE]).text == HINT
     session.add_point(click(session.photos[SOURCE], (45.0, 30.0)))
     view = session.view([FAKE])
     assert view.columns[0].heat is not None
     assert session.points == [pytest.approx((45.0, 30.0))]
     assert session.answers["empty prompt"].result.target_points[0] == pytest.approx([45, 30], abs=6)  # the same photo
-    assert view.table.count("<tr>") == 2
+    assert view.text.count("<tr>") == 2
     assert np.asarray(view.source).tobytes() != np.asarray(draw_marks(session.photos[SOURCE], ())).tobytes()
     session.undo_point()
-    assert session.view([FAKE]).table == ""
+    assert session.view([FAKE]).text == HINT
     session.set_grid(3)
-    assert session.view([FAKE]).table.count("<tr>") == 10
+    assert session.view([FAKE]).text.count("<tr>") == 10
     session.set_grid(0)
     assert session.points == []
 
@@ -109,7 +110,7 @@ def test_a_new_photo_takes_its_points_along(session):
     session.set_photo(SOURCE, None)
     assert session.points == []
     view = session.view([FAKE])
-    assert (view.source, view.table) == (None, "")
+    assert (view.source, view.text) == (None, "Choose the left photo.")
     with pytest.raises(InputError, match="choose the left photo first"):
         session.add_point((1, 1))
     with pytest.raises(InputError, match="choose the left photo first"):
@@ -123,12 +124,54 @@ def test_points_are_bounded(session):
         session.add_point((1, 1))
 
 
+def test_a_click_on_another_photo_than_the_one_that_is_here_is_refused(session):
+    before = session.photos[SOURCE].key
+    session.check_shown(SOURCE, before)
+    session.set_photo(SOURCE, random_photo((60, 90), seed=8))
+    for shown in (before, "as it was uploaded", ""):
+        with pytest.raises(InputError, match="still being read: click again"):
+            session.check_shown(SOURCE, shown)
+    session.set_photo(SOURCE, None)
+    with pytest.raises(InputError, match="choose the left photo first"):
+        session.check_shown(SOURCE, before)
+
+
+def test_the_page_says_what_is_missing(session):
+    session.set_photo(TARGET, None)
+    assert session.view([FAKE]).text == "Choose the right photo."
+    session.add_point((5, 5))
+    assert session.view([FAKE]).text == "Choose the right photo: the points are matched in it."
+    session.set_photo(SOURCE, None)
+    assert session.view([FAKE]).text == "Choose two photos."
+
+
+def test_points_that_cannot_be_matched_are_shown_and_older_matches_forgotten(session):
+    session.set_grid(2)
+    session.view([FAKE])
+    session.undo_point()
+    view = session.unmatched_view(2, reason="no <category>")
+    assert view.text == '<p class="refused">⚠ Not matched: no &lt;category&gt;</p>'
+    assert (len(view.columns), session.answers, session.warned) == (2, {}, "no <category>")
+    marked = draw_marks(session.photos[SOURCE], enumerate(session.points, 1))
+    assert (np.asarray(view.source) == np.asarray(marked)).all()
+    assert len(session.points) == 3
+    session.view([FAKE])
+    assert (len(session.answers), session.warned) == (1, "")
+
+
+def test_a_prompt_that_is_compared_with_itself_is_said_to_be_the_same(session):
+    session.set_grid(2)
+    view = session.view([FAKE, FAKE])
+    assert view.text.startswith("<p>Both prompts are the same: choose another second one")
+    assert len(view.columns) == 1
+
+
 def test_two_prompts_are_compared_and_saved(session):
     settings = [FAKE, Settings("fake", "text", category="cat")]
     session.set_grid(2)
     view = session.view(settings)
     assert len(view.columns) == 2
-    assert "&quot;a photo of a cat&quot;" in view.table
+    assert "&quot;a photo of a cat&quot;" in view.text
     written, picture = session.save_results(FAKE)
     content = json.loads(written.read_text())
     assert len(content["matches"]) == 4
@@ -145,7 +188,7 @@ def test_two_prompts_are_compared_and_saved(session):
 def test_a_point_without_a_match_is_said_to_have_none(session):
     session.set_photo(TARGET, random_photo((60, 90), seed=5))
     session.set_grid(8)
-    table = session.view([Settings("fake", mutual=True)]).table
+    table = session.view([Settings("fake", mutual=True)]).text
     result = session.answers["empty prompt"].result
     assert 0 < len(result) < 64
     assert table.count("no match") == 64 - len(result)
@@ -185,7 +228,7 @@ def test_photos_are_read_as_viewers_show_them(session, tmp_path):
         session.open_photo(SOURCE, tmp_path / name, name)
         assert session.photos[SOURCE].size == (90, 60), name
         session.add_point(click(session.photos[SOURCE], (59.0, 89.0)))
-        assert session.view([FAKE]).table.count("<tr>") == 2
+        assert session.view([FAKE]).text.count("<tr>") == 2
 
 
 def test_a_file_that_is_no_photo_is_named_as_the_user_calls_it_and_changes_nothing(session, tmp_path):
@@ -230,7 +273,7 @@ def test_a_prompt_is_learned_and_used(session):
     assert (info.config.kind, info.details["points"], info.details["step"]) == ("single", 3, 5)
     session.add_point((5, 5))
     view = session.view([Settings("fake", session.prompt_of(name), name=name)])
-    assert "learned 1" in view.table
+    assert "learned 1" in view.text
     again = [name for _, name in session.train("fake", 5) if name]
     assert again == ["learned 2"]
     same = read_prompt(session.prompts["learned 2"])[1]
@@ -265,8 +308,33 @@ def test_a_training_is_stopped_and_others_match_meanwhile(session, matching):
     session.stop_training()
     *_, (last, name) = running
     assert 0 < len(last.losses) < 1000
+    assert len(last.pck) == 2
+    assert "of your own points" in str(last)
     assert name == "learned 1"
     assert (session.training, other.prompts) == (None, {})
+
+
+def test_a_training_waits_for_that_of_another_page_and_can_be_given_up(session, matching, monkeypatch):
+    monkeypatch.setattr("sd4match.app.learning._SECONDS_BETWEEN_REPORTS", 0.02)
+    other = Session(matching)
+    for side in (SOURCE, TARGET):
+        other.set_photo(side, random_photo(seed=9))
+    for one in (session, other):
+        click_pairs(one, [(10.0, 10.0), (70.0, 20.0), (40.0, 50.0)])
+    running, waiting = session.train("fake", 1000), other.train("fake", 1)
+    next(running)
+    state, name = next(waiting)
+    assert (state.waits, name) == (True, None)
+    assert str(state) == "Waits until another page's training has ended; Stop gives it up."
+    other.stop_training()
+    with pytest.raises(InputError, match="stopped before its first step"):
+        list(waiting)
+    assert other.training is None
+    waiting = other.train("fake", 1)
+    next(waiting)
+    running.close()
+    *_, (last, name) = waiting
+    assert (last.waits, len(last.losses), name) == (False, 1, "learned 1")
 
 
 def test_a_page_that_is_left_ends_its_training(session, matching):
@@ -312,7 +380,8 @@ def test_uploaded_prompts_are_read_named_and_bounded(session, tmp_path):
     *_, (last, _) = session.train("fake", 1)
     assert session.add_prompt(last.file, "mine.safetensors") == "mine.safetensors"
     assert session.add_prompt(last.file, "mine.safetensors") == "mine.safetensors (3)"
-    assert session.prompts["mine.safetensors"] != last.file
+    assert len({last.file, *session.prompts.values()}) == 3
+    assert session.new_prompt_file() != session.new_prompt_file()  # the first may not be written yet
     (tmp_path / "x").write_bytes(b"nothing")
     with pytest.raises(PromptFileError, match=r"cat\.safetensors is not a safetensors file"):
         session.add_prompt(tmp_path / "x", "cat.safetensors")

@@ -208,7 +208,7 @@ def test_photos_are_bounded(tmp_path, monkeypatch):
 
     content[29:33] = struct.pack(">I", crc32(bytes(content[12:29])))
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(PhotoError, match=r"bomb\.png .*decompression bomb"):
+    with pytest.raises(PhotoError, match=r"bomb\.png has too many pixels: it may have 65,535 a side"):
         Photo.open(tmp_path / "bomb.png")
     monkeypatch.setattr(images, "MOST_PIXELS", 99)
     with pytest.raises(PhotoError, match="photo is too large, 10 x 10 pixels: it may have 65,535 a side, 99 in all"):

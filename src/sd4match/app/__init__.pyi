@@ -1,2 +1,2 @@
 from .layout import build_app as build_app
-from .theme import launch_options as launch_options
+from .serving import launch_options as launch_options

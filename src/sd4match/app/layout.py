@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sd4match.app.theme import import_gradio
 from sd4match.arguments import check_arguments
 from sd4match.config.experiment import ExperimentConfig
-from sd4match.errors import SD4MatchError
+from sd4match.errors import InputError, SD4MatchError
 
 if TYPE_CHECKING:
     import gradio
+    from PIL import Image
 
     from sd4match.app.matching import Settings
     from sd4match.app.session import Session, View
@@ -26,7 +27,8 @@ Choose two photos, or an example below, then click a point in the left one: its 
 _TRAIN = """Teach a prompt your own correspondences: **click a point in the left photo, then the same part in the right
 one**, at least {fewest} times; ten or more over the whole object are better. The photos are those of the tab Match."""
 _STYLE = """<style>
-#table { max-height: 320px; overflow: auto; padding: 4px 0; }
+#table { max-height: 320px; overflow: auto !important; padding: 4px 0; }
+#table .refused { border-left: 4px solid #d55e00; padding-left: 8px; font-weight: 600; }
 .matches { width: 100%; border: 0 !important; border-collapse: collapse; font-size: 0.85rem; }
 .matches td { white-space: nowrap; }
 .matches small { font-weight: normal; }
@@ -41,7 +43,6 @@ _STYLE = """<style>
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
 @media (max-width: 600px) { #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; } }
 </style>"""
-_HINT = "Click a point in the left photo."
 _HEIGHT, _HEIGHT_OF_HEAT = 440, 400
 """Of photos, with the buttons below them, and of heat maps, in CSS pixels."""
 _GRIDS = (2, 3, 4, 6, 8)
@@ -140,7 +141,7 @@ class _Page:
                         [(f"{side} x {side}", side) for side in _GRIDS], value=4, show_label=False, container=False,
                         min_width=110, elem_id="grid-side", label="Points a side",
                     )  # fmt: skip
-                self.table = gr.HTML(_HINT, elem_id="table", padding=False)
+                self.table = gr.HTML("Choose two photos.", elem_id="table", padding=False)
             with gr.Column(min_width=300):
                 self.target = gr.Image(
                     label="Right photo: the matches", sources=_SOURCES, type="filepath", image_mode=None,
@@ -254,26 +255,38 @@ class _Page:
             self.timestep, self.mutual,
         ]  # fmt: skip
         self.shown = [
-            self.source, self.target, self.heat, self.second_target, self.second_heat, self.table, self.json, self.png
+            self.source, self.target, self.heat, self.second_target, self.second_heat, self.table, self.json, self.png,
+            self.dense_column,
         ]  # fmt: skip
         for side, image in enumerate((self.source, self.target)):
             # preprocess=False: the file as it was uploaded, which Photo reads, bounds and names in its errors
             self._matches_on(image.input, self._uploaded(side), [image], preprocess=False)
             self._matches_on(image.clear, self._cleared(side))
-        self._matches_on(self.source.select, self._clicked, hides_dense=False)
-        self._matches_on(self.undo.click, self._undone, hides_dense=False)
-        self._matches_on(self.clear.click, self._points_cleared, hides_dense=False)
-        self._matches_on(self.grid.click, self._gridded, [self.grid_side], hides_dense=False)
+            emptied = _in_turn(self._emptied(side))
+            # not in the queue: it is called after every change of the picture, and mostly there is nothing to do
+            on(
+                image.change,
+                emptied,
+                [self.session, image],
+                [image],
+                preprocess=False,
+                queue=False,
+                show_progress="hidden",
+            )
+        self._matches_on(self.source.select, self._clicked, [self.source], preprocess=False)
+        self._matches_on(self.undo.click, self._undone)
+        self._matches_on(self.clear.click, self._points_cleared)
+        self._matches_on(self.grid.click, self._gridded, [self.grid_side])
         self._matches_on(self.gallery.select, self._example_chosen, outputs=[self.category])
         for choice in (
             self.prompt.change, self.second_prompt.change, self.matcher.input, self.timestep.release, self.mutual.input,
             self.category.submit, self.category.blur, self.template.submit, self.template.blur,
         ):  # fmt: skip
-            self._matches_on(choice, self._refreshed)
+            self._matches_on(choice, self._setting_chosen)
         model_chosen = on(self.model.input, self._model_chosen, [self.model], [self.note, self.timestep])
-        self._matches_on(model_chosen.then, self._refreshed)
+        self._matches_on(model_chosen.then, self._setting_chosen)
         compare_chosen = on(self.compare.change, self._compare_chosen, [self.compare], [self.second_column])
-        self._matches_on(compare_chosen.then, self._refreshed)
+        self._matches_on(compare_chosen.then, self._setting_chosen)
         on(
             self.prompt_file.upload, self._prompt_added, [self.session, self.prompt_file],
             [self.prompt, self.second_prompt, self.prompt_file],
@@ -290,7 +303,6 @@ class _Page:
         inputs: Sequence[Any] = (),
         *,
         outputs: Sequence[Any] = (),
-        hides_dense: bool = True,
         **options: Any,
     ) -> None:
         """Let an event call a function that returns what is shown of the matches, and then write the files of them.
@@ -300,28 +312,26 @@ class _Page:
             function: takes the session, the inputs and the settings.
             inputs: further components that it takes.
             outputs: further components whose values it returns, first.
-            hides_dense: whether matches of all pixels that are shown would be old.
             options: of gradio's event.
         """
         inputs = [self.session, *inputs, *self.settings]
         matched = on(event, _in_turn(function), inputs, [*outputs, *self.shown], **options)
         saved = _in_turn(self._saved)
         on(matched.then, saved, [self.session, *self.settings], [self.json, self.png], show_progress="hidden")
-        if hides_dense:
-            on(matched.then, lambda: self.gr.update(visible=False), [], [self.dense_column], show_progress="hidden")
 
     def _connect_training(self) -> None:
         pictures = [self.train_source, self.train_target]
         for side, picture in enumerate(pictures):
-            on(picture.select, self._corresponding_clicked(side), [self.session], pictures, show_progress="minimal")
-        on(self.train_undo.click, self._corresponding_undone, [self.session], pictures)
-        on(self.train_clear.click, self._corresponding_cleared, [self.session], pictures)
-        on(self.train_tab.select, lambda session: session.corresponding_view(), [self.session], pictures)
+            clicked = _in_turn(self._corresponding_clicked(side))
+            on(picture.select, clicked, [self.session, picture], pictures, preprocess=False)
+        on(self.train_undo.click, _in_turn(self._corresponding_undone), [self.session], pictures)
+        on(self.train_clear.click, _in_turn(self._corresponding_cleared), [self.session], pictures)
+        on(self.train_tab.select, _in_turn(self._corresponding), [self.session], pictures)
         on(
             self.train.click, self._trained, [self.session, self.model, self.steps],
             [self.progress, self.curve, self.learned, self.use, self.learned_name, self.train, self.stop,
              self.prompt, self.second_prompt],
-            show_progress="hidden", concurrency_limit=1, concurrency_id="training",
+            show_progress="hidden", concurrency_limit=None,
         )  # fmt: skip
         on(self.stop.click, lambda session: session.stop_training(), [self.session], [])
         on(self.use.click, lambda name: name, [self.learned_name], [self.prompt])
@@ -342,19 +352,52 @@ class _Page:
             for name in ([prompt, second] if compare else [prompt])
         ]  # fmt: skip
 
-    def _refreshed(self, session: Session, *values: Any) -> tuple[Any, ...]:
-        """Match all points, and return what `shown` shows."""
-        with self._errors_shown():
-            return self._values_of(session.view(self._settings_of(session, *values)))
+    def _setting_chosen(self, session: Session, *values: Any) -> tuple[Any, ...]:
+        """As `_refreshed`, if anything is new: a field that is left may hold what it held before."""
+        if session.matched_last == (*session.photos, *session.points, *values):
+            return (self.gr.skip(),) * len(self.shown)
+        return self._refreshed(session, *values)
 
-    def _values_of(self, view: View) -> tuple[Any, ...]:
+    def _refreshed(self, session: Session, *values: Any) -> tuple[Any, ...]:
+        """Match all points, and return what `shown` shows, whether they can be matched or not."""
+        session.matched_last = (*session.photos, *session.points, *values)
+        try:
+            settings = self._settings_of(session, *values)
+            view, dense_now = session.view(settings), (*session.photos, settings[0])
+        except SD4MatchError as error:
+            reason = " ".join(str(error).split())
+            if reason != session.warned:
+                self.gr.Warning(html.escape(reason), duration=20)
+            columns = 1 + bool(values[self.settings.index(self.compare)])
+            view, dense_now = session.unmatched_view(columns, reason=reason), ()
+        session.last_view = view
+        return (*self._values_of(session, view), self._dense_if(session, dense_now))
+
+    def _values_of(self, session: Session, view: View) -> tuple[Any, ...]:
         second = view.columns[1] if len(view.columns) > 1 else None
         heat = view.columns[0].heat if view.columns else None
         old_files = (self.gr.update(interactive=False),) * 2  # until those of these matches are written
         return (
-            view.source, view.target, heat, second and second.target, second and second.heat, view.table or _HINT,
-            *old_files,
+            self._shown(session, 0, view.source), view.target, heat, second and second.target, second and second.heat,
+            view.text, *old_files,
         )  # fmt: skip
+
+    def _shown(self, session: Session, side: int, picture: Image.Image | None) -> str | None:
+        """Return the file of a photo with its marks, whose name says of which photo it is: `_key_of` reads it."""
+        from gradio.processing_utils import save_pil_to_cache
+
+        photo = session.photos[side]
+        if photo is None or picture is None:
+            return None
+        file: str = save_pil_to_cache(picture, self.source.GRADIO_CACHE, name=photo.key, format="jpeg")
+        return file
+
+    def _dense_if(self, session: Session, now: tuple[Any, ...]) -> Any:
+        """Hide the matches of all pixels if photos or settings are others than theirs."""
+        if session.dense_of == now:
+            return self.gr.skip()
+        session.dense_of = None
+        return self.gr.update(visible=False)
 
     def _saved(self, session: Session, *values: Any) -> tuple[Any, ...]:
         """Write the files of the last matches, if there are any."""
@@ -385,14 +428,21 @@ class _Page:
 
         return cleared
 
-    def _clicked(self, event: Any, session: Session, *values: Any) -> tuple[Any, ...]:
+    def _emptied(self, side: int) -> Callable[..., Any]:
+        def emptied(session: Session, payload: dict[str, Any] | None) -> Any:
+            """Show a photo again that the page took away for a file too large to be uploaded."""
+            view = session.last_view
+            if payload is not None or session.photos[side] is None or view is None:
+                return self.gr.skip()
+            return self._shown(session, side, (view.source, view.target)[side])
+
+        return emptied
+
+    def _clicked(self, event: Any, session: Session, shown: dict[str, Any] | None, *values: Any) -> tuple[Any, ...]:
         with self._errors_shown():
+            session.check_shown(0, _key_of(shown))
             session.add_point(event.index)
-            try:
-                return self._refreshed(session, *values)
-            except BaseException:
-                session.undo_point()
-                raise
+        return self._refreshed(session, *values)
 
     def _undone(self, session: Session, *values: Any) -> tuple[Any, ...]:
         session.undo_point()
@@ -442,29 +492,36 @@ class _Page:
         from sd4match.viz import draw_correspondence, draw_warp
 
         with self._errors_shown():
-            match = session.match_dense(self._settings_of(session, *values)[0])
+            settings = self._settings_of(session, *values)[0]
+            before = tuple(session.photos)
+            match = session.match_dense(settings)
             colors = draw_correspondence(match, title="Every pixel: places that match have the same color")
-            return (
-                self.gr.update(visible=True),
-                colors,
-                draw_warp(match, title="The right photo, warped onto the left one"),
-            )
+            warp = draw_warp(match, title="The right photo, warped onto the left one")
+            with session.lock:
+                if tuple(session.photos) != before:
+                    raise InputError("the photos were changed meanwhile: match all pixels again")
+                session.dense_of = (*before, settings)
+            return self.gr.update(visible=True), colors, warp
 
     def _corresponding_clicked(self, side: int) -> Callable[..., tuple[Any, ...]]:
-        def clicked(event: Any, session: Session) -> tuple[Any, ...]:
+        def clicked(event: Any, session: Session, shown: dict[str, Any] | None) -> tuple[Any, ...]:
             with self._errors_shown():
+                session.check_shown(side, _key_of(shown))
                 session.click_corresponding(side, event.index)
-                return session.corresponding_view()
+            return self._corresponding(session)
 
         return clicked
 
     def _corresponding_undone(self, session: Session) -> tuple[Any, ...]:
         session.undo_corresponding()
-        return session.corresponding_view()
+        return self._corresponding(session)
 
     def _corresponding_cleared(self, session: Session) -> tuple[Any, ...]:
         session.clear_corresponding()
-        return session.corresponding_view()
+        return self._corresponding(session)
+
+    def _corresponding(self, session: Session) -> tuple[Any, ...]:
+        return tuple(self._shown(session, side, picture) for side, picture in enumerate(session.corresponding_view()))
 
     def _trained(self, session: Session, model: str, steps: int) -> Iterator[tuple[Any, ...]]:
         gr = self.gr
@@ -523,6 +580,11 @@ def _in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _takes_event(function: Callable[..., Any]) -> bool:
     return "event" in inspect.signature(function).parameters
+
+
+def _key_of(shown: dict[str, Any] | None) -> str:
+    """Return the key of the photo that a picture of the page shows; see `_Page._shown`."""
+    return Path(shown["path"]).stem if shown else ""
 
 
 def _curve(losses: Sequence[float]) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import numpy as np
 from torch import Tensor
@@ -18,17 +18,19 @@ from sd4match.backbones.pretrained import model_facts
 from sd4match.config.experiment import ExperimentConfig
 from sd4match.config.presets import load_preset
 from sd4match.errors import InputError, PhotoError, shown
-from sd4match.interfaces import PairDataset
+from sd4match.evaluation.evaluator import Evaluator
+from sd4match.interfaces import PairDataset, Prompt
 from sd4match.prompting.config import SinglePromptConfig
 from sd4match.prompting.serialization import save_prompt
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import PairKey, PairRecord
-from sd4match.training.history import TrainerCallbacks, TrainingRun
+from sd4match.training.history import SELECTION_ALPHA, TrainerCallbacks, TrainingRun
 from sd4match.training.trainer import Trainer
 
 FEWEST_POINTS = 3
 MOST_STEPS = 1000
 _SECONDS_BETWEEN_REPORTS = 0.3
+_NOTHING_LEARNED = "the training was stopped before its first step: nothing was learned"
 
 
 class ClickedPairs(PairDataset):
@@ -100,8 +102,12 @@ class Progress:
     """PCK@0.1 on the clicked points themselves, before the first step and after the last one."""
     file: Path | None = None
     """Of the learned prompt, once the training is over."""
+    waits: bool = False
+    """Whether the training of another page has to end first."""
 
     def __str__(self) -> str:
+        if self.waits:
+            return "Waits until another page's training has ended; Stop gives it up."
         text = f"Step {len(self.losses)} of {self.steps}"
         if self.losses:
             text += f", loss {self.losses[-1]:.3f} above its lower bound"
@@ -146,12 +152,27 @@ class Training:
         """End the training after the current step; what was learned so far is kept."""
         self._stop.set()
 
-    def progress(self) -> Iterator[Progress]:
+    def progress(self, turn: Lock | None = None) -> Generator[Progress]:
         """Start the training, and yield its state now and then, and at the end; leaving the iteration stops it.
 
+        Args:
+            turn: held while it runs; until it is free, the state says that the training waits.
+
         Raises:
+            InputError: it was stopped before its first step.
             SD4MatchError: the training cannot go on.
         """
+        turn = turn or Lock()
+        while not turn.acquire(timeout=_SECONDS_BETWEEN_REPORTS):
+            if self._stop.is_set():
+                raise InputError(_NOTHING_LEARNED)
+            yield Progress((), self.steps, (), waits=True)
+        try:
+            yield from self._watched()
+        finally:
+            turn.release()
+
+    def _watched(self) -> Iterator[Progress]:
         self._thread.start()
         try:
             while (report := self._latest_report()) is not None:
@@ -205,7 +226,7 @@ class Training:
             callbacks = TrainerCallbacks(on_step=on_step, on_validation=lambda run: self._reports.put(self._state(run)))
             run = trainer.fit(stop=self._stop.is_set, callbacks=callbacks)
             if not last:
-                raise InputError("the training was stopped before its first step: nothing was learned")
+                raise InputError(_NOTHING_LEARNED)
             prompt.load_state_dict(last)
             details = {
                 **model_facts(config.backbone.model_name), "layer": self.model.backbone.spec.layer,
@@ -213,6 +234,8 @@ class Training:
                 "points": len(self.pairs[0].visible), "step": run.step, "seed": self.seed,
             }  # fmt: skip
             save_prompt(prompt, self.file, backbone=self.model.backbone, details=details)
+            if run.stopped and len(run.validation) == 1:  # the trainer measures a stopped run when it is resumed
+                run.validation.append((run.step, _pck(trainer, prompt)))
             return self._state(run, file=self.file)
 
     def _state(self, run: TrainingRun, *, file: Path | None = None) -> Progress:
@@ -224,6 +247,16 @@ class Training:
         self.model.lock.release()
         time.sleep(0.002)
         self.model.lock.acquire()
+
+
+def _pck(trainer: Trainer, prompt: Prompt) -> float:
+    """Return PCK@0.1 of a prompt on the pairs with which the trainer validates."""
+    evaluator = Evaluator(
+        backbone=trainer.backbone, protocol=trainer.protocol, matchers={"validation": trainer.validation_matcher},
+        sampling=trainer.config.sampling.sampling(trainer.config.seed), batch_size=trainer.validation_batch_size,
+    )  # fmt: skip
+    measured = evaluator.evaluate(trainer.validation_pairs, prompt)
+    return measured["validation"].pck("image")[f"{SELECTION_ALPHA:g}"]
 
 
 def _single(config: ExperimentConfig) -> SinglePromptConfig:

@@ -159,6 +159,8 @@ class Matching:
     def __init__(self, experiments: Mapping[str, ExperimentConfig], *, device: str = "auto") -> None:
         self.experiments = dict(experiments)
         self.device = resolve_device(device)
+        self.training_turn = Lock()
+        """Held by the one training that runs."""
         self._lock = RLock()
         self._models: Kept[str, Model] = Kept(_MODELS_HELD)
         self._prompts: Kept[Hashable, tuple[Prompt, dict[str, Any]]] = Kept(_PROMPTS_HELD)

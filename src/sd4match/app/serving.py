@@ -1,20 +1,88 @@
-"""Serving an app on the loopback address, with temporary files that are gone when it ends."""
+"""Serving an app to pages of this machine alone, with temporary files that are gone when it ends."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from tempfile import TemporaryDirectory
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from sd4match.app.theme import LOOPBACK, launch_options
+from sd4match.app.theme import CSS, build_theme, import_gradio
 from sd4match.errors import InputError
+from sd4match.io.locks import LOCK_FILE, locked_folder
 
+LOOPBACK = "127.0.0.1"
+_NAMES_OF_LOOPBACK = (LOOPBACK, "localhost")
 FIRST_PORT, _PORTS_TRIED = 7860, 20
 TEMPORARY_FILES = "GRADIO_TEMP_DIR"
 """Environment variable of gradio, by which uploads and pictures go into a folder."""
+
+_PREFIX = "sd4match-app-"
+"""Of the names of folders for temporary files."""
+
+
+def launch_options() -> dict[str, Any]:
+    """Return the arguments of `gradio.Blocks.launch` that all apps share."""
+    import_gradio()
+    from starlette.middleware import Middleware
+
+    return {
+        "theme": build_theme(), "css": CSS, "server_name": LOOPBACK, "share": False, "ssr_mode": False,
+        "run_history": False, "footer_links": [], "quiet": True, "max_file_size": "50mb",
+        "app_kwargs": {"middleware": [Middleware(OwnPagesAlone)]},
+    }  # fmt: skip
+
+
+class OwnPagesAlone:
+    """ASGI middleware that answers requests to a name of the loopback address, and of the app's own pages.
+
+    Any page that a browser shows can send requests to this machine, and a name of its owner can be made to mean
+    127.0.0.1. Such a request has that name as its Host, or the address of that page as its Origin.
+
+    Args:
+        app: that is served.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, with 403 if it is refused."""
+        reason = None
+        if scope["type"] in ("http", "websocket"):
+            values = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            reason = _why_refused(values.get(b"host", ""), values.get(b"origin"))
+        if reason is None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
+        else:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": reason.encode()})
+
+
+def _why_refused(host: str, origin: str | None) -> str | None:
+    """Return why a request is refused; None if it is not. Without an Origin it is of no other page that could write.
+
+    >>> _why_refused("localhost:7860", "http://localhost:7860"), _why_refused("127.0.0.1:7860", None)
+    (None, None)
+    >>> _why_refused("photos.example:7860", None)
+    'the app answers to 127.0.0.1 and localhost alone'
+    >>> _why_refused("127.0.0.1:7860", "http://127.0.0.1:9000")
+    'the app answers to its own page alone'
+    """
+    name, _, port = host.partition(":")
+    if name.lower() not in _NAMES_OF_LOOPBACK or (port and not (port.isascii() and port.isdigit())):
+        return f"the app answers to {' and '.join(_NAMES_OF_LOOPBACK)} alone"
+    if origin is not None and origin.lower() != f"http://{host.lower()}":
+        return "the app answers to its own page alone"
+    return None
 
 
 def choose_port(wanted: int | None) -> int:
@@ -61,7 +129,8 @@ def served(build: Callable[[], Any], *, port: int) -> Iterator[str]:
     Raises:
         InputError: gradio cannot serve it.
     """
-    with TemporaryDirectory(prefix="sd4match-app-") as folder, _environment(folder):
+    Context().run(remove_left_folders, Path(gettempdir()))  # in which another app of this process holds its folder too
+    with TemporaryDirectory(prefix=_PREFIX) as folder, locked_folder(Path(folder)), _environment(folder):
         app = build()
         try:
             try:
@@ -72,6 +141,21 @@ def served(build: Callable[[], Any], *, port: int) -> Iterator[str]:
             yield f"http://{LOOPBACK}:{port}/"
         finally:
             app.close(verbose=False)
+
+
+def remove_left_folders(parent: Path) -> None:
+    """Remove the folders of apps that were killed: a running one holds its folder locked, and those of others stay.
+
+    Args:
+        parent: where apps make their folders.
+    """
+    for folder in parent.glob(f"{_PREFIX}*"):
+        # without the file of the lock it is no folder of an app, or one that is being made
+        with suppress(InputError, OSError):
+            if folder.is_symlink() or not (folder / LOCK_FILE).is_file() or folder.stat().st_uid != os.getuid():
+                continue
+            with locked_folder(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

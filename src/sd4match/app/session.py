@@ -6,7 +6,9 @@ import html
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import RLock
@@ -50,8 +52,8 @@ class View:
     target: Image.Image | None
     columns: tuple[Column, ...]
     """One for each prompt that is compared; () without two photos."""
-    table: str
-    """HTML of the points, their matches and scores."""
+    text: str
+    """HTML: a table of the points, their matches and scores, or what is to be done, or why there are none."""
 
 
 class Session:
@@ -74,7 +76,17 @@ class Session:
         self.training: Training | None = None
         self.answers: dict[str, Answer] = {}
         """Last matches by prompt."""
+        self.last_view: View | None = None
+        """What the page shows."""
+        self.matched_last: tuple[object, ...] = ()
+        """Photos, points and fields of the page from which the last matches are, or that could not be matched."""
+        self.dense_of: tuple[object, ...] | None = None
+        """Photos and settings of the matches of all pixels that the page shows."""
+        self.warned = ""
+        """Why the points could not be matched the last time; the page need not say it twice."""
         self._folder: Path | None = None
+        self._numbers = count(1)
+        """Of files of prompts: one is named when its training begins."""
         self.lock = RLock()
         """Held while something changes; also by who changes something and then looks at the view."""
 
@@ -122,6 +134,19 @@ class Session:
             if side == SOURCE:
                 self.points = []
 
+    def check_shown(self, side: int, key: str) -> None:
+        """Check that a click was made on the photo that is here, and not on one before or after it.
+
+        Args:
+            side: `SOURCE` or `TARGET`.
+            key: of the photo that the page showed, or anything else for a file that was just uploaded.
+
+        Raises:
+            InputError: it is another photo, or there is none.
+        """
+        if self._photo(side).key != key:
+            raise InputError("the photo was still being read: click again, now that it is there")
+
     def add_point(self, click: Sequence[float]) -> None:
         """Add the point that a click on the shown source means.
 
@@ -158,12 +183,8 @@ class Session:
 
         with self.lock:
             (source, target), points = self.photos, list(self.points)
-        marked = None if source is None else draw_marks(source, enumerate(points, 1))
         if source is None or target is None or not points:
-            plain = None if target is None else draw_marks(target, ())
-            columns = () if plain is None else tuple(Column(plain, None) for _ in compared)
-            self.answers = {}
-            return View(marked, plain, columns, "")
+            return self.unmatched_view(len(compared))
         answers = {label_of(one): self.matching.match((source, target), points, one) for one in compared}
         shown = []
         for answer in answers.values():
@@ -174,8 +195,33 @@ class Session:
             heat = draw_heat_map(target, values.float().cpu().numpy(), answer.correlation.target.grid, point=best)
             shown.append(Column(draw_marks(target, marks), heat))
         with self.lock:
-            self.answers = answers
-        return View(marked, shown[0].target, tuple(shown), table_of(points, answers))
+            self.answers, self.warned = answers, ""
+        text = table_of(points, answers)
+        if len(answers) < len(compared):
+            text = f"<p>Both prompts are the same: choose another second one to compare.</p>{text}"
+        return View(draw_marks(source, enumerate(points, 1)), shown[0].target, tuple(shown), text)
+
+    def unmatched_view(self, columns: int = 1, *, reason: str = "") -> View:
+        """Return the points without matches, and forget older matches.
+
+        Args:
+            columns: how many prompts are compared.
+            reason: why the points cannot be matched; "" if there is something to choose or to click first.
+        """
+        with self.lock:
+            (source, target), points = self.photos, list(self.points)
+            self.answers, self.warned = {}, reason
+        if reason and source is not None and target is not None and points:
+            text = f'<p class="refused">⚠ Not matched: {html.escape(reason)}</p>'
+        elif source is None:
+            text = "Choose the left photo." if target is not None else "Choose two photos."
+        elif target is None:
+            text = f"Choose the right photo{': the points are matched in it' if points else ''}."
+        else:
+            text = "Click a point in the left photo."
+        plain = None if target is None else draw_marks(target, ())
+        shown = () if plain is None else tuple(Column(plain, None) for _ in range(columns))
+        return View(None if source is None else draw_marks(source, enumerate(points, 1)), plain, shown, text)
 
     def match_dense(self, settings: Settings) -> DenseMatch:
         """Match every cell of the source.
@@ -240,7 +286,7 @@ class Session:
         """
         if len(self.prompts) >= MOST_PROMPTS:
             raise InputError(f"at most {MOST_PROMPTS} prompts at once: reload the page to begin anew")
-        return self.folder / f"prompt-{len(list(self.folder.glob('prompt-*'))) + 1}.safetensors"
+        return self.folder / f"prompt-{next(self._numbers)}.safetensors"
 
     def _name_prompt(self, name: str, file: Path) -> str:
         with self.lock:
@@ -306,8 +352,11 @@ class Session:
     def train(self, model: str, steps: int) -> Iterator[tuple[Progress, str | None]]:
         """Train a Single prompt on the clicked points, and yield the progress, and at last the name of the prompt.
 
+        It waits until the trainings of other pages have ended.
+
         Raises:
-            InputError: there are too few points, a training runs already, or the model takes no prompt.
+            InputError: there are too few points, a training of this page runs already, the model takes no prompt, or
+                it was stopped before its first step.
             SD4MatchError: the training cannot go on.
         """
         with self.lock:
@@ -322,15 +371,17 @@ class Session:
             loaded = self.matching.model(model)
             training = self.training = Training(loaded, pairs, steps=steps, file=file)
         try:
-            for progress in training.progress():
-                name = None if progress.file is None else self._name_prompt(f"learned {number}", file)
-                yield progress, name
+            with closing(training.progress(self.matching.training_turn)) as states:
+                for progress in states:
+                    name = None if progress.file is None else self._name_prompt(f"learned {number}", file)
+                    yield progress, name
         finally:
             self.training = None
 
     def stop_training(self) -> None:
         """End the training after its current step, if there is one."""
-        training = self.training
+        with self.lock:  # one that is about to begin is stopped too
+            training = self.training
         if training is not None:
             training.stop()
 

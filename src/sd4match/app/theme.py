@@ -1,4 +1,4 @@
-"""What all apps look like and how they are served: system fonts, the loopback address, and nothing from elsewhere."""
+"""What all apps look like: system fonts, and nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sd4match.errors import ConfigError
 if TYPE_CHECKING:
     import gradio
 
-LOOPBACK = "127.0.0.1"
 _FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 _OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -65,11 +64,3 @@ def build_theme() -> gradio.themes.Base:
     gr = import_gradio()
     fonts, monospace = ([gr.themes.Font(name) for name in names] for names in (_FONTS, _MONOSPACE))
     return gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)
-
-
-def launch_options() -> dict[str, Any]:
-    """Return the arguments of `gradio.Blocks.launch` that all apps share."""
-    return {
-        "theme": build_theme(), "css": CSS, "server_name": LOOPBACK, "share": False, "ssr_mode": False,
-        "run_history": False, "footer_links": [], "quiet": True, "max_file_size": "50mb",
-    }  # fmt: skip

@@ -200,10 +200,11 @@ def _check_mask(name: str, mask: object, size: Size) -> None:
 
 def _check_size(name: str, height: int, width: int) -> None:
     if max(height, width) > LONGEST_SIDE_OF_PHOTOS or height * width > MOST_PIXELS:
-        raise PhotoError(
-            f"{name} is too large, {width} x {height} pixels: "
-            f"it may have {LONGEST_SIDE_OF_PHOTOS:,} a side, {MOST_PIXELS:,} in all"
-        )
+        raise PhotoError(f"{name} is too large, {width} x {height} pixels: {_limit()}")
+
+
+def _limit() -> str:
+    return f"it may have {LONGEST_SIDE_OF_PHOTOS:,} a side, {MOST_PIXELS:,} in all"
 
 
 @contextmanager
@@ -221,6 +222,8 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except SD4MatchError:
         raise
+    except Image.DecompressionBombError:  # raised by pillow before it says the size
+        raise PhotoError(f"{name} has too many pixels: {_limit()}") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise PhotoError(f"not a readable image: {name} ({reason})") from None
