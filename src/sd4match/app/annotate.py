@@ -36,7 +36,7 @@ _HINT = (
 
 _MEASURE = """() => {
   const phone = innerWidth <= 640, photo = document.querySelector('.photo');
-  const height = phone ? Math.max(140, (innerHeight - 330) / 2) : 0.6 * innerHeight;
+  const height = phone ? Math.max(140, (innerHeight - 400) / 2) : 0.6 * innerHeight;
   const touched = matchMedia('(pointer: coarse)').matches;
   return [null, JSON.stringify([photo ? photo.clientWidth : innerWidth, height, touched])];
 }"""

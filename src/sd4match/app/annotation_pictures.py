@@ -63,10 +63,11 @@ class Room:
         """
         try:
             width, height, is_touched = json.loads(text or "")
-            sides = [float(side) for side in (width, height)]
+            width, height = float(width), float(height)
         except (ValueError, TypeError, OverflowError, RecursionError):
             return cls()
-        return cls(*sides, bool(is_touched)) if all(50 <= side <= 5000 for side in sides) else cls()
+        is_sensible = 50 <= width <= 5000 and 50 <= height <= 5000
+        return cls(width, height, bool(is_touched)) if is_sensible else cls()
 
     def shrinkage(self, size: Size) -> float:
         """Return the pixels of a picture (H, W) per CSS pixel of the page."""

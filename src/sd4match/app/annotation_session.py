@@ -353,7 +353,7 @@ class AnnotationSession:
         if not set(change.photos) <= set(self.pair):
             self.pair = next((pair for pair in self.store.pairs if set(change.photos) <= set(pair)), self.pair)
         self._show(self.pair)
-        if change.point in (row.name for row in self.rows):
+        if change.point in [row.name for row in self.rows]:
             self.select(change.point)
         self._say_first(f"Taken back: {change.text}.")
 
