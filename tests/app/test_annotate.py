@@ -123,23 +123,23 @@ def test_a_click_before_the_answer_to_another_one_changes_nothing(
 
 @pytest.mark.slow
 def test_a_click_on_a_photo_that_the_next_one_is_about_to_replace_changes_nothing(serving, desktop, folder, matcher):
-    """The page knows the new pair, and its pictures are on their way."""
+    """The page knows the new pair, and its pictures are on their way: gradio sends no click on them."""
     held = []
     with AnnotationStore.open(folder) as store:
         desktop.open(serving(build_annotation_app(store, matcher)))
         says(desktop, "Click a point on the left")
-        desktop.page.route("**/file=**", held.append)
-        button(desktop, "Next").click()
-        desktop.page.locator("#progress", has_text="Pair 2 of 2").wait_for()
-        click(desktop, "right", (100, 50))
-        says(desktop, "⚠ nothing was changed")
-        assert not (folder / "points.json").exists()
-        desktop.page.unroute("**/file=**")
-        for route in held:
-            route.continue_()
-        desktop.page.wait_for_function("[...document.querySelectorAll('.photo img')].every(one => one.complete)")
+        desktop.page.wait_for_function("[...document.querySelectorAll('.photo img')].every(one => one.naturalWidth)")
+        desktop.page.route("**/file=**", lambda route: held.append(route))
+        button(desktop, "Swap").click()
+        desktop.page.get_by_text("Left: b.png").wait_for()
+        click(desktop, "left", (200, 100))
+        assert held
+        desktop.page.unroute("**/file=**")  # lets those that are held go on
+        desktop.page.wait_for_function("[...document.querySelectorAll('.photo img')].every(one => one.naturalWidth)")
         click(desktop, "left", (100, 50))
         says(desktop, "point 1: guess")
+        assert list(content(folder)) == ["b.png"]
+        assert list(content(folder)["b.png"]["points"]) == ["point 1"]
     assert (desktop.outside, desktop.errors) == ([], [])
 
 
@@ -147,12 +147,13 @@ def test_a_click_on_a_photo_that_the_next_one_is_about_to_replace_changes_nothin
 def test_two_pages_keep_their_pairs(serving, browser, desktop, folder, matcher):
     with AnnotationStore.open(folder) as store, screen(browser, DESKTOP) as other:
         store.mark("ear", {"c.png": (20, 20)})
+        store.reload()  # so that c.png stands beside the others
         address = serving(build_annotation_app(store, matcher))
         for one in (desktop, other):
             one.open(address)
-            says(one, "Click a point on the left")
+            says(one, "ear: guess")
         button(other, "Next").click()
-        other.page.get_by_text("Right: b.png").wait_for()  # c.png stands on the left
+        other.page.get_by_text("Right: b.png").wait_for()
         unfold(desktop, "Category, splits and boxes")
         store.mark("nose", {"b.png": (30, 30)})
         store.mark("tail", {"b.png": (20, 20)})

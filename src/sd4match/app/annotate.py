@@ -41,11 +41,6 @@ _MEASURE = """() => {
   return [null, JSON.stringify([photo ? photo.clientWidth : innerWidth, height, touched])];
 }"""
 """Says how much room a photo has on the page."""
-_WHILE_LOADED = """(state, seen) => {
-  const pictures = [...document.querySelectorAll('.photo img')];
-  return [state, pictures.every(picture => picture.complete) ? seen : ''];
-}"""
-"""Takes the token of the page away while a picture is on its way, because the one before it is seen until then."""
 
 
 def build_annotation_app(
@@ -113,9 +108,7 @@ def build_annotation_app(
 
         for side, picture in enumerate(layout.pictures):
             # a click that comes before the answer to another one is refused with a message, and not dropped
-            picture.select(
-                clicker(side), inputs=[state, layout.seen], js=_WHILE_LOADED, trigger_mode="multiple", **options
-            )
+            picture.select(clicker(side), inputs=[state, layout.seen], trigger_mode="multiple", **options)
         layout.blocks.load(measured, inputs=[state, layout.seen], js=_MEASURE, **options)
         on(layout.previous.click, Needs.NOTHING, lambda session: session.move(-1))
         on(layout.following.click, Needs.NOTHING, lambda session: session.move(1))
