@@ -106,6 +106,22 @@ def build_annotation_app(
         def on(event: Callable[..., Any], needs: Needs, action: Callable[..., object], *inputs: Any) -> None:
             event(handler(action, lambda session: needs), inputs=[state, layout.seen, *inputs], **options)
 
+        def on_leaving(
+            field: Any,
+            needs: Needs,
+            action: Callable[..., object],
+            shown: Callable[[AnnotationSession], str | None],
+        ) -> None:
+            """Take the text of a field that is left; an unchanged one does nothing, not even show the page anew."""
+            act = handler(action, lambda session: needs)
+
+            def handle(session: AnnotationSession | None, seen: str | None, text: str | None) -> Any:
+                if session is None or (text or "").strip() == (shown(session) or ""):
+                    return gr.skip()
+                return act(session, seen, text)
+
+            field.blur(handle, inputs=[state, layout.seen, field], **options)
+
         for side, picture in enumerate(layout.pictures):
             # a click that comes before the answer to another one is refused with a message, and not dropped
             picture.select(clicker(side), inputs=[state, layout.seen], trigger_mode="multiple", **options)
@@ -118,11 +134,11 @@ def build_annotation_app(
         on(layout.hide.click, Needs.SELECTION, AnnotationSession.hide)
         on(layout.delete.click, Needs.SELECTION, AnnotationSession.delete)
         on(layout.points.input, Needs.PAIR, AnnotationSession.select, layout.points)
-        for event in (layout.name.submit, layout.name.blur):
-            on(event, Needs.SELECTION, lambda session, name: session.rename(name or ""), layout.name)
+        on(layout.name.submit, Needs.SELECTION, _rename, layout.name)
+        on_leaving(layout.name, Needs.SELECTION, _rename, lambda session: session.selected)
         on(layout.open_pair.click, Needs.NOTHING, AnnotationSession.open_pair, *layout.new_pair)
-        on(layout.category.submit, Needs.PAIR, lambda session, name: session.describe(name or ""), layout.category)
-        on(layout.category.blur, Needs.PAIR, _describe_if_typed, layout.category)
+        on(layout.category.submit, Needs.PAIR, _describe, layout.category)
+        on_leaving(layout.category, Needs.PAIR, _describe, lambda session: session.store.category(session.pair[0]))
         on(layout.boxing.input, Needs.NOTHING, AnnotationSession.box, layout.boxing)
         on(layout.remove_boxes.click, Needs.PAIR, AnnotationSession.remove_boxes)
         on(layout.share_out.click, Needs.NOTHING, AnnotationSession.share_out)
@@ -139,10 +155,12 @@ def _assigner(side: int) -> Callable[[AnnotationSession, str], None]:
     return assign
 
 
-def _describe_if_typed(session: AnnotationSession, category: str | None) -> None:
-    """Take a category on leaving the field, unless it stands there as it was shown: that of the left photo alone."""
-    if (category or "").strip() != (session.store.category(session.pair[0]) or ""):
-        session.describe(category or "")
+def _rename(session: AnnotationSession, name: str | None) -> None:
+    session.rename(name or "")
+
+
+def _describe(session: AnnotationSession, category: str | None) -> None:
+    session.describe(category or "")
 
 
 def _photo(session: AnnotationSession, side: int) -> Photo:
