@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from helpers.annotation import write_photos
+from helpers.browser import DESKTOP, screen
 from sd4match import SemanticMatcher
 from sd4match.app.annotate import build_annotation_app
+from sd4match.app.annotation_session import AnnotationSession
 from sd4match.app.annotation_store import AnnotationStore
 
 SIZE = (200, 300)
@@ -63,15 +66,23 @@ def is_at(point, place, *, within=2.0) -> bool:
     return abs(point[0] - place[0]) <= within and abs(point[1] - place[1]) <= within
 
 
-def test_a_click_is_guessed_corrected_saved_and_there_again(serving, desktop, folder, matcher):
-    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+def test_a_click_is_saved_and_guessed(serving, desktop, folder, matcher):
     with AnnotationStore.open(folder) as store:
         desktop.open(serving(build_annotation_app(store, matcher)))
-        says(desktop, "Click a point on the left")
         click(desktop, "left", (100, 50))
         says(desktop, "guess with score")
         assert is_at(content(folder)["a.png"]["points"]["point 1"], (100, 50))
         assert "b.png" not in content(folder)
+    assert (desktop.outside, desktop.errors, desktop.overflow) == ([], [], 0)
+
+
+@pytest.mark.slow
+def test_a_corrected_guess_is_there_again_when_the_page_is_loaded_again(serving, desktop, folder, matcher):
+    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    with AnnotationStore.open(folder) as store:
+        desktop.open(serving(build_annotation_app(store, matcher)))
+        click(desktop, "left", (100, 50))
+        says(desktop, "guess with score")
         click(desktop, "right", (200, 150))
         says(desktop, "point 1: marked")
         assert is_at(content(folder)["b.png"]["points"]["point 1"], (200, 150))
@@ -80,6 +91,108 @@ def test_a_click_is_guessed_corrected_saved_and_there_again(serving, desktop, fo
         desktop.page.locator("#points", has_text="1. point 1: ✓ / ✓").wait_for()
     assert (desktop.outside, desktop.errors, desktop.overflow) == ([], [], 0)
     assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leave", ["Next", "Previous", "Swap"])
+def test_a_click_before_the_answer_to_another_one_changes_nothing(
+    serving, desktop, folder, matcher, monkeypatch, leave
+):
+    """The page still shows the pair that the server has left."""
+    answered, shown = Event(), AnnotationSession._show
+
+    def slow(session, pair):
+        answered.wait(20)
+        shown(session, pair)
+
+    with AnnotationStore.open(folder) as store:
+        store.mark("ear", {"a.png": (20, 20), "b.png": (20, 20)})
+        before = content(folder)
+        desktop.open(serving(build_annotation_app(store, matcher)))
+        says(desktop, "Click a point on the left")
+        monkeypatch.setattr(AnnotationSession, "_show", slow)
+        button(desktop, leave).click()
+        click(desktop, "left", (100, 50))
+        answered.set()
+        says(desktop, "⚠ nothing was changed")
+        assert content(folder) == before
+        click(desktop, "left", (200, 100))  # now on the pair that is shown
+        says(desktop, "point 1: guess")
+    assert (desktop.outside, desktop.errors) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_click_on_a_photo_that_the_next_one_is_about_to_replace_changes_nothing(serving, desktop, folder, matcher):
+    """The page knows the new pair, and its pictures are on their way: gradio sends no click on them."""
+    held = []
+    with AnnotationStore.open(folder) as store:
+        desktop.open(serving(build_annotation_app(store, matcher)))
+        says(desktop, "Click a point on the left")
+        desktop.page.wait_for_function("[...document.querySelectorAll('.photo img')].every(one => one.naturalWidth)")
+        desktop.page.route("**/file=**", lambda route: held.append(route))
+        button(desktop, "Swap").click()
+        desktop.page.get_by_text("Left: b.png").wait_for()
+        click(desktop, "left", (200, 100))
+        assert held
+        desktop.page.unroute("**/file=**")  # lets those that are held go on
+        desktop.page.wait_for_function("[...document.querySelectorAll('.photo img')].every(one => one.naturalWidth)")
+        click(desktop, "left", (100, 50))
+        says(desktop, "point 1: guess")
+        assert list(content(folder)) == ["b.png"]
+        assert list(content(folder)["b.png"]["points"]) == ["point 1"]
+    assert (desktop.outside, desktop.errors) == ([], [])
+
+
+@pytest.mark.slow
+def test_two_pages_keep_their_pairs(serving, browser, desktop, folder, matcher):
+    with AnnotationStore.open(folder) as store, screen(browser, DESKTOP) as other:
+        store.mark("ear", {"c.png": (20, 20)})
+        store.reload()  # so that c.png stands beside the others
+        address = serving(build_annotation_app(store, matcher))
+        for one in (desktop, other):
+            one.open(address)
+            says(one, "ear: guess")
+        button(other, "Next").click()
+        other.page.get_by_text("Right: b.png").wait_for()
+        unfold(desktop, "Category, splits and boxes")
+        store.mark("nose", {"b.png": (30, 30)})
+        store.mark("tail", {"b.png": (20, 20)})
+        button(desktop, "Read the folder again").click()  # b.png now has the most points
+        says(desktop, "The folder is read again")
+        assert store.pairs == [("b.png", "a.png"), ("b.png", "c.png")]
+        click(other, "left", (100, 50))
+        says(other, "point 1: guess")
+        assert "point 1" in content(folder)["c.png"]["points"]
+    assert (desktop.errors, other.errors) == ([], [])
+
+
+@pytest.mark.slow
+def test_an_emptied_name_is_refused(serving, desktop, folder, matcher):
+    with AnnotationStore.open(folder) as store:
+        store.mark("ear", {"c.png": (20, 20)})
+        store.mark("tail", {"a.png": (250, 150), "b.png": (20, 20)})
+        store.describe(store.photos, category="cat")
+        store.reload()
+        desktop.open(serving(build_annotation_app(store, matcher)))
+        desktop.page.get_by_role("radio", name="1. tail").check()
+        says(desktop, "A click moves it")
+        before = content(folder)
+        name = desktop.page.get_by_label("Name of the selected point")
+        name.fill("")
+        name.press("Enter")
+        says(desktop, "⚠ the name of a point")
+        desktop.page.wait_for_function("document.querySelector('#name :is(input, textarea)').value === 'tail'")
+        assert content(folder) == before
+        name.fill("ear")
+        name.press("Enter")
+        says(desktop, "tail is now the same point as ear of other photos")
+        unfold(desktop, "Category, splits and boxes")
+        category = desktop.page.get_by_label("What both photos show")
+        category.fill("")
+        category.press("Enter")
+        says(desktop, "Both photos show no category")
+        assert "category" not in content(folder)["a.png"]
+    assert (desktop.outside, desktop.errors) == ([], [])
 
 
 @pytest.mark.slow
@@ -97,9 +210,13 @@ def test_a_phone_is_enough(serving, phone, folder, matcher):
             for n, place in enumerate([(100, 50), (250, 120), (40, 180)], start=1)
         ] == [True] * 3
         assert content(folder)["b.png"]["points"]["point 3"] is None
-        shown = phone.page.locator("#actions").bounding_box()
-        assert shown["y"] + shown["height"] <= 844  # without scrolling
+        picture, actions = (phone.page.locator(which).bounding_box() for which in ("#photo-right", "#actions"))
+        assert picture["y"] + picture["height"] <= actions["y"]  # the buttons cover no photo
+        assert actions["y"] + actions["height"] <= 844  # without scrolling
         assert phone.overflow == 0
+        click(phone, "left", (112, 50))  # a finger beside a mark selects it
+        says(phone, "A click moves it")
+        assert len(content(folder)["a.png"]["points"]) == 3
     assert (phone.outside, phone.errors) == ([], [])
 
 
@@ -124,7 +241,7 @@ def test_pairs_names_categories_splits_and_boxes(serving, desktop, folder, match
         says(desktop, "left ear: not visible on the right")
         assert content(folder)["c.png"]["points"] == {"left ear": None}
         button(desktop, "Undo").click()
-        says(desktop, "The last change is taken back")
+        says(desktop, "Taken back: left ear on c.png. left ear: guess")
         assert content(folder)["c.png"]["points"] == {}
         button(desktop, "Swap").click()
         page.get_by_text("Left: c.png").wait_for()
@@ -140,7 +257,7 @@ def test_pairs_names_categories_splits_and_boxes(serving, desktop, folder, match
         category = page.get_by_label("What both photos show")
         category.fill("cat")
         category.press("Enter")
-        page.wait_for_function("document.querySelector('#category input').value === 'cat'")
+        page.wait_for_function("document.querySelector('#category :is(input, textarea)').value === 'cat'")
         choose(desktop, "#split-left", "train")
         says(desktop, "c.png is in the split train")
         assert content(folder)["c.png"] == {"category": "cat", "split": "train", "points": {}}

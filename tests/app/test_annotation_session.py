@@ -9,8 +9,8 @@ import torch
 from helpers.annotation import write_photos, write_points
 from helpers.prompts import fake_backbone
 from sd4match import SemanticMatcher
-from sd4match.app.annotation_pictures import LONGEST_SIDE, Mark, draw_annotation, scale_of, to_photo
-from sd4match.app.annotation_session import AnnotationSession, Guess, Guesser
+from sd4match.app.annotation_pictures import LONGEST_SIDE, Mark, Room, draw_annotation, scale_of, to_photo
+from sd4match.app.annotation_session import AnnotationSession, Guess, Guesser, Needs
 from sd4match.app.annotation_store import AnnotationStore
 from sd4match.errors import DatasetError, InputError, NonFiniteError
 from sd4match.matching import KernelSoftArgmax
@@ -94,16 +94,16 @@ def test_the_points_of_the_left_photo_wait_in_the_next_pair(session, store):
     for place in ((100, 200), (300, 200)):
         session.click(0, place)
         session.accept()
-    session.go(session.index + 1)
+    session.move(1)
     assert session.pair == ("a.png", "c.png")
     assert session.progress == "Pair 2 of 2: 0 points, 2 to do. In the folder: 4 points on 3 photos."
     session.accept()
     assert session.selected == "point 2"
     session.accept()
     assert store.points("c.png") == {"point 1": (101, 201), "point 2": (301, 201)}
-    session.go(session.index + 1)
+    session.move(1)
     assert session.index == 0
-    session.go(-1)
+    session.move(-1)
     assert session.index == 1
 
 
@@ -191,15 +191,154 @@ def test_a_matcher_that_fails_or_finds_nothing_leaves_the_click_to_the_user(sess
     assert len(store.points("a.png")) == 2
 
 
-def test_a_page_of_another_tab_is_not_left_behind(session, store):
-    other = AnnotationSession(store, Shifted(), index=1)
-    session.open_pair("b.png", "c.png")
-    store.reload()  # forgets the pair of this page
-    assert session.pair == ("a.png", "b.png")
-    assert other.pair == ("a.png", "c.png")
-    write_points(store.root, {"b.png": {"points": {}}, "c.png": {"points": {}}}, pairs=[["b.png", "c.png"]])
+def test_a_page_keeps_the_pair_that_it_shows_whatever_another_one_does_to_the_list(session, store):
+    store.mark("ear", dict.fromkeys(("c.png",), (1.0, 1.0)))
+    other = AnnotationSession(store, Shifted(), pair=("b.png", "a.png"))
+    assert (other.pair, other.index) == (("b.png", "a.png"), 0)
+    session.reload()  # c.png has the most points and now stands beside the others
+    assert store.pairs == [("c.png", "a.png"), ("c.png", "b.png")]
+    assert other.pair == ("b.png", "a.png")
+    assert other.progress.startswith("A further pair beside 2: ")
+    other.move(1)
+    assert other.pair == ("c.png", "a.png")
+    other.open_pair("b.png", "a.png")
+    other.move(-1)
+    assert other.pair == ("c.png", "b.png")
+
+
+def test_undo_of_a_listed_pair_leaves_the_other_page_its_pair(tmp_path):
+    root = write_points(
+        write_photos(tmp_path), {"a.png": {"points": {}}, "b.png": {"points": {}}}, pairs=[["a.png", "b.png"]]
+    )
+    store = AnnotationStore(root)
+    session, other = AnnotationSession(store, Shifted()), AnnotationSession(store, Shifted())
+    other.open_pair("c.png", "b.png")
+    session.undo()
+    assert session.message.startswith("Taken back: the pair of c.png and b.png.")
+    assert (store.pairs, other.pair, other.index) == ([("a.png", "b.png")], ("c.png", "b.png"), None)
+    other.click(0, (5, 6))
+    assert store.points("c.png") == {"point 1": (5, 6)}
+
+
+def test_a_pair_whose_photo_is_gone_is_left(session, store):
+    session.move(1)
+    (store.root / "c.png").unlink()
+    other = AnnotationSession(store, Shifted())
     other.reload()
-    assert other.pair == ("b.png", "c.png")
+    with pytest.raises(InputError, match=r"c.png is not in the folder any more: here is the first pair"):
+        session.check(session.view, Needs.NOTHING)
+    assert session.pair == ("a.png", "b.png") == AnnotationSession(store, Shifted(), pair=("a.png", "c.png")).pair
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda one: one.move(1),
+        lambda one: one.move(-1),
+        AnnotationSession.swap,
+        lambda one: one.open_pair("b.png", "c.png"),
+    ],
+)
+def test_an_action_on_a_pair_that_is_not_shown_any_more_is_refused(session, store, leave):
+    session.click(0, (100, 200))
+    seen = session.view
+    for needs in Needs:
+        session.check(seen, needs)
+    leave(session)
+    session.check(seen, Needs.NOTHING)
+    for needs in (Needs.PAIR, Needs.SELECTION, Needs.GUESS):
+        for token in (seen, "", None, "x.y.z"):
+            with pytest.raises(InputError, match="nothing was changed"):
+                session.check(token, needs)
+
+
+def test_what_an_action_depends_on_must_be_as_it_was_shown(session, store):
+    seen = session.view
+    session.click(0, (100, 200))
+    session.check(seen, Needs.PAIR)  # a further point on the same photo
+    with pytest.raises(InputError, match="nothing was changed"):
+        session.check(seen, Needs.SELECTION)
+    seen = session.view
+    session.rename("ear")  # the same point
+    session.check(seen, Needs.GUESS)
+    session.guesser.finds = False
+    session.describe("cat")
+    session.check(seen, Needs.SELECTION)
+    with pytest.raises(InputError, match="nothing was changed"):
+        session.check(seen, Needs.GUESS)
+    session.box(True)
+    with pytest.raises(InputError, match="nothing was changed"):
+        session.check(seen, Needs.PAIR)
+
+
+def test_a_click_depends_on_the_selected_point_if_it_sets_it(session, store):
+    assert [session.needs_of_click(side) for side in (0, 1)] == [Needs.PAIR, Needs.SELECTION]
+    store.mark("tail", {"b.png": (10, 10)})
+    session.select("tail")
+    assert session.needs_of_click(0) == Needs.SELECTION
+    session.box(True)
+    assert [session.needs_of_click(side) for side in (0, 1)] == [Needs.PAIR, Needs.PAIR]
+
+
+def test_a_point_that_another_page_removed_is_not_made_again(session, store):
+    session.click(0, (100, 200))
+    AnnotationSession(store, Shifted()).delete()
+    for action, message in ((session.accept, "no guess"), (session.hide, "no point"), (session.delete, "no point")):
+        with pytest.raises(InputError, match=message):
+            action()
+    assert store.points("b.png") == {}
+    session.select("point 1")
+    assert session.selected is None
+
+
+def test_an_empty_name_is_refused_and_a_point_that_joins_another_one_is_said(session, store):
+    store.mark("tail", {"c.png": (4, 4)})
+    session.click(0, (100, 200))
+    with pytest.raises(DatasetError, match="the name of a point"):
+        session.rename(" ")
+    assert list(store.points("a.png")) == ["point 1"]
+    session.rename("tail")
+    assert session.message.startswith(
+        "point 1 is now the same point as tail of other photos; Undo takes it back. tail: guess"
+    )
+    session.undo()
+    assert session.message.startswith("Taken back: the new name tail of point 1 on a.png. point 1: guess")
+
+
+def test_a_category_that_joins_points_says_so(session, store):
+    store.mark("point 1", {"c.png": (4, 4)})
+    store.describe(["c.png"], category="cat")
+    session.click(0, (100, 200))
+    session.describe("cat")
+    assert session.message.startswith(
+        "Points that are now the same as those of other photos: point 1. Both photos show cat. point 1: guess"
+    )
+
+
+def test_undo_says_what_it_took_back_and_shows_it(session, store):
+    session.click(0, (100, 200))
+    session.accept()
+    session.move(1)
+    session.undo()  # of what was done on the pair before
+    assert session.pair == ("a.png", "b.png")
+    assert session.message.startswith("Taken back: point 1 on b.png. point 1: guess with score 0.50.")
+    session.accept()  # it is to do again, and selected
+    session.undo()
+    assert (session.selected, session.guess) == ("point 1", Guess((101, 201), 0.5))
+    session.delete()
+    session.undo()
+    assert session.message.startswith("Taken back: the removal of point 1 from a.png.")
+    assert session.selected == "point 1"
+    session.undo()
+    assert session.message == "Taken back: point 1 on a.png. Click a point on the left."
+
+
+def test_a_guess_that_fails_after_a_change_stays_a_warning(session, store):
+    store.mark("tail", {"a.png": (300, 300)})
+    session.click(0, (100, 200))
+    session.guesser.fails = True
+    session.accept()
+    assert (session.is_refused, session.message.split(":")[0]) == (True, "point 1")
 
 
 def matcher_with(prompt):
@@ -247,6 +386,33 @@ def test_a_pixel_of_the_picture_is_the_place_in_the_photo(size):
     assert to_photo(photo, (picture.width - 0.5, picture.height - 0.5)) == pytest.approx(
         (size[1] - 0.5, size[0] - 0.5), abs=1
     )
+
+
+def test_marks_are_as_large_on_a_phone_as_on_a_desk():
+    """In CSS pixels: a number of 15, and a click that selects within 12, or 20 by a finger."""
+    portrait = Photo(np.full((3000, 2000, 3), 128, dtype=np.uint8))  # drawn as 1024 x 683
+    heights = []
+    for room in (Room(), Room(358, 250, is_touched=True)):
+        unit = room.shrinkage((1024, 683))
+        assert unit == pytest.approx(1024 / room.height)
+        changed = np.argwhere(
+            (np.asarray(draw_annotation(portrait, [Mark((1000, 1500), 8)], room=room)) != 128).any(axis=2)
+        )
+        heights.append((changed[:, 0].max() - changed[:, 0].min()) / unit)
+        assert room.reach(portrait.size) == pytest.approx(
+            (20 if room.is_touched else 12) * 3000 / room.height, rel=0.01
+        )
+    assert heights[0] == pytest.approx(heights[1], abs=1)
+    assert heights[0] >= 15
+
+
+def test_a_finger_hits_a_mark_from_further_away(session):
+    session.click(0, (100, 200))
+    session.room = Room(358, 250, is_touched=True)
+    session.click(0, (140, 200))  # 16 CSS pixels
+    assert len(session.rows) == 1
+    session.click(0, (170, 200))
+    assert len(session.rows) == 2
 
 
 def test_marks_are_drawn_where_they_are_and_differ_in_form():

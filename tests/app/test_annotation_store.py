@@ -339,11 +339,69 @@ def test_folders_that_cannot_be_annotated(tmp_path, monkeypatch):
     refused("holds more than 2 photos")
 
 
-def test_names_that_no_file_of_points_can_hold_are_no_photos(tmp_path):
-    write_photos(tmp_path, ["a.png", "b.png", "<img src=x onerror=alert(1)>.png"])
-    (tmp_path / "line\nbreak.png").write_bytes(b"")
+def test_what_is_left_out_is_said(tmp_path):
+    write_photos(tmp_path, ["x/1.png", "x/2.png", "y/1.png", "<img src=x onerror=alert(1)>.png"])
+    for name in ("line\nbreak.png", "IMG.HEIC", "notes.txt", ".hidden.heic"):
+        (tmp_path / name).write_bytes(b"")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"")
-    assert AnnotationStore(tmp_path).photos == ("<img src=x onerror=alert(1)>.png", "a.png", "b.png")
+    (tmp_path / "album").symlink_to(tmp_path / "x")
+    store = AnnotationStore(tmp_path)
+    assert store.photos == ("<img src=x onerror=alert(1)>.png", "x/1.png", "x/2.png", "y/1.png")
+    assert store.pairs == [("x/1.png", "x/2.png")]
+    assert store.left_out == (
+        "2 photos have no partner in their category: <img src=x onerror=alert(1)>.png, y/1.png. "
+        "4 skipped: 'IMG.HEIC' (convert it to .jpg or .png), '\\udcff.png' (a name that no file of points can hold), "
+        "'album' (a linked folder) and 1 more."
+    )
+    assert store.left_out.isprintable()
+    store.add_pair("y/1.png", "x/1.png")
+    assert store.left_out.startswith("1 photo has no partner")
+
+
+def test_photos_that_the_listed_pairs_leave_out_are_said(folder):
+    write_points(folder, {"a.png": {"points": {}}, "b.png": {"points": {}}}, pairs=[["a.png", "b.png"]])
+    assert AnnotationStore(folder).left_out == "1 photo has no partner in the pairs of the file: c.png."
+    (folder / "points.json").unlink()
+    assert AnnotationStore(folder).left_out == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_said(folder):
+    (folder / "closed").mkdir(mode=0)
+    assert "'closed' (a folder that cannot be read)" in AnnotationStore(folder).left_out
+
+
+def test_a_folder_of_one_photo_says_what_it_skips(tmp_path):
+    write_photos(tmp_path, ["a.png"])
+    (tmp_path / "b.heic").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"only a.png \(1 skipped: 'b.heic' \(convert it"):
+        AnnotationStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda store: store.mark("ear", {"a.png": (1, 1), "b.png": None}), "ear on a.png, b.png"),
+        (lambda store: store.remove("nose", ["a.png"]), "the removal of nose from a.png"),
+        (
+            lambda store: store.rename("nose", "ear", ["a.png"]),
+            "the new name ear of nose on a.png, b.png, c.png and 3 more",
+        ),
+        (lambda store: store.describe(["a.png"], category="cat"), "the category cat of a.png"),
+        (lambda store: store.describe(["a.png"], category=None), "the category none of a.png"),
+        (lambda store: store.assign("a.png", "test"), "the split test of a.png"),
+        (lambda store: store.assign("a.png", None), "the split none of a.png"),
+        (lambda store: store.share_out(), "the splits of a.png, b.png, c.png and 3 more"),
+        (lambda store: store.frame("a.png", (1, 1, 9, 9)), "the box of a.png"),
+        (lambda store: store.frame("a.png", None), "the removal of the box of a.png"),
+    ],
+)
+def test_undo_names_what_it_takes_back(tmp_path, change, text):
+    store = AnnotationStore(write_photos(tmp_path, [f"{letter}.png" for letter in "abcdef"]))
+    store.mark("nose", dict.fromkeys(store.photos, (2, 2)))
+    change(store)
+    assert store.undo().text == text
+    assert store.points("a.png") == {"nose": (2, 2)}
 
 
 def test_changes_that_make_no_sense_are_refused_and_nothing_is_written(folder):

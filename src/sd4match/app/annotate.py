@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from sd4match.app.annotation_pictures import Mark, draw_annotation, to_photo
-from sd4match.app.annotation_session import AnnotationSession, Guesser
-from sd4match.app.annotation_store import AnnotationStore
+from sd4match.app.annotation_pictures import Mark, Room, draw_annotation, to_photo
+from sd4match.app.annotation_session import AnnotationSession, Guesser, Needs
+from sd4match.app.annotation_store import AnnotationStore, Pair
 from sd4match.app.theme import import_gradio
 from sd4match.errors import SD4MatchError
 from sd4match.structures.images import Photo
@@ -25,10 +25,22 @@ _NO_SPLIT = "none"
 _SPLITS = (_NO_SPLIT, "train", "validation", "test")
 _CACHE_SECONDS = 3600
 """How long gradio keeps the drawn photos in its folder for temporary files."""
+_NAMED = 12
+"""Names that are listed as examples."""
+_NAME_INFO = "Type a name and press Enter; it changes in all photos of the category."
 _HINT = (
     "Click a point on the left: the matcher's guess appears on the right as a dashed ring. Accept it, or click the "
     "right place. Points of one name correspond, in all photos of a category. Every click is saved at once."
 )
+
+
+_MEASURE = """() => {
+  const phone = innerWidth <= 640, photo = document.querySelector('.photo');
+  const height = phone ? Math.max(140, (innerHeight - 400) / 2) : 0.6 * innerHeight;
+  const touched = matchMedia('(pointer: coarse)').matches;
+  return [null, JSON.stringify([photo ? photo.clientWidth : innerWidth, height, touched])];
+}"""
+"""Says how much room a photo has on the page."""
 
 
 def build_annotation_app(
@@ -48,34 +60,40 @@ def build_annotation_app(
     gr = import_gradio()
     layout = _Layout(gr, store, note)
     guesser = Guesser(matcher, category=category)
-    where = {"index": 0}  # the pair of the latest action, to which a page that is reloaded returns
+    latest: dict[str, Pair] = {}  # the pair of the latest action, to which a page that is reloaded returns
 
-    def started(session: AnnotationSession | None) -> AnnotationSession:
-        return session or AnnotationSession(store, guesser, index=where["index"])
-
-    def handler(action: Callable[..., object]) -> Callable[..., list[Any]]:
+    def handler(action: Callable[..., object], needs: Callable[[AnnotationSession], Needs]) -> Callable[..., list[Any]]:
         """Return a handler that does something with the session and shows what came of it."""
 
-        def handle(session: AnnotationSession | None, *values: Any) -> list[Any]:
-            session = started(session)
+        def handle(session: AnnotationSession | None, seen: str | None, *values: Any) -> list[Any]:
+            session = session or AnnotationSession(store, guesser, pair=latest.get("pair"))
             try:
+                session.check(seen, needs(session))
                 action(session, *values)
             except SD4MatchError as error:
                 session.refuse(str(error))
-            where["index"] = session.index
+            latest["pair"] = session.pair
             return [session, *layout.shown(session)]
 
         return handle
 
     def clicker(side: int) -> Callable[..., list[Any]]:
-        click = handler(lambda session, pixel: session.click(side, to_photo(_photo(session, side), pixel)))
+        click = handler(
+            lambda session, pixel: session.click(side, to_photo(_photo(session, side), pixel)),
+            lambda session: session.needs_of_click(side),
+        )
 
         # gradio finds the event by the type of the argument, which must be no text
-        def handle(session: AnnotationSession | None, event: Any) -> list[Any]:
-            return click(session, event.index)
+        def handle(session: AnnotationSession | None, seen: str | None, event: Any) -> list[Any]:
+            return click(session, seen, event.index)
 
         handle.__annotations__["event"] = gr.SelectData
         return handle
+
+    def measured(session: AnnotationSession | None, room: str | None) -> list[Any]:
+        session = session or AnnotationSession(store, guesser, pair=latest.get("pair"))
+        session.room = Room.read(room)
+        return [session, *layout.shown(session)]
 
     with layout.blocks:
         state = gr.State(None)
@@ -85,29 +103,48 @@ def build_annotation_app(
             "show_progress_on": [layout.status], "api_visibility": "private",
         }  # fmt: skip
 
-        def on(event: Callable[..., Any], action: Callable[..., object], *inputs: Any) -> None:
-            event(handler(action), inputs=[state, *inputs], **options)
+        def on(event: Callable[..., Any], needs: Needs, action: Callable[..., object], *inputs: Any) -> None:
+            event(handler(action, lambda session: needs), inputs=[state, layout.seen, *inputs], **options)
+
+        def on_leaving(
+            field: Any,
+            needs: Needs,
+            action: Callable[..., object],
+            shown: Callable[[AnnotationSession], str | None],
+        ) -> None:
+            """Take the text of a field that is left; an unchanged one does nothing, not even show the page anew."""
+            act = handler(action, lambda session: needs)
+
+            def handle(session: AnnotationSession | None, seen: str | None, text: str | None) -> Any:
+                if session is None or (text or "").strip() == (shown(session) or ""):
+                    return gr.skip()
+                return act(session, seen, text)
+
+            field.blur(handle, inputs=[state, layout.seen, field], **options)
 
         for side, picture in enumerate(layout.pictures):
-            picture.select(clicker(side), inputs=[state], **options)
-        on(layout.blocks.load, lambda session: None)
-        on(layout.previous.click, lambda session: session.go(session.index - 1))
-        on(layout.following.click, lambda session: session.go(session.index + 1))
-        on(layout.swap.click, AnnotationSession.swap)
-        on(layout.undo.click, AnnotationSession.undo)
-        on(layout.accept.click, AnnotationSession.accept)
-        on(layout.hide.click, AnnotationSession.hide)
-        on(layout.delete.click, AnnotationSession.delete)
-        on(layout.points.input, AnnotationSession.select, layout.points)
-        on(layout.name.input, lambda session, name: session.rename(name or ""), layout.name)
-        on(layout.open_pair.click, AnnotationSession.open_pair, *layout.new_pair)
-        on(layout.category.input, lambda session, name: session.describe(name or ""), layout.category)
-        on(layout.boxing.input, AnnotationSession.box, layout.boxing)
-        on(layout.remove_boxes.click, AnnotationSession.remove_boxes)
-        on(layout.share_out.click, AnnotationSession.share_out)
-        on(layout.reload.click, AnnotationSession.reload)
+            # a click that comes before the answer to another one is refused with a message, and not dropped
+            picture.select(clicker(side), inputs=[state, layout.seen], trigger_mode="multiple", **options)
+        layout.blocks.load(measured, inputs=[state, layout.seen], js=_MEASURE, **options)
+        on(layout.previous.click, Needs.NOTHING, lambda session: session.move(-1))
+        on(layout.following.click, Needs.NOTHING, lambda session: session.move(1))
+        on(layout.swap.click, Needs.PAIR, AnnotationSession.swap)
+        on(layout.undo.click, Needs.NOTHING, AnnotationSession.undo)
+        on(layout.accept.click, Needs.GUESS, AnnotationSession.accept)
+        on(layout.hide.click, Needs.SELECTION, AnnotationSession.hide)
+        on(layout.delete.click, Needs.SELECTION, AnnotationSession.delete)
+        on(layout.points.input, Needs.PAIR, AnnotationSession.select, layout.points)
+        on(layout.name.submit, Needs.SELECTION, _rename, layout.name)
+        on_leaving(layout.name, Needs.SELECTION, _rename, lambda session: session.selected)
+        on(layout.open_pair.click, Needs.NOTHING, AnnotationSession.open_pair, *layout.new_pair)
+        on(layout.category.submit, Needs.PAIR, _describe, layout.category)
+        on_leaving(layout.category, Needs.PAIR, _describe, lambda session: session.store.category(session.pair[0]))
+        on(layout.boxing.input, Needs.NOTHING, AnnotationSession.box, layout.boxing)
+        on(layout.remove_boxes.click, Needs.PAIR, AnnotationSession.remove_boxes)
+        on(layout.share_out.click, Needs.NOTHING, AnnotationSession.share_out)
+        on(layout.reload.click, Needs.NOTHING, AnnotationSession.reload)
         for side, split in enumerate(layout.splits):
-            on(split.input, _assigner(side), split)
+            on(split.input, Needs.PAIR, _assigner(side), split)
     return layout.blocks
 
 
@@ -116,6 +153,14 @@ def _assigner(side: int) -> Callable[[AnnotationSession, str], None]:
         session.assign(side, None if split == _NO_SPLIT else split)
 
     return assign
+
+
+def _rename(session: AnnotationSession, name: str | None) -> None:
+    session.rename(name or "")
+
+
+def _describe(session: AnnotationSession, category: str | None) -> None:
+    session.describe(category or "")
 
 
 def _photo(session: AnnotationSession, side: int) -> Photo:
@@ -132,6 +177,7 @@ class _Layout:
             title="sd4match: annotate", analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)
         )
         with self.blocks:
+            self.seen = gr.Textbox(visible="hidden", elem_id="seen")
             self.progress = gr.HTML(elem_id="progress")
             with gr.Row(elem_id="moves"):
                 self.previous, self.following, self.swap, self.undo = (
@@ -156,10 +202,10 @@ class _Layout:
                     self.delete = gr.Button("Delete", min_width=60, size="md")
             with gr.Row():
                 self.points = gr.Radio([], label="Points (left / right)", scale=3, min_width=320, elem_id="points")
-                self.name = gr.Dropdown(
-                    [], label="Name of the selected point", allow_custom_value=True, min_width=240, elem_id="name",
-                    info="Choose a name of this category or type one; it changes in all photos of the category.",
-                )  # fmt: skip
+                # no list to choose from: gradio's takes its first entry when the field is emptied
+                self.name = gr.Textbox(
+                    label="Name of the selected point", max_lines=1, min_width=240, elem_id="name", info=_NAME_INFO
+                )
             with gr.Accordion("New pair", open=False), gr.Row():
                 self.new_pair = [
                     gr.Dropdown([], label=f"Photo on the {side}", min_width=240, elem_id=f"new-{side}")
@@ -168,8 +214,8 @@ class _Layout:
                 self.open_pair = gr.Button("Open this pair", min_width=120)
             with gr.Accordion("Category, splits and boxes", open=False):
                 with gr.Row():
-                    self.category = gr.Dropdown(
-                        [], label="What both photos show", allow_custom_value=True, min_width=240, elem_id="category"
+                    self.category = gr.Textbox(
+                        label="What both photos show", max_lines=1, min_width=240, elem_id="category", info=" "
                     )
                     self.splits = [
                         gr.Dropdown(_SPLITS, label=f"Split of the {side} photo", min_width=160, elem_id=f"split-{side}")
@@ -187,7 +233,7 @@ class _Layout:
                 )  # fmt: skip
             gr.Markdown(_HINT + (f"\n\n{note}" if note else ""))
         self.outputs = [
-            self.progress, *self.captions, *self.pictures, self.status, self.accept, self.hide, self.delete,
+            self.seen, self.progress, *self.captions, *self.pictures, self.status, self.accept, self.hide, self.delete,
             self.points, self.name, *self.new_pair, self.category, *self.splits, self.boxing, self.remove_boxes,
         ]  # fmt: skip
 
@@ -203,17 +249,21 @@ class _Layout:
         is_known = session.photos_shown is self.store.photos
         photos = {} if is_known else {"choices": list(self.store.photos)}  # a folder may hold thousands
         session.photos_shown = self.store.photos
+        pictures = [self.drawn(session, side) for side in (0, 1)]  # what cannot be drawn, the status says
+        left_out = f'<p class="left-out">{escape(text)}</p>' if (text := self.store.left_out) else ""
+        names, categories = self.store.names(pair), self.store.categories
         return [
-            f"<p><b>{escape(self.store.root.name)}</b> {escape(session.progress)}</p>",
+            session.view,
+            f"<p><b>{escape(self.store.root.name)}</b> {escape(session.progress)}</p>{left_out}",
             *(f"<p>{name}: {escape(photo)}</p>" for name, photo in zip(("Left", "Right"), pair, strict=True)),
-            *(self.drawn(session, side) for side in (0, 1)),
+            *pictures,
             _status(session),
             gr.Button(interactive=session.guess is not None),
             *(gr.Button(interactive=row is not None) for _ in ("hide", "delete")),
             gr.Radio(choices, value=None if row is None else row.name, visible=bool(rows)),
-            gr.Dropdown(self.store.names(pair), value=None if row is None else row.name, visible=row is not None),
+            gr.Textbox("" if row is None else row.name, info=_NAME_INFO + _examples(names), visible=row is not None),
             *(gr.Dropdown(value=photo, **photos) for photo in pair),
-            gr.Dropdown(self.store.categories, value=self.store.category(pair[0])),
+            gr.Textbox(self.store.category(pair[0]) or "", info="One word for both." + _examples(categories)),
             *(gr.Dropdown(value=self.store.split(photo) or _NO_SPLIT) for photo in pair),
             gr.Checkbox(value=session.is_boxing, visible=has_boxes),
             gr.Button(visible=has_boxes),
@@ -227,15 +277,24 @@ class _Layout:
             if (place := row.places[side]) is not None
         ]
         if side == 1 and session.guess is not None:
-            numbers = {row.name: number for number, row in enumerate(session.rows, start=1)}
-            marks.append(Mark(session.guess.point, numbers[session.selected or ""], is_guess=True))
+            marks += [
+                Mark(session.guess.point, number, is_guess=True)
+                for number, row in enumerate(session.rows, start=1)
+                if row.name == session.selected
+            ]
         corner = session.corner[1] if session.corner is not None and session.corner[0] == side else None
         try:
             photo = _photo(session, side)
         except SD4MatchError as error:
             session.refuse(str(error))
             return None
-        return draw_annotation(photo, marks, box=self.store.box(session.pair[side]), corner=corner)
+        return draw_annotation(photo, marks, box=self.store.box(session.pair[side]), corner=corner, room=session.room)
+
+
+def _examples(words: Sequence[str]) -> str:
+    """Return the words that are in use already."""
+    more = len(words) - _NAMED
+    return f" In use: {', '.join(words[:_NAMED])}{f' and {more} more' if more > 0 else ''}." if words else ""
 
 
 def _state(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sd4match.geometry import Size
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import Box
 from sd4match.viz.colors import BLUE, CYCLE, ORANGE, RGB
@@ -14,6 +16,10 @@ from sd4match.viz.colors import BLUE, CYCLE, ORANGE, RGB
 LONGEST_SIDE = 1024
 _SMALLEST_SIDE = 480
 """A smaller photo is enlarged to this, so that marks do not cover it."""
+_MARK, _NUMBER = 8, 15
+"""Radius of a mark and height of its number, in CSS pixels of the page."""
+_REACH, _REACH_OF_A_FINGER = 12, 20
+"""Distance of a click from a mark that selects it, in CSS pixels."""
 _INK: RGB = (0, 0, 0)
 _PAPER: RGB = (255, 255, 255)
 
@@ -32,9 +38,55 @@ class Mark:
     is_guess: bool = False
 
 
+@dataclass(frozen=True)
+class Room:
+    """How large a page shows a photo, so that marks can be read and hit on a phone as well.
+
+    Args:
+        width: CSS pixels that a picture may have.
+        height: as well.
+        is_touched: whether a finger clicks.
+    """
+
+    width: float = 580
+    height: float = 540
+    is_touched: bool = False
+
+    @classmethod
+    def read(cls, text: str | None) -> Room:
+        """Read what a page says of itself, [width, height, is touched]; the usual room if it says nothing sensible.
+
+        >>> Room.read("[358, 250, true]")
+        Room(width=358.0, height=250.0, is_touched=True)
+        >>> Room.read("nothing"), Room.read("[0, NaN, false]")
+        (Room(width=580, height=540, is_touched=False), Room(width=580, height=540, is_touched=False))
+        """
+        try:
+            width, height, is_touched = json.loads(text or "")
+            width, height = float(width), float(height)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            return cls()
+        is_sensible = 50 <= width <= 5000 and 50 <= height <= 5000
+        return cls(width, height, bool(is_touched)) if is_sensible else cls()
+
+    def shrinkage(self, size: Size) -> float:
+        """Return the pixels of a picture (H, W) per CSS pixel of the page."""
+        return max(size[0] / self.height, size[1] / self.width, 1.0)
+
+    def reach(self, size: Size) -> float:
+        """Return how near to a mark a click selects it, in pixels of a photo (H, W)."""
+        scale = _scale(size)
+        shown = round(size[0] * scale), round(size[1] * scale)
+        return (_REACH_OF_A_FINGER if self.is_touched else _REACH) * self.shrinkage(shown) / scale
+
+
 def scale_of(photo: Photo) -> float:
     """Return the pixels of the picture per pixel of the photo."""
-    longest = max(photo.size)
+    return _scale(photo.size)
+
+
+def _scale(size: Size) -> float:
+    longest = max(size)
     return min(max(1.0, _SMALLEST_SIDE / longest), LONGEST_SIDE / longest)
 
 
@@ -57,15 +109,16 @@ def draw_annotation(
     *,
     box: Box | None = None,
     corner: tuple[float, float] | None = None,
+    room: Room | None = None,
 ) -> Image.Image:
-    """Draw the points of a photo, its box, and the first corner of a box to be."""
+    """Draw the points of a photo, its box, and the first corner of a box to be, in sizes that suit the room."""
     scale = scale_of(photo)
     height, width = (max(1, round(side * scale)) for side in photo.size)
     picture = photo.to_image()
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
-    radius = max(width, height) / 55
+    unit = (room or Room()).shrinkage((height, width))
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         x, y = ((value + 0.5) * scale for value in point)
@@ -73,59 +126,59 @@ def draw_annotation(
 
     if box is not None:
         corners = [*place((box[0], box[1])), *place((box[2], box[3]))]
-        draw.rectangle(corners, outline=_PAPER, width=5)
-        draw.rectangle(corners, outline=BLUE, width=3)
+        draw.rectangle(corners, outline=_PAPER, width=round(3 * unit))
+        draw.rectangle(corners, outline=BLUE, width=round(1.8 * unit))
     if corner is not None:
-        _cross(draw, place(corner), 2 * radius)
+        _cross(draw, place(corner), unit)
     for mark in sorted(marks, key=lambda mark: (mark.is_guess, mark.is_selected)):
-        _draw_mark(draw, place(mark.point), mark, radius, picture.size)
+        _draw_mark(draw, place(mark.point), mark, unit, picture.size)
     return picture
 
 
 def _draw_mark(
-    draw: ImageDraw.ImageDraw, center: tuple[float, float], mark: Mark, radius: float, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw, center: tuple[float, float], mark: Mark, unit: float, size: tuple[int, int]
 ) -> None:
     x, y = center
+    wide, narrow, radius = round(3 * unit), round(1.8 * unit), _MARK * unit
     color = ORANGE if mark.is_guess else CYCLE[(mark.number - 1) % len(CYCLE)]
-    around = [x - radius, y - radius, x + radius, y + radius]
     if mark.is_guess:
-        around = [x - 1.5 * radius, y - 1.5 * radius, x + 1.5 * radius, y + 1.5 * radius]
-        _ring(draw, around, _INK, width=5)
+        around = _square(center, 1.5 * radius)
+        draw.ellipse(around, outline=_INK, width=wide)
         for start in range(0, 360, 60):
-            draw.arc(tuple(around), start, start + 36, fill=_PAPER, width=5)
+            draw.arc(around, start, start + 36, fill=_PAPER, width=wide)
     else:
-        _ring(draw, around, _PAPER, width=5)
-        _ring(draw, around, color, width=3)
-    draw.ellipse([x - 2.5, y - 2.5, x + 2.5, y + 2.5], fill=color, outline=_PAPER)
+        draw.ellipse(_square(center, radius), outline=_PAPER, width=wide)
+        draw.ellipse(_square(center, radius), outline=color, width=narrow)
+    draw.ellipse(_square(center, 1.5 * unit), fill=color, outline=_PAPER)
     if mark.is_selected and not mark.is_guess:
-        reach = radius * 1.6
-        square = [x - reach, y - reach, x + reach, y + reach]
-        draw.rectangle(square, outline=_INK, width=4)
-        draw.rectangle([square[0] + 1, square[1] + 1, square[2] - 1, square[3] - 1], outline=_PAPER, width=2)
-    _label(draw, (x, y), f"{mark.number}?" if mark.is_guess else str(mark.number), radius, size)
+        draw.rectangle(_square(center, 1.6 * radius), outline=_INK, width=wide)
+        draw.rectangle(_square(center, 1.6 * radius - 0.7 * unit), outline=_PAPER, width=narrow)
+    _label(draw, (x, y), f"{mark.number}?" if mark.is_guess else str(mark.number), unit, size)
 
 
 def _label(
-    draw: ImageDraw.ImageDraw, center: tuple[float, float], text: str, radius: float, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw, center: tuple[float, float], text: str, unit: float, size: tuple[int, int]
 ) -> None:
     """Write a number beside a mark, on the side that lies in the picture."""
-    font = ImageFont.load_default(round(1.9 * radius))
+    font = ImageFont.load_default(round(_NUMBER * unit))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 6
-    x = center[0] + 1.8 * radius
+    edge, away = round(2 * unit), 1.8 * _MARK * unit
+    width, height = right - left + 2 * edge, bottom - top + 2 * edge
+    x = center[0] + away
     if x + width > size[0]:
-        x = center[0] - 1.8 * radius - width
+        x = center[0] - away - width
     y = min(max(center[1] - height / 2, 0), size[1] - height)
     draw.rectangle([x, y, x + width, y + height], fill=_PAPER, outline=_INK)
-    draw.text((x + 3 - left, y + 3 - top), text, fill=_INK, font=font)
+    draw.text((x + edge - left, y + edge - top), text, fill=_INK, font=font)
 
 
-def _ring(draw: ImageDraw.ImageDraw, around: Sequence[float], color: RGB, *, width: int) -> None:
-    draw.ellipse(tuple(around), outline=color, width=width)
-
-
-def _cross(draw: ImageDraw.ImageDraw, center: tuple[float, float], reach: float) -> None:
+def _square(center: tuple[float, float], reach: float) -> tuple[float, float, float, float]:
     x, y = center
-    for color, width in ((_PAPER, 5), (BLUE, 3)):
-        draw.line([x - reach, y, x + reach, y], fill=color, width=width)
-        draw.line([x, y - reach, x, y + reach], fill=color, width=width)
+    return x - reach, y - reach, x + reach, y + reach
+
+
+def _cross(draw: ImageDraw.ImageDraw, center: tuple[float, float], unit: float) -> None:
+    left, top, right, bottom = _square(center, 2 * _MARK * unit)
+    for color, width in ((_PAPER, 3), (BLUE, 1.8)):
+        draw.line([left, center[1], right, center[1]], fill=color, width=round(width * unit))
+        draw.line([center[0], top, center[0], bottom], fill=color, width=round(width * unit))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
 from threading import Lock
 
+from sd4match.app.annotation_pictures import Room
 from sd4match.app.annotation_store import AnnotationStore, Pair, Point
 from sd4match.errors import InputError, SD4MatchError
 from sd4match.pipeline import SemanticMatcher
 from sd4match.results import Features
 
 _KEPT_FEATURES = 8
-_NEAR = 0.02
-"""Distance of a click from a point that is selected by it, as a share of the longer side of the photo."""
 TO_DO = "to do"
 NOT_VISIBLE = "not visible"
 
@@ -91,23 +92,39 @@ class Row:
         return NOT_VISIBLE if place is None else f"{place[0]:g}, {place[1]:g}"
 
 
+class Needs(IntEnum):
+    """What an action of the page depends on, and must be as the page showed it; each includes those before it."""
+
+    NOTHING = 0
+    PAIR = 1
+    """The photos, which of them is on the left, and whether clicks set points or boxes."""
+    SELECTION = 2
+    """The selected point."""
+    GUESS = 3
+
+
 class AnnotationSession:
     """One user's way through the pairs; every change is in the store when a method returns.
+
+    It holds its pair by the names of the photos: other pages change the list of pairs meanwhile.
 
     Args:
         store: photos and points.
         guesser: guesses where a point of the left photo is in the right one.
-        index: pair to begin with.
+        pair: photos to begin with; the first pair of the store if none is given, or they are not in the folder.
 
     After each call `message` says what was done, or what was refused and why, and `is_refused` which of the two.
     """
 
-    def __init__(self, store: AnnotationStore, guesser: Guesser, *, index: int = 0) -> None:
+    def __init__(self, store: AnnotationStore, guesser: Guesser, *, pair: Pair | None = None) -> None:
         self.store = store
         self.guesser = guesser
-        self.index = 0
-        self.is_swapped = False
+        self.room = Room()
+        self.pair: Pair = store.pairs[0] if pair is None or not set(pair) <= set(store.photos) else pair
+        """Photos on the left and on the right."""
         self.selected: str | None = None
+        self._selected_as: str | None = None
+        """Name that the selected point had when it was selected: a new name makes no other selection."""
         self.guess: Guess | None = None
         self.is_boxing = False
         self.corner: tuple[int, tuple[float, float]] | None = None
@@ -116,15 +133,21 @@ class AnnotationSession:
         """Names that the page has to choose from."""
         self.message = ""
         self.is_refused = False
-        self.go(index)
+        self._show(self.pair)
 
     # what is shown ----------------------------------------------------------------------------------------------------
 
     @property
-    def pair(self) -> Pair:
-        """Return the photos on the left and on the right."""
-        left, right = self.store.pairs[self.index % len(self.store.pairs)]
-        return (right, left) if self.is_swapped else (left, right)
+    def index(self) -> int | None:
+        """Return the place of the pair among those of the store, in either order; None if it is none of them."""
+        either = self.pair, self.pair[::-1]
+        return next((index for index, pair in enumerate(self.store.pairs) if pair in either), None)
+
+    @property
+    def view(self) -> str:
+        """Return a token of what is shown, which the page sends back with each action; see `check`."""
+        parts = (self.pair, self.is_boxing), self._selected_as, self.guess
+        return ".".join(blake2b(repr(part).encode(), digest_size=8).hexdigest() for part in parts)
 
     @property
     def rows(self) -> list[Row]:
@@ -146,25 +169,51 @@ class AnnotationSession:
         done = sum(all(row.known) for row in rows)
         left = f", {len(rows) - done} to do" if done < len(rows) else ""
         total = sum(point is not None for photo in self.store.photos for point in self.store.points(photo).values())
+        index, pairs = self.index, len(self.store.pairs)
+        which = f"A further pair beside {pairs}" if index is None else f"Pair {index + 1} of {pairs}"
         return (
-            f"Pair {self.index + 1} of {len(self.store.pairs)}: {_count(done, 'point')}{left}. "
+            f"{which}: {_count(done, 'point')}{left}. "
             f"In the folder: {_count(total, 'point')} on {_count(len(self.store.photos), 'photo')}."
         )
 
     # what the user does -----------------------------------------------------------------------------------------------
 
-    def go(self, index: int) -> None:
-        """Go to a pair; beyond the last one comes the first again."""
-        self.index = index % len(self.store.pairs)
-        self.is_swapped = False
-        self._forget()
-        self._next_to_do()
+    def check(self, seen: str | None, needs: Needs) -> None:
+        """Check that an action was made on what is shown now: an answer may have been on its way to the page.
+
+        Args:
+            seen: the `view` that the page showed.
+            needs: what the action depends on.
+
+        Raises:
+            InputError: the page showed something else, or a photo of the pair is not in the folder any more.
+        """
+        gone = [photo for photo in self.pair if photo not in self.store.photos]
+        if gone:
+            self._show(self.store.pairs[0])
+            raise InputError(f"{' and '.join(gone)} is not in the folder any more: here is the first pair")
+        if (seen or "").split(".")[:needs] != self.view.split(".")[:needs]:
+            raise InputError(
+                "nothing was changed: what you clicked was just being replaced on the page; look, and repeat it"
+            )
+
+    def needs_of_click(self, side: int) -> Needs:
+        """Return what a click on a photo depends on: on the left one mostly on the photo alone."""
+        if self.is_boxing:
+            return Needs.PAIR
+        sets_selected = side == 1 or (self.row is not None and not self.row.known[0])
+        return Needs.SELECTION if sets_selected else Needs.PAIR
+
+    def move(self, step: int) -> None:
+        """Go some pairs further, or back; beyond the last one comes the first again."""
+        index = self.index
+        if index is None:
+            index = -1 if step > 0 else 0
+        self._show(self.store.pairs[(index + step) % len(self.store.pairs)])
 
     def swap(self) -> None:
         """Show the left photo on the right, and the other way round."""
-        self.is_swapped = not self.is_swapped
-        self._forget()
-        self._next_to_do()
+        self._show(self.pair[::-1])
 
     def open_pair(self, left: str, right: str) -> None:
         """Show two photos beside each other, as a further pair if it is none yet.
@@ -172,9 +221,8 @@ class AnnotationSession:
         Raises:
             SD4MatchError: they make no pair.
         """
-        self.go(self.store.add_pair(left, right))
-        if self.pair != (left, right):
-            self.swap()
+        self.store.add_pair(left, right)
+        self._show((left, right))
         categories = [self.store.category(photo) for photo in self.pair]
         if categories[0] != categories[1]:
             self.refuse(
@@ -185,9 +233,10 @@ class AnnotationSession:
     def select(self, name: str | None) -> None:
         """Select a point, and guess where it is on the right if that is not known."""
         self._forget()
-        self.selected = name
+        self._choose(name)
         row = self.row
         if row is None:
+            self._choose(None)
             return
         if row.known[1] or row.places[0] is None:
             self._say(f"{row.name}: {row.state(0)} on the left, {row.state(1)} on the right. A click moves it.")
@@ -247,10 +296,11 @@ class AnnotationSession:
         Raises:
             SD4MatchError: there is none, or it cannot be saved.
         """
-        if self.guess is None or self.selected is None:
+        row = self.row
+        if self.guess is None or row is None:
             raise InputError("there is no guess to accept: select a point that is to do on the right")
-        self.store.mark(self.selected, {self.pair[1]: self.guess.point})
-        self._done(self.selected, "accepted")
+        self.store.mark(row.name, {self.pair[1]: self.guess.point})
+        self._done(row.name, "accepted")
 
     def hide(self) -> None:
         """Say that the right photo does not show the selected point.
@@ -274,7 +324,7 @@ class AnnotationSession:
         self._say(f"{name}: removed from both photos. Undo brings it back.")
 
     def rename(self, name: str) -> None:
-        """Rename the selected point in all photos of the category.
+        """Rename the selected point in all photos of the category; a name that others have makes it the same point.
 
         Raises:
             SD4MatchError: nothing is selected, the name cannot be one, or it cannot be saved.
@@ -283,19 +333,29 @@ class AnnotationSession:
         name = name.strip()
         if name == old:
             return
+        joins = name in self.store.names(self.pair)
         self.store.rename(old, name, self.pair)
-        self.select(name)
+        self.selected = name
+        self.message = self.message.replace(f"{old}:", f"{name}:", 1)
+        if joins:
+            self._say_first(f"{old} is now the same point as {name} of other photos; Undo takes it back.")
 
     def undo(self) -> None:
-        """Take the last change back.
+        """Take the last change back, say which it was, and show a pair of its photos.
 
         Raises:
             SD4MatchError: it cannot be saved.
         """
-        taken_back = self.store.undo()
-        self.index %= len(self.store.pairs)
-        self._forget()
-        self._say("The last change is taken back." if taken_back else "There is nothing to take back.")
+        change = self.store.undo()
+        if change is None:
+            self._say("There is nothing to take back.")
+            return
+        if not set(change.photos) <= set(self.pair):
+            self.pair = next((pair for pair in self.store.pairs if set(change.photos) <= set(pair)), self.pair)
+        self._show(self.pair)
+        if change.point in [row.name for row in self.rows]:
+            self.select(change.point)
+        self._say_first(f"Taken back: {change.text}.")
 
     def describe(self, category: str) -> None:
         """Say what both photos show; an empty text for nothing.
@@ -304,9 +364,18 @@ class AnnotationSession:
             SD4MatchError: it cannot be a category, or it cannot be saved.
         """
         wanted = category.strip() or None
-        if any(self.store.category(photo) != wanted for photo in self.pair):
-            self.store.describe(self.pair, category=wanted)
-            self.select(self.selected)
+        if all(self.store.category(photo) == wanted for photo in self.pair):
+            return
+        self.store.describe(self.pair, category=wanted)
+        others = (one for one in self.store.photos if one not in self.pair and self.store.category(one) == wanted)
+        taken = {name for photo in others for name in self.store.points(photo)}
+        joined = [row.name for row in self.rows if row.name in taken]
+        selected_as = self._selected_as
+        self.select(self.selected)
+        self._selected_as = selected_as
+        self._say_first(f"Both photos show {wanted or 'no category'}.")
+        if joined:
+            self._say_first(f"Points that are now the same as those of other photos: {', '.join(joined)}.")
 
     def box(self, is_boxing: bool) -> None:
         """Say whether clicks set the corners of boxes, or points."""
@@ -351,10 +420,14 @@ class AnnotationSession:
         Raises:
             SD4MatchError: it cannot be annotated any more.
         """
-        pair = self.store.pairs[self.index]
         self.store.reload()
-        self.go(self.store.pairs.index(pair) if pair in self.store.pairs else 0)
-        self._say("The folder is read again.")
+        self._show(self.pair if set(self.pair) <= set(self.store.photos) else self.store.pairs[0])
+        self._say_first("The folder is read again.")
+
+    def _show(self, pair: Pair) -> None:
+        self.pair = pair
+        self._forget()
+        self._next_to_do()
 
     def _corner(self, side: int, point: tuple[float, float]) -> None:
         if self.corner is None or self.corner[0] != side:
@@ -367,13 +440,14 @@ class AnnotationSession:
         self._say(f"The box of {self.pair[side]} is set.")
 
     def _selected_name(self) -> str:
-        if self.selected is None:
+        row = self.row  # another page may have removed it
+        if row is None:
             raise InputError("no point is selected: click on the left, or choose one from the list")
-        return self.selected
+        return row.name
 
     def _nearest(self, point: tuple[float, float]) -> str | None:
         """Return the name of the point of the left photo that a click hits."""
-        reach = _NEAR * max(self.store.size(self.pair[0]))
+        reach = self.room.reach(self.store.size(self.pair[0]))
         near = [
             (distance, row.name)
             for row in self.rows
@@ -385,10 +459,10 @@ class AnnotationSession:
         """Say what was saved, and select the next point that is to do."""
         self._forget()
         if not self._next_to_do():
-            self.selected = name
+            self._choose(name)
             self._say(f"{name}: {what}. Every point of this pair is done: click a new one on the left, or go on.")
         else:
-            self._say(f"{name}: {what}. {self.message}")
+            self._say_first(f"{name}: {what}.")
 
     def _next_to_do(self) -> bool:
         """Select the first point of the left photo of which nothing is known on the right."""
@@ -400,9 +474,17 @@ class AnnotationSession:
         return True
 
     def _forget(self) -> None:
-        self.selected = self.guess = self.corner = None
+        self._choose(None)
+        self.guess = self.corner = None
         self.is_boxing = False
         self._say("")
+
+    def _choose(self, name: str | None) -> None:
+        self.selected = self._selected_as = name
+
+    def _say_first(self, text: str) -> None:
+        """Say something before what is said already."""
+        self.message = f"{text} {self.message}".strip()
 
     def _say(self, text: str) -> None:
         self.message, self.is_refused = text, False

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
 
@@ -29,6 +29,12 @@ Pair = tuple[str, str]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of the names of photos."""
+_OTHER_PICTURES = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".jfif",
+)  # fmt: skip
+"""Endings of pictures that are not read, of which a user should hear."""
+_NAMED = 3
+"""Names of files in one line; of the others it gives the number."""
 _MOST_PHOTOS = 10_000
 _LARGEST_FILE = 1 << 28
 _MOST_UNDONE = 100
@@ -37,6 +43,17 @@ _DECIMALS = 1
 _SHARES = (("test", 0.3), ("validation", 0.2))
 _FEWEST = 2
 """Photos of a category that a split needs to make a pair."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that was made, and can be taken back."""
+
+    text: str
+    """What it was, to be read after "Taken back:"."""
+    photos: tuple[str, ...]
+    point: str | None = None
+    """Name that its point had before."""
 
 
 class AnnotationStore:
@@ -90,7 +107,7 @@ class AnnotationStore:
             DatasetError: as the class; what was read before stays.
         """
         with self._lock:
-            photos = _photos_below(self.root)
+            photos, skipped = _photos_below(self.root)
             file, content = _file_of_points(self.root)
             annotations: dict[str, PhotoAnnotation] = {}
             listed: list[Pair] | None = None
@@ -99,9 +116,9 @@ class AnnotationStore:
                 raise_problems([problem for one in annotations.values() for problem in one.problems])
             self.pairs = self._pairs_to_annotate(photos, annotations, listed)
             self.file, self._content = file, content
-            self.photos = photos
+            self.photos, self.skipped = photos, skipped
             self._annotations, self._listed = annotations, listed
-            self._earlier: list[tuple[dict[str, PhotoAnnotation], list[Pair] | None]] = []
+            self._earlier: list[tuple[Change, dict[str, PhotoAnnotation], list[Pair] | None]] = []
 
     # reading ----------------------------------------------------------------------------------------------------------
 
@@ -109,6 +126,25 @@ class AnnotationStore:
     def has_boxes(self) -> bool:
         """Return whether the file can hold boxes, which a table cannot."""
         return self.file.suffix == ".json"
+
+    @property
+    def alone(self) -> list[str]:
+        """Return the photos that are in no pair, for example the only one of its category."""
+        paired = {photo for pair in self.pairs for photo in pair}
+        return [photo for photo in self.photos if photo not in paired]
+
+    @property
+    def left_out(self) -> str:
+        """Return which photos no pair shows, and which files are not read; an empty text if there are none."""
+        alone = self.alone
+        sentences = []
+        if alone:
+            who, whose = ("photo has", "its") if len(alone) == 1 else ("photos have", "their")
+            where = f"{whose} category" if self._listed is None else "the pairs of the file"
+            sentences.append(f"{len(alone)} {who} no partner in {where}: {_named(alone)}.")
+        if self.skipped:
+            sentences.append(f"{len(self.skipped)} skipped: {_named(self.skipped)}.")
+        return " ".join(sentences)
 
     def photo(self, name: str) -> Photo:
         """Decode a photo in the frame of its points.
@@ -175,7 +211,7 @@ class AnnotationStore:
             for photo, point in inside.items():
                 annotations[photo].points[name] = point
 
-        self._change(change, photos=points)
+        self._change(change, Change(f"{name} on {_named(list(points))}", tuple(points), name))
 
     def remove(self, name: str, photos: Sequence[str]) -> None:
         """Remove a point from photos.
@@ -188,7 +224,7 @@ class AnnotationStore:
             for photo in photos:
                 annotations[photo].points.pop(name, None)
 
-        self._change(change, photos=photos)
+        self._change(change, Change(f"the removal of {name} from {_named(photos)}", tuple(photos), name))
 
     def rename(self, old: str, new: str, photos: Sequence[str]) -> None:
         """Rename a point in all photos of the categories of some photos, because points of one name correspond.
@@ -211,7 +247,7 @@ class AnnotationStore:
                 points = annotations[photo].points
                 annotations[photo].points = {new if name == old else name: point for name, point in points.items()}
 
-        self._change(change)
+        self._change(change, Change(f"the new name {new} of {old} on {_named(holders)}", tuple(holders), old))
 
     def describe(self, photos: Sequence[str], *, category: str | None) -> None:
         """Say what photos show; None for nothing.
@@ -226,7 +262,7 @@ class AnnotationStore:
             for photo in photos:
                 annotations[photo].category = category
 
-        self._change(change, photos=photos)
+        self._change(change, Change(f"the category {category or 'none'} of {_named(photos)}", tuple(photos)))
 
     def assign(self, photo: str, split: str | None) -> None:
         """Put a photo into a split; None takes it out of all.
@@ -241,7 +277,7 @@ class AnnotationStore:
         def change(annotations: dict[str, PhotoAnnotation]) -> None:
             annotations[photo].split = split
 
-        self._change(change, photos=[photo])
+        self._change(change, Change(f"the split {split or 'none'} of {photo}", (photo,)))
 
     def share_out(self) -> dict[str, int]:
         """Put every photo that shows a point into a split, so that a prompt is measured on photos that it never saw.
@@ -279,7 +315,7 @@ class AnnotationStore:
             for photo, split in splits.items():
                 annotations[photo].split = split
 
-        self._change(change)
+        self._change(change, Change(f"the splits of {_named(sorted(splits))}", tuple(splits)))
         return {split: list(splits.values()).count(split) for split in ("train", "validation", "test")}
 
     def frame(self, photo: str, box: Box | None) -> None:
@@ -298,7 +334,7 @@ class AnnotationStore:
         def change(annotations: dict[str, PhotoAnnotation]) -> None:
             annotations[photo].box = box
 
-        self._change(change, photos=[photo])
+        self._change(change, Change(f"{'the removal of ' if box is None else ''}the box of {photo}", (photo,)))
 
     def add_pair(self, source: str, target: str) -> int:
         """Return the index in `pairs` of two photos, in either order; they are added if they are not there.
@@ -316,12 +352,13 @@ class AnnotationStore:
             if pair in self.pairs:
                 return self.pairs.index(pair)
         if self._listed is not None:
-            self._change(lambda annotations: None, photos=[source, target], pair=(source, target))
+            what = Change(f"the pair of {source} and {target}", (source, target))
+            self._change(lambda annotations: None, what, pair=(source, target))
         self.pairs.append((source, target))
         return len(self.pairs) - 1
 
-    def undo(self) -> bool:
-        """Take the last change back; return whether there was one.
+    def undo(self) -> Change | None:
+        """Take the last change back, whichever page made it; return what it was, None if there was none.
 
         Photos that it brought into the file stay there, without points.
 
@@ -330,8 +367,8 @@ class AnnotationStore:
         """
         with self._lock:
             if not self._earlier:
-                return False
-            annotations, listed = self._earlier[-1]
+                return None
+            undone, annotations, listed = self._earlier[-1]
             added = [name for name in self._annotations if name not in annotations]
             kept = {name: PhotoAnnotation(category=self._annotations[name].category) for name in added}
             changes_pairs = listed != self._listed
@@ -339,20 +376,20 @@ class AnnotationStore:
             self._earlier.pop()
             if changes_pairs:
                 self.pairs = self._pairs_to_annotate(self.photos, self._annotations, self._listed)
-            return True
+            return undone
 
     def _change(
         self,
         change: Callable[[dict[str, PhotoAnnotation]], None],
+        what: Change,
         *,
-        photos: Sequence[str] | Mapping[str, Point] = (),
         pair: Pair | None = None,
     ) -> None:
         """Write a change of the annotations.
 
         Args:
             change: is called with a copy of them.
-            photos: that it needs in them; new ones are added with their category.
+            what: says what it is; photos of it that the annotations lack are added with their category.
             pair: that is added to the listed ones.
 
         Raises:
@@ -360,12 +397,13 @@ class AnnotationStore:
         """
         with self._lock:
             annotations = {name: replace(one, points=dict(one.points)) for name, one in self._annotations.items()}
-            for photo in photos:
-                self._check_photo(photo)
+            for photo in what.photos:
+                if photo not in annotations:
+                    self._check_photo(photo)
                 annotations.setdefault(photo, PhotoAnnotation(category=self.category(photo)))
             change(annotations)
             listed = self._listed if pair is None or self._listed is None else [*self._listed, pair]
-            before = self._annotations, self._listed
+            before = what, self._annotations, self._listed
             self._write(annotations, listed)
             self._earlier = [*self._earlier, before][-_MOST_UNDONE:]
 
@@ -433,29 +471,52 @@ def _star(photos: Sequence[str], annotations: Mapping[str, PhotoAnnotation]) -> 
     return [(first, other) for other in photos if other != first]
 
 
-def _photos_below(root: Path) -> tuple[str, ...]:
-    """Return the names of the photos in a folder and below it, sorted; hidden ones are left out.
+def _photos_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the photos in a folder and below it, and what is skipped there; both sorted.
+
+    Hidden files and those that are no pictures are left out without a word.
 
     Raises:
-        DatasetError: there are fewer than two, or too many.
+        DatasetError: there are fewer than two photos, or too many.
     """
-    names = []
-    for folder, below, files in os.walk(root):
+    names: list[str] = []
+    skipped: list[str] = []
+
+    def relative(path: str | Path) -> str:
+        return Path(path).relative_to(root).as_posix()
+
+    def skip_folder(error: OSError) -> None:
+        skipped.append(f"{shown(relative(error.filename))} (a folder that cannot be read)")
+
+    for folder, below, files in os.walk(root, onerror=skip_folder):
         below[:] = [name for name in below if not name.startswith(".")]
+        skipped += [
+            f"{shown(relative(link))} (a linked folder)" for one in below if (link := Path(folder, one)).is_symlink()
+        ]
         for file in files:
-            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+            if file.startswith(".") or not file.lower().endswith((*SUFFIXES, *_OTHER_PICTURES)):
                 continue
-            name = (Path(folder) / file).relative_to(root).as_posix()
+            name = relative(Path(folder, file))
+            if not file.lower().endswith(SUFFIXES):
+                skipped.append(f"{shown(name)} (convert it to .jpg or .png)")
+                continue
             try:
                 names.append(as_file_name(name, "a photo"))
-            except DatasetError:  # a name that no file of points can hold
-                continue
+            except DatasetError:
+                skipped.append(f"{shown(name)} (a name that no file of points can hold)")
             if len(names) > _MOST_PHOTOS:
                 raise DatasetError(f"{root} holds more than {_MOST_PHOTOS:,} photos: give a smaller folder")
     if len(names) < 2:
         found = f"only {names[0]}" if names else "no photo"
-        raise DatasetError(f"{root} holds {found}: two photos ({', '.join(SUFFIXES)}) are needed to make a pair")
-    return tuple(sorted(names))
+        also = f" ({len(skipped)} skipped: {_named(sorted(skipped))})" if skipped else ""
+        raise DatasetError(f"{root} holds {found}{also}: two photos ({', '.join(SUFFIXES)}) are needed to make a pair")
+    return tuple(sorted(names)), tuple(sorted(skipped))
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return names for one line: the first few, and the number of the others."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _file_of_points(root: Path) -> tuple[Path, bytes | None]:

@@ -27,11 +27,12 @@ footer { display: none !important; }
 @media (max-width: 640px) {
   #moves button, #actions button { font-size: 14px; padding: 8px 2px; white-space: nowrap; }
   #moves, #actions .row { gap: 8px; }
-  .photo img { max-height: 32vh; }
-  #actions { position: fixed; bottom: 0; left: 0; right: 0; z-index: 1000; padding: 6px 16px 10px; }
+  .photo img { max-height: max(140px, (100dvh - 400px) / 2); }
+  #actions { position: sticky; bottom: 0; z-index: 1000; margin: 0 -16px; padding: 6px 16px 10px; width: auto; }
   #actions { background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
-  .gradio-container:has(#actions) { padding-bottom: 120px !important; }
+  #status p { max-height: 3.9em; overflow: auto; }
 }
+#progress .left-out { font-size: 0.8em; }
 #status .refused { border-left: 4px solid #d55e00; padding-left: 8px; font-weight: 600; }
 """
 

@@ -59,6 +59,8 @@ def serve_annotation(
 
     with AnnotationStore.open(folder, exif=exif) as store:
         typer.echo(f"{len(store.photos)} photos; points go to {store.file}. Loading {config.backbone.model_name} ...")
+        if store.left_out:
+            typer.echo(store.left_out)
         components = build_for_matching(config, prompt=file, device=prepare_device(device))
         matcher = SemanticMatcher.from_components(components, config.with_learned(file))
         note = MINI_REMARK.replace("These matches come", "Guesses come") if config.backbone.model_name == "mini" else ""
