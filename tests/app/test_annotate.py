@@ -66,6 +66,7 @@ def is_at(point, place, *, within=2.0) -> bool:
     return abs(point[0] - place[0]) <= within and abs(point[1] - place[1]) <= within
 
 
+@pytest.mark.slow
 def test_a_click_is_saved_and_guessed(serving, desktop, folder, matcher):
     with AnnotationStore.open(folder) as store:
         desktop.open(serving(build_annotation_app(store, matcher)))

@@ -37,6 +37,7 @@ def test_pairs_are_the_first_complete_ones_of_three_categories():
     assert chosen_pairs([Pair.of("face", 1, 0), Pair.of("cup", 0, 1)])[0].category == "face"
 
 
+@pytest.mark.slow
 def test_the_packaged_pairs_show_every_part():
     pairs = chosen_pairs(list(SyntheticConfig(split="test", seed=0).build()))
     assert len({pair.category for pair in pairs}) == 3

@@ -138,6 +138,7 @@ def test_mistakes_are_one_line(files, other_model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_match_and_evaluate_take_every_prompt(files, tmp_path):
     photos = (files / "a.png", files / "b.png")
     small = ("--set", "data.pairs=3", "--set", "data.photos_per_category=2", "--set", "evaluation.bootstrap_samples=20")

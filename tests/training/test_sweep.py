@@ -58,6 +58,7 @@ def swept(tmp_path_factory):
     return output, report, started
 
 
+@pytest.mark.slow
 def test_one_report_of_all_prompts(swept):
     output, report, started = swept
     assert started == ["empty", "single", "class", "cpm"] == [row.prompt for row in report.results]

@@ -106,6 +106,7 @@ def test_goes_the_whole_way(case, mini, tmp_path):
     assert report.rows[0].matcher == loaded.config.matcher.kind
 
 
+@pytest.mark.slow
 def test_resumes_with_the_same_values(mini, tmp_path):
     config = config_of(prompt="single", transform=f"{{kind: weighted, channels: {mini.spec.channels}}}")
     through = build_components(config, backbone=mini)

@@ -243,6 +243,7 @@ def test_a_learned_temperature_is_learned_logged_and_restored():
         gaussian_cross_entropy(temperature=0.0)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_and_other_precisions_are_refused(mini):
     from sd4match.config import build_dataset, load_preset
     from sd4match.prompting.config import SinglePromptConfig
