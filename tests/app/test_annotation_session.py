@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from helpers.annotation import write_photos, write_points
-from helpers.prompts import fake_backbone
+from helpers.prompts import FakePrompt, fake_backbone
 from sd4match import SemanticMatcher
 from sd4match.app.annotation_pictures import LONGEST_SIDE, Mark, Room, draw_annotation, scale_of, to_photo
 from sd4match.app.annotation_session import AnnotationSession, Guess, Guesser, Needs
 from sd4match.app.annotation_store import AnnotationStore
 from sd4match.errors import DatasetError, InputError, NonFiniteError
 from sd4match.matching import KernelSoftArgmax
-from sd4match.prompting import Prompt
 from sd4match.structures.images import Photo
-from sd4match.structures.tensors import PromptEmbedding
-
-
-class FakePrompt(Prompt):
-    """Prompt of zeros, of any scope."""
-
-    def __init__(self, scope="dataset"):
-        super().__init__()
-        self.scope = scope
-
-    def forward(self, images, partners=None):
-        return PromptEmbedding(torch.zeros(len(images), 16, 8))
 
 
 class Shifted:

@@ -19,7 +19,8 @@ def annotate(folder, truth, matcher):
         session = AnnotationSession(store, Guesser(matcher))
         accepted = 0
         for number in range(len(store.pairs)):
-            session.go(number)
+            if number:
+                session.move(1)
             source, target = (truth[photo] for photo in session.pair)
             if number == 0:
                 for point, is_visible in zip(source.points, source.visible, strict=True):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.prompts import FakePrompt
 from sd4match.config.presets import load_preset
 from sd4match.config.protocols import EvaluationProtocol, get_protocol
 from sd4match.data.collate import make_images
@@ -22,7 +23,6 @@ from sd4match.evaluation.run import compare_reports, evaluate_baselines
 from sd4match.evaluation.scores import PairCount, PairScores, Skipped, compare, resampling
 from sd4match.evaluation.tables import to_markdown
 from sd4match.evaluation.visiting import visiting_order
-from sd4match.interfaces import Prompt
 from sd4match.io.cache import DamagedEntryWarning, Store
 from sd4match.matching import (
     BilinearNearestNeighbor,
@@ -34,18 +34,6 @@ from sd4match.matching import (
 )
 from sd4match.structures.tensors import PromptEmbedding, Sampling
 from sd4match.testing import FakeBackbone, FakePairs
-
-
-class FakePrompt(Prompt):
-    """Prompt of zeros, of any scope."""
-
-    def __init__(self, scope="dataset"):
-        super().__init__()
-        self.scope = scope
-
-    def forward(self, images, partners=None):
-        return PromptEmbedding(torch.zeros(len(images), 16, 8))
-
 
 SD4MATCH = EvaluationProtocol()
 MATCHERS = {"nearest": NearestNeighbor()}

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import torch
+
 from sd4match.data.collate import make_images
 from sd4match.prompting import (
     ClassPrompt,
     ClassPromptConfig,
     ConditionalPrompt,
     ConditionalPromptConfig,
+    Prompt,
     SinglePrompt,
     SinglePromptConfig,
 )
 from sd4match.prompting.pairing import preprocessors
 from sd4match.structures.images import ImageBatch
+from sd4match.structures.tensors import PromptEmbedding
 from sd4match.testing import FakeBackbone, FakeTextEncoder, random_photo
+
+
+class FakePrompt(Prompt):
+    """Prompt of zeros, of any scope."""
+
+    def __init__(self, scope="dataset"):
+        super().__init__()
+        self.scope = scope
+
+    def forward(self, images, partners=None):
+        return PromptEmbedding(torch.zeros(len(images), 16, 8))
 
 
 def fake_backbone():

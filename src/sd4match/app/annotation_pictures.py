@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sd4match.app.marks import color_of
 from sd4match.geometry import Size
 from sd4match.structures.images import Photo
 from sd4match.structures.pairs import Box
-from sd4match.viz.colors import BLUE, CYCLE, ORANGE, RGB
+from sd4match.viz.colors import BLUE, ORANGE, RGB
 
 LONGEST_SIDE = 1024
 _SMALLEST_SIDE = 480
@@ -26,7 +27,7 @@ _PAPER: RGB = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Mark:
-    """A point to draw.
+    """Point to draw.
 
     A circle with its number; with a square around it if it is selected; a dashed ring with a question mark if it is a
     guess, so that the form alone says what it is.
@@ -40,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Room:
-    """How large a page shows a photo, so that marks can be read and hit on a phone as well.
+    """Space that a page has for a photo, so that marks can be read and hit on a phone as well.
 
     Args:
         width: CSS pixels that a picture may have.
@@ -140,7 +141,7 @@ def _draw_mark(
 ) -> None:
     x, y = center
     wide, narrow, radius = round(3 * unit), round(1.8 * unit), _MARK * unit
-    color = ORANGE if mark.is_guess else CYCLE[(mark.number - 1) % len(CYCLE)]
+    color = ORANGE if mark.is_guess else color_of(mark.number)
     if mark.is_guess:
         around = _square(center, 1.5 * radius)
         draw.ellipse(around, outline=_INK, width=wide)

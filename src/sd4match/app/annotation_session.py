@@ -22,14 +22,14 @@ NOT_VISIBLE = "not visible"
 
 @dataclass(frozen=True)
 class Guess:
-    """Where the matcher sees a point of one photo in the other."""
+    """Match that the matcher proposes for a point, in the other photo."""
 
     point: tuple[float, float]
     score: float
 
 
 class Guesser:
-    """A matcher that keeps the features of the photos that it saw last.
+    """Matcher that keeps the features of the photos that it saw last.
 
     Args:
         matcher: guesses.
@@ -77,12 +77,12 @@ class Guesser:
 
 @dataclass(frozen=True)
 class Row:
-    """A point of the pair: where it is on the left and on the right."""
+    """Point of the pair, with its places on the left and on the right."""
 
     name: str
     places: tuple[Point, Point]
     known: tuple[bool, bool]
-    """Whether each photo has it, or says that it is not visible."""
+    """True if each photo has the point, or says that it is not visible."""
 
     def state(self, side: int) -> str:
         """Return what is known of it in a photo, in words."""
@@ -93,11 +93,11 @@ class Row:
 
 
 class Needs(IntEnum):
-    """What an action of the page depends on, and must be as the page showed it; each includes those before it."""
+    """Parts of the state that an action of the page relies on as they were shown; each includes those before it."""
 
     NOTHING = 0
     PAIR = 1
-    """The photos, which of them is on the left, and whether clicks set points or boxes."""
+    """Photos of the pair, which of them is on the left, and whether clicks set points or boxes."""
     SELECTION = 2
     """The selected point."""
     GUESS = 3

@@ -128,11 +128,7 @@ class _Page:
         gr = self.gr
         with gr.Row():
             with gr.Column(min_width=300):
-                self.source = gr.Image(
-                    label="Left photo: click the points to find", sources=_SOURCES, type="filepath", image_mode=None,
-                    format="jpeg", height=_HEIGHT, buttons=[], elem_id="source", interactive=True,
-                    placeholder="Drop a photo here\n- or -\nclick to choose one",
-                )  # fmt: skip
+                self.source = self._photo("Left photo: click the points to find", "source")
                 with gr.Row():
                     self.undo = gr.Button("Undo", size="sm", min_width=60)
                     self.clear = gr.Button("Clear", size="sm", min_width=60)
@@ -143,11 +139,7 @@ class _Page:
                     )  # fmt: skip
                 self.table = gr.HTML("Choose two photos.", elem_id="table", padding=False)
             with gr.Column(min_width=300):
-                self.target = gr.Image(
-                    label="Right photo: the matches", sources=_SOURCES, type="filepath", image_mode=None,
-                    format="jpeg", height=_HEIGHT, buttons=[], elem_id="target", interactive=True,
-                    placeholder="Drop a photo here\n- or -\nclick to choose one",
-                )  # fmt: skip
+                self.target = self._photo("Right photo: the matches", "target")
                 self.heat = self._picture("Heat map of the last point", "heat", height=_HEIGHT_OF_HEAT)
             with gr.Column(min_width=300, visible=False) as self.second_column:
                 self.second_target = self._picture("Right photo: second prompt", "second-target", height=_HEIGHT)
@@ -233,6 +225,13 @@ class _Page:
                 self.learned = gr.DownloadButton("Download prompt", interactive=False, elem_id="learned")
                 self.use = gr.Button("Use it in the tab Match", interactive=False, elem_id="use")
                 self.learned_name = gr.State()
+
+    def _photo(self, label: str, elem_id: str) -> Any:
+        """Lay out a place for a photo of the user's."""
+        return self.gr.Image(
+            label=label, sources=_SOURCES, type="filepath", image_mode=None, format="jpeg", height=_HEIGHT, buttons=[],
+            elem_id=elem_id, interactive=True, placeholder="Drop a photo here\n- or -\nclick to choose one",
+        )  # fmt: skip
 
     def _picture(self, label: str, name: str, **options: Any) -> Any:
         """Return a picture that is only shown."""

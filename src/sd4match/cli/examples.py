@@ -109,7 +109,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "reproduce": (
         ("What there is", "reproduce --list"),
         ("One figure in little time, on mini", "reproduce fig3a --steps 2 --pairs 16 --seeds 0 --output runs/little"),
-        ("All tables and figures on mini, in half an hour", "reproduce all"),
+        ("All tables and figures on mini, in a reduced form", "reproduce all"),
         ("A table on Stable Diffusion 2.1, as in the paper",
          "reproduce table2 --on sd2-1 --dataset spair --root SPair-71k"),
     ),

@@ -160,7 +160,7 @@ def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench
 
 
 class _Recording:
-    """A matcher that keeps the correlations it is given."""
+    """Matcher that keeps the correlations it is given."""
 
     def __init__(self, matcher: object, seen: list[Correlation]) -> None:
         self._matcher, self._seen = matcher, seen
