@@ -14,6 +14,11 @@ from jaxtyping import _import_hook, install_import_hook
 
 import helpers.typecheck  # noqa: F401 - the hook looks it up by name
 
+REAL_DEVICE = os.environ.get("SD4MATCH_TEST_DEVICE")
+"""Device that `tests/accelerator` use instead of a pretended one."""
+if REAL_DEVICE is None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite is the CPU's, and torch knows one accelerator in a process
+
 CHECKED = (
     "structures", "geometry", "io", "matching", "backbones", "prompting", "data", "evaluation", "training", "viz",
 )  # fmt: skip
@@ -87,8 +92,9 @@ from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 from sd4match.testing import pretend_accelerator  # noqa: E402
 
 collect_ignore = ["helpers"]
-with pretend_accelerator():  # before the first backward() of this process
-    pass
+if REAL_DEVICE is None:
+    with pretend_accelerator():  # before the first backward() of this process
+        pass
 
 for profile, examples in (("quick", 20), ("deep", 1_000)):
     settings.register_profile(

@@ -8,7 +8,8 @@ import torch
 
 from helpers.learned_parts import learned_parts
 from helpers.small_presets import small_preset
-from sd4match import SemanticMatcher
+from sd4match import SemanticMatcher, testing
+from sd4match.cli.match_pictures import KINDS, Pictures
 from sd4match.config import build_components
 from sd4match.config.experiment import build_dataset
 from sd4match.evaluation.run import evaluate_prompts
@@ -143,6 +144,33 @@ def test_features_are_taken_from_one_device_to_another(accelerator, close, small
         close(many[1].target_points, expected.target_points)
         matcher.to("cpu")
         close(matcher.match(here, there.to("cpu"), POINTS).target_points, expected.target_points)
+
+
+def test_pictures_are_those_of_the_cpu(accelerator, close, small_models):
+    config = small_preset("text", small_models)
+
+    def drawn(device):
+        matcher = SemanticMatcher.from_components(build_components(config, device=device), config)
+        photos = (A, B)
+        result = matcher.match(*photos, POINTS, category="fish")
+        pictures = Pictures(matcher, photos, photos, result, POINTS, "fish", "text", {})
+        return pictures.draw(KINDS), matcher.attention(A, category="fish")[0].values
+
+    expected, attention = drawn("cpu")
+    with accelerator() as device:
+        found, there = drawn(str(device))
+        close(there, attention)
+    assert list(found) == list(KINDS)
+    for kind, picture in found.items():
+        near = np.abs(np.asarray(picture, dtype=int) - np.asarray(expected[kind], dtype=int)) <= 3
+        assert near.mean() > 0.99, kind  # a last bit may move a mark or a line by a pixel
+
+
+@pytest.mark.parametrize("sort", ["matcher", "loss", "pair_transform"])
+def test_checks_of_components_take_the_accelerator(sort, accelerator):
+    kinds = {"matcher": "kernel_soft_argmax", "loss": "gaussian_cross_entropy", "pair_transform": "co_pca"}
+    with accelerator():
+        getattr(testing, f"check_{sort}")(kinds[sort])
 
 
 @pytest.mark.parametrize("name", ["sd2-1-single", "sd2-1-cpm", "sd1-5-implicit-captioner"])

@@ -21,6 +21,13 @@ with pretend_accelerator() as device:
 """
 
 
+def test_beside_a_cuda_device_none_is_pretended(monkeypatch):
+    """With both in a process, `backward()` on CUDA fails an assertion of torch (2.11 on an H200)."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RuntimeError, match="torch sees a CUDA device: use it"), pretend_accelerator():
+        pass
+
+
 @pytest.fixture
 def device():
     with pretend_accelerator() as device:

@@ -195,13 +195,16 @@ def pretend_accelerator() -> Iterator[torch.device]:
     torch counts devices at the first `backward()` of a process: enter the context once before that.
 
     Raises:
-        RuntimeError: torch is too old to pretend a device.
+        RuntimeError: torch is too old to pretend a device, or sees a CUDA device, whose `backward()` a second
+            accelerator in the process would break.
 
     >>> with pretend_accelerator() as device:
     ...     x = torch.ones(2, device=device)
     ...     print(x.device, float(x.sum()))
     pretend:0 2.0
     """
+    if torch.cuda.is_available():  # a second accelerator breaks the first one's backward() by an assertion of torch
+        raise RuntimeError("torch sees a CUDA device: use it, or hide it with CUDA_VISIBLE_DEVICES= to pretend one")
     _register()
     future = torch.__future__
     before = future.get_swap_module_params_on_conversion()

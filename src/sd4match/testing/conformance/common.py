@@ -219,23 +219,34 @@ def copied(component: Answer) -> Answer | None:
         return None
 
 
+@contextmanager
+def accelerator() -> Iterator[torch.device]:
+    """Yield CUDA's current device, with float32 that is float32, or a pretended device where there is none."""
+    if torch.cuda.is_available():
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield torch.device("cuda", torch.cuda.current_device())
+    else:
+        with pretend_accelerator() as device:
+            yield device
+
+
 def check_device(
     name: str, component: Any, compute: Callable[[Any, torch.device], Mapping[str, Tensor]],
     expected: Mapping[str, Tensor], *, tolerance: float,
 ) -> None:  # fmt: skip
-    """Check a component on a pretended accelerator, where torch has one and the component can be copied.
+    """Check a component on an accelerator, CUDA's or a pretended one, if the component can be copied.
 
     Args:
         name: of the component, for messages.
         component: a copy of it is moved, if it is a module.
         compute: returns what the moved component computes, by name.
         expected: what it computes on the CPU.
-        tolerance: relative to the largest number.
+        tolerance: relative to the largest number; at least 1e-3 on CUDA.
     """
     other = copied(component)
     with ExitStack() as stack:
         try:
-            device = stack.enter_context(pretend_accelerator())
+            device = stack.enter_context(accelerator())
         except RuntimeError:  # of a torch that is too old
             return
         if other is None and component is not None:
@@ -254,7 +265,7 @@ def check_device(
                 f"the {what} of {name} must be on the device of its inputs, {device}, not on {where}",
             )
             hold(
-                close(value, expected[what], tolerance),
+                close(value, expected[what], max(tolerance, 1e-3) if device.type == "cuda" else tolerance),
                 f"the {what} of {name} must be the same numbers on every device",
             )
 
