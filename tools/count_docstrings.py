@@ -1,7 +1,7 @@
-"""Count how the public docstrings are written: openings, `Args`, examples, ruff's findings, retired words in identifiers.
+"""Count how public docstrings are written: openings, `Args`, examples, ruff's findings, retired words in names.
 
-Public is what `tests/public_surface.json` names, and the methods and properties that those classes define. Run it as
-`python tools/count_docstrings.py`, with `--missing` to list what has no `Args` or no example, with `--draw SEED` to print
+Public is what `tests/public_surface.json` names, and the methods and properties that those classes define. Run
+`python tools/count_docstrings.py`, with `--missing` to list what lacks `Args` or an example, with `--draw SEED` to print
 twenty docstrings drawn at random, and with `--src FOLDER` for another checkout's sources.
 """
 
@@ -21,10 +21,15 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
-OPENERS = frozenset(
-    ["a", "an", "the", "about", "above", "across", "after", "against", "along", "among", "around", "as", "at", "before", "behind", "below", "beneath", "beside", "between", "beyond", "by", "down", "during", "except", "for", "from", "in", "inside", "into", "like", "near", "of", "off", "on", "onto", "out", "outside", "over", "past", "per", "since", "than", "through", "throughout", "till", "to", "toward", "towards", "under", "until", "up", "upon", "via", "with", "within", "without", "who", "whom", "whose", "which", "that", "what", "whatever", "whoever", "where", "when", "why", "how", "whether"]
-)
-"""Articles, prepositions, and relative pronouns and adverbs, which no native engineer opens a docstring with."""
+OPENERS = {
+    "a", "about", "above", "across", "after", "against", "along", "among", "an", "around", "as", "at", "before",
+    "behind", "below", "beneath", "beside", "between", "beyond", "by", "down", "during", "except", "for", "from",
+    "how", "in", "inside", "into", "like", "near", "of", "off", "on", "onto", "out", "outside", "over", "past",
+    "per", "since", "than", "that", "the", "through", "throughout", "till", "to", "toward", "towards", "under",
+    "until", "up", "upon", "via", "what", "whatever", "when", "where", "whether", "which", "who", "whoever", "whom",
+    "whose", "why", "with", "within", "without",
+}  # fmt: skip
+"""Articles, prepositions, and relative pronouns and adverbs, with which no docstring opens."""
 RETIRED = (
     "slots", "global_slots", "token_budget", "frame_ids", "vocabulary", "deviation", "Measurement", "Rule", "Settings",
     "Latents", "laid", "placed", "place", "places", "part", "parts", "kept", "sort", "one", "Checkpoint", "Learns",
@@ -146,9 +151,8 @@ def main() -> None:
         "class without an example": [name for name in classes if ">>>" not in docstrings[name]],
     }
     print(f"public docstrings: {len(docstrings)}; without one: {sum(not text for text in docstrings.values())}")
-    print(
-        f"open with an article, a preposition or a relative pronoun: {share(len(found['odd opening']), len(docstrings))}"
-    )
+    odd = share(len(found["odd opening"]), len(docstrings))
+    print(f"open with an article, a preposition or a relative pronoun: {odd}")
     for title, key, names in (
         ("functions and methods with parameters that have Args", "no Args", with_parameters),
         ("functions with an example", "function without an example", functions),
