@@ -1,8 +1,8 @@
 """Count how public docstrings are written: openings, `Args`, examples, ruff's findings, retired words in names.
 
 Public is what `tests/public_surface.json` names, and the methods and properties that those classes define. Run
-`python tools/count_docstrings.py`, with `--missing` to list what lacks `Args` or an example, with `--draw SEED` to print
-twenty docstrings drawn at random, and with `--src FOLDER` for another checkout's sources.
+`python tools/count_docstrings.py`, with `--missing` to list what lacks `Args` or an example, with `--draw SEED` to
+print twenty docstrings drawn at random, and with `--src FOLDER` for another checkout's sources.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ OPENERS = {
 RETIRED = (
     "slots", "global_slots", "token_budget", "frame_ids", "vocabulary", "deviation", "Measurement", "Rule", "Settings",
     "Latents", "laid", "placed", "place", "places", "part", "parts", "kept", "sort", "one", "Checkpoint", "Learns",
-    "KnowsFloor", "HasReadings", "EncodesByWeights", "LooksAtPhotos", "FindsPlaces", "ReadsCorners", "floor", "readings",
-    "excess", "Watch", "Journal", "Sums", "BatchPlan", "Ahead", "StopRequest", "_resting", "_sketch", "take_over",
+    "KnowsFloor", "HasReadings", "EncodesByWeights", "LooksAtPhotos", "FindsPlaces", "ReadsCorners", "floor",
+    "readings", "excess", "Watch", "Journal", "Sums", "BatchPlan", "Ahead", "StopRequest", "_resting", "_sketch", "take_over",
 )  # fmt: skip
 """Words that were replaced in names, where they are a whole identifier."""
 RETIRED_FILES = (
