@@ -34,7 +34,8 @@ RETIRED = (
     "slots", "global_slots", "token_budget", "frame_ids", "vocabulary", "deviation", "Measurement", "Rule", "Settings",
     "Latents", "laid", "placed", "place", "places", "part", "parts", "kept", "sort", "one", "Checkpoint", "Learns",
     "KnowsFloor", "HasReadings", "EncodesByWeights", "LooksAtPhotos", "FindsPlaces", "ReadsCorners", "floor",
-    "readings", "excess", "Watch", "Journal", "Sums", "BatchPlan", "Ahead", "StopRequest", "_resting", "_sketch", "take_over",
+    "readings", "excess", "Watch", "Journal", "Sums", "BatchPlan", "Ahead", "StopRequest", "_resting",
+    "_sketch", "take_over",
 )  # fmt: skip
 """Words that were replaced in names, where they are a whole identifier."""
 RETIRED_FILES = (
