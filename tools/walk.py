@@ -34,7 +34,7 @@ SHORTENED = {
     "nproc_per_node 2 -m sd4match train --preset single": (
         "nproc_per_node 2 -m sd4match train --preset single --steps 3", "two minutes",
     ),
-    "reproduce all": ("reproduce all --steps 1 --pairs 4 --seeds 0", "half an hour"),
+    "reproduce all": ("reproduce all --steps 1 --pairs 4 --seeds 0", "twenty minutes"),
     "reproduce table2 fig3a --seeds 0": ("reproduce table2 fig3a --seeds 0 --steps 1 --pairs 4", "ten minutes"),
     "train --dataset folder": ("train --steps 3 --dataset folder", "two minutes"),
     "sweep learning_rate": ("sweep --steps 2 --set data.pairs=20 learning_rate", "fifteen minutes"),
