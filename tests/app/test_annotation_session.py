@@ -401,6 +401,17 @@ def test_a_finger_hits_a_mark_from_further_away(session):
     assert len(session.rows) == 2
 
 
+@pytest.mark.parametrize("other", [(485, 300), (480, 310), (415, 300)])
+def test_a_number_stands_where_it_covers_no_other_mark(other):
+    photo = Photo(np.full((600, 900, 3), 128, dtype=np.uint8))
+    second = Mark(other, 2)
+    alone = np.asarray(draw_annotation(photo, [second]))
+    both = np.asarray(draw_annotation(photo, [Mark((450, 300), 1), second]))
+    x, y = other
+    ring = (slice(y - 12, y + 13), slice(x - 12, x + 13))
+    assert np.array_equal(both[ring], alone[ring])
+
+
 def test_marks_are_drawn_where_they_are_and_differ_in_form():
     photo = Photo(np.full((600, 900, 3), 128, dtype=np.uint8))
     plain = Mark((450, 300), 1)

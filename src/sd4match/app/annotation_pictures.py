@@ -24,6 +24,9 @@ _REACH, _REACH_OF_A_FINGER = 12, 20
 _INK: RGB = (0, 0, 0)
 _PAPER: RGB = (255, 255, 255)
 
+Rectangle = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels of a picture."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -131,15 +134,17 @@ def draw_annotation(
         draw.rectangle(corners, outline=BLUE, width=round(1.8 * unit))
     if corner is not None:
         _cross(draw, place(corner), unit)
-    for mark in sorted(marks, key=lambda mark: (mark.is_guess, mark.is_selected)):
-        _draw_mark(draw, place(mark.point), mark, unit, picture.size)
+    in_order = sorted(marks, key=lambda mark: (mark.is_guess, mark.is_selected))
+    for mark in in_order:
+        _draw_mark(draw, place(mark.point), mark, unit)
+    occupied = [_square(place(mark.point), _MARK * unit) for mark in marks]
+    for mark in in_order:
+        text = f"{mark.number}?" if mark.is_guess else str(mark.number)
+        occupied.append(_label(draw, place(mark.point), text, unit, picture.size, occupied))
     return picture
 
 
-def _draw_mark(
-    draw: ImageDraw.ImageDraw, center: tuple[float, float], mark: Mark, unit: float, size: tuple[int, int]
-) -> None:
-    x, y = center
+def _draw_mark(draw: ImageDraw.ImageDraw, center: tuple[float, float], mark: Mark, unit: float) -> None:
     wide, narrow, radius = round(3 * unit), round(1.8 * unit), _MARK * unit
     color = ORANGE if mark.is_guess else color_of(mark.number)
     if mark.is_guess:
@@ -154,26 +159,47 @@ def _draw_mark(
     if mark.is_selected and not mark.is_guess:
         draw.rectangle(_square(center, 1.6 * radius), outline=_INK, width=wide)
         draw.rectangle(_square(center, 1.6 * radius - 0.7 * unit), outline=_PAPER, width=narrow)
-    _label(draw, (x, y), f"{mark.number}?" if mark.is_guess else str(mark.number), unit, size)
 
 
 def _label(
-    draw: ImageDraw.ImageDraw, center: tuple[float, float], text: str, unit: float, size: tuple[int, int]
-) -> None:
-    """Write a number beside a mark, on the side that lies in the picture."""
+    draw: ImageDraw.ImageDraw,
+    center: tuple[float, float],
+    text: str,
+    unit: float,
+    size: tuple[int, int],
+    occupied: Sequence[Rectangle],
+) -> Rectangle:
+    """Write a number beside a mark, where it covers the least of the others, and return where it stands."""
     font = ImageFont.load_default(round(_NUMBER * unit))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     edge, away = round(2 * unit), 1.8 * _MARK * unit
     width, height = right - left + 2 * edge, bottom - top + 2 * edge
-    x = center[0] + away
-    if x + width > size[0]:
-        x = center[0] - away - width
-    y = min(max(center[1] - height / 2, 0), size[1] - height)
+    places = [
+        (center[0] + away, center[1] - height / 2), (center[0] - away - width, center[1] - height / 2),
+        (center[0] - width / 2, center[1] + away), (center[0] - width / 2, center[1] - away - height),
+    ]  # fmt: skip
+
+    def cost(corner: tuple[float, float]) -> float:
+        x, y = corner
+        around = x, y, x + width, y + height
+        inside = _overlap(around, (0, 0, *size))
+        return width * height - inside + sum(_overlap(around, other) for other in occupied)
+
+    x, y = min(places, key=cost)  # the first of equal ones: on the right
+    x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
     draw.rectangle([x, y, x + width, y + height], fill=_PAPER, outline=_INK)
     draw.text((x + edge - left, y + edge - top), text, fill=_INK, font=font)
+    return x, y, x + width, y + height
 
 
-def _square(center: tuple[float, float], reach: float) -> tuple[float, float, float, float]:
+def _overlap(one: Rectangle, other: Rectangle) -> float:
+    """Return the area that two rectangles share, in pixels."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _square(center: tuple[float, float], reach: float) -> Rectangle:
     x, y = center
     return x - reach, y - reach, x + reach, y + reach
 

@@ -64,4 +64,5 @@ def build_theme() -> gradio.themes.Base:
     """Return the theme of all apps, which asks no server for fonts."""
     gr = import_gradio()
     fonts, monospace = ([gr.themes.Font(name) for name in names] for names in (_FONTS, _MONOSPACE))
-    return gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)
+    theme = gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)
+    return theme.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
