@@ -1,4 +1,4 @@
-"""Match two photos: the composition of a backbone, a prompt and a matcher."""
+"""Pipeline that matches two photos: composition of a backbone, a prompt and a matcher."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ from sd4match.structures.tensors import (
 Pair = tuple[PhotoLike | Features, PhotoLike | Features] | tuple[PhotoLike | Features, PhotoLike | Features, Points]
 """(source, target), or (source, target, points)."""
 Progress = Callable[[int, int], None]
-"""Called with how many pairs are matched, and how many there are."""
+"""Function that is called with the number of matched pairs and the number of all pairs."""
 
 _QUERIES_AT_ONCE = 4096
 _LARGEST_GRID = 1000
 _MAPS_IN_MEMORY = 2 << 30
-"""Bytes of feature maps that `match_pairs` keeps."""
+"""Bytes of feature maps that `match_pairs` keeps in memory."""
 RETURN_CELLS = 1.5
-"""Largest distance in cells, in x and in y, between a point and its match matched back, for mutual matches."""
+"""Largest distance in cells, in x and in y, between a point and the match of its match, for mutual matches."""
 
 
 _Photos = tuple[Photo, Photo]
@@ -82,10 +82,10 @@ def build_for_matching(
     device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """Build components as `build_components` does, but refuse what must be learned first without its file.
+    """Build components as `build_components` does, but refuse components that must be learned and are in no file.
 
     Raises:
-        ConfigError: the prompt, the matcher or the pair transform must be learned first, and is in no file.
+        ConfigError: the prompt, the matcher or the pair transform must be learned, and no file holds it.
     """
     components = build_components(config, prompt_file=prompt, prompt_changes=prompt_changes, device=device, cache=cache)
     stored = {} if prompt is None else read_prompt(prompt)[0].components
@@ -101,19 +101,22 @@ def build_for_matching(
 class SemanticMatcher:
     """Matcher of two photos, composed of a backbone, a prompt and a matcher.
 
-    Args:
-        backbone: from photos to feature maps.
-        prompt: from photos to prompt embeddings.
-        matcher: from correlations to matches; a `Matcher` or any function.
-        sampling: timestep, ensemble and noise; t = 50 if not given.
-        pair_transform: transform of the two maps of a pair, before matching.
-        protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
-            that name would count; as the backbone says, if not given.
+    Components may also be assigned later, for example `matcher.prompt = load_prompt(...)`.
 
-    Components may be assigned later too, for example `matcher.prompt = load_prompt(...)`.
+    Args:
+        backbone: computes feature maps of photos.
+        prompt: computes prompt embeddings of photos.
+        matcher: computes matches from correlations; a `Matcher` or any function.
+        sampling: timestep, ensemble and noise; None: t = 50.
+        pair_transform: transform of the two maps of a pair, before matching; None: none.
+        protocol: alignment of cells and sampling of source points, as in the benchmark of that name; None: those of the
+            backbone.
+        config: experiment that the components were built from; needed to save the matcher.
 
     Raises:
-        InputError: a component is of another type, also when it is assigned; the message names it.
+        InputError: a component is of another type, also when it is assigned later; the message names it.
+
+    Components may be assigned later too, for example `matcher.prompt = load_prompt(...)`.
 
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -349,7 +352,9 @@ class SemanticMatcher:
         return self
 
     def __repr__(self) -> str:
-        prompt, matcher = (getattr(one, "__name__", type(one).__name__) for one in (self.prompt, self.matcher))
+        prompt, matcher = (
+            getattr(component, "__name__", type(component).__name__) for component in (self.prompt, self.matcher)
+        )
         spec = self.backbone.spec
         return (
             f"SemanticMatcher({spec.architecture}, layer {spec.layer}, {prompt}, {matcher}, "
@@ -667,7 +672,7 @@ class SemanticMatcher:
         elif self.prompt.scope != "pair":
             raise InputError("pair is for a prompt that depends on both photos of a pair: leave it out")
         views = preprocessors(self.backbone, self.prompt)
-        images = [make_images([as_photo(one)], [category], views) for one in pair or (opened,)]
+        images = [make_images([as_photo(photo)], [category], views) for photo in pair or (opened,)]
         embedding = prompt_embeddings(self.prompt, *images)
         attention = token_attention(self.backbone, opened, embedding, self.sampling)
         return attention, token_labels(self.prompt, *images, backbone=self.backbone)
@@ -752,16 +757,16 @@ class SemanticMatcher:
     def _match_points(self, photos: _Photos, maps: _Maps, wanted: torch.Tensor, *, mutual: bool) -> MatchResult:
         queries = wanted[None].to(maps[0].values)
         found, scores, valid = self._match_all(maps[0], maps[1], queries)
-        kept = valid[0].cpu()
+        accepted = valid[0].cpu()
         if mutual:
-            kept &= self._comes_back(maps, queries, found)
+            accepted &= self._comes_back(maps, queries, found)
         return MatchResult(
             source=photos[0],
             target=photos[1],
-            source_points=wanted[kept].double().numpy(),
-            target_points=_inside(found[0].cpu(), photos[1])[kept].double().numpy(),
-            scores=scores[0].cpu()[kept].double().numpy(),
-            indices=kept.nonzero()[:, 0].numpy(),
+            source_points=wanted[accepted].double().numpy(),
+            target_points=_inside(found[0].cpu(), photos[1])[accepted].double().numpy(),
+            scores=scores[0].cpu()[accepted].double().numpy(),
+            indices=accepted.nonzero()[:, 0].numpy(),
         )
 
     def _maps_of_pairs(self, batch_size: int) -> Callable[[Sequence[_Row]], Iterator[_Maps]]:
@@ -781,31 +786,36 @@ class SemanticMatcher:
 
         if self.prompt.scope == "pair":
             return pair_by_pair
-        kept: OrderedDict[_Key, FeatureMap] = OrderedDict()
+        cached_maps: OrderedDict[_Key, FeatureMap] = OrderedDict()
 
         def photo_by_photo(rows: Sequence[_Row]) -> Iterator[_Maps]:
             needed: dict[_Key, Photo | Features] = {}
             for row in rows:
                 for side, category in zip((row.source, row.target), row.categories, strict=True):
                     needed[_key(side, category)] = side
-            for key in needed.keys() & kept.keys():
-                kept.move_to_end(key)
-            missing = {key: side for key, side in needed.items() if key not in kept}
+            for key in needed.keys() & cached_maps.keys():
+                cached_maps.move_to_end(key)
+            missing = {key: side for key, side in needed.items() if key not in cached_maps}
             photos = {key: side for key, side in missing.items() if isinstance(side, Photo)}
-            kept.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
+            cached_maps.update(
+                (key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features)
+            )
             for first in range(0, len(photos), batch_size):
                 keys = list(photos)[first : first + batch_size]
                 images = make_images([photos[key] for key in keys], [category for _, category, _ in keys], views)
                 maps = extract_maps(backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
-                kept.update((key, maps[[number]]) for number, key in enumerate(keys))
+                cached_maps.update((key, maps[[number]]) for number, key in enumerate(keys))
             for row in rows:
                 source, target = (
-                    kept[_key(side, category)]
+                    cached_maps[_key(side, category)]
                     for side, category in zip((row.source, row.target), row.categories, strict=True)
                 )
                 yield source, target
-            while len(kept) > len(needed) and sum(one.values.nbytes for one in kept.values()) > _MAPS_IN_MEMORY:
-                kept.popitem(last=False)
+            while (
+                len(cached_maps) > len(needed)
+                and sum(features.values.nbytes for features in cached_maps.values()) > _MAPS_IN_MEMORY
+            ):
+                cached_maps.popitem(last=False)
 
         return photo_by_photo
 
@@ -875,8 +885,8 @@ def _both(category: str | tuple[str, str] | None) -> tuple[str | None, str | Non
     both = category if isinstance(category, (tuple, list)) else (category, category)
     if len(both) != 2:
         raise InputError(f"category must be a text, or a pair for source and target, not {shown(category)}")
-    for one in both:
-        _check_category(one)
+    for own in both:
+        _check_category(own)
     return both[0], both[1]
 
 
@@ -908,7 +918,7 @@ def _wanted_points(points: Points | None, photo: Photo, side: int) -> torch.Tens
     inside = points[torch.from_numpy(photo.mask)[y, x]]
     if len(inside):
         return inside
-    y, x = torch.from_numpy(photo.mask).nonzero().unbind(-1)  # a mask so thin that the grid misses it
+    y, x = torch.from_numpy(photo.mask).nonzero().unbind(-1)  # no point of the grid lies in a thin mask
     middle = len(x) // 2
     return torch.stack([x[middle], y[middle]])[None].float()
 
