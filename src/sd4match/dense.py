@@ -136,7 +136,7 @@ class DenseMatch:
         *,
         nearest: bool = False,
     ) -> npt.NDArray[Any]:
-        """Resample the target, or an array of its size, into the frame of the source: each pixel takes that of its match.
+        """Resample the target, or an array of its size, into the frame of the source: each pixel takes its match.
 
         It carries a mask or a map of labels from the target to the source; `transfer` carries one in the other
         direction.

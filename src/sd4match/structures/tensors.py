@@ -405,8 +405,7 @@ class Correlation:
 
     @check_arguments
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
-        """Return the match probability softmax(values / temperature) over all cells (Eq. 4); computed once per
-        temperature.
+        """Return the match probability softmax(values / temperature) (Eq. 4); computed once per temperature.
 
         Args:
             temperature: divisor of the correlation, > 0.
