@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from sd4match.data.annotations import Points, as_box, as_file_name, as_points, visible_in_both, zero_invisible
 from sd4match.data.base import FilePairs, check_split_name, find_root, read_all
@@ -89,12 +90,15 @@ class PFPascalPairs(FilePairs):
             target_id=target + suffix, category=CATEGORIES[int(category) - 1],
         )  # fmt: skip
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file JPEGImages/FILE of a photo."""
         return self._photos / "JPEGImages" / image_id.removesuffix(_MIRRORED)
 
     def photo(self, image_id: str) -> Photo:
-        """Decode a photo and mirror it if its id says so.
+        """Decode a photo, and mirror it if its id has the suffix of mirrored photos.
+
+        Args:
+            image_id: id of the photo.
 
         Raises:
             PhotoError: it cannot be read.
@@ -102,12 +106,8 @@ class PFPascalPairs(FilePairs):
         photo = super().photo(image_id)
         return Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), photo.name) if _MIRRORED in image_id else photo
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Read the points of a pair from the list or from its two MATLAB files.
-
-        Raises:
-            DatasetError, PhotoError: points or the header of a photo cannot be read.
-        """
         key = self.keys[index]
         source, source_box = self._side(index, "A", key.source_id)
         target, target_box = self._side(index, "B", key.target_id)

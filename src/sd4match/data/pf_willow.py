@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
+from typing_extensions import override
+
 from sd4match.data.annotations import Points, as_file_name, as_points, extent, visible_in_both, zero_invisible
 from sd4match.data.base import FilePairs, check_split_name, find_root, folder_of, read_all
 from sd4match.data.config import PFWillowConfig
@@ -77,16 +79,12 @@ class PFWillowPairs(FilePairs):
             target_id=target, category=category,
         )  # fmt: skip
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file SUBCLASS/FILE of a photo."""
         return self.root / image_id
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Read the points of a pair from the list or from its two MATLAB files.
-
-        Raises:
-            DatasetError, PhotoError: points or the header of a photo cannot be read.
-        """
         key = self.keys[index]
         source, target = self._points(index, "A", key.source_id), self._points(index, "B", key.target_id)
         visible = visible_in_both(source, target, key.pair_id)
