@@ -241,22 +241,22 @@ def reproduce(
 ) -> Reproduction:
     """Reproduce a table or a figure of the paper, and write it to a folder of its name.
 
-    Trainings and scores are kept in `output / "runs"`: other targets use them too, and what was stopped is resumed.
-    All processes of a run must call it.
+    Trainings and scores are stored in `output / "runs"`: other targets use them too, and stopped ones are resumed. All
+    processes of a run must call it.
 
     Args:
         target: one of `target_names()`.
         output: folder of all targets.
-        settings: model, data and extent; `mini` in its reduced form, if not given.
-        device: of all computations, for example "cpu" or "cuda".
+        settings: model, data and extent; None: `mini` in its reduced form.
+        device: device of all computations, for example "cpu" or "cuda".
         callbacks: functions to call during the work.
 
     Returns:
         Numbers and claims; the page, the numbers as JSON and the picture are in `output / target`.
 
     Raises:
-        ConfigError: an unknown target, or a data set that it needs is not given.
-        InputError: the folder holds something else, or another run writes into it.
+        ConfigError: the target is unknown, or a data set that it needs is not given.
+        InputError: the folder holds other files, or another run writes to it.
     """
     settings = settings or ReproductionSettings()
     made = make_target(target, settings)

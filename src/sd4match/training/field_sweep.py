@@ -344,18 +344,18 @@ def sweep_fields(
     device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
-    """Measure an experiment with every combination of the values of some fields, after training what learns.
+    """Measure an experiment with every combination of the values of some fields, after training where that is needed.
 
-    What `output` already contains is not trained or measured again, and a training that was stopped is resumed.
+    Results in `output` are not trained or measured again, and a stopped training is resumed.
 
     Args:
-        output: folder; each row has a folder of its name in it.
-        fields: each "FIELD=a,b,c" or "FIELD=start:stop:step", with its stop if a step hits it; the end of a field's
-            path is enough if no other field ends like that.
+        output: folder; each row has a subfolder of its name.
+        fields: "FIELD=a,b,c" or "FIELD=start:stop:step" each, which includes the stop if a step reaches it; the end of
+            the path of a field suffices if it is unique.
         preset: name of the experiment.
         overrides: changes `a.b=c` to all rows.
-        prompt: file of a learned prompt, which is evaluated in every row; None: the experiment's prompt is trained once
-            for each combination of the fields that a training depends on.
+        prompt: file of a learned prompt for all rows; None: the experiment's prompt is trained once for each
+            combination of the fields that a training depends on.
         split: split that is measured.
         device: device of all computations, for example "cpu" or "cuda".
         callbacks: functions to call during the sweep.
@@ -365,7 +365,7 @@ def sweep_fields(
 
     Raises:
         ConfigError: a field or a value does not fit; see `field_rows`.
-        InputError: the folder of a row holds something else than an earlier sweep.
+        InputError: the folder of a row holds other files than those of an earlier sweep.
 
     Warns:
         DamagedScoresWarning: scores of an earlier sweep are damaged.
@@ -386,7 +386,7 @@ def measure_rows(
     device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
-    """Do what `sweep_fields` does, with rows from `field_rows`."""
+    """Measure rows of `field_rows`; see `sweep_fields`."""
     started = time.perf_counter()
     rows[0].job.config.require_data()
     Processes().on_main(lambda: check_jobs(folder, {row.name: row.job for row in rows}))

@@ -67,17 +67,17 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Train what learns among the components in place, and write the files of the run.
+    """Train the components that learn, in place, and write the files of the run.
 
     The best values so far are on disk at any time, and the state of the training in `output / "checkpoints"`. All
     processes of a run must call this with the same arguments.
 
     Args:
         config: experiment that the components were built from.
-        components: prompt, matcher or pair transform must have parameters.
+        components: components, of which prompt, matcher or pair transform must have parameters.
         output: folder for config.yaml, losses.csv, validation.csv and checkpoints, and at the end for loss.png and the
             report.
-        prompt_file: where what is learned is saved; `output / "prompt.safetensors"` by default.
+        prompt_file: file of the learned values; None: `output / "prompt.safetensors"`.
         resume: continue from the latest checkpoint in the folder, if there is one; otherwise checkpoints and results in
             it are removed.
         stop: called after every step and during a validation; if it returns True, the state is saved and the run ends.
@@ -87,11 +87,11 @@ def train(
         The history of the training.
 
     Raises:
-        InputError: the folder holds another kind of run or files that no training has made, or a second run writes.
-        ConfigError: fields of the config do not go together, or differ from those that the run was started with.
-        InputError: nothing that matches depend on has parameters.
+        InputError: the folder holds another kind of run or other files, another run writes to it, or no component that
+            matches depend on has parameters.
+        ConfigError: fields of the config do not fit together, or differ from those with which the run was started.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
-        DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
+        DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
     """
     folder = as_path(output, what="output")
     file = None if prompt_file is None else as_path(prompt_file, what="prompt_file")
@@ -116,7 +116,7 @@ def train_in_folder(
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
+    """Train in a folder that another kind of run, such as a sweep, has checked; see `train`."""
     processes = Processes()
     with ExitStack() as held:
         processes.on_main(lambda: held.enter_context(locked_folder(output)))
@@ -175,7 +175,7 @@ def train_in_folder(
 
 
 def check_trainable(config: ExperimentConfig) -> None:
-    """Check what only a training needs, before any weights load.
+    """Check the conditions of a training, before any weights load.
 
     Raises:
         ConfigError: the best values could not be selected, a pair transform learns nothing, or a tracker is missing.

@@ -139,13 +139,19 @@ def _truth_radius(mark: int) -> int:
 
 @check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Stack pictures below each other, with a gap between them.
+    """Stack pictures vertically, with a gap between them.
 
-    Narrower ones are enlarged to the width of the widest, at most to three times their size, so that their text can be
-    read as well as its text.
+    Narrower pictures are enlarged to the width of the widest, at most to three times their size, so that text stays
+    legible.
+
+    Args:
+        pictures: one picture or more, from top to bottom.
 
     Raises:
         InputError: there is no picture.
+
+    >>> stack([Image.new("RGB", (60, 20)), Image.new("RGB", (30, 10))]).width
+    60
     """
     if not pictures:
         raise InputError("there is no picture to stack")
