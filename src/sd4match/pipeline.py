@@ -185,9 +185,6 @@ class SemanticMatcher:
         Raises:
             ConfigError: there is no such preset, device or precision; or the prompt must be learned first, and no file
                 is given.
-
-        >>> SemanticMatcher.from_preset("mini-empty", device="cpu").device
-        device(type='cpu')
         """
         return cls.from_config(load_preset(name, overrides), prompt=prompt, device=device, dtype=dtype)
 
@@ -420,11 +417,6 @@ class SemanticMatcher:
                 prompt, backbone or sampling, or the prompt depends on pairs.
             NonFiniteError: features are NaN or infinite; the message suggests a remedy.
             ComponentError: a custom component fails, or returns a value that its interface does not allow.
-
-        >>> matcher = SemanticMatcher.from_preset("mini-empty")
-        >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
-        >>> matcher.match(photo, photo, grid=2).indices
-        array([0, 1, 2, 3])
         """
         check_flag("mutual", mutual)
         side = check_count("grid", grid, 1, _LARGEST_GRID)

@@ -206,10 +206,13 @@ class Components:
     Raises:
         InputError: a component is of another type.
 
-    >>> from sd4match.config import load_preset
-    >>> components = build_components(load_preset("mini-empty"))
-    >>> components.matcher.kind, components.pair_transform
-    ('kernel_soft_argmax', None)
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import EmptyPrompt
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = EmptyPrompt(backbone=backbone)
+    >>> Components(backbone, prompt, NearestNeighbor(), GaussianCrossEntropy()).beside_prompt()
+    {}
     """
 
     backbone: Backbone

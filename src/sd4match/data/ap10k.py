@@ -70,6 +70,22 @@ class AP10KPairs(FilePairs):
     Raises:
         DatasetError: the folder has another layout, there are no such pairs, or the list belongs to other annotations
             or cannot be written.
+
+    >>> import tempfile
+    >>> names = {1: "a.jpg", 2: "b.jpg"}
+    >>> content = {
+    ...     "images": [{"id": n, "file_name": name, "width": 64, "height": 48} for n, name in names.items()],
+    ...     "categories": [{"id": 1, "name": "dog", "supercategory": "Canidae"}],
+    ...     "annotations": [
+    ...         {"id": n, "image_id": n, "category_id": 1, "keypoints": [8, 9, 2] * 17, "bbox": [4, 4, 40, 30]}
+    ...         for n in names
+    ...     ],
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "annotations.json").write_text(json.dumps(content))
+    ...     dataset = AP10KPairs(AP10KConfig(root=folder, split="test"))
+    ...     len(dataset), dataset[0].category, dataset[0].target_box
+    (2, 'dog', (4.0, 4.0, 44.0, 34.0))
     """
 
     name = "ap10k"

@@ -31,7 +31,7 @@ _COLUMNS = (*_REQUIRED, "flip", "XA", "YA", "XB", "YB")
 
 
 class PFPascalPairs(FilePairs):
-    """PF-Pascal: 2,940, 308 and 299 pairs of 20 categories.
+    r"""PF-Pascal: 2,940, 308 and 299 pairs of 20 categories.
 
     A row of a list gives two photos, a class (from 1) and, in the train list, `flip`; if that is 1, both photos and
     their points are mirrored. Points are in the row itself (`XA`, `YA`, `XB`, `YB`, separated by `;`: NCNet's test
@@ -47,6 +47,18 @@ class PFPascalPairs(FilePairs):
 
     Raises:
         DatasetError: the list of the split is missing or is not a list of pairs.
+
+    >>> import tempfile
+    >>> from sd4match.testing import random_photo
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "JPEGImages").mkdir()
+    ...     for name in ("a.png", "b.png"):
+    ...         random_photo().to_image().save(Path(folder) / "JPEGImages" / name)
+    ...     lines = "source_image,target_image,class,XA,YA,XB,YB", "a.png,b.png,8,1;2,3;4,5;6,7;8"
+    ...     _ = (Path(folder) / "test_pairs.csv").write_text("\n".join(lines))
+    ...     dataset = PFPascalPairs(PFPascalConfig(root=folder, split="test"))
+    ...     dataset[0].category, dataset[0].source_points.tolist()
+    ('cat', [[1.0, 3.0], [2.0, 4.0]])
     """
 
     name = "pf_pascal"

@@ -25,7 +25,7 @@ _LIST = "test_pairs.csv"
 
 
 class PFWillowPairs(FilePairs):
-    """PF-Willow: 900 test pairs of 10 subclasses; the category of "car(G)" is "car".
+    r"""PF-Willow: 900 test pairs of 10 subclasses; the category of "car(G)" is "car".
 
     The pairs are those of `test_pairs.csv` if it exists; otherwise all ordered pairs of two `.mat` files of a subclass,
     in the order of their names. Points are in the row of the list or in `PHOTO.mat` (`pts_coord`, 2 x 10). Photo ids
@@ -39,6 +39,18 @@ class PFWillowPairs(FilePairs):
 
     Raises:
         DatasetError: the split is not "test", or the folder has another layout.
+
+    >>> import tempfile
+    >>> from sd4match.testing import random_photo
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "car(G)").mkdir()
+    ...     for name in ("a.png", "b.png"):
+    ...         random_photo().to_image().save(Path(folder) / "car(G)" / name)
+    ...     lines = "source,target,XA,YA,XB,YB", "car(G)/a.png,car(G)/b.png,1;2,3;4,5;6,7;8"
+    ...     _ = (Path(folder) / "test_pairs.csv").write_text("\n".join(lines))
+    ...     dataset = PFWillowPairs(PFWillowConfig(root=folder))
+    ...     dataset[0].category, dataset[0].source_points.tolist()
+    ('car', [[1.0, 3.0], [2.0, 4.0]])
     """
 
     name = "pf_willow"

@@ -99,15 +99,6 @@ def write_page(
     Raises:
         InputError: the file exists and is not a page of a report, or is a link or a folder.
         SD4MatchError: it cannot be written.
-
-    >>> import tempfile
-    >>> from sd4match.config import load_preset
-    >>> from sd4match.evaluation import evaluate
-    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
-    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_page(report, Path(folder) / "report.html").read_text("utf-8")[:15]
-    '<!DOCTYPE html>'
     """
     path = check_page_file(as_path(file, what="the file of a page"))
     page = to_page(report, title=title, pictures=pictures, remark=remark, curve=curve)

@@ -1,4 +1,4 @@
-"""The form that all plots share: size, fonts, and figures as pictures."""
+"""Common form of all plots: size, fonts, and conversion of figures to pictures."""
 
 from __future__ import annotations
 
