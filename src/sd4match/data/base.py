@@ -272,7 +272,7 @@ def read_all(read: Callable[[Item], Value], items: Iterable[Item]) -> list[Value
 
     Args:
         read: returns the value of an item; may raise DatasetError.
-        items: of the list.
+        items: items of the list.
 
     Raises:
         DamagedListError: items cannot be read; it carries all problems.

@@ -66,7 +66,7 @@ def _estimate(found: Estimate) -> dict[str, Any]:
 
 
 def to_markdown(result: Reproduction) -> str:
-    """Return a page: what is reduced, the claims, ours beside the paper's, categories, and where it comes from."""
+    """Return a page: differences from the paper, claims, our numbers and the paper's, categories, and provenance."""
     target = result.target
     sections = [
         f"# {target.where}: {target.title}",
@@ -82,7 +82,7 @@ def to_markdown(result: Reproduction) -> str:
 
 
 def extent_line(result: Reproduction) -> str:
-    """Return a line that says what is otherwise than in the paper."""
+    """Return a line about the differences from the paper."""
     if not result.differences_from_paper:
         return f"With the settings, the data and the extent of {PAPER}."
     form = "**Reduced form**" if result.settings.is_reduced else "**Not the paper's settings**"

@@ -27,7 +27,7 @@ _OWN_SETS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"distractors": 0.0, "seed": 1},
     "small": {"distractors": 0.0, "size": 64, "seed": 2},
 }
-"""Synthetic data sets that stand for three real ones: the usual scenes, scenes without other objects, small photos."""
+"""Synthetic substitutes of three real data sets: the usual scenes, scenes without other objects, small photos."""
 _STANDS_FOR = {"scenes": "spair", "plain": "pf_pascal", "small": "pf_willow"}
 
 

@@ -19,7 +19,7 @@ class FunctionLoss(MatchingLoss):
         self.function = function
 
     def __call__(self, correlation: Correlation, targets: Keypoints) -> Tensor | LossValue:
-        """Return what the function returns."""
+        """Return the value of the function."""
         return self.function(correlation, targets)
 
 

@@ -1,4 +1,4 @@
-"""Training of an experiment: builds the trainer from a config, and writes and resumes a run directory."""
+"""Training of an experiment: trainer from a config, files of a run directory, and their resumption."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def resume_command(output: Path) -> str:
 
 
 def check_resumable(config: ExperimentConfig, output: Path) -> None:
-    """Refuse to resume with another config, before any weights load; see `checkpoint.check_same_config`.
+    """Check that a run is resumed with the same config, before any weights load; see `checkpoint.check_same_config`.
 
     Raises:
         ConfigError: names the fields that differ.
@@ -221,7 +221,7 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
 
 
 def _latest(checkpoints: Checkpoints) -> Checkpoint | None:
-    """Return the latest checkpoint without the warning of damaged ones, which the training gives when it resumes."""
+    """Return the latest checkpoint without the warning of damaged ones, which the resumed training shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedCheckpointWarning)
         return checkpoints.latest()
@@ -262,7 +262,7 @@ def training_report(
 
 
 def _summary(config: ExperimentConfig, run: TrainingRun) -> dict[str, Any]:
-    """Return what a report says about the training itself, as JSON-able values."""
+    """Return the description of the training in a report, as JSON values."""
     assert run.batch_split is not None
     return {
         "steps": run.step,
@@ -281,7 +281,7 @@ def _summary(config: ExperimentConfig, run: TrainingRun) -> dict[str, Any]:
 def _origin(
     config: ExperimentConfig, components: Components, data: PairDataset, processes: Processes
 ) -> dict[str, Any]:
-    """Return what every checkpoint says about the training; see `checkpoint.check_same_training`."""
+    """Return the origin of every checkpoint of the training; see `checkpoint.check_same_training`."""
     return {
         "config": config.model_dump(mode="json"),
         "fingerprint": components.backbone.fingerprint,
@@ -293,7 +293,7 @@ def _origin(
 
 
 def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
-    """Check that the folder holds this very training, or remove the results of another one; write the config."""
+    """Check that the folder holds this training, or remove the results of another one; write the config."""
     checkpoint = _latest(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_training(checkpoint.origin, checkpoints.origin, where=str(output))
@@ -303,7 +303,7 @@ def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: 
             remove(output / name, error=TrainingError)
     checkpoints.remove_temporary_files()
     remove_abandoned_folders(output)
-    if not _says(output / CONFIG_FILE, config):  # a file that its user has commented stays as it is
+    if not _says(output / CONFIG_FILE, config):  # do not change a file with comments of the user
         write_atomically(output / CONFIG_FILE, config.to_yaml().encode())
 
 
@@ -315,7 +315,7 @@ def _says(file: Path, config: ExperimentConfig) -> bool:
 
 
 def _details(config: ExperimentConfig, trainer: Trainer, data: PairDataset, step: int, pck: float) -> dict[str, Any]:
-    """Return what a prompt file says about its training."""
+    """Return the description of the training in a prompt file."""
     return {
         **model_facts(config.backbone.model_name),
         "backbone": backbone_entry(config, trainer.backbone)["name"],

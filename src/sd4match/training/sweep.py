@@ -1,4 +1,4 @@
-"""Sweep over prompts: trains and measures each prompt of the ablation tables, and reports all of them together."""
+"""Sweep over prompts: training and measurement of each prompt of the ablation tables, in one report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COMPARISONS = (
     ("class", "single"), ("cpm", "single"), ("cpm", "class"),
     *(("cpm", name) for name in _CPM_VARIANTS),
 )  # fmt: skip
-"""(a, b): every prompt against text, and the differences that the paper's tables show."""
+"""Compared rows (a, b): every prompt with text, and the differences in the paper's tables."""
 _SHARED_FIELDS = ("backbone", "data", "evaluation")
 """Fields of the config in which the experiments of a table must agree."""
 
@@ -183,7 +183,7 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
 
 
 def prompt_jobs(output: Path, configs: Mapping[str, ExperimentConfig]) -> dict[str, Job]:
-    """Return what a sweep over prompts measures, by the names of its rows, each in a folder of that name."""
+    """Return the jobs of a sweep over prompts by name of the row, each in a folder of that name."""
     return {name: Job(config, output / name) for name, config in configs.items()}
 
 

@@ -397,7 +397,7 @@ class _Run:
 
 
 def _batch_split(config: TrainingConfig, processes: Processes, accelerator: Accelerator) -> BatchSplit:
-    """Return a split in which a device takes its whole share at once, unless config or launcher say otherwise."""
+    """Return a split in which a device takes its whole share at once, unless config or launcher set fewer pairs."""
     whole = BatchSplit(config.batch_size, processes.count, config.batch_size)
     share = -(-whole.share // accelerator.gradient_accumulation_steps)
     return replace(whole, per_device=min(whole.share, config.per_device or share))

@@ -135,7 +135,7 @@ class SmoothedTarget:
     weights: Float[Tensor, " offsets"]
     """exp(-|d|^2 / (2 s^2)) / (2 pi s^2), s = (k - 1) / 4: a density, not renormalized (at k = 7 they sum to 0.965)."""
     inside: Bool[Tensor, "batch points offsets"]
-    """Whether a location lies in the open interval (0, w - 1) x (0, h - 1); others are left out."""
+    """True where a location lies in the open interval (0, w - 1) x (0, h - 1); others are left out."""
 
     def entropy(self) -> Float[Tensor, "batch points"]:
         """Return -sum_d w_d log(w_d / W) over the offsets inside the map, W the sum of their weights."""
