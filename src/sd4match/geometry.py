@@ -473,8 +473,8 @@ class Grid:
     ) -> Float[Tensor, "batch points 2"]:
         """Return the cells at which a source map is sampled for query points in photo pixels.
 
-        Convention: a query between the border of the photo and the outermost cell centers lies outside
-        [0, w - 1] x [0, h - 1]. Sampling clamps it to the nearest border cell; it is not extrapolated.
+        Convention: with "centers" and "patch", a query between the border of the photo and the outermost cell centers
+        lies outside [0, w - 1] x [0, h - 1]. Sampling clamps it to these centers; nothing is extrapolated.
 
         Args:
             points: (B, N, 2), (x, y) in original pixels.

@@ -409,7 +409,7 @@ class SemanticMatcher:
         Returns:
             N matches; fewer with `mutual`, or if the matcher rejects some. `indices` are those of their points. A point
             between
-            the border of the photo and the outermost cell centers is matched as the nearest border cell.
+            the border of the photo and the outermost cell centers is clamped to these centers.
 
         Raises:
             PhotoError: a photo cannot be read.

@@ -105,7 +105,7 @@ class Features:
             points: (N, 2), (x, y) in original pixels.
 
         Returns:
-            (N, C). A point beyond the outermost cell centers gets the descriptor of the nearest border cell.
+            (N, C). A point beyond the outermost cell centers is clamped to them.
 
         Raises:
             InputError: the points are not (N, 2), or one is outside the photo.
@@ -135,7 +135,7 @@ class Features:
 
 
 class KeypointMatch(TypedDict):
-    """A match in the form of transformers' keypoint-matching pipeline."""
+    """Match in the form of transformers' keypoint-matching pipeline."""
 
     keypoint_image_0: dict[str, float]
     keypoint_image_1: dict[str, float]

@@ -152,7 +152,6 @@ def pair_pictures(
     >>> from sd4match.evaluation import evaluate
     >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
     >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-
     >>> [picture.rank for picture in pair_pictures(report, count=1)]
     ['worst', 'best']
     """

@@ -41,7 +41,6 @@ def plot_report_over_alpha(report: Report) -> list[Figure]:
     >>> from sd4match.evaluation import evaluate
     >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
     >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-
     >>> len(plot_report_over_alpha(report))
     1
     """
@@ -74,7 +73,6 @@ def plot_report_categories(report: Report) -> list[Figure]:
     >>> from sd4match.evaluation import evaluate
     >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
     >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-
     >>> len(plot_report_categories(report))
     1
     """

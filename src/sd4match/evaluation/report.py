@@ -61,7 +61,6 @@ class Row:
     >>> from sd4match.evaluation import evaluate
     >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
     >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-
     >>> report.results[0].prompt, report.results[0].matcher, report.results[0].pairs
     ('identity', 'none', 2)
     """
@@ -298,7 +297,6 @@ class Report:
     >>> from sd4match.evaluation import evaluate
     >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
     >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
-
     >>> report.data.pairs, report.protocol, [row.prompt for row in report.rows]
     (2, 'sd4match', ['identity'])
     """

@@ -253,7 +253,7 @@ def _naming(name: str) -> Iterator[None]:
 def _decode(image: Image.Image, *, exif: bool, name: str) -> npt.NDArray[np.uint8]:
     """Return the pixels (H, W, 3) of a pillow image."""
     _check_size(name, image.height, image.width)
-    image.load()  # for TIFF pillow turns the photo here, and removes the tag
+    image.load()  # pillow turns TIFF photos here and removes the tag
     turn = _TURNS.get(_orientation(image)) if exif else None
     if image.mode.startswith(("I", "F")):
         image = _as_bytes(image, name)

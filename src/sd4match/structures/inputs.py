@@ -17,7 +17,7 @@ from sd4match.errors import InputError, PhotoError, shown
 from sd4match.structures.images import Photo, tensor_to_array
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[Any] | Tensor
-"""A path, a pillow image, an array (H, W, 3), a tensor (3, H, W) or (H, W, 3), or a `Photo`."""
+"""Photo as a path, a pillow image, an array (H, W, 3), a tensor (3, H, W) or (H, W, 3), or a `Photo`."""
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]] | Tensor
 """(N, 2), (x, y) in pixels of a photo."""
 

@@ -437,7 +437,7 @@ def correlate_maps(
         source: B maps.
         target: B maps; cells outside of their mask get -inf.
         query_points: (B, N, 2), (x, y) in original pixels of the source photos. A point beyond the outermost cell
-            centers is clamped to the nearest border cell.
+            centers is clamped to them.
         query_mode: "bilinear" (SD4Match), "floor" (SD+DINO, GeoAware) or "pixel" (DIFT); see `Grid.query_cells`.
         normalize: divide features by their L2 norm.
 

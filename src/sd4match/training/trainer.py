@@ -342,7 +342,7 @@ class _Run:
             self.accelerator,
         )
         if failures:
-            reset()  # to the state after the previous step
+            reset()  # back to the state after the previous step
             self.fail(failure)
         self.stop_requested = stops > 0
         return LossTotals(pairs, loss, excess_loss)

@@ -128,7 +128,7 @@ def gaussian_cross_entropy_with_bound(
 
 @dataclass(frozen=True, eq=False)
 class SmoothedTarget:
-    """The k x k whole-cell offsets around each true location."""
+    """Whole-cell offsets, k x k of them, around each true location."""
 
     cells: Float[Tensor, "batch points offsets 2"]
     """(x, y) in target cells."""
