@@ -408,8 +408,7 @@ class SemanticMatcher:
 
         Returns:
             N matches; fewer with `mutual`, or if the matcher rejects some. `indices` are those of their points. A point
-            between
-            the border of the photo and the outermost cell centers is clamped to these centers.
+            between the border of the photo and the outermost cell centers is clamped to these centers.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -623,8 +622,7 @@ class SemanticMatcher:
 
         Returns:
             (h, w) matches; 48 x 48 for up-block 1 of Stable Diffusion 2.1 at 768. Cells that the matcher rejects, and
-            those
-            outside of the source's mask, are not `valid`.
+            those outside of the source's mask, are not `valid`.
 
         Raises:
             InputError, PhotoError, NonFiniteError, ComponentError: as in `match`.
@@ -708,8 +706,7 @@ class SemanticMatcher:
 
         Returns:
             Map (1, L, h, w), whose channels are the tokens, and the names of the tokens between the begin and end
-            tokens, by
-            their index; `viz.draw_attention` takes both.
+            tokens, by their index; `viz.draw_attention` takes both.
 
         Raises:
             PhotoError: a photo cannot be read.

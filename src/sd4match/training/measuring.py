@@ -206,8 +206,7 @@ def row_record(job: Job, first: ExperimentConfig, output: Path) -> dict[str, Any
 
     Returns:
         `config`: sections of the row's config that differ from the report's; `prompt_config`; `prompt_file`: path of
-        the
-        trained file relative to the folder of the report, whole path of a given one, or None.
+        the trained file relative to the folder of the report, whole path of a given one, or None.
     """
     own, shared = (config.model_dump(mode="json") for config in (job.config, first))
     file = None if job.prompt_file is None else str(resolved(job.prompt_file))

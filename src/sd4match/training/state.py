@@ -28,7 +28,7 @@ class TrainingState:
 
     Args:
         learned: components that learn.
-        optimization: over their parameters.
+        optimization: optimizer of their parameters.
         history: history of the training.
     """
 
