@@ -58,9 +58,9 @@ class EvaluationProtocol(Config):
     """
 
     name: Text = "sd4match"
-    frame: Literal["squash", "pad"] = Field(default="squash", description="how photos are put into the model's image")
+    frame: Literal["squash", "pad"] = Field(default="squash", description="layout of photos in the model's image")
     error_frame: Literal["squash", "pad", "photo"] = Field(
-        default="squash", description="the frame in which errors are measured"
+        default="squash", description="frame in which errors are measured"
     )
     side: int | None = Field(
         default=768, ge=2, le=16_384, description="side of that square frame in pixels; None: the photo's own size"
@@ -70,18 +70,18 @@ class EvaluationProtocol(Config):
     clamp_truth: bool = Field(default=True, description="move true points outside the frame to its border")
     reference: Literal["data", "box", "photo"] = Field(
         default="data",
-        description="alpha is a fraction of the target's box, of its photo, or of what the data set says",
+        description="length that alpha is a fraction of: the target's box, its photo, or as the data set defines",
     )
     alignment: Literal["corners", "centers", "patch"] = Field(
-        default="corners", description="how cells lie on photos; see `aligned`"
+        default="corners", description="alignment of cells with photos; see `aligned`"
     )
     cell_shift: Factor = Field(default=0.0, description='for "patch": pixels from the center of a cell to its match')
     query_mode: Literal["bilinear", "floor", "pixel"] = Field(
-        default="bilinear", description="how source points are read"
+        default="bilinear", description="sampling of source points"
     )
-    matcher: AnyMatcher = Field(default=KernelSoftArgmax(), description="the matcher it was published with")
+    matcher: AnyMatcher = Field(default=KernelSoftArgmax(), description="matcher of the publication")
     average: Literal["image", "point", "category_point"] = Field(
-        default="image", description="the average it was published as"
+        default="image", description="average of the publication"
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class SamplingConfig(Config):
     )
     ensemble: Text = Field(
         default="independent",
-        description="how these noises are chosen: independent (as published), antithetic or matched",
+        description="kind of these noises: independent (as published), antithetic or matched",
     )
     posterior: Literal["image", "member", "mode"] = Field(
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
@@ -84,7 +84,7 @@ class TrainingConfig(Config):
         description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out",
     )
     mixed_precision: Literal["no", "bf16"] | None = Field(
-        default=None, description="of the forward pass; None: what `accelerate launch` sets, or no"
+        default=None, description="precision of the forward pass; None: that of `accelerate launch`, or no"
     )
     learning_rate: PositiveNumber = 1e-2
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine decays to a tenth")
@@ -100,12 +100,12 @@ class TrainingConfig(Config):
         default=500, description="steps between checkpoints; one is also written with each better prompt and at the end"
     )
     keep_checkpoints: Count = Field(
-        default=3, description="how many of the last checkpoints are kept, besides the best"
+        default=3, description="number of most recent checkpoints to keep, besides the best"
     )
     trackers: tuple[Text, ...] = Field(
         default=(), description="trackers of accelerate, for example tensorboard; CSV files are always written"
     )
-    seed: Seed = Field(default=0, description="of the order of the pairs and of the noise")
+    seed: Seed = Field(default=0, description="seed of the order of the pairs and of the noise")
 
 
 class EvaluationConfig(Config):
@@ -118,7 +118,7 @@ class EvaluationConfig(Config):
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
     batch_size: BatchSize = Field(default=8, description="photos whose features are extracted at a time")
     protocol: AnyProtocol = Field(
-        default=EvaluationProtocol(), description="how matches are counted: a name, or fields"
+        default=EvaluationProtocol(), description="rule by which matches are counted: a name, or fields"
     )
     matchers: tuple[AnyMatcher, ...] = Field(
         default=(), max_length=100, description="further matchers to evaluate on the same features"
@@ -133,7 +133,7 @@ class EvaluationConfig(Config):
         default="float32", description="precision of stored feature maps; half precision changes results slightly"
     )
     bootstrap_samples: int = Field(default=2000, ge=1, le=100_000)
-    seed: Seed = Field(default=0, description="of the noise and of the bootstrap")
+    seed: Seed = Field(default=0, description="seed of the noise and of the bootstrap")
 
     @field_validator("memory", mode="before")
     @classmethod

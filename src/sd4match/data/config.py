@@ -214,7 +214,7 @@ class FolderConfig(RootedConfig):
     )
     exif: bool = Field(
         default=False,
-        description="whether points are in the frame that viewers show, turned by EXIF, or in stored pixels",
+        description="True: points are in the frame that viewers show, turned by EXIF; False: in stored pixels",
     )
 
     def build(self) -> FolderPairs:

@@ -34,7 +34,9 @@ class GaussianCrossEntropyConfig(LossConfig):
         default=0.04,
         description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
-    initial_temperature: PositiveNumber | None = Field(default=None, description="start of a learned one; None: 0.04")
+    initial_temperature: PositiveNumber | None = Field(
+        default=None, description="initial value of a learned temperature; None: 0.04"
+    )
     kernel_size: int = Field(
         default=7, ge=3, le=LARGEST_WINDOW, description="side of the smoothed target in cells, odd"
     )

@@ -39,7 +39,7 @@ class CoPCA(PairTransform):
 
     kind: Literal["co_pca"] = "co_pca"
     components: NonNegativeInt | tuple[NonNegativeInt, ...] = Field(
-        default=256, description="channels kept of each group, or one number for all; 0 keeps the group as it is"
+        default=256, description="channels of each group after reduction, or one number for all; 0: no reduction"
     )
     blocks: tuple[PositiveInt, ...] | None = Field(
         default=None, description="numbers of consecutive groups that are normalized together; None: all groups"
@@ -110,9 +110,9 @@ class MirroredAlignment(PairTransform):
     every: PositiveInt = Field(
         default=2,
         le=1024,
-        description="without a mask, the score takes every such cell of each row and column of the source",
+        description="step between the cells of the source, in rows and columns, that the score uses without a mask",
     )
-    then: _InnerTransform | None = Field(default=None, description="another transform, of the maps that are kept")
+    then: _InnerTransform | None = Field(default=None, description="another transform, applied to the chosen maps")
 
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that the channels of a backbone are those of a photo and of its mirror image.

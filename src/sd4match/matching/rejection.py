@@ -41,7 +41,7 @@ class RejectingMatcher(Matcher):
     tensor(False)
     """
 
-    inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose answers are tested")
+    inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose matches are tested")
 
     def build(self) -> Self:
         """Return this matcher; a copy with the built inner matcher where the inner config builds another object."""
@@ -98,7 +98,7 @@ class Threshold(RejectingMatcher):
     """
 
     kind: Literal["threshold"] = "threshold"
-    min_score: float = Field(default=0.1, ge=0, le=1, description="least score of a match that is kept")
+    min_score: float = Field(default=0.1, ge=0, le=1, description="smallest score of an accepted match")
 
     @override
     @check_arguments
@@ -166,7 +166,7 @@ class RatioTest(RejectingMatcher):
     kind: Literal["ratio"] = "ratio"
     ratio: float = Field(default=0.9, gt=0, le=1, description="largest ratio of the two distances")
     radius: PositiveNumber = Field(
-        default=2.5, description="distance from the best cell, in x or in y, from which on another place begins"
+        default=2.5, description="distance in x and in y within which cells count as the best one, in cells"
     )
 
     @check_arguments
