@@ -75,7 +75,7 @@ class Photo:
         _check_size(self.name, *self.size)
         if self.mask is not None:
             _check_mask(self.name, self.mask, self.size)
-            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # torch needs it
+            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # for torch
 
     @classmethod
     @check_arguments

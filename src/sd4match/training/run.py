@@ -92,6 +92,20 @@ def train(
         ConfigError: fields of the config do not fit together, or differ from those with which the run was started.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
         DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
+
+    >>> import tempfile
+    >>> from sd4match.config import Components, load_preset
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import SinglePromptConfig
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> changes = ["training.steps=1", "training.batch_size=2", "data.pairs=4", "data.photos_per_category=4"]
+    >>> config = load_preset("mini-single", changes)
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = SinglePromptConfig().build(backbone=backbone)
+    >>> components = Components(backbone, prompt, NearestNeighbor(), GaussianCrossEntropy())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train(config, components, folder).step
+    1
     """
     folder = as_path(output, what="output")
     file = None if prompt_file is None else as_path(prompt_file, what="prompt_file")
