@@ -71,7 +71,9 @@ def _members(cls: type) -> Iterator[tuple[str, object]]:
             continue
         if isinstance(member, (classmethod, staticmethod)):
             member = member.__func__
-        if isinstance(member, property) or (inspect.isfunction(member) and member.__module__.startswith("sd4match")):
+        if isinstance(member, property) or (
+            inspect.isfunction(member) and member.__name__ == key and member.__module__.startswith("sd4match")
+        ):
             yield key, member
 
 

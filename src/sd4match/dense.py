@@ -1,4 +1,4 @@
-"""Dense matches: one for every cell of the source's feature map, read at any point."""
+"""Dense matches: one for every cell of the source's feature map, interpolated at any point."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _PIXELS_AT_ONCE = 1 << 18
 class DenseMatch:
     """Matches of all cells of the source's feature map, and of all pixels between the cells.
 
-    The displacement of a pixel is interpolated between the displacements of the four cells around it; beyond the
-    outermost cells of the photo it is theirs. Cells in the padding of a photo take no part, and a cell without a match
-    moves as the nearest one that has one.
+    The displacement of a pixel is interpolated between the displacements of the four cells around it. Beyond the
+    outermost cells on the photo, it is that of the nearest of them. Cells in the padding of a photo are not used, and a
+    cell without a match takes the displacement of the nearest cell that has one.
 
     Raises:
         InputError: a field is of another type.
-        ShapeError: the grid is not that of the source alone, an array is of other cells, or the backward matches are
-            not those of photos of the target's and the source's size.
+        ShapeError: the grid is not that of the source alone, an array has another number of cells, or the backward
+            matches are not of photos of the target's and the source's size.
         NonFiniteError: a value is NaN or infinite.
 
     >>> from sd4match.geometry import own_frame
@@ -62,10 +62,10 @@ class DenseMatch:
     scores: npt.NDArray[np.float64]
     """(h, w), in [0, 1]."""
     backward: DenseMatch | None = None
-    """Matches of the target's cells in the source; None if they were not asked for."""
+    """Matches of the target's cells in the source; None if they were not computed."""
     valid: npt.NDArray[np.bool_] = None  # type: ignore[assignment] # set below
-    """(h, w), False where a cell has no match: the matcher rejected it, or it is not in the source's mask; all True if
-    not given."""
+    """(h, w), False where a cell has no match: the matcher rejected it, or it is outside the source's mask. None: all
+    True."""
 
     def __post_init__(self) -> None:
         if self.valid is None:
@@ -92,35 +92,35 @@ class DenseMatch:
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
-        """(h, w), whether a cell lies in the source photo, not in its padding."""
+        """(h, w), True where a cell lies on the source photo, not on its padding."""
         return self._photo_cells.inside
 
     @cached_property
     def valid_pixels(self) -> npt.NDArray[np.bool_]:
-        """(H, W), whether a pixel of the source has a match: the nearest cell has one."""
+        """(H, W), True where the nearest cell of a pixel of the source has a match."""
         y, x = (np.arange(side, dtype=np.float64) for side in self.source.size)
         rows, columns = self._photo_cells.nearest(y, axis=1), self._photo_cells.nearest(x, axis=0)
         return self.valid[rows[:, None], columns]
 
     @cached_property
     def flow(self) -> npt.NDArray[np.float32]:
-        """(H, W, 2), for every pixel of the source (x, y) of its match minus its own, in pixels."""
+        """(H, W, 2), displacement (x, y) from every pixel of the source to its match, in pixels."""
         flow = np.empty((*self.source.size, 2), dtype=np.float32)
         for rows, pixels, found in self._pieces():
             flow[rows] = found - pixels
         return flow
 
     def at(self, points: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Return the matches of points, read between the matches of the cells.
+        """Return the matches of points, interpolated between the matches of the cells.
 
         Args:
             points: (N, 2), (x, y) in pixels of the source.
 
         Returns:
-            (N, 2), in pixels of the target, inside of it.
+            (N, 2), (x, y) in pixels of the target, inside it.
 
         Raises:
-            InputError: points that are not (N, 2) numbers inside the source.
+            InputError: the points are not (N, 2) numbers, or one is outside the source.
         """
         wanted = check_points(points, replace(self.source, mask=None)).double().numpy()
         left, right, across = self._photo_cells.around(wanted[:, 0], axis=0)
@@ -136,15 +136,16 @@ class DenseMatch:
         *,
         nearest: bool = False,
     ) -> npt.NDArray[Any]:
-        """Resample the target, or what has its size, into the frame of the source: each pixel takes that of its match.
+        """Resample the target, or an array of its size, into the frame of the source: each pixel takes its match.
 
-        This carries a mask or a map of labels of the target to the source; `transfer` carries one the other way.
+        It carries a mask or a map of labels from the target to the source; `transfer` carries one in the other
+        direction.
 
         Args:
-            photo: a photo, or an array (H, W) or (H, W, C), of the target's height and width; the target if not given.
-                A tensor may be (3, H, W) too. Numbers between pixels are interpolated if it holds floats or bytes;
-                booleans and other whole numbers are masks and labels, of which the nearest is taken.
-            nearest: take the nearest pixel whatever it holds.
+            photo: a photo, or an array (H, W) or (H, W, C), of the target's height and width; None: the target. A
+                tensor may be (3, H, W) too. Floats and bytes are interpolated between pixels; booleans and other whole
+                numbers are masks and labels, of which the nearest is taken.
+            nearest: take the nearest pixel for every data type.
 
         Returns:
             (H, W) or (H, W, C) of the source's height and width, in the data type of the photo.
@@ -165,10 +166,10 @@ class DenseMatch:
 
     @cached_property
     def reversed(self) -> DenseMatch:
-        """Dense match from the target to the source, whose backward matches are those of this one.
+        """Dense match from the target to the source, whose backward matches are the matches of this one.
 
         Raises:
-            InputError: the backward matches were not asked for.
+            InputError: there are no backward matches.
         """
         if self.backward is None:
             raise InputError("there are no backward matches: match_dense(..., cycle=True) computes them")
@@ -176,20 +177,23 @@ class DenseMatch:
 
     @property
     def cycle(self) -> npt.NDArray[np.bool_]:
-        """(h, w), whether the match of a cell, matched back, comes within 1.5 cells of it; see `consistent`."""
+        """(h, w), True where the match of a cell, matched back, comes within 1.5 cells of it; see `consistent`."""
         return self.consistent()
 
     def consistent(self, cells: float = 1.5) -> npt.NDArray[np.bool_]:
-        """Return (h, w), whether the match of a cell, matched back, comes close to its center.
+        """Return the cells whose match, matched back, comes close to their center.
 
-        The backward match is read between the cells of the target, as `at` does. Cells in the padding, cells without a
-        match, and those whose match has none back, are not consistent.
+        The backward match is interpolated between the cells of the target, as in `at`. Cells in the padding, cells
+        without a match, and cells whose match has none back, are not consistent.
 
         Args:
-            cells: largest distance in cells of the source, in x and in y.
+            cells: largest distance in x and in y, in cells of the source; >= 0.
+
+        Returns:
+            (h, w), True where a cell is consistent.
 
         Raises:
-            InputError: a distance that is no number or negative, or the backward matches were not asked for.
+            InputError: the distance is not a number or is negative, or there are no backward matches.
         """
         limit = check_number("cells", cells, 0)
         found = _clamped(self.target_points, self.target).reshape(-1, 2)
@@ -203,41 +207,41 @@ class DenseMatch:
         return consistent
 
     def transfer(self, mask: npt.NDArray[np.bool_] | Tensor) -> npt.NDArray[np.bool_]:
-        """Carry a mask of the source to the target; pixels of the target without a match are not in it.
+        """Carry a mask of the source to the target; pixels of the target without a match are outside it.
 
-        Convention: that of SD+DINO's figures of dense matches: each pixel of the target looks up its own match in the
-        source, so that the mask has no holes. `warp` carries a mask of the target to the source.
+        Convention (SD+DINO's figures of dense matches): each pixel of the target takes the value of its own match in
+        the source, so the mask has no holes. `warp` carries a mask from the target to the source.
 
         Args:
-            mask: (H, W) booleans, of the source.
+            mask: (H, W) booleans, mask of the source.
 
         Returns:
-            (H, W) booleans, of the target.
+            (H, W) booleans, mask of the target.
 
         Raises:
-            InputError: no booleans, or the backward matches were not asked for.
+            InputError: the mask is not of booleans, or there are no backward matches.
             ShapeError: the mask is not of the source's size.
         """
         return self.reversed.warp(_mask("mask", mask, self.source)) & self.reversed.valid_pixels
 
     def swap(self, mask: npt.NDArray[np.bool_] | Tensor | None = None) -> npt.NDArray[np.uint8]:
-        """Return the source with the look of the target's object: each pixel of the mask takes that of its match.
+        """Return the source with the appearance of the target's object: each pixel of the mask takes that of its match.
 
-        Pixels without a match stay as they are.
+        Pixels without a match do not change.
 
-        Convention: that of SD+DINO's figures of swapped objects. To take pixels of the target's object alone, leave
-        out those whose match lies beside it: `swap(mask & warp(target_mask))`. `reversed.swap(target_mask)` is the
-        other picture.
+        Convention (SD+DINO's figures of swapped objects): pixels may also match the background of the target. To take
+        only pixels of its object, use `swap(mask & warp(target_mask))`. `reversed.swap(target_mask)` is the picture of
+        the target.
 
         Args:
-            mask: (H, W) booleans, the object in the source; the source's mask if not given, and the whole photo if it
-                has none.
+            mask: (H, W) booleans, True on the object in the source; None: the mask of the source, or the whole photo if
+                it has none.
 
         Returns:
             (H, W, 3), of the source's height and width.
 
         Raises:
-            InputError: no booleans.
+            InputError: the mask is not of booleans.
             ShapeError: the mask is not of the source's size.
         """
         mask = self.source.mask if mask is None else _mask("mask", mask, self.source)
@@ -245,7 +249,11 @@ class DenseMatch:
         return np.where(chosen[..., None], self.warp(), self.source.pixels)
 
     def draw(self, *, height: int = 320) -> Image.Image:
-        """Draw source, target, the target warped to the source, and the flow in colors; see `viz.draw_dense`."""
+        """Draw source, target, the target warped to the source, and the flow in colors; see `viz.draw_dense`.
+
+        Args:
+            height: height of each photo in the picture, in pixels.
+        """
         from sd4match.viz.dense import draw_dense
 
         return draw_dense(self, height=height)
@@ -265,7 +273,7 @@ class DenseMatch:
 
     @cached_property
     def _displacements(self) -> npt.NDArray[np.float64]:
-        """(h, w, 2), matches minus cells, both inside their photos: cells of a small photo reach over its border.
+        """(h, w, 2), matches minus cells, both clamped into their photos, which the cells of a small photo exceed.
 
         A cell without a match has that of the nearest cell that has one.
         """
@@ -300,7 +308,7 @@ def _clamped(points: npt.NDArray[np.float64], photo: Photo) -> npt.NDArray[np.fl
 
 
 def _pixels(photo: object, like: Photo) -> npt.NDArray[Any]:
-    """Return what is to be resampled as an array (H, W) or (H, W, C).
+    """Return the picture to resample as an array (H, W) or (H, W, C).
 
     Raises:
         InputError: it is neither a photo nor an array of numbers.
@@ -324,7 +332,7 @@ def _mask(name: str, mask: object, photo: Photo) -> npt.NDArray[np.bool_]:
     """Return a mask of a photo.
 
     Raises:
-        InputError: it is no array of booleans.
+        InputError: it is not an array of booleans.
         ShapeError: it is not of the size of the photo.
     """
     if isinstance(mask, Tensor):

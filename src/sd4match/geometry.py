@@ -1,7 +1,7 @@
-"""All coordinate arithmetic: photo pixels <-> model pixels <-> feature cells.
+"""Coordinate conversions: photo pixels <-> model pixels <-> feature cells.
 
-Convention: points are (x, y), sizes are (height, width). Everything is differentiable and batched. Points of integers
-or of half precision are computed and returned in float32.
+Convention: points are (x, y), with pixel centers at whole numbers; sizes are (height, width). Functions are
+differentiable and batched. Points of integers or of half precision are computed and returned in float32.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ Size = tuple[int, int]
 Alignment = Literal["corners", "centers", "patch"]
 """Rule by which cells are aligned with pixels; see `pixels_to_cells`."""
 QueryMode = Literal["bilinear", "floor", "pixel"]
-"""Rule by which a source map is read at a query point; see `Grid.query_cells`."""
-
+"""Rule by which a source map is sampled at a query point; see `Grid.query_cells`."""
 
 _LARGEST_SIDE = 10**7
 """Largest side of an image, and largest distance between its corner and a grid, in pixels."""
@@ -54,8 +53,12 @@ _LARGEST_GRID = 1000
 def check_size(name: str, size: object) -> Size:
     """Return (height, width), both at least 1.
 
+    Args:
+        name: name of the argument, for the message.
+        size: any value.
+
     Raises:
-        InputError: it is no pair of whole numbers, or one is out of bounds.
+        InputError: it is not a pair of whole numbers, or one is out of bounds.
 
     >>> check_size("map_size", (48, 48))
     (48, 48)
@@ -79,11 +82,23 @@ def _check_offset(name: str, number: object) -> float:
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """How a photo lies in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y).
+    """Position of a photo in a model's image: scaled by `scale` (x, y), then moved by `offset` (x, y).
+
+    A point (x, y) of the photo lies at x * scale + offset in the model's image.
+
+    Args:
+        original_size: (H, W) of the photo, each at least 1.
+        model_size: (H, W) of the model's image, each at least 1.
+        scale: (x, y), model pixels per photo pixel, > 0.
+        offset: (x, y), model pixels by which the scaled photo is moved.
 
     Raises:
-        InputError: a size is no pair of positive whole numbers, a scale is not positive, or a number is not finite or
-            beyond 10 million.
+        InputError: a size is not a pair of positive whole numbers, a scale is not positive, or a number is not finite
+            or beyond 10 million.
+
+    >>> frame = ImageFrame((200, 100), (96, 96), scale=(0.48, 0.48), offset=(24.0, 0.0))
+    >>> to_model(torch.tensor([[[50.0, 20.0]]]), [frame])
+    tensor([[[48.0000,  9.6000]]])
     """
 
     original_size: Size
@@ -100,10 +115,17 @@ class ImageFrame:
             check_positive("scale", number)
 
     def holds(self, points: Float[Tensor, "... 2"]) -> Bool[Tensor, ...]:
-        """Return whether points (x, y) in model pixels lie on the photo, not on what it is padded with.
+        """Return which points in model pixels lie on the photo, not on padding around it.
+
+        Args:
+            points: (..., 2), (x, y) in model pixels.
+
+        Returns:
+            (...), True for points on the photo, whose pixels extend half a pixel around their centers.
 
         Raises:
             ShapeError: the last dimension is not (x, y).
+            InputError: the points are no tensor of numbers.
 
         >>> pad_frame((200, 100), 96).holds(torch.tensor([[20.0, 48.0], [24.0, 95.0]]))
         tensor([False,  True])
@@ -117,7 +139,14 @@ class ImageFrame:
 
 
 def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:
-    """Return the frame of a photo resized to `model_size` without regard to its aspect: x goes to x * W' / W.
+    """Return the frame of a photo resized to `model_size` without regard to its aspect ratio: x becomes x * W' / W.
+
+    Args:
+        original_size: (H, W) of the photo, each at least 1.
+        model_size: (H', W') of the model's image, each at least 1.
+
+    Raises:
+        InputError: a size is not a pair of positive whole numbers, or is beyond 10 million.
 
     >>> squash_frame((200, 100), (96, 96)).scale
     (0.96, 0.48)
@@ -130,7 +159,15 @@ def squash_frame(original_size: Size, model_size: Size) -> ImageFrame:
 def pad_frame(original_size: Size, side: int) -> ImageFrame:
     """Return the frame of a photo whose longer side becomes `side`, centered in a square.
 
-    Convention: SD-DINO's: the shorter side is rounded to whole pixels, and half of the rest, rounded down, comes first.
+    Convention (SD-DINO): the shorter side is rounded to whole pixels, and half of the padding, rounded down, comes
+    first.
+
+    Args:
+        original_size: (H, W) of the photo, each at least 1.
+        side: side of the square in pixels, at least 1.
+
+    Raises:
+        InputError: a size is not a pair of positive whole numbers, or is beyond 10 million.
 
     >>> pad_frame((200, 100), 96)
     ImageFrame(original_size=(200, 100), model_size=(96, 96), scale=(0.48, 0.48), offset=(24.0, 0.0))
@@ -143,7 +180,17 @@ def pad_frame(original_size: Size, side: int) -> ImageFrame:
 
 
 def padded_size(original_size: Size, side: int) -> Size:
-    """Return (H, W) of the photo inside the square of `pad_frame`.
+    """Return the size of the photo inside the square of `pad_frame`.
+
+    Args:
+        original_size: (H, W) of the photo, each at least 1.
+        side: side of the square in pixels, at least 1.
+
+    Returns:
+        (H, W), the longer of which is `side`.
+
+    Raises:
+        InputError: a size is not a pair of positive whole numbers, or is beyond 10 million.
 
     >>> padded_size((200, 100), 96)
     (96, 48)
@@ -157,6 +204,12 @@ def padded_size(original_size: Size, side: int) -> Size:
 def own_frame(original_size: Size) -> ImageFrame:
     """Return the frame of a photo in its own pixels.
 
+    Args:
+        original_size: (H, W) of the photo, each at least 1.
+
+    Raises:
+        InputError: a size is not a pair of positive whole numbers, or is beyond 10 million.
+
     >>> own_frame((200, 100)).scale
     (1.0, 1.0)
     """
@@ -166,8 +219,19 @@ def own_frame(original_size: Size) -> ImageFrame:
 def to_model(points: Real[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
     """Convert photo pixels to model pixels, each image by its own frame.
 
+    Args:
+        points: (B, N, 2), (x, y) in pixels of the photos.
+        frames: B frames.
+
+    Returns:
+        (B, N, 2), (x, y) in pixels of the model's image.
+
     Raises:
         ShapeError: there is not one frame for each image.
+        InputError: the points are no tensor of numbers, or the frames no sequence of `ImageFrame`.
+
+    >>> to_model(torch.tensor([[[50.0, 20.0]]]), [squash_frame((200, 100), (96, 96))])
+    tensor([[[48.0000,  9.6000]]])
     """
     points = _checked_points("points", points, frames)
     scale, offset = _frame_tensors(points, frames)
@@ -177,8 +241,16 @@ def to_model(points: Real[Tensor, "batch points 2"], frames: Sequence[ImageFrame
 def to_photo(points: Real[Tensor, "batch points 2"], frames: Sequence[ImageFrame]) -> Float[Tensor, "batch points 2"]:
     """Convert model pixels to photo pixels, each image by its own frame.
 
+    Args:
+        points: (B, N, 2), (x, y) in pixels of the model's image.
+        frames: B frames.
+
+    Returns:
+        (B, N, 2), (x, y) in pixels of the photos.
+
     Raises:
         ShapeError: there is not one frame for each image.
+        InputError: the points are no tensor of numbers, or the frames no sequence of `ImageFrame`.
 
     >>> frame = squash_frame((200, 100), (96, 96))
     >>> to_photo(to_model(torch.tensor([[[50.0, 20.0]]]), [frame]), [frame])
@@ -205,12 +277,12 @@ def _frame_tensors(points: Tensor, frames: Sequence[ImageFrame]) -> tuple[Tensor
     return _cached_frame_tensors(tuple(frames), points.dtype, points.device)
 
 
-# Points of the same photos are converted again and again, and making small tensors would take most of the time.
+# Points of the same photos are converted many times, and creating small tensors would take most of the time.
 @lru_cache(maxsize=4096)
 def _cached_frame_tensors(
     frames: tuple[ImageFrame, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # or they could not be used in a later backward pass
+    with torch.inference_mode(False):  # a later backward pass cannot use inference tensors
         scale = torch.tensor([frame.scale for frame in frames], dtype=dtype, device=device).reshape(-1, 1, 2)
         offset = torch.tensor([frame.offset for frame in frames], dtype=dtype, device=device).reshape(-1, 1, 2)
     return scale, offset
@@ -243,15 +315,16 @@ def pixels_to_cells(
         points: (..., 2), (x, y) in pixels.
         image_size: (H, W).
         map_size: (h, w).
-        alignment: the rule.
-        offset: for "patch" only; W / (2 w) and H / (2 h) if not given.
+        alignment: "corners", "centers" or "patch".
+        offset: pixel of the center of cell 0, for "patch" only; None: W / (2 w) and H / (2 h).
 
     Returns:
         (..., 2), (x, y) in cells; outside [0, w - 1] for points beyond the centers of the corner cells.
 
     Raises:
         ShapeError: the last dimension is not (x, y).
-        InputError: a size is not positive, an unknown alignment, or an offset without "patch" or beyond 10 million.
+        InputError: a size is not positive, the alignment is unknown, or an offset is given without "patch" or beyond 10
+            million.
 
     >>> pixels_to_cells(torch.tensor([767.0, 0.0]), (768, 768), (48, 48), alignment="corners")
     tensor([47.,  0.])
@@ -270,7 +343,22 @@ def cells_to_pixels(
     alignment: Alignment,
     offset: float | None = None,
 ) -> Float[Tensor, "... 2"]:
-    """Convert cells to pixels; inverse of `pixels_to_cells`, with the same arguments.
+    """Convert (fractional) cells to points in an image; inverse of `pixels_to_cells`.
+
+    Args:
+        cells: (..., 2), (x, y) in cells.
+        image_size: (H, W).
+        map_size: (h, w).
+        alignment: "corners", "centers" or "patch"; see `pixels_to_cells`.
+        offset: pixel of the center of cell 0, for "patch" only; None: W / (2 w) and H / (2 h).
+
+    Returns:
+        (..., 2), (x, y) in pixels.
+
+    Raises:
+        ShapeError: the last dimension is not (x, y).
+        InputError: a size is not positive, the alignment is unknown, or an offset is given without "patch" or beyond 10
+            million.
 
     >>> cells_to_pixels(torch.tensor([1.0, 0.0]), (840, 840), (60, 60), alignment="patch", offset=6.5)
     tensor([20.5000,  6.5000])
@@ -283,20 +371,20 @@ def cells_to_pixels(
 
 @dataclass(frozen=True)
 class Grid:
-    """How the cells of a batch of feature maps lie on the photos.
+    """Grid of the cells of a batch of feature maps on the photos.
 
-    A grid is all that is needed to convert between cells of the maps and pixels of the photos. Two maps of the same
-    values on different grids are the same features, read at different points of the photos.
+    It converts between cells of the maps and pixels of the photos. Two maps of the same values on different grids are
+    the same features at different points of the photos.
 
     Args:
-        frames: how each of the B photos lies in the model's image.
+        frames: position of each of the B photos in the model's image.
         size: (h, w), the number of cells.
         alignment: "corners", "centers" or "patch"; see `pixels_to_cells`.
         offset: pixel of the model's image at which the center of cell 0 lies; for "patch" only.
 
     Raises:
-        InputError: no frames, a size that is not positive, an unknown alignment, or an offset without "patch" or
-            beyond 10 million.
+        InputError: there are no frames, a size is not positive, the alignment is unknown, or an offset is given without
+            "patch" or beyond 10 million.
 
     >>> grid = Grid((squash_frame((100, 100), (96, 96)),), (24, 24), "patch", 0.0)
     >>> grid.to_cells(torch.tensor([[[50.0, 25.0]]]))
@@ -333,22 +421,44 @@ class Grid:
 
         Returns:
             (B, N, 2), (x, y) in cells; outside [0, w - 1] x [0, h - 1] for points beyond the outermost cell centers.
+
+        Raises:
+            ShapeError: the points are of another number of photos.
+            InputError: the points are no tensor of numbers.
         """
         points = _checked_points("points", points, self.frames)
         scale, shift = self._cell_rules(points)
         return to_model(points, self.frames) * scale + shift
 
     def to_pixels(self, cells: Real[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
-        """Convert cells to photo pixels; inverse of `to_cells`."""
+        """Convert (fractional) cells to photo pixels, each photo by its own frame; inverse of `to_cells`.
+
+        Args:
+            cells: (B, N, 2), (x, y) in cells.
+
+        Returns:
+            (B, N, 2), (x, y) in original pixels.
+
+        Raises:
+            ShapeError: the cells are of another number of photos.
+            InputError: the cells are no tensor of numbers.
+
+        >>> grid = Grid((squash_frame((100, 100), (96, 96)),), (24, 24), "patch", 0.0)
+        >>> grid.to_pixels(torch.tensor([[[12.0, 6.0]]]))
+        tensor([[[50., 25.]]])
+        """
         cells = _checked_points("cells", cells, self.frames)
         scale, shift = self._cell_rules(cells)
         return to_photo((cells - shift) / scale, self.frames)
 
     def cell_centers(self, like: Float[Tensor, ...]) -> Float[Tensor, "batch cells 2"]:
-        """Return the centers of all cells, row by row: (B, h * w, 2), (x, y) in original pixels.
+        """Return the centers of all cells, row by row.
 
         Args:
-            like: whose device and data type the result has.
+            like: tensor of the wanted device and data type.
+
+        Returns:
+            (B, h * w, 2), (x, y) in original pixels.
 
         >>> Grid((own_frame((2, 4)),), (1, 2), "centers").cell_centers(torch.zeros(1)).tolist()
         [[[0.5, 0.5], [2.5, 0.5]]]
@@ -361,17 +471,23 @@ class Grid:
     def query_cells(
         self, points: Real[Tensor, "batch points 2"], mode: QueryMode = "bilinear"
     ) -> Float[Tensor, "batch points 2"]:
-        """Return the cells at which a map is read for query points in photo pixels.
+        """Return the cells at which a source map is sampled for query points in photo pixels.
+
+        Convention: with "centers" and "patch", a query between the border of the photo and the outermost cell centers
+        lies outside [0, w - 1] x [0, h - 1]. Sampling clamps it to these centers; nothing is extrapolated.
 
         Args:
             points: (B, N, 2), (x, y) in original pixels.
-            mode: "bilinear" reads between cells at the point itself (SD4Match), "floor" reads the cell whose area
-                holds the point (SD+DINO, GeoAware), "pixel" reads between cells at the point rounded down to a whole
-                pixel of the model's image (DIFT).
+            mode: "bilinear" samples between cells at the point itself (SD4Match), "floor" takes the cell whose area
+                contains the point (SD+DINO, GeoAware), "pixel" samples between cells at the point rounded down to a
+                whole pixel of the model's image (DIFT).
+
+        Returns:
+            (B, N, 2), (x, y) in cells.
 
         Raises:
             ShapeError: the points are of another number of photos.
-            InputError: an unknown mode.
+            InputError: the mode is unknown.
         """
         check_choice("query_mode", mode, get_args(QueryMode))
         if mode == "floor":
@@ -419,10 +535,13 @@ def grid_points(size: Size, *, side: int) -> Float[Tensor, "points 2"]:
 
     Args:
         size: (H, W) of the photo.
-        side: points per side, at most 1000; more of them than pixels share the pixels at the border.
+        side: points per side, from 1 to 1000; if there are more than pixels, several share the pixels at the border.
+
+    Returns:
+        (side * side, 2), (x, y) in pixels.
 
     Raises:
-        InputError: a size or a side that is out of bounds.
+        InputError: the size or the side is out of bounds.
 
     >>> grid_points((100, 200), side=2)
     tensor([[ 49.5000,  24.5000],
@@ -443,8 +562,11 @@ def mask_to_cells(mask: Bool[Tensor, "height width"], grid: Grid) -> Bool[Tensor
     """Return the cells of a map that a mask of its photo touches: those nearest to a pixel of the mask.
 
     Args:
-        mask: (H, W), of the photo.
-        grid: of one photo.
+        mask: (H, W), mask of the photo.
+        grid: grid of one photo.
+
+    Returns:
+        (h, w).
 
     Raises:
         ShapeError: the mask is of another size than the photo, or the grid of more than one.
@@ -464,11 +586,14 @@ def mask_to_cells(mask: Bool[Tensor, "height width"], grid: Grid) -> Bool[Tensor
 
 @check_arguments
 def mask_to_model(mask: Bool[Tensor, "height width"], frame: ImageFrame) -> Bool[Tensor, "H W"]:
-    """Return a mask of a photo in the model's image: no pixel of it is lost, and padding is outside.
+    """Return a mask of a photo in the model's image: every pixel of it is preserved, and padding is outside.
 
     Args:
-        mask: (H, W), of the photo.
-        frame: how the photo lies in the model's image.
+        mask: (H, W), mask of the photo.
+        frame: position of the photo in the model's image.
+
+    Returns:
+        (H, W) of the model's image.
 
     Raises:
         ShapeError: the mask is of another size than the photo.
@@ -480,17 +605,17 @@ def mask_to_model(mask: Bool[Tensor, "height width"], frame: ImageFrame) -> Bool
     check_shape("mask", mask, "height width", of="flags", height=height, width=width)
     longest = max(height, width, *frame.model_size)
     diagonal = torch.arange(longest, dtype=torch.float64)[:, None].expand(-1, 2)[None]
-    there = to_model(diagonal, (frame,))[0].round().long()
-    scattered = _scattered(mask, there[:height, 1], there[:width, 0], frame.model_size)
-    back = to_photo(diagonal, (frame,))[0].round().long()
-    rows, columns = back[: frame.model_size[0], 1], back[: frame.model_size[1], 0]
+    model_pixels = to_model(diagonal, (frame,))[0].round().long()
+    scattered = _scattered(mask, model_pixels[:height, 1], model_pixels[:width, 0], frame.model_size)
+    photo_pixels = to_photo(diagonal, (frame,))[0].round().long()
+    rows, columns = photo_pixels[: frame.model_size[0], 1], photo_pixels[: frame.model_size[1], 0]
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
     nearest = mask[rows.clamp(0, height - 1)[:, None], columns.clamp(0, width - 1)] & inside
     return scattered | nearest
 
 
 def _scattered(mask: Tensor, rows: Tensor, columns: Tensor, size: Size) -> Tensor:
-    """Return (h, w), which rows and columns the pixels of a mask fall on."""
+    """Return (h, w), True for cells on which a pixel of a mask falls, given the row and the column of each pixel."""
     height, width = size
     by_row = torch.zeros(height, mask.shape[1]).index_add_(0, rows.clamp(0, height - 1), mask.float())
     return torch.zeros(height, width).index_add_(1, columns.clamp(0, width - 1), by_row) > 0

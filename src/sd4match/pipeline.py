@@ -1,4 +1,4 @@
-"""Match two photos: the composition of a backbone, a prompt and a matcher."""
+"""Pipeline that matches two photos: composition of a backbone, a prompt and a matcher."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ from sd4match.structures.tensors import (
 Pair = tuple[PhotoLike | Features, PhotoLike | Features] | tuple[PhotoLike | Features, PhotoLike | Features, Points]
 """(source, target), or (source, target, points)."""
 Progress = Callable[[int, int], None]
-"""Called with how many pairs are matched, and how many there are."""
+"""Function that is called with the number of matched pairs and the number of all pairs."""
 
 _QUERIES_AT_ONCE = 4096
 _LARGEST_GRID = 1000
 _MAPS_IN_MEMORY = 2 << 30
-"""Bytes of feature maps that `match_pairs` keeps."""
+"""Bytes of feature maps that `match_pairs` keeps in memory."""
 RETURN_CELLS = 1.5
-"""Largest distance in cells, in x and in y, between a point and its match matched back, for mutual matches."""
+"""Largest distance in cells, in x and in y, between a point and the match of its match, for mutual matches."""
 
 
 _Photos = tuple[Photo, Photo]
@@ -82,10 +82,10 @@ def build_for_matching(
     device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """Build components as `build_components` does, but refuse what must be learned first without its file.
+    """Build components as `build_components` does, but refuse components that must be learned and are in no file.
 
     Raises:
-        ConfigError: the prompt, the matcher or the pair transform must be learned first, and is in no file.
+        ConfigError: the prompt, the matcher or the pair transform must be learned, and no file holds it.
     """
     components = build_components(config, prompt_file=prompt, prompt_changes=prompt_changes, device=device, cache=cache)
     stored = {} if prompt is None else read_prompt(prompt)[0].components
@@ -101,19 +101,20 @@ def build_for_matching(
 class SemanticMatcher:
     """Matcher of two photos, composed of a backbone, a prompt and a matcher.
 
-    Args:
-        backbone: from photos to feature maps.
-        prompt: from photos to prompt embeddings.
-        matcher: from correlations to matches; a `Matcher` or any function.
-        sampling: timestep, ensemble and noise; t = 50 if not given.
-        pair_transform: transform of the two maps of a pair, before matching.
-        protocol: how cells lie on photos and source points are read, so that matches are those that the benchmark of
-            that name would count; as the backbone says, if not given.
+    Components may also be assigned later, for example `matcher.prompt = load_prompt(...)`.
 
-    Components may be assigned later too, for example `matcher.prompt = load_prompt(...)`.
+    Args:
+        backbone: computes feature maps of photos.
+        prompt: computes prompt embeddings of photos.
+        matcher: computes matches from correlations; a `Matcher` or any function.
+        sampling: timestep, ensemble and noise; None: t = 50.
+        pair_transform: transform of the two maps of a pair, before matching; None: none.
+        protocol: alignment of cells and sampling of source points, as in the benchmark of that name; None: those of the
+            backbone.
+        config: experiment that the components were built from; needed to save the matcher.
 
     Raises:
-        InputError: a component is of another type, also when it is assigned; the message names it.
+        InputError: a component is of another type, also when it is assigned later; the message names it.
 
     >>> matcher = SemanticMatcher.from_preset("mini-empty")
     >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -153,7 +154,7 @@ class SemanticMatcher:
         self._configured = backbone
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Set a component, if it is one, and switch it to evaluation mode, without dropout for example."""
+        """Set an attribute; components switch to evaluation mode, for example without dropout."""
         check_value(type(self), name, value)
         Learned(name, value).train(False)
         super().__setattr__(name, value)
@@ -173,10 +174,13 @@ class SemanticMatcher:
 
         Args:
             name: one of `preset_names()`.
-            prompt: a learned prompt's file; a preset that learns its prompt needs one.
-            overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
+            prompt: file of a learned prompt; required for a preset that learns its prompt.
+            overrides: changes `a.b=c`, for example `backbone.weights=FOLDER`.
             device: "cpu", "cuda", "cuda:N", "mps", a `torch.device`, or "auto" for a GPU if there is one.
-            dtype: of the backbone, "float32", "float16" or "bfloat16", or one of torch; the preset's, if not given.
+            dtype: data type of the backbone, "float32", "float16" or "bfloat16", or one of torch; None: the preset's.
+
+        Returns:
+            The matcher, with its weights loaded.
 
         Raises:
             ConfigError: there is no such preset, device or precision; or the prompt must be learned first, and no file
@@ -194,7 +198,21 @@ class SemanticMatcher:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
     ) -> SemanticMatcher:
-        """Build the experiment of a config; the other arguments and errors are those of `from_preset`."""
+        """Build the experiment of a config.
+
+        Args:
+            config: experiment, for example from `load_config`.
+            prompt: file of a learned prompt; required for a config that learns its prompt.
+            device: as in `from_preset`.
+            dtype: as in `from_preset`; None: the config's.
+
+        Returns:
+            The matcher, with its weights loaded.
+
+        Raises:
+            ConfigError: there is no such device or precision; or the prompt must be learned first, and no file is
+                given.
+        """
         if dtype is not None:
             config = config.with_dtype(dtype)
         components = build_for_matching(config, prompt=prompt, device=device)
@@ -203,7 +221,15 @@ class SemanticMatcher:
     @classmethod
     @check_arguments
     def from_components(cls, components: Components, config: ExperimentConfig) -> SemanticMatcher:
-        """Compose built components, with the sampling and the protocol of the config's evaluation."""
+        """Compose built components, with the sampling and the protocol of the config's evaluation.
+
+        Args:
+            components: built components, for example from `build_components`.
+            config: experiment that they were built from.
+
+        Raises:
+            InputError: an argument is of another type.
+        """
         sampling = config.evaluation.sampling.sampling(config.evaluation.seed)
         return cls(
             backbone=components.backbone, prompt=components.prompt, matcher=components.matcher, sampling=sampling,
@@ -226,15 +252,15 @@ class SemanticMatcher:
 
         Args:
             source: a folder, or "user/name" on the hub.
-            revision: branch, tag or commit on the hub; the default branch, if not given.
-            endpoint: address of the hub; the default one, if not given.
-            overrides: `a.b=c` changes, for example `backbone.weights=FOLDER`.
+            revision: branch, tag or commit on the hub; None: the default branch.
+            endpoint: address of the hub; None: the default one.
+            overrides: changes `a.b=c`, for example `backbone.weights=FOLDER`.
             device: as in `from_preset`.
             dtype: as in `from_preset`.
 
         Raises:
             PromptFileError: the hub cannot be reached, or has no such repository; or a prompt file is damaged.
-            ConfigError: the folder holds no matcher, or a damaged one; or as `from_preset`.
+            ConfigError: the folder holds no matcher, or a damaged one; or as in `from_preset`.
         """
         config, prompt = read_matcher(source, revision=revision, endpoint=endpoint, overrides=overrides)
         return cls.from_config(config, prompt=prompt, device=device, dtype=dtype)
@@ -246,16 +272,16 @@ class SemanticMatcher:
         """Write experiment, prompt file and card into a folder, for `from_pretrained`.
 
         Args:
-            folder: is created if it does not exist; an earlier matcher in it is replaced.
-            results: what the card says about PCK, for example {"PCK@0.1 per image on SPair-71k": 71.2}.
-            name: of the matcher in the card's snippet; the folder's, if not given.
+            folder: folder to write to; it is created if it does not exist, and an earlier matcher in it is replaced.
+            results: PCK by name, for the card, for example {"PCK@0.1 per image on SPair-71k": 71.2}.
+            name: name of the matcher in the snippet of the card; None: that of the folder.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: the matcher was composed of components without a config, or has a component that a config
-                cannot name; or the folder holds files of these names that are none of sd4match.
+            InputError: the matcher was composed of components without a config, or has a component that a config cannot
+                name; or the folder holds files of these names that sd4match did not write.
         """
         folder = as_path(folder, what="the folder of a matcher")
         return write_matcher(
@@ -273,27 +299,27 @@ class SemanticMatcher:
         private: bool = False,
         endpoint: str | None = None,
     ) -> str:
-        """Upload what `save_pretrained` writes, to a repository that is created if it does not exist.
+        """Upload the files of `save_pretrained` to a repository, which is created if it does not exist.
 
         Args:
             repo_id: "user/name".
             results: as in `save_pretrained`.
-            private: whether a new repository is private.
-            endpoint: address of the hub; the default one, if not given.
+            private: create a new repository as private.
+            endpoint: address of the hub; None: the default one.
 
         Returns:
             The address of the repository.
 
         Raises:
-            PromptFileError: `repo_id` is no name, or the hub refuses it.
-            InputError: as `save_pretrained`.
+            PromptFileError: `repo_id` is not a name, or the hub refuses it.
+            InputError: as in `save_pretrained`.
         """
         with TemporaryDirectory() as temporary:
             folder = self.save_pretrained(Path(temporary) / "matcher", results=results, name=repo_id)
             return push_matcher(folder, repo_id, private=private, endpoint=endpoint)
 
     def _own_config(self) -> ExperimentConfig:
-        """Return the config with the components as they are now.
+        """Return the config with the present components.
 
         Raises:
             InputError: there is no config, or a component is none that a config names.
@@ -349,7 +375,9 @@ class SemanticMatcher:
         return self
 
     def __repr__(self) -> str:
-        prompt, matcher = (getattr(one, "__name__", type(one).__name__) for one in (self.prompt, self.matcher))
+        prompt, matcher = (
+            getattr(component, "__name__", type(component).__name__) for component in (self.prompt, self.matcher)
+        )
         spec = self.backbone.spec
         return (
             f"SemanticMatcher({spec.architecture}, layer {spec.layer}, {prompt}, {matcher}, "
@@ -371,23 +399,23 @@ class SemanticMatcher:
 
         Args:
             source: a path, a pillow image, an array (H, W, 3) or a tensor (3, H, W) of uint8 or of floats in [0, 1], a
-                `Photo`, or the `Features` of one from `extract`. Where a `Photo` has a mask, points are taken from it.
-            target: likewise, of any size. Where a `Photo` has a mask, points are matched to cells in it.
-            points: (N, 2), (x, y) in pixels of the source; a regular grid, if not given.
-            category: what is in both photos, or a pair of what is in the source and in the target; text prompts need
-                it.
-            mutual: keep only points whose match, matched back, comes within `RETURN_CELLS` cells of them.
-            grid: points a side of the regular grid, at most 1000.
+                `Photo`, or the `Features` of one from `extract`. If a `Photo` has a mask, points are taken from it.
+            target: likewise, of any size. If a `Photo` has a mask, points are matched only to cells in it.
+            points: (N, 2), (x, y) in pixels of the source, inside it; None: a regular grid.
+            category: category of both photos, or a pair of those of source and target; text prompts need it.
+            mutual: keep only points that the match of their match returns to, within `RETURN_CELLS` cells.
+            grid: points per side of the regular grid, from 1 to 1000.
 
         Returns:
-            N matches; fewer with `mutual`, or where the matcher finds none. `indices` says of which points.
+            N matches; fewer with `mutual`, or if the matcher rejects some. `indices` are those of their points. A point
+            between the border of the photo and the outermost cell centers is clamped to these centers.
 
         Raises:
             PhotoError: a photo cannot be read.
-            InputError: a point outside the source, a text prompt without a category, or features that another prompt,
-                backbone or sampling made, or that were extracted for a prompt that depends on pairs.
-            NonFiniteError: features are NaN or infinite; the message says what helps.
-            ComponentError: a component of another author fails, or returns what its interface does not allow.
+            InputError: a point is outside the source, a text prompt has no category, or features come from another
+                prompt, backbone or sampling, or the prompt depends on pairs.
+            NonFiniteError: features are NaN or infinite; the message suggests a remedy.
+            ComponentError: a custom component fails, or returns a value that its interface does not allow.
         """
         check_flag("mutual", mutual)
         side = check_count("grid", grid, 1, _LARGEST_GRID)
@@ -420,6 +448,10 @@ class SemanticMatcher:
 
         Returns:
             M results, in the order of the targets.
+
+        Raises:
+            InputError: as in `match`; or the targets are not a list of photos.
+            PhotoError, NonFiniteError, ComponentError: as in `match`.
         """
         if isinstance(targets, (str, bytes, Path, Mapping)) or not isinstance(targets, Iterable):
             raise InputError(f"targets must be a list of photos, not {shown(targets)}")
@@ -440,25 +472,25 @@ class SemanticMatcher:
         batch_size: int = 8,
         progress: bool | Progress = False,
     ) -> list[MatchResult]:
-        """Match many pairs: as `match` one by one, but each photo is encoded once, and photos go in batches.
+        """Match many pairs as `match` does, but encode each photo once, and photos in batches.
 
-        Feature maps are kept up to 2 GB, the least recently used are dropped beyond. Pairs that share photos
-        should stand near each other; otherwise some maps are extracted again.
+        Up to 2 GB of feature maps stay in memory; beyond that, the least recently used are dropped. Pairs that share
+        photos should follow each other; otherwise some maps are extracted again.
 
         Args:
             pairs: M pairs (source, target), or (source, target, points), as in `match`.
             category: as in `match`, for all pairs; or a list of M categories.
             mutual: as in `match`.
             grid: as in `match`.
-            batch_size: photos that are extracted together; pairs, for prompts that depend on pairs.
-            progress: True for a bar, or a function that is called with how many pairs are matched, and how many there
-                are.
+            batch_size: photos that are extracted together, at least 1; pairs, for prompts that depend on pairs.
+            progress: True for a progress bar, or a function of the number of matched pairs and the number of all pairs.
 
         Returns:
             M results, in the order of the pairs.
 
         Raises:
-            InputError: as `match`; a pair is no pair, or there is not one category for each.
+            InputError: as in `match`; or an item is not a pair, or there is not one category for each.
+            PhotoError, NonFiniteError, ComponentError: as in `match`.
 
         >>> matcher = SemanticMatcher.from_preset("mini-empty")
         >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -493,22 +525,22 @@ class SemanticMatcher:
         category: str | tuple[str, str] | None = None,
         grad: bool = False,
     ) -> Correlation:
-        """Correlate points of one photo with every cell of another: what matchers and losses take.
+        """Correlate points of one photo with every cell of another, as input of matchers and losses.
 
         Args:
             source: as in `match`.
             target: as in `match`.
-            points: (N, 2), (x, y) in pixels of the source.
+            points: (N, 2), (x, y) in pixels of the source, inside it.
             category: as in `match`.
-            grad: keep the graph, so that the correlation is differentiable in what the prompt learns. `Features` carry
-                no graph.
+            grad: record gradients, so that the correlation is differentiable with respect to the prompt's parameters.
+                `Features` carry no gradients.
 
         Returns:
             Values (1, N, h, w) in [-1, 1], -inf outside of the target's mask; `full()` correlates all cells of the
             source, `reversed(points)` points of the target.
 
         Raises:
-            InputError, PhotoError, NonFiniteError, ComponentError: as `match`.
+            InputError, PhotoError, NonFiniteError, ComponentError: as in `match`.
 
         >>> matcher = SemanticMatcher.from_preset("mini-empty")
         >>> photo = np.zeros((60, 90, 3), dtype=np.uint8); photo[20:40, 30:50] = 255
@@ -537,13 +569,17 @@ class SemanticMatcher:
         Args:
             source: as in `match`.
             target: as in `match`.
-            points: (N, 2), (x, y) in pixels of the source.
-            count: K, candidates per point.
+            points: (N, 2), (x, y) in pixels of the source, inside it.
+            count: K, candidates per point, at least 1.
             category: as in `match`.
-            temperature: temperature of the scores.
+            temperature: divisor of the correlation in the scores, > 0.
+
+        Returns:
+            N x K candidates, best first.
 
         Raises:
-            InputError: as `match`, or the map has fewer cells than candidates.
+            InputError: as in `match`; or the map has too few cells for that many candidates.
+            PhotoError, NonFiniteError, ComponentError: as in `match`.
         """
         check_count("count", count)
         temperature = check_number("temperature (positive)", temperature, SMALLEST_POSITIVE, LARGEST_POSITIVE)
@@ -581,12 +617,15 @@ class SemanticMatcher:
             source: as in `match`.
             target: as in `match`.
             category: as in `match`.
-            cycle: match every cell of the target's map in the source, too: the cycle mask, and what is carried from
-                the source to the target, follow from these matches. Nothing is extracted again.
+            cycle: also match every cell of the target in the source; the cycle mask, `transfer` and `reversed` need
+                these matches. No features are extracted again.
 
         Returns:
-            (h, w) matches; 48 x 48 for Stable Diffusion 2.1's up-block 1 at 768. Cells that the matcher rejects, and
+            (h, w) matches; 48 x 48 for up-block 1 of Stable Diffusion 2.1 at 768. Cells that the matcher rejects, and
             those outside of the source's mask, are not `valid`.
+
+        Raises:
+            InputError, PhotoError, NonFiniteError, ComponentError: as in `match`.
         """
         check_flag("cycle", cycle)
         photos, maps = self._sides(source, target, category)
@@ -612,11 +651,15 @@ class SemanticMatcher:
         """Extract the features of one photo, for any number of matches.
 
         Args:
-            photo: as in `match`.
-            category: what is in it; text prompts need it.
+            photo: a photo, as in `match`.
+            category: category of the photo; text prompts need it.
+
+        Returns:
+            Features that `match` and the other methods take in place of the photo.
 
         Raises:
-            InputError: the prompt depends on both photos of a pair.
+            PhotoError: the photo cannot be read.
+            InputError: the prompt depends on both photos of a pair, or needs a category.
 
         >>> matcher = SemanticMatcher.from_preset("mini-empty")
         >>> features = matcher.extract(np.zeros((60, 90, 3), dtype=np.uint8))
@@ -630,7 +673,19 @@ class SemanticMatcher:
         return self._features(images, category)
 
     def feature_map(self, photo: PhotoLike, *, category: str | None = None) -> FeatureMap:
-        """Extract the features of one photo, (1, C, h, w), with the grid on which its cells lie; see `extract`."""
+        """Extract the feature map of one photo, with the grid of its cells; see `extract`.
+
+        Args:
+            photo: a photo, as in `match`.
+            category: category of the photo; text prompts need it.
+
+        Returns:
+            (1, C, h, w).
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            InputError: the prompt depends on both photos of a pair, or needs a category.
+        """
         return self.extract(photo, category=category).map
 
     @torch.no_grad()
@@ -641,19 +696,22 @@ class SemanticMatcher:
         category: str | None = None,
         pair: tuple[PhotoLike, PhotoLike] | None = None,
     ) -> tuple[FeatureMap, dict[int, str]]:
-        """Return how much each cell of a photo attends to each token of the prompt; see `backbones.token_attention`.
+        """Return the attention of each cell of a photo to each token of the prompt; see `backbones.token_attention`.
 
         Args:
-            photo: as in `match`.
-            category: what is in it; text prompts need it.
-            pair: source and target that the prompt is made from; only for prompts that depend on both photos of a pair.
+            photo: a photo, as in `match`.
+            category: category of the photo; text prompts need it.
+            pair: source and target that the prompt is computed from; only for prompts that depend on both photos of a
+                pair.
 
         Returns:
-            (1, L, h, w), whose channels are the tokens, and the names of the tokens between those that begin and end a
-            prompt, by their positions; `viz.draw_attention` takes both.
+            Map (1, L, h, w), whose channels are the tokens, and the names of the tokens between the begin and end
+            tokens, by their index; `viz.draw_attention` takes both.
 
         Raises:
-            InputError: the backbone has no cross-attention, or the prompt depends on pairs and none is given.
+            PhotoError: a photo cannot be read.
+            InputError: the backbone has no cross-attention, or the prompt depends on pairs and none is given, or the
+                other way round.
 
         >>> matcher = SemanticMatcher.from_preset("text")
         >>> attention, labels = matcher.attention(np.zeros((60, 90, 3), dtype=np.uint8), category="cat")
@@ -667,7 +725,7 @@ class SemanticMatcher:
         elif self.prompt.scope != "pair":
             raise InputError("pair is for a prompt that depends on both photos of a pair: leave it out")
         views = preprocessors(self.backbone, self.prompt)
-        images = [make_images([as_photo(one)], [category], views) for one in pair or (opened,)]
+        images = [make_images([as_photo(photo)], [category], views) for photo in pair or (opened,)]
         embedding = prompt_embeddings(self.prompt, *images)
         attention = token_attention(self.backbone, opened, embedding, self.sampling)
         return attention, token_labels(self.prompt, *images, backbone=self.backbone)
@@ -691,7 +749,7 @@ class SemanticMatcher:
     def _match_all(
         self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return points (1, N, 2), scores (1, N) and flags (1, N) of all queries, in chunks that memory allows."""
+        """Return points (1, N, 2), scores (1, N) and flags (1, N) of all queries, computed in chunks."""
         found = [
             checked_matches(self.matcher, self._correlate(source, target, some))
             for some in queries.split(_QUERIES_AT_ONCE, dim=1)
@@ -731,7 +789,7 @@ class SemanticMatcher:
         """Return features on the device of the backbone.
 
         Raises:
-            InputError: something else made them.
+            InputError: another matcher extracted them.
         """
         if features.origin != self._origin():
             raise InputError(
@@ -740,7 +798,7 @@ class SemanticMatcher:
         return features.to(self.device)
 
     def _prepared(self, photos: _Photos, maps: _Maps) -> _Maps:
-        """Return maps after the pair transform, which sees the masks, on the grid of the protocol, with the masks."""
+        """Return maps after the pair transform, on the grid of the protocol, with the masks of the photos."""
         source, target = maps
         if self.pair_transform:
             masked = (_with_mask(features, photo) for features, photo in zip(maps, photos, strict=True))
@@ -752,16 +810,16 @@ class SemanticMatcher:
     def _match_points(self, photos: _Photos, maps: _Maps, wanted: torch.Tensor, *, mutual: bool) -> MatchResult:
         queries = wanted[None].to(maps[0].values)
         found, scores, valid = self._match_all(maps[0], maps[1], queries)
-        kept = valid[0].cpu()
+        accepted = valid[0].cpu()
         if mutual:
-            kept &= self._comes_back(maps, queries, found)
+            accepted &= self._comes_back(maps, queries, found)
         return MatchResult(
             source=photos[0],
             target=photos[1],
-            source_points=wanted[kept].double().numpy(),
-            target_points=_inside(found[0].cpu(), photos[1])[kept].double().numpy(),
-            scores=scores[0].cpu()[kept].double().numpy(),
-            indices=kept.nonzero()[:, 0].numpy(),
+            source_points=wanted[accepted].double().numpy(),
+            target_points=_inside(found[0].cpu(), photos[1])[accepted].double().numpy(),
+            scores=scores[0].cpu()[accepted].double().numpy(),
+            indices=accepted.nonzero()[:, 0].numpy(),
         )
 
     def _maps_of_pairs(self, batch_size: int) -> Callable[[Sequence[_Row]], Iterator[_Maps]]:
@@ -781,31 +839,34 @@ class SemanticMatcher:
 
         if self.prompt.scope == "pair":
             return pair_by_pair
-        kept: OrderedDict[_Key, FeatureMap] = OrderedDict()
+        stored: OrderedDict[_Key, FeatureMap] = OrderedDict()
 
         def photo_by_photo(rows: Sequence[_Row]) -> Iterator[_Maps]:
             needed: dict[_Key, Photo | Features] = {}
             for row in rows:
                 for side, category in zip((row.source, row.target), row.categories, strict=True):
                     needed[_key(side, category)] = side
-            for key in needed.keys() & kept.keys():
-                kept.move_to_end(key)
-            missing = {key: side for key, side in needed.items() if key not in kept}
+            for key in needed.keys() & stored.keys():
+                stored.move_to_end(key)
+            missing = {key: side for key, side in needed.items() if key not in stored}
             photos = {key: side for key, side in missing.items() if isinstance(side, Photo)}
-            kept.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
+            stored.update((key, self._own(side).map) for key, side in missing.items() if isinstance(side, Features))
             for first in range(0, len(photos), batch_size):
                 keys = list(photos)[first : first + batch_size]
                 images = make_images([photos[key] for key in keys], [category for _, category, _ in keys], views)
                 maps = extract_maps(backbone, images, prompt_embeddings(self.prompt, images), self.sampling)
-                kept.update((key, maps[[number]]) for number, key in enumerate(keys))
+                stored.update((key, maps[[number]]) for number, key in enumerate(keys))
             for row in rows:
                 source, target = (
-                    kept[_key(side, category)]
+                    stored[_key(side, category)]
                     for side, category in zip((row.source, row.target), row.categories, strict=True)
                 )
                 yield source, target
-            while len(kept) > len(needed) and sum(one.values.nbytes for one in kept.values()) > _MAPS_IN_MEMORY:
-                kept.popitem(last=False)
+            while (
+                len(stored) > len(needed)
+                and sum(features.values.nbytes for features in stored.values()) > _MAPS_IN_MEMORY
+            ):
+                stored.popitem(last=False)
 
         return photo_by_photo
 
@@ -817,7 +878,7 @@ class SemanticMatcher:
 
 @dataclass(frozen=True)
 class _Row:
-    """A pair of `match_pairs`."""
+    """Pair of `match_pairs`."""
 
     source: Photo | Features
     target: Photo | Features
@@ -865,7 +926,7 @@ _Key = tuple[str, str | None, str | None]
 
 
 def _key(side: Photo | Features, category: str | None) -> _Key:
-    """Return what tells the maps of two photos apart: pixels, category, and the mask, which a prompt may read."""
+    """Return the key of a cached map: pixels, category, and the mask, which prompts may read."""
     photo, category = (side.photo, side.category) if isinstance(side, Features) else (side, category)
     return photo.key, category, None if photo.mask is None else digest(torch.from_numpy(photo.mask))
 
@@ -875,8 +936,8 @@ def _both(category: str | tuple[str, str] | None) -> tuple[str | None, str | Non
     both = category if isinstance(category, (tuple, list)) else (category, category)
     if len(both) != 2:
         raise InputError(f"category must be a text, or a pair for source and target, not {shown(category)}")
-    for one in both:
-        _check_category(one)
+    for own in both:
+        _check_category(own)
     return both[0], both[1]
 
 
@@ -896,7 +957,7 @@ def _reporting(progress: bool | Progress, total: int) -> Iterator[Progress]:
 
 
 def _wanted_points(points: Points | None, photo: Photo, side: int) -> torch.Tensor:
-    """Return the points that are to be matched: those given, or a regular grid, inside the mask if there is one."""
+    """Return the points to match: those given, or a regular grid, inside the mask if there is one."""
     if points is not None:
         return check_points(points, photo)
     if photo.mask is None:
@@ -908,7 +969,7 @@ def _wanted_points(points: Points | None, photo: Photo, side: int) -> torch.Tens
     inside = points[torch.from_numpy(photo.mask)[y, x]]
     if len(inside):
         return inside
-    y, x = torch.from_numpy(photo.mask).nonzero().unbind(-1)  # a mask so thin that the grid misses it
+    y, x = torch.from_numpy(photo.mask).nonzero().unbind(-1)  # no point of the grid lies in a thin mask
     middle = len(x) // 2
     return torch.stack([x[middle], y[middle]])[None].float()
 
@@ -927,6 +988,6 @@ def _check_category(category: object) -> None:
 
 
 def _inside(points: torch.Tensor, photo: Photo) -> torch.Tensor:
-    """Clamp points into the photo: the outermost cells of an enlarged one reach half a pixel over its border."""
+    """Clamp points into the photo; the outermost cells of an enlarged photo reach half a pixel over its border."""
     height, width = photo.size
     return torch.stack([points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)], dim=-1)

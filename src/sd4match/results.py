@@ -1,4 +1,7 @@
-"""Features of photos and results of matching them, in the original pixels of each. They are compared by identity."""
+"""Features of photos, and results of matching them in original pixels.
+
+Objects are compared by identity, since `==` of arrays has no truth value.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FORMAT = "sd4match-matches"
-"""Name of the format in `matches.json`, by which an earlier result is known."""
+"""Name of the format in `matches.json`, which identifies an earlier result."""
 _SOFTWARE = "sd4match"
-"""Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another one."""
+"""Text "Software" in `matches.png`, followed by the version, likewise; `prompts imagine` writes another text."""
 _PICTURE = "matches"
 """Name of the picture that every result has."""
 _NOTEBOOK_HEIGHT = 320
@@ -62,16 +65,23 @@ class Features:
 
     Raises:
         ShapeError: the map is not of one photo, or of a photo of another size.
+        InputError: a field is of another type.
+
+    >>> from sd4match.geometry import own_frame
+    >>> photo = Photo(np.zeros((4, 6, 3), dtype=np.uint8), "black.png")
+    >>> features = Features(photo, FeatureMap(torch.zeros(1, 8, 2, 3), Grid((own_frame((4, 6)),), (2, 3))), "dataset")
+    >>> features.at([(1.0, 2.0)]).shape
+    torch.Size([1, 8])
     """
 
     photo: Photo
     map: FeatureMap
     """(1, C, h, w), on the grid of the backbone."""
     scope: Scope
-    """What the prompt depends on: "dataset", "category" or "image"."""
+    """Dependence of the prompt: "dataset", "category" or "image"."""
     category: str | None = None
     origin: str = field(default="", repr=False)
-    """Digest of the backbone, the prompt and the sampling that made it; other ones refuse it."""
+    """Digest of the backbone, the prompt and the sampling; a matcher refuses features of another origin."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,7 +90,7 @@ class Features:
 
     @property
     def grid(self) -> Grid:
-        """How the cells of the map lie on the photo."""
+        """Grid of the cells of the map on the photo."""
         return self.map.grid
 
     @property
@@ -89,10 +99,13 @@ class Features:
         return self.photo.size
 
     def at(self, points: Points) -> Float[Tensor, "points channels"]:
-        """Return the descriptors (N, C) at points of the photo, bilinear between cells; not normalized.
+        """Return the descriptors at points of the photo, bilinear between cells; not normalized.
 
         Args:
             points: (N, 2), (x, y) in original pixels.
+
+        Returns:
+            (N, C). A point beyond the outermost cell centers is clamped to them.
 
         Raises:
             InputError: the points are not (N, 2), or one is outside the photo.
@@ -105,6 +118,9 @@ class Features:
     @check_arguments
     def to(self, device: str | torch.device) -> Features:
         """Return the same features on another device, for example to keep many of them on the CPU.
+
+        Args:
+            device: "cpu", "cuda", "cuda:N", "mps", a `torch.device`, or "auto".
 
         Raises:
             ConfigError: there is no such device.
@@ -119,7 +135,7 @@ class Features:
 
 
 class KeypointMatch(TypedDict):
-    """A match in the form of transformers' keypoint-matching pipeline."""
+    """Match in the form of transformers' keypoint-matching pipeline."""
 
     keypoint_image_0: dict[str, float]
     keypoint_image_1: dict[str, float]
@@ -129,6 +145,11 @@ class KeypointMatch(TypedDict):
 @dataclass(frozen=True, eq=False)
 class MatchResult:
     """Matches between two photos, in the original pixels of each.
+
+    Raises:
+        ShapeError: there is not one point of both photos, one score and one index for each match.
+        NonFiniteError: a value is NaN or infinite.
+        InputError: a field is of another type.
 
     >>> photo = Photo(np.zeros((4, 6, 3), dtype=np.uint8), "black.png")
     >>> points = np.array([[1.0, 2.0], [3.0, 2.0]])
@@ -146,9 +167,9 @@ class MatchResult:
     target_points: npt.NDArray[np.float64]
     """(N, 2), (x, y)."""
     scores: npt.NDArray[np.float64]
-    """(N,), in [0, 1]: the probability mass around the match."""
+    """(N,), in [0, 1]: the probability mass around the match. It depends on the size of the feature map."""
     indices: npt.NDArray[np.int64] = None  # type: ignore[assignment] # set below
-    """(N,), index of each match's point in the points that were asked for; 0, 1, 2, ... if not given."""
+    """(N,), index of each match's point among the query points; None: 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
         if self.indices is None:
@@ -172,7 +193,14 @@ class MatchResult:
 
     @check_arguments
     def filter(self, *, min_score: float) -> MatchResult:
-        """Return the matches whose score is `min_score` or more."""
+        """Return the matches whose score is `min_score` or more.
+
+        Args:
+            min_score: least score of a match, in [0, 1].
+
+        Raises:
+            InputError: `min_score` is not a number in [0, 1].
+        """
         rows = self.scores >= check_number("min_score", min_score, 0.0, 1.0)
         return replace(
             self, source_points=self.source_points[rows], target_points=self.target_points[rows],
@@ -181,17 +209,17 @@ class MatchResult:
 
     @property
     def keypoints0(self) -> npt.NDArray[np.float64]:
-        """`source_points`, by the name that LightGlue and transformers use."""
+        """Source points, under the name that LightGlue and transformers use."""
         return self.source_points
 
     @property
     def keypoints1(self) -> npt.NDArray[np.float64]:
-        """`target_points`, by the name that LightGlue and transformers use."""
+        """Target points, under the name that LightGlue and transformers use."""
         return self.target_points
 
     @property
     def matching_scores(self) -> npt.NDArray[np.float64]:
-        """`scores`, by the name that transformers uses."""
+        """Scores, under the name that transformers uses."""
         return self.scores
 
     def as_dicts(self) -> list[KeypointMatch]:
@@ -227,7 +255,7 @@ class MatchResult:
         """Draw both photos with a line for each match; weaker matches are thinner.
 
         Args:
-            height: of both photos in the picture, in pixels.
+            height: height of both photos in the picture, in pixels.
             title: text above the photos.
         """
         from sd4match.viz.matches import draw_matches
@@ -251,19 +279,20 @@ class MatchResult:
         details: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image.Image] | None = None,
     ) -> Path:
-        """Write `matches.json` and `matches.png` into a folder, and further pictures beside them, all or none.
+        """Write `matches.json`, `matches.png` and further pictures into a folder, all or none.
 
         Args:
-            folder: is created if it does not exist; earlier results of matching in it are replaced.
-            details: further JSON-able values for `matches.json`; "format" and "matches" are taken.
-            pictures: further pictures by their names, "heat" for `heat.png`: lower-case letters and hyphens.
+            folder: folder to write to; it is created if it does not exist, and an earlier result in it is replaced.
+            details: further values for `matches.json` that JSON can represent; "format" and "matches" are reserved.
+            pictures: further pictures by name, for example "heat" for `heat.png`; names are of lower-case letters and
+                hyphens.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: the folder holds files of these names that are none of sd4match, or cannot be written; or the
-                details are no JSON, or of a name that is taken; or a picture has another name.
+            InputError: the folder holds files of these names that sd4match did not write, or cannot be written; or the
+                details are not JSON or use a reserved name; or a picture has another name.
         """
         if taken := {"format", "matches"} & (details or {}).keys():
             raise InputError(f"the details of matches must have other names than {' and '.join(sorted(taken))}")
@@ -295,7 +324,7 @@ class MatchResult:
 
 
 def _png(picture: Image.Image) -> bytes:
-    """Return a PNG file that `_is_own_picture` knows."""
+    """Return a PNG file that `_is_own_picture` recognizes."""
     from PIL.PngImagePlugin import PngInfo
 
     software, file = PngInfo(), io.BytesIO()
@@ -307,17 +336,17 @@ def _png(picture: Image.Image) -> bytes:
 def check_matches_folder(
     folder: Path, *, inputs: Sequence[Path] = (), option: str = "--output", pictures: Sequence[str] = ()
 ) -> None:
-    """Refuse a folder in which a result of matching would replace something else.
+    """Check that a result of matching would replace no other file in a folder.
 
     Args:
-        folder: for `MatchResult.save`.
-        inputs: files that are read, and must not be replaced either.
-        option: how messages call it.
+        folder: folder for `MatchResult.save`.
+        inputs: files that are read and must not be replaced either.
+        option: name of the folder's option in messages.
         pictures: names of further pictures.
 
     Raises:
-        InputError: it holds such a file, or a picture has a name that is taken or holds something else than lower-case
-            letters and hyphens; the message names it.
+        InputError: it holds such a file, or a picture has a reserved name or other characters than lower-case letters
+            and hyphens; the message names it.
     """
     for name in pictures:
         if name == _PICTURE or not isinstance(name, str) or not re.fullmatch("[a-z]+(-[a-z]+)*", name):
@@ -346,7 +375,7 @@ def _is_own_picture(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return re.fullmatch(rf"{_SOFTWARE} [0-9]\S*", str(image.info.get("Software"))) is not None
-    except Exception:  # of pillow, which raises many sorts for files that are no images
+    except Exception:  # pillow raises many classes for other files
         return False
 
 

@@ -37,16 +37,19 @@ def write_matcher(
     """Write the folder of a matcher; the files appear together or not at all.
 
     Args:
-        config: of the matcher; its data set is left out.
-        prompt: learned or not.
-        folder: is created if it does not exist; an earlier matcher in it is replaced.
-        backbone: that the prompt was learned on.
-        name: of the matcher in the snippet of the card.
-        results: what the card says of its PCK, by name.
-        components: what may have been learned beside the prompt; see `save_prompt`.
+        config: config of the matcher; its data set is left out.
+        prompt: prompt, learned or not.
+        folder: folder to write to; it is created if it does not exist, and an earlier matcher in it is replaced.
+        backbone: backbone that the prompt was learned on.
+        name: name of the matcher in the snippet of the card.
+        results: PCK by name, for the card.
+        components: components that may have been learned beside the prompt; see `save_prompt`.
+
+    Returns:
+        The folder.
 
     Raises:
-        InputError: the folder holds files of these names that are none of sd4match, or cannot be written.
+        InputError: the folder holds files of these names that sd4match did not write, or cannot be written.
     """
     folder = as_path(folder, what="the folder of a matcher")
     for text, value in (results or {}).items():
@@ -87,7 +90,7 @@ def read_matcher(
 ) -> tuple[ExperimentConfig, Path | None]:
     """Return the experiment and the prompt file of a matcher's folder or repository; None if nothing is learned.
 
-    A repository or folder with a prompt file alone has the settings of the model that the file names.
+    Where there is only a prompt file, the experiment is that of the model that the file names.
 
     Args:
         source: a folder, or "user/name" on the hub.
@@ -129,7 +132,7 @@ def push_matcher(folder: Path, repo_id: str, *, private: bool, endpoint: str | N
     """Upload the folder of a matcher to a repository, which is created if it does not exist.
 
     Raises:
-        PromptFileError: `repo_id` is no name, or the hub refuses it.
+        PromptFileError: `repo_id` is not a name, or the hub refuses it.
     """
     check_names(repo_id=repo_id, endpoint=endpoint)
     return upload(folder, repo_id, private=private, endpoint=endpoint, what="a matcher")
@@ -143,7 +146,7 @@ def _is_experiment(path: Path) -> bool:
 
 
 def _signed(text: str) -> str:
-    """Return a card with a last line by which one that was edited since is told."""
+    """Return a card with a digest as its last line, by which later edits are detected."""
     return f"{text}\n<!-- written by sd4match: {digest(text)} -->\n"
 
 

@@ -26,7 +26,7 @@ from sd4match.reproduction.figures import _with_width, title_of
 from sd4match.reproduction.pages import to_json, to_markdown
 from sd4match.reproduction.run import check_output_of, chosen_targets, plan, reproduce_planned, work_of
 from sd4match.reproduction.targets import BEST_OTHER, EVERY, Claim, Condition, Prompted, Target, make_target
-from sd4match.training.measuring import Measurement, SweepCallbacks
+from sd4match.training.measuring import MeasuredScores, SweepCallbacks
 
 SMALL = ReproductionSettings(steps=20, pairs=40, seeds=(0, 1))
 DEFAULT = ReproductionSettings(seeds=(0,))
@@ -51,7 +51,7 @@ class MadeUp:
     def measure(self, name, job):
         self.asked.append(name)
         row = next(row for row in self.hits if name.startswith(row))
-        return Measurement(scores(self.hits[row] + (1 if "seed 1" in name else 0)), 1.0)
+        return MeasuredScores(scores(self.hits[row] + (1 if "seed 1" in name else 0)), 1.0)
 
     def pairs(self, config):
         keys = [SimpleNamespace(pair_id=each, category="cat") for each in IDS]

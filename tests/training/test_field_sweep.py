@@ -17,7 +17,7 @@ from sd4match.evaluation.scores import PairCount, PairScores
 from sd4match.testing import FakePairs
 from sd4match.training import sweep_fields
 from sd4match.training.field_sweep import SweptField, field_rows, find_field, parse_swept, plot_sweep, seed_means
-from sd4match.training.measuring import Job, Measurement, row_record
+from sd4match.training.measuring import Job, MeasuredScores, row_record
 
 SMALL = [
     "data.pairs=4", "data.photos_per_category=2", "training.steps=1", "training.batch_size=2",
@@ -155,7 +155,7 @@ def test_two_fields_of_one_name_are_told_apart_everywhere():
     swept, rows = field_rows(Path("out"), fields, read)
     assert rows[1].name == "training.sampling.timestep=0, evaluation.sampling.timestep=0, seed=1"
     counts = [PairCount(f"pair-{number}", "cat", 2, (number,), {}) for number in range(3)]
-    measured = {row.name: Measurement(PairScores.of(counts, alphas=(0.1,)), 1.0) for row in rows}
+    measured = {row.name: MeasuredScores(PairScores.of(counts, alphas=(0.1,)), 1.0) for row in rows}
     assert list(seed_means(swept, rows, measured)) == [
         f"training.sampling.timestep={training}, evaluation.sampling.timestep={evaluation}"
         for training in (0, 40) for evaluation in (0, 50)

@@ -1,15 +1,14 @@
 """Composition of the fields of an experiment from packaged files of models and experiments.
 
-A file may name a packaged `model` and `experiment`, or a `preset` that stands for both, at its top, and then holds only
-what differs:
+A file may name a packaged `model` and `experiment`, or a `preset` for both, and then holds only the fields that differ:
 
     model: sd2-1
     experiment: cpm
     training: {steps: 10000}
 
-The settings of a model's file (timesteps, temperatures, lengths of training, sizes of prompts) are for weights of that
-architecture alone. Whatever a file names, they come from the file of the model that its backbone has; a file that names
-nothing at all has the backbone `mini`, and its settings. Importing this module loads no torch.
+The settings of a model's file (timesteps, temperatures, lengths of training, sizes of prompts) are only for weights of
+that architecture. They come from the file of the model of the backbone, whichever model a file names; a file that names
+none has the backbone `mini` and its settings. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ COMPOSED_FIELDS = (_PRESET, _MODEL, _EXPERIMENT)
 _PROMPT_DEFAULTS = "prompt_defaults"
 """Field of a model's file: defaults for that model by kind of prompt."""
 _AROUND_OTHERS = ("mirrored", "debiased")
-"""Kinds of backbones that hold another one."""
+"""Kinds of backbones that wrap another one."""
 _OTHER_MODEL = "other-model.yaml"
 """File with the settings of models that have no file of their own."""
 _LONGEST_NAME = 80
@@ -48,16 +47,16 @@ def compose(own: Fields, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
     A group of fields that names its kind replaces the group below it; any other group changes single fields of it. If
     `own` or an override gives the backbone weights of another model than the named one, the settings are those of that
-    other model. The data set of a model's file is for the weights in that file alone: with other weights the experiment
-    names no data set, unless `own` or an override does.
+    other model. The data set of a model's file is only for the weights in that file: with other weights the experiment
+    has no data set, unless `own` or an override gives one.
 
     Args:
         own: fields of a file, which may name a `preset`, or a `model` and an `experiment`.
-        overrides: changes `a.b=c`, applied last; `preset=NAME`, `model=NAME` and `experiment=NAME` change what is
-            composed.
+        overrides: changes `a.b=c`, applied last; `preset=NAME`, `model=NAME` and `experiment=NAME` change the
+            composed files.
 
     Raises:
-        ConfigError: no packaged file has that name, an experiment has no model, a preset stands beside a model or an
+        ConfigError: no packaged file has that name, an experiment has no model, a preset is combined with a model or an
             experiment, or an override is malformed.
 
     >>> compose({"model": "mini", "experiment": "single"}, ["training.steps=5"])["training"]["steps"]
@@ -103,10 +102,10 @@ def _compose_on(model: object, experiment: object, own: Fields, changes: Changes
 
 
 def _resolve_names(own: Fields, names: Fields) -> dict[str, Any]:
-    """Return the fields of a file with the preset written out, after `names` has changed which one it is.
+    """Return the fields of a file with those of its preset, or of the preset in `names`.
 
     Raises:
-        ConfigError: there is no such preset, or a name does not go with it.
+        ConfigError: there is no such preset, or a name does not fit it.
     """
     for given in (own, names):
         beside = [name for name in (_MODEL, _EXPERIMENT) if name in given]
@@ -253,10 +252,10 @@ def _merge(base: Fields, own: Fields) -> dict[str, Any]:
 
 
 def _set(fields: dict[str, Any], path: str, value: Any) -> None:
-    """Set a field, in place. Another kind replaces the whole group: fields of one kind mean nothing to another.
+    """Set a field, in place. Another kind replaces the whole group, because kinds have different fields.
 
     Raises:
-        ConfigError: something above it is not a group of fields.
+        ConfigError: a parent of the field is not a group of fields.
     """
     *parents, last = path.split(".")
     group = fields

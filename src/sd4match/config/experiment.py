@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sd4match.io.cache import Cache
     from sd4match.structures.tensors import LossFunction, MatchFunction, PairFunction
 
-# The fields below have the base class of their sort as their type, so that `build` and the other methods are typed.
+# The type of each field is the base class of its kind, so that `build` and the other methods are typed.
 _Backbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(registry.backbones.parse)]
 _Prompt = Annotated[SerializeAsAny[PromptConfig], BeforeValidator(registry.prompts.parse)]
 _Matcher = Annotated[SerializeAsAny[Matcher], BeforeValidator(registry.matchers.parse)]
@@ -47,18 +47,22 @@ _Dataset = Annotated[SerializeAsAny[DatasetConfig], BeforeValidator(registry.dat
 
 
 _NEEDS = "# needs "
-"""Begins the first line of a config with components of other packages."""
+"""Start of the first line of a config with components of other packages."""
 
 
 class ExperimentConfig(registry.Config):
-    """Everything that the numbers of an experiment depend on.
+    """Config of an experiment: everything that its numbers depend on.
 
-    The defaults are the packaged mini model with the paper's parameters, and no data set. What is read from a file, a
+    The defaults are the packaged mini model with the paper's parameters, and no data set. A config from a file, a
     preset or text has the settings of its model instead, and the data set of `mini` if that is the model; see
     `sd4match.config.composition`.
 
     Raises:
-        ConfigError: fields that are unknown, of a wrong type, or cannot work together.
+        ConfigError: a field is unknown or of a wrong type, or fields cannot work together.
+
+    >>> config = ExperimentConfig(prompt="text", matcher={"kind": "soft_argmax", "temperature": 0.02})
+    >>> config.matcher.temperature, config.loss.kind
+    (0.02, 'gaussian_cross_entropy')
     """
 
     seed: Seed | None = Field(
@@ -88,7 +92,7 @@ class ExperimentConfig(registry.Config):
         training, prompt = fields.get("training", {}), fields.get("prompt")
         if isinstance(training, dict):
             training = {"seed": seed, **training}
-        with suppress(ConfigError):  # the field is refused later, with its name
+        with suppress(ConfigError):  # a later check refuses the field by its name
             prompt = None if prompt is None else registry.prompts.parse(prompt)
         seeded = {"training": _with_seed(training, seed), "prompt": _with_seed(prompt, seed)}
         return {**fields, **{name: value for name, value in seeded.items() if value is not None}}
@@ -114,9 +118,9 @@ class ExperimentConfig(registry.Config):
         return self
 
     def to_yaml(self) -> str:
-        """Return the whole config as YAML that `parse_config` reads back to an equal config.
+        """Return the whole config as YAML, which `parse_config` reads back to an equal config.
 
-        A comment at its top names the packages, besides this one, that its components come from.
+        A comment in the first line names the other packages that its components come from.
         """
         packages = registry.packages_of(self)
         head = f"{_NEEDS}{', '.join(packages)}\n" if packages else ""
@@ -130,7 +134,7 @@ class ExperimentConfig(registry.Config):
             dtype: "float32", "float16" or "bfloat16", or one of torch.
 
         Raises:
-            ConfigError: it is none of these, or the backbone has no precision of its own, as a fusion has not.
+            ConfigError: it is none of these, or the backbone has no data type of its own, as a fusion.
 
         >>> ExperimentConfig().with_dtype("bfloat16").backbone.dtype
         'bfloat16'
@@ -145,10 +149,10 @@ class ExperimentConfig(registry.Config):
 
     @check_arguments
     def with_learned(self, prompt_file: str | Path | None) -> ExperimentConfig:
-        """Return the same experiment with the matcher, pair transform and loss that a prompt file holds.
+        """Return the same experiment with the matcher, pair transform and loss of a prompt file.
 
         Args:
-            prompt_file: file written by a training; None: the experiment as it is.
+            prompt_file: file that a training wrote; None: return the experiment unchanged.
 
         Raises:
             PromptFileError: the file cannot be read.
@@ -162,7 +166,7 @@ class ExperimentConfig(registry.Config):
         """Return the config of the data set.
 
         Raises:
-            ConfigError: the experiment names none.
+            ConfigError: the experiment has none.
 
         >>> ExperimentConfig(data="synthetic").require_data().kind
         'synthetic'
@@ -176,7 +180,7 @@ class ExperimentConfig(registry.Config):
 
 
 def _with_seed(value: Any, seed: int) -> Any:
-    """Return a config, or a list of configs, in which every `seed` that is not given is this one."""
+    """Return a config, or a list of configs, in which this is every `seed` that is not given."""
     if isinstance(value, (tuple, list)):
         return type(value)([_with_seed(each, seed) for each in value]) if type(value) in (tuple, list) else value
     if not isinstance(value, registry.Config):
@@ -190,7 +194,26 @@ def _with_seed(value: Any, seed: int) -> Any:
 
 @dataclass(frozen=True)
 class Components:
-    """Built components of an experiment."""
+    """Built components of an experiment.
+
+    Args:
+        backbone: computes feature maps of photos.
+        prompt: computes prompt embeddings of photos.
+        matcher: computes matches from correlations.
+        loss: loss of a training.
+        pair_transform: transform of the two maps of a pair; None: none.
+
+    Raises:
+        InputError: a component is of another type.
+
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import EmptyPrompt
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = EmptyPrompt(backbone=backbone)
+    >>> Components(backbone, prompt, NearestNeighbor(), GaussianCrossEntropy()).beside_prompt()
+    {}
+    """
 
     backbone: Backbone
     prompt: Prompt
@@ -202,7 +225,7 @@ class Components:
         check_fields(self)
 
     def beside_prompt(self) -> dict[str, Any]:
-        """Return the components besides the prompt that learn, by the names of their fields."""
+        """Return the components other than the prompt that learn, by the names of their fields."""
         from sd4match.interfaces import learns
 
         components = {"loss": self.loss, "matcher": self.matcher, "pair_transform": self.pair_transform}
@@ -223,16 +246,21 @@ def build_components(
 
     Args:
         config: the experiment.
-        backbone: a backbone that is already loaded, instead of the config's.
-        prompt_file: file of a learned prompt, instead of the config's prompt; what was learned beside it is used
-            instead of the config's matcher, pair transform and loss.
+        backbone: loaded backbone, in place of the config's.
+        prompt_file: file of a learned prompt, in place of the config's prompt; matcher, pair transform and loss that
+            were learned with it replace those of the config.
         prompt_changes: changes to the config in that file; see `load_prompt`.
-        device: device of the backbone and of everything learned: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: device of the backbone and of all learned components: "auto", "cpu", "cuda", "cuda:N" or "mps".
         cache: cache of encoded photos and image features, for example `config.cache.open()`.
 
     Raises:
-        ConfigError: the device does not exist, or the prompt needs the categories of a data set, and the experiment
-            names none.
+        ConfigError: the device does not exist, or the prompt needs the categories of a data set and the experiment has
+            none.
+        InputError: `prompt_changes` are given without `prompt_file`.
+
+    >>> from sd4match.config import load_preset
+    >>> build_components(load_preset("mini-empty")).prompt.scope
+    'dataset'
     """
     if prompt_file is None and prompt_changes:
         raise InputError("prompt_changes change the config in the file of a prompt: give prompt_file, or no changes")
@@ -271,7 +299,7 @@ def build_prompt(config: ExperimentConfig, backbone: Backbone) -> Prompt:
     A prompt that learns one prompt per category takes the categories of the training data.
 
     Raises:
-        ConfigError: the prompt needs the categories of a data set, and the experiment names none.
+        ConfigError: the prompt needs the categories of a data set, and the experiment has none.
     """
     _check_categories_known(config)
     prompt = config.prompt
@@ -290,11 +318,19 @@ def _check_categories_known(config: ExperimentConfig) -> None:
 
 @check_arguments
 def build_dataset(config: ExperimentConfig, split: Split) -> PairDataset:
-    """Open one split of the experiment's data set.
+    """Build one split of the experiment's data set.
+
+    Args:
+        config: experiment with a data set.
+        split: "train", "validation" or "test".
 
     Raises:
-        ConfigError: the experiment names no data set.
+        ConfigError: the experiment has no data set.
         DatasetError: the data set is not complete, or does not have that split.
+
+    >>> from sd4match.config import load_preset
+    >>> len(build_dataset(load_preset("mini-empty", ["data.pairs=5"]), "test"))
+    5
     """
     return config.require_data().model_copy(update={"split": split}).build()
 
@@ -303,14 +339,20 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentCo
     """Read an experiment from a YAML file.
 
     Args:
-        path: of a file with the fields of an `ExperimentConfig`; `preset: NAME`, or `model: NAME` and
-            `experiment: NAME`, at its top take all other fields from packaged files, see
-            `sd4match.config.composition`.
+        path: YAML file with fields of an `ExperimentConfig`. `preset: NAME`, or `model: NAME` and `experiment: NAME`,
+            take all other fields from packaged files; see `sd4match.config.composition`.
         overrides: changes `a.b=c`, for example `training.steps=100`.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, has an unknown field or a wrong type, or a combination that
+        ConfigError: the file cannot be read, is not YAML, has an unknown field, a wrong type, or a combination that
             cannot work.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "experiment.yaml"
+    ...     _ = file.write_text("preset: single")
+    ...     load_config(file, ["training.steps=100"]).training.steps
+    100
     """
     file = as_path(path, what="the config file", error=ConfigError)
     text = read_text(file, what="config file", error=ConfigError, largest=LARGEST_YAML)
@@ -321,12 +363,12 @@ def parse_config(text: str, *, origin: str, overrides: Iterable[str] = ()) -> Ex
     """Read an experiment from YAML text.
 
     Args:
-        text: as the content of a file of `load_config`.
-        origin: what error messages call the text, for example its path.
+        text: YAML, as in a file of `load_config`.
+        origin: name of the text in error messages, for example its path.
         overrides: changes `a.b=c`.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as in `load_config`.
 
     >>> parse_config("{model: sd2-1, experiment: cpm}", origin="doctest").prompt.kind
     'cpm'

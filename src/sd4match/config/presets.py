@@ -1,7 +1,7 @@
-"""Experiments that come with the package.
+"""Presets: experiments that come with the package.
 
-`presets/index.yaml` says for each name which model and which experiment it is. The baselines of the field are files of
-their own. Importing this module loads no torch.
+`presets/index.yaml` maps each name to a model and an experiment. Published baselines are files of their own. Importing
+this module loads no torch.
 """
 
 from __future__ import annotations

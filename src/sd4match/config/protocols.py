@@ -46,12 +46,21 @@ _DERIVED = "*"
 
 
 class EvaluationProtocol(Config):
-    """One way to count correct keypoints. Frozen; `derive` makes another one. The defaults are SD4Match's."""
+    """Rule by which a benchmark counts correct keypoints.
+
+    Objects are frozen; `derive` returns a changed one. The defaults are SD4Match's.
+
+    Raises:
+        ConfigError: a field is unknown, or fields do not agree.
+
+    >>> EvaluationProtocol(name="mine", alphas=(0.1,)).side
+    768
+    """
 
     name: Text = "sd4match"
-    frame: Literal["squash", "pad"] = Field(default="squash", description="how photos are put into the model's image")
+    frame: Literal["squash", "pad"] = Field(default="squash", description="layout of photos in the model's image")
     error_frame: Literal["squash", "pad", "photo"] = Field(
-        default="squash", description="the frame in which errors are measured"
+        default="squash", description="frame in which errors are measured"
     )
     side: int | None = Field(
         default=768, ge=2, le=16_384, description="side of that square frame in pixels; None: the photo's own size"
@@ -61,18 +70,18 @@ class EvaluationProtocol(Config):
     clamp_truth: bool = Field(default=True, description="move true points outside the frame to its border")
     reference: Literal["data", "box", "photo"] = Field(
         default="data",
-        description="alpha is a fraction of the target's box, of its photo, or of what the data set says",
+        description="length that alpha is a fraction of: the target's box, its photo, or as the data set defines",
     )
     alignment: Literal["corners", "centers", "patch"] = Field(
-        default="corners", description="how cells lie on photos; see `aligned`"
+        default="corners", description="alignment of cells with photos; see `aligned`"
     )
     cell_shift: Factor = Field(default=0.0, description='for "patch": pixels from the center of a cell to its match')
     query_mode: Literal["bilinear", "floor", "pixel"] = Field(
-        default="bilinear", description="how source points are read"
+        default="bilinear", description="sampling of source points"
     )
-    matcher: AnyMatcher = Field(default=KernelSoftArgmax(), description="the matcher it was published with")
+    matcher: AnyMatcher = Field(default=KernelSoftArgmax(), description="matcher of the publication")
     average: Literal["image", "point", "category_point"] = Field(
-        default="image", description="the average it was published as"
+        default="image", description="average of the publication"
     )
 
     @model_validator(mode="after")
@@ -85,16 +94,21 @@ class EvaluationProtocol(Config):
             self.error_frame == "squash" and self.frame == "pad"
         ):
             raise ValueError(f"frame = {self.frame!r} does not go with error_frame = {self.error_frame!r}")
-        names = {f"{alpha:g}" for alpha in self.alphas}  # as reports call them
+        names = {f"{alpha:g}" for alpha in self.alphas}  # as in reports
         if any(not 0 < alpha < 10 for alpha in self.alphas) or len(names) < len(self.alphas):
             raise ValueError(f"alphas must be positive, below 10 and different, not {shown(self.alphas)}")
         return self
 
     def derive(self, /, **changes: object) -> EvaluationProtocol:
-        """Return this protocol with other fields. Unless only alphas differ, its name gets a star.
+        """Return this protocol with other fields.
+
+        Unless only alphas differ, its name gets a star.
+
+        Args:
+            changes: new values by name of the field; `name` gives the protocol another name.
 
         Raises:
-            ConfigError: an unknown field, or a value that does not fit.
+            ConfigError: a field is unknown, a value does not fit, or the name is that of another protocol.
 
         >>> get_protocol("dift").derive(inclusive=False).name, get_protocol("dift").derive(alphas=(0.2,)).name
         ('dift*', 'dift')
@@ -110,12 +124,16 @@ class EvaluationProtocol(Config):
 
     @property
     def is_published(self) -> bool:
-        """Return whether it counts exactly as the benchmark of its name does."""
+        """True if it counts exactly as the benchmark of its name does."""
         return self.name in PROTOCOLS
 
     @check_arguments
     def error_frame_of(self, size: Size) -> ImageFrame:
-        """Return the frame of a photo in which errors are measured."""
+        """Return the frame of a photo in which errors are measured.
+
+        Args:
+            size: (H, W) of the photo.
+        """
         from sd4match import geometry
 
         if self.side is None:
@@ -131,8 +149,11 @@ class EvaluationProtocol(Config):
         Convention: with "corners", cells are aligned with the corners of the model's own image (768 for Stable
         Diffusion 2.1, as published); with "centers" and "patch", they lie in the frame in which errors are measured.
 
+        Args:
+            features: maps of B photos.
+
         Raises:
-            ConfigError: alignment "patch" without a square frame.
+            ConfigError: the alignment is "patch" and the error frame is not a square.
         """
         return features.with_grid(self._grid(features.grid))
 
@@ -157,6 +178,13 @@ class EvaluationProtocol(Config):
             source: B maps.
             target: B maps.
             query_points: (B, N, 2), (x, y) in original pixels of the source photos.
+
+        Returns:
+            Correlation of values (B, N, h, w), on the grid of this protocol.
+
+        Raises:
+            ConfigError: the alignment is "patch" and the error frame is not a square.
+            ShapeError: maps or queries differ in B, or the maps in C.
         """
         from sd4match.matching.correlation import correlate_maps
 
@@ -173,19 +201,23 @@ class EvaluationProtocol(Config):
         boxes: Sequence[Box | None],
         reference: Reference = "box",
     ) -> Bool[Tensor, "batch points alphas"]:
-        """Return which points are correct.
+        """Return which points are correct at each alpha (Eq. 8).
 
         Args:
-            predicted: (B, N, 2), in original pixels of the target photos.
-            target: (B, N, 2), likewise.
+            predicted: (B, N, 2), (x, y) in original pixels of the target photos.
+            target: (B, N, 2), true points, likewise.
             visible: (B, N).
-            photo_sizes: of the target photos.
-            boxes: of the target objects, in original pixels.
-            reference: what the data set's benchmark takes alpha of, if this protocol follows it.
+            photo_sizes: (H, W) of each target photo.
+            boxes: box of each target object, in original pixels, or None.
+            reference: length that the data set's benchmark uses, "box" or "photo", for protocols that follow the data
+                set.
+
+        Returns:
+            (B, N, len(alphas)), False for points that are not visible.
 
         Raises:
-            DatasetError: a target has no box or one without extent, and its length is wanted.
-            ShapeError: there is not one photo size and one box for each pair.
+            DatasetError: the length of a box is needed, and a target has none or a malformed one.
+            ShapeError: there is not one photo size and one box for each pair, or tensors differ in B or N.
         """
         from sd4match.geometry import to_model
         from sd4match.matching.pck import correct_points
@@ -210,7 +242,7 @@ class EvaluationProtocol(Config):
     def _lengths(
         self, visible: Tensor, frames: Sequence[ImageFrame], boxes: Sequence[Box | None], reference: Reference
     ) -> Tensor:
-        """Return (B,), what alpha is a fraction of, in pixels of the frames and in float64."""
+        """Return the lengths (B,) that alpha is a fraction of, in pixels of the frames and in float64."""
         import torch
 
         from sd4match.geometry import to_model
@@ -261,7 +293,7 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
         EvaluationProtocol(name="geoaware", **_PADDED, matcher=WindowSoftArgmax()),
     )
 }  # fmt: skip
-"""The published protocols, by name."""
+"""Published protocols by name."""
 
 
 _registered: dict[str, EvaluationProtocol] = {}
@@ -270,13 +302,19 @@ _left_out: list[str] = []
 
 
 def register_protocol(protocol: EvaluationProtocol) -> EvaluationProtocol:
-    """Make a protocol known by its name, as the published ones are.
+    """Register a protocol under its name, like the published ones.
 
-    An installed package registers one through the entry-point group `sd4match.protocols`. One that is registered again
-    replaces the one before.
+    An installed package registers one through the entry-point group `sd4match.protocols`. A later registration of the
+    same name replaces the earlier one.
+
+    Args:
+        protocol: protocol with a new name, of letters, digits, ".", "-" and "_".
+
+    Returns:
+        The protocol itself.
 
     Raises:
-        ConfigError: it is no protocol, or its name is that of a published one.
+        ConfigError: it is not a protocol, or its name is malformed or that of a published one.
 
     >>> mine = register_protocol(get_protocol("geoaware").derive(name="at-960", side=960))
     >>> get_protocol("at-960") is mine
@@ -301,7 +339,7 @@ def _load_plugins() -> None:
 
 
 def protocol_package(name: str) -> str:
-    """Return name and version of the package that a protocol comes from; "" for one that a program registered."""
+    """Return name and version of the package of a protocol; "" for one that a program registered."""
     return package_of(__name__) if name in PROTOCOLS else _packages.get(name, "")
 
 
@@ -316,15 +354,18 @@ def all_protocols() -> dict[str, EvaluationProtocol]:
 
 
 def _known() -> dict[str, EvaluationProtocol]:
-    """Return the protocols known so far, without importing plugins, which may derive theirs while they are imported."""
+    """Return the registered protocols without importing plugins, which may derive theirs during the import."""
     return {**PROTOCOLS, **_registered}
 
 
 def get_protocol(name: str) -> EvaluationProtocol:
     """Return a protocol by its name.
 
+    Args:
+        name: name of a published or registered protocol.
+
     Raises:
-        ConfigError: unknown.
+        ConfigError: there is no protocol of that name.
 
     >>> get_protocol("sd-dino").side
     840
@@ -341,10 +382,10 @@ def get_protocol(name: str) -> EvaluationProtocol:
 
 
 def parse_protocol(value: object) -> EvaluationProtocol:
-    """Return a protocol from its name, from a mapping (`name` says which one it is derived from), or from itself.
+    """Return a protocol from its name, from a mapping (`name` is the protocol that it changes), or from itself.
 
     Raises:
-        ConfigError: an unknown name or field, or a value that does not fit.
+        ConfigError: a name or a field is unknown, or a value does not fit.
 
     >>> parse_protocol({"name": "dift", "alphas": [0.2]}).alphas
     (0.2,)

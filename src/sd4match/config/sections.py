@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 LARGEST_SIZE = 10**18
-"""Largest number of bytes of a limit: a million terabytes."""
+"""Largest limit in bytes: a million terabytes."""
 
 
 class SamplingConfig(Config):
-    """Settings of the noise that is added to the latents before features are extracted."""
+    """Settings of the noise that is added to the latents before features are extracted (Eq. 1).
+
+    >>> SamplingConfig(timestep=50, ensemble_size=8).sampling(seed=1).noise
+    EvaluationNoise(seed=1)
+    """
 
     timestep: int = Field(default=261, ge=0, lt=1000, description="diffusion timestep at which features are extracted")
     ensemble_size: int = Field(
@@ -33,7 +37,7 @@ class SamplingConfig(Config):
     )
     ensemble: Text = Field(
         default="independent",
-        description="how these noises are chosen: independent (as published), antithetic or matched",
+        description="kind of these noises: independent (as published), antithetic or matched",
     )
     posterior: Literal["image", "member", "mode"] = Field(
         default="image", description="draw the latent once per photo, once per ensemble member, or take the mode"
@@ -48,14 +52,28 @@ class SamplingConfig(Config):
 
     @check_arguments
     def sampling(self, seed: int = 0) -> Sampling:
-        """Return the sampling with evaluation noise from `seed`."""
+        """Return the sampling with evaluation noise from `seed`.
+
+        Args:
+            seed: seed of the noise, at least 0.
+
+        Returns:
+            Sampling with evaluation noise.
+
+        Raises:
+            InputError: the seed is out of bounds.
+        """
         from sd4match.structures.tensors import EvaluationNoise, Sampling
 
         return Sampling(self.timestep, self.ensemble_size, EvaluationNoise(seed), self.posterior, self.ensemble)
 
 
 class TrainingConfig(Config):
-    """Settings of the training of a prompt; the defaults are the paper's."""
+    """Settings of a training; the defaults are the paper's.
+
+    >>> TrainingConfig(steps=100).batch_size
+    9
+    """
 
     steps: int = Field(default=30_000, ge=1, le=10**8)
     batch_size: BatchSize = Field(
@@ -66,7 +84,7 @@ class TrainingConfig(Config):
         description="pairs that a device processes at a time; None: its whole share. Halved if memory runs out",
     )
     mixed_precision: Literal["no", "bf16"] | None = Field(
-        default=None, description="of the forward pass; None: what `accelerate launch` sets, or no"
+        default=None, description="precision of the forward pass; None: that of `accelerate launch`, or no"
     )
     learning_rate: PositiveNumber = 1e-2
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine decays to a tenth")
@@ -82,21 +100,25 @@ class TrainingConfig(Config):
         default=500, description="steps between checkpoints; one is also written with each better prompt and at the end"
     )
     keep_checkpoints: Count = Field(
-        default=3, description="how many of the last checkpoints are kept, besides the best"
+        default=3, description="number of most recent checkpoints to keep, besides the best"
     )
     trackers: tuple[Text, ...] = Field(
         default=(), description="trackers of accelerate, for example tensorboard; CSV files are always written"
     )
-    seed: Seed = Field(default=0, description="of the order of the pairs and of the noise")
+    seed: Seed = Field(default=0, description="seed of the order of the pairs and of the noise")
 
 
 class EvaluationConfig(Config):
-    """Settings of predicting and counting matches; the defaults are the paper's."""
+    """Settings of an evaluation; the defaults are the paper's.
+
+    >>> EvaluationConfig(protocol="dift", limit=100).protocol.alphas
+    (0.01, 0.05, 0.1, 0.15)
+    """
 
     sampling: SamplingConfig = SamplingConfig(timestep=50, ensemble_size=8)
     batch_size: BatchSize = Field(default=8, description="photos whose features are extracted at a time")
     protocol: AnyProtocol = Field(
-        default=EvaluationProtocol(), description="how matches are counted: a name, or fields"
+        default=EvaluationProtocol(), description="rule by which matches are counted: a name, or fields"
     )
     matchers: tuple[AnyMatcher, ...] = Field(
         default=(), max_length=100, description="further matchers to evaluate on the same features"
@@ -111,7 +133,7 @@ class EvaluationConfig(Config):
         default="float32", description="precision of stored feature maps; half precision changes results slightly"
     )
     bootstrap_samples: int = Field(default=2000, ge=1, le=100_000)
-    seed: Seed = Field(default=0, description="of the noise and of the bootstrap")
+    seed: Seed = Field(default=0, description="seed of the noise and of the bootstrap")
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -120,7 +142,11 @@ class EvaluationConfig(Config):
 
 
 class CacheConfig(Config):
-    """Disk cache of encoded photos and image features, shared by all runs."""
+    """Settings of the disk cache of encoded photos and image features, which all runs share.
+
+    >>> CacheConfig(limit="0").open() is None
+    True
+    """
 
     folder: Text | None = Field(
         default=None, description="None: SD4MATCH_CACHE, or sd4match in the user's cache folder"
@@ -146,14 +172,14 @@ class CacheConfig(Config):
         return _checked_size(limit)
 
     def open(self) -> Cache | None:
-        """Open the cache; return None if it would do nothing."""
+        """Open the cache; return None if it would have no effect."""
         import torch
 
         from sd4match.io.cache import Cache, cache_folder
 
         rounded_to = None if self.dtype == "float32" else getattr(torch, self.dtype)
         if parse_size(self.limit) == 0 and rounded_to is None:
-            return None  # in half precision even an empty cache rounds: results must not depend on the limit
+            return None  # half precision rounds even without storing, so that results do not depend on the limit
         folder = cache_folder() if self.folder is None else as_path(self.folder, what="cache.folder", error=ConfigError)
         return Cache(folder, limit=parse_size(self.limit), dtype=rounded_to)
 
@@ -165,7 +191,7 @@ def parse_size(text: str) -> int:
         text: a number with an optional unit B, KB, MB, GB or TB; units are powers of 1000.
 
     Raises:
-        ValueError: it is not written like that, or is more than 1000000 TB.
+        ValueError: it has another form, or is more than 1000000 TB.
 
     >>> parse_size("500 MB"), parse_size("1.5GB"), parse_size("0")
     (500000000, 1500000000, 0)
@@ -180,7 +206,7 @@ def parse_size(text: str) -> int:
 
 
 def _checked_size(size: object) -> str:
-    """Return a size as text; a whole number is one of bytes."""
+    """Return a size as text; a whole number is a number of bytes."""
     if isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= LARGEST_SIZE:
         size = str(size)
     if not isinstance(size, str):

@@ -1,4 +1,4 @@
-"""Readers of the values that annotations hold: what is not exactly a number, a point, a box or a name is refused."""
+"""Strict readers of numbers, points, boxes and names in annotations."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def parse_number(text: str, where: str) -> float:
     """Return a finite decimal number.
 
     Raises:
-        DatasetError: the text is something else.
+        DatasetError: the text is not a finite number.
     """
     number = decimal_of(text)
     if not math.isfinite(number):
@@ -112,7 +112,7 @@ def as_whole(value: object, where: str, *, low: int, high: int | None = None) ->
     """Return a whole number within bounds.
 
     Raises:
-        DatasetError: the value is something else, or beyond a bound.
+        DatasetError: the value is not a whole number, or out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
@@ -121,10 +121,10 @@ def as_whole(value: object, where: str, *, low: int, high: int | None = None) ->
 
 
 def as_word(value: object, where: str) -> str:
-    """Return a text of one line that holds something visible.
+    """Return a text of one line with a visible character.
 
     Raises:
-        DatasetError: the value is something else, holds a control character, or cannot be written as UTF-8.
+        DatasetError: the value is not such a text, holds a control character, or cannot be written as UTF-8.
     """
     if isinstance(value, str) and not is_unicode(value):
         raise DatasetError(f"{where} is no text: {ascii(value)[:80]} holds half of a surrogate pair")
@@ -170,7 +170,7 @@ def as_points(value: object, where: str) -> Points:
         where: file and field, for messages.
 
     Raises:
-        DatasetError: the value has another shape, no point, or what is not a number.
+        DatasetError: the value has another shape, no point, or an item that is not a number.
     """
     if isinstance(value, np.ndarray):
         points = value
@@ -210,7 +210,7 @@ def as_size(value: object, where: str) -> Size:
     """Convert SPair-71k's [W, H, channels] to (H, W).
 
     Args:
-        value: what the annotation holds.
+        value: value of the annotation.
         where: file and field, for messages.
 
     Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from sd4match.data.annotations import (
     Points,
@@ -44,7 +45,7 @@ _POINTS = 17
 
 @dataclass(frozen=True, eq=False)
 class _Annotation:
-    """One animal in one photo."""
+    """Annotation of one animal in one photo."""
 
     size: Size
     points: Points
@@ -69,6 +70,22 @@ class AP10KPairs(FilePairs):
     Raises:
         DatasetError: the folder has another layout, there are no such pairs, or the list belongs to other annotations
             or cannot be written.
+
+    >>> import tempfile
+    >>> names = {1: "a.jpg", 2: "b.jpg"}
+    >>> content = {
+    ...     "images": [{"id": n, "file_name": name, "width": 64, "height": 48} for n, name in names.items()],
+    ...     "categories": [{"id": 1, "name": "dog", "supercategory": "Canidae"}],
+    ...     "annotations": [
+    ...         {"id": n, "image_id": n, "category_id": 1, "keypoints": [8, 9, 2] * 17, "bbox": [4, 4, 40, 30]}
+    ...         for n in names
+    ...     ],
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "annotations.json").write_text(json.dumps(content))
+    ...     dataset = AP10KPairs(AP10KConfig(root=folder, split="test"))
+    ...     len(dataset), dataset[0].category, dataset[0].target_box
+    (2, 'dog', (4.0, 4.0, 44.0, 34.0))
     """
 
     name = "ap10k"
@@ -107,20 +124,23 @@ class AP10KPairs(FilePairs):
         problems = [found for found in self._annotations.values() if isinstance(found, str)]
         super().__init__(root, split, keys, problems=problems, notes=notes)
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file of a photo in the folder that has the photos."""
         return (self.root / "JPEGImages" if self._files else self._photos) / image_id
 
     def annotation_path(self, index: int) -> Path | None:
-        """Return the file of a prepared pair; None for pairs that were drawn."""
+        """Return the file of a prepared pair.
+
+        Args:
+            index: index of the pair, from 0 to len(self) - 1.
+
+        Returns:
+            The path; None for pairs that were drawn.
+        """
         return self._files[index] if self._files else None
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Return a pair of animals.
-
-        Raises:
-            DatasetError: the annotation of one is missing or damaged.
-        """
         key = self.keys[index]
         if self._files:
             source, target = (_prepared_annotation(_prepared_path(self._files[index], side)) for side in _SIDES)
@@ -185,14 +205,14 @@ def _read_coco(
 def _notes(
     found: Mapping[int, Mapping[str, Any]], annotations: Mapping[int, _Annotation | str], file: Path
 ) -> list[str]:
-    """Return what COCO's fields say that contradicts the key points, or is not an animal."""
+    """Return contradictions between COCO fields and key points, and annotations that are not of one animal."""
     crowds = [animal_id for animal_id, content in found.items() if content.get("iscrowd", 0) != 0]
     miscounted = [
         animal_id
-        for animal_id, one in annotations.items()
-        if not isinstance(one, str)
+        for animal_id, annotation in annotations.items()
+        if not isinstance(annotation, str)
         and "num_keypoints" in found[animal_id]
-        and found[animal_id]["num_keypoints"] != int(np.isfinite(one.points).all(axis=1).sum())
+        and found[animal_id]["num_keypoints"] != int(np.isfinite(annotation.points).all(axis=1).sum())
     ]
     return [
         f"{file}: {len(those)} of {len(found)} annotations {what}, first {those[0]}: {effect}"
@@ -288,8 +308,8 @@ def _prepared_path(file: Path, side: str) -> Path:
 
 def _path_from(path: Path, folder: str) -> str:
     """Return what follows the last folder of that name in a path."""
-    parts = path.parts
-    return "/".join(parts[len(parts) - parts[::-1].index(folder) :])
+    names = path.parts
+    return "/".join(names[len(names) - names[::-1].index(folder) :])
 
 
 def _prepared_annotation(file: Path) -> _Annotation:

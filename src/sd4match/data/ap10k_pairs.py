@@ -22,7 +22,7 @@ _MAX_CANDIDATES = 200_000
 
 @dataclass(frozen=True)
 class Animal:
-    """What the drawing needs to know of an annotated animal."""
+    """Species, family and visible points of an annotated animal."""
 
     photo: str
     species: str
@@ -37,8 +37,9 @@ def draw_pairs(animals: Mapping[int, Animal], *, task: Task, pairs_per_group: in
     they do not depend on which other groups exist.
 
     Args:
-        animals: by annotation id.
-        task: whether the target is of the same species, of another species of the family, or of another family.
+        animals: animals by annotation id.
+        task: "intra-species": the target is of the same species; "cross-species": of another species of the family;
+            "cross-family": of another family.
         pairs_per_group: largest number of pairs of a group.
         seed: seed of the random streams.
 

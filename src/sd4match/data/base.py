@@ -23,17 +23,17 @@ from sd4match.structures.pairs import PairKey as PairKey
 from sd4match.structures.pairs import PairRecord as PairRecord
 
 _MARGIN = 0.25
-"""How far points and boxes of a pair that is read may be outside their photo, as a share of its longer side."""
+"""Largest distance of points and boxes from their photo, as a share of its longer side."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
 class DamagedListError(DatasetError):
-    """Error of a list or an annotation that may have several problems; the message has the first of them.
+    """Error of a list or an annotation that may have several problems; its message is that of the first.
 
     Args:
-        message: as of any error, so that a caller can raise the error again with the name of the pair.
+        message: text of the error, so that a caller can raise it again with the name of the pair.
         problems: one line each; the message alone, if not given.
     """
 
@@ -49,16 +49,16 @@ class NoSuchPairError(InputError, IndexError):
 class FilePairs(PairDataset):
     """Base class of data sets of files below a folder.
 
-    Annotations are read when a pair is asked for, photos when they are asked for: what is damaged stops nothing but the
-    pairs that need it. Points and boxes may reach over the border of a photo by a quarter of its longer side, as
-    those of published data sets do. A subclass defines `read` and `photo_path`.
+    Annotations and photos are read when they are needed, so a damaged file affects only the pairs that need it. Points
+    and boxes may exceed the border of a photo by a quarter of its longer side, as in published data sets. A subclass
+    defines `read` and `photo_path`.
 
     Args:
         root: folder of the data set.
         split: name of the split.
         keys: all pairs of the split.
-        problems: what is wrong with annotations, whether a pair needs them or not, one line each.
-        notes: what may not be meant, one line each.
+        problems: faults of annotations, whether a pair needs them or not, one line each.
+        notes: findings that may be unintended, one line each.
 
     Raises:
         InputError: there is no such split.
@@ -89,27 +89,48 @@ class FilePairs(PairDataset):
             )
 
     published_overlaps = False
-    """Whether the published splits share photos and pairs."""
+    """True if the published splits share photos and pairs."""
 
     @property
     def repeats_are_published(self) -> bool:
-        """Return whether the published list of this split has pairs twice."""
+        """True if the published list of this split contains pairs twice."""
         return False
 
     @abstractmethod
     def read(self, index: int) -> PairRecord:
-        """Read one pair; the index is within the data set, and what is outside the photos is not checked.
+        """Read one pair, without a check of points outside the photos.
+
+        Args:
+            index: index of the pair, from 0 to len(self) - 1.
+
+        Returns:
+            The pair, with the points that are visible in both photos.
 
         Raises:
-            DatasetError, PhotoError: as `__getitem__`.
+            DatasetError: its annotation is missing or damaged.
+            PhotoError: the header of a photo cannot be read.
         """
 
     @abstractmethod
     def photo_path(self, image_id: str) -> Path:
-        """Return the file of a photo."""
+        """Return the file of a photo.
+
+        Args:
+            image_id: id of the photo.
+
+        Returns:
+            The path, whether or not the file exists.
+        """
 
     def annotation_path(self, index: int) -> Path | None:
-        """Return the file that holds the annotation of one pair alone; None (default) if there is no such file."""
+        """Return the file that holds the annotation of one pair alone.
+
+        Args:
+            index: index of the pair, from 0 to len(self) - 1.
+
+        Returns:
+            The path; None (default) if there is no such file.
+        """
         return None
 
     def __getitem__(self, index: int) -> PairRecord:
@@ -123,7 +144,10 @@ class FilePairs(PairDataset):
         return record
 
     def photo(self, image_id: str) -> Photo:
-        """Decode a photo in its stored frame, which is the one of the annotations, whatever its EXIF tag says.
+        """Decode a photo in its stored frame, to which the annotations refer; its EXIF tag is ignored.
+
+        Args:
+            image_id: id of the photo.
 
         Raises:
             PhotoError: it cannot be read.
@@ -140,11 +164,11 @@ class FilePairs(PairDataset):
 
 
 def outside_photos(record: PairRecord, *, margin: float = 0.0) -> Iterator[str]:
-    """Iterate over the boxes and visible points that are outside their photo, a line each.
+    """Iterate over lines that name the boxes and visible points outside their photo.
 
     Args:
         record: any pair.
-        margin: how far outside they may be, as a share of the longer side of the photo.
+        margin: accepted distance from the photo, as a share of its longer side.
     """
     for name, (height, width), points, box in (
         (record.source_id, record.source_size, record.source_points, record.source_box),
@@ -152,7 +176,7 @@ def outside_photos(record: PairRecord, *, margin: float = 0.0) -> Iterator[str]:
     ):
         over = margin * max(height, width)
         where = f"is outside {name}, which is {width} x {height}"
-        if box is not None:  # its pixels may be counted from 1
+        if box is not None:  # boxes may count pixels from 1
             left, top, right, bottom = box
             if min(left, top) < -over or right > width + over or bottom > height + over:
                 yield f"the box {', '.join(f'{side:g}' for side in box)} {where}"
@@ -176,7 +200,7 @@ def pair_index(index: object, count: int) -> int:
 
     Raises:
         NoSuchPairError: there is no such pair.
-        InputError: it is no whole number.
+        InputError: it is not a whole number.
     """
     try:
         number = operator.index(index)  # type: ignore[arg-type] # raises TypeError for what is no number
@@ -218,7 +242,7 @@ def find_root(root: str | Path, *, subfolders: Sequence[str], entries: Sequence[
 
     Args:
         root: folder that the user named.
-        subfolders: further folders to look into, relative to `root`.
+        subfolders: further folders to search, relative to `root`.
         entries: names of files or folders; the data set's folder has at least one of them.
         name: name of the data set in messages.
 
@@ -248,10 +272,10 @@ def read_all(read: Callable[[Item], Value], items: Iterable[Item]) -> list[Value
 
     Args:
         read: returns the value of an item; may raise DatasetError.
-        items: of the list.
+        items: items of the list.
 
     Raises:
-        DamagedListError: items cannot be read; it has the problems of all of them.
+        DamagedListError: items cannot be read; it carries all problems.
     """
     values, problems = [], []
     for item in items:

@@ -1,4 +1,4 @@
-"""Check of a data set on disk, which finds all its problems before a run meets them."""
+"""Check of a data set on disk, which finds all its problems before a run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sd4match.structures.pairs import PairRecord
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the result of a check."""
+    """Line of the result of a check."""
 
     text: str
     is_problem: bool = True
-    """False for what the authors of the data set intended, for example points that are not annotated."""
+    """False for properties that the authors intended, for example points that are not annotated."""
 
 
 @check_arguments
@@ -34,7 +34,7 @@ def check_split(
     Args:
         load: returns the data set; may raise DatasetError.
         split: name of the split in messages.
-        progress: called with the number of pairs and photos that are checked, and of all.
+        progress: called with the number of checked pairs and photos, and the number of all.
 
     Yields:
         Missing or damaged lists, numbers of pairs that differ from the published ones, missing or damaged annotations
@@ -157,7 +157,7 @@ def _check_record(record: PairRecord, sizes: Mapping[str, Size], split: str, rep
         reported: problems of photos and points that were reported with earlier pairs; extended by this one's.
 
     Yields:
-        What is wrong with the pair and was not reported before.
+        Problems of the pair that were not reported before.
     """
     where = f"{split}: pair {record.pair_id}"
     hidden = int((~record.visible).sum())

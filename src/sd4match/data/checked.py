@@ -1,4 +1,4 @@
-"""Checks of data sets that others have written. An error names the data set and the pair."""
+"""Checks of custom data sets; errors name the data set and the pair."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sd4match.structures.pairs import PairKey, PairRecord
 
 
 def check_dataset(dataset: object, *, what: str = "the data set") -> None:
-    """Check that a data set holds pairs, and says of each what it must.
+    """Check that a data set holds pairs and follows its interface.
 
     Raises:
-        InputError: it is no `PairDataset`.
+        InputError: it is not a `PairDataset`.
         DatasetError: it has no pair, or lists one twice.
-        ComponentError: its length, keys, categories or reference are not what the interface says.
+        ComponentError: its length, keys, categories or reference do not follow the interface.
     """
     if not isinstance(dataset, PairDataset):
         raise InputError(f"{what} must be a PairDataset, not {shown(dataset)}")
@@ -38,8 +38,8 @@ def check_dataset(dataset: object, *, what: str = "the data set") -> None:
 
 
 def describe_dataset(dataset: PairDataset) -> str:
-    """Return how messages call a data set: its name and split."""
-    name, split = (getattr(dataset, part, None) for part in ("name", "split"))
+    """Return the description of a data set in messages: its name and split."""
+    name, split = (getattr(dataset, attribute, None) for attribute in ("name", "split"))
     return f"the data set {name}, {split} split" if isinstance(name, str) else f"the data set {type(dataset).__name__}"
 
 
@@ -48,7 +48,7 @@ def read_pair(dataset: PairDataset, index: int) -> PairRecord:
 
     Raises:
         DatasetError, PhotoError: its annotation or a photo's header cannot be read.
-        ComponentError: it raises something else, or what it returns is no annotation of that pair.
+        ComponentError: it raises another error, or does not return the annotation of that pair.
     """
     key = dataset.keys[index]
     where = f"{describe_dataset(dataset)}, pair {shown(key.pair_id)}"
@@ -63,7 +63,7 @@ def read_pair(dataset: PairDataset, index: int) -> PairRecord:
 
 
 def _problem_of(record: object, key: PairKey) -> str | None:
-    """Return what is wrong with a record; None if nothing is."""
+    """Return the fault of a record; None if there is none."""
     if not isinstance(record, PairRecord):
         return f"must be a PairRecord, not {shown(record)}"
     if (record.pair_id, record.source_id, record.target_id) != (key.pair_id, key.source_id, key.target_id):

@@ -30,6 +30,9 @@ def make_images(
     Returns:
         A batch of B photos with a view of each function.
 
+    Raises:
+        InputError: there is no photo, or not one category for each.
+
     >>> from sd4match.testing import FakeBackbone, FakePairs
     >>> images = make_images([FakePairs().photo("0")], ["left"], {"backbone": FakeBackbone().prepare})
     >>> images.views["backbone"].pixels.shape[:2]
@@ -40,7 +43,7 @@ def make_images(
 
 
 def collate(prepared: Sequence[Prepared], categories: Sequence[str | None]) -> ImageBatch:
-    """Return a batch of photos that are preprocessed already.
+    """Return a batch of photos that are already preprocessed.
 
     Args:
         prepared: B photos with the same views.
@@ -62,7 +65,7 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
 
     Args:
         records: B pairs of the data set.
-        dataset: the data set that has the photos.
+        dataset: data set of the photos.
         prepare: preprocessing functions by name; "backbone" is the backbone's.
 
     Returns:
@@ -102,10 +105,16 @@ def make_pairs(records: Sequence[PairRecord], dataset: PairDataset, prepare: Map
 
 @check_arguments
 def pad_points(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """Stack arrays of different first size, padded with zeros.
+    """Stack arrays of different lengths, padded with zeros.
+
+    Args:
+        arrays: B arrays (N_i, ...), equal in all but the first size.
+
+    Returns:
+        (B, max N_i, ...), in the data type of the first array.
 
     Raises:
-        InputError: there is no array, one is no array, or they differ in more than the first size.
+        InputError: there is no array, an item is not an array, or they differ in more than the first size.
 
     >>> pad_points([np.ones((1, 2)), np.ones((2, 2))])[0].tolist()
     [[1.0, 1.0], [0.0, 0.0]]

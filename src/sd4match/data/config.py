@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import override
 
 from sd4match.errors import ConfigError, choose_from, shown
 from sd4match.fields import Seed, check_field_text
@@ -22,28 +23,37 @@ if TYPE_CHECKING:
     from sd4match.interfaces import PairDataset
 
 MOST_PAIRS = 1_000_000
-"""Largest number of pairs or photos that are drawn."""
+"""Largest number of drawn pairs or photos."""
 
 Split = Literal["train", "validation", "test"]
-"""Part of a data set."""
+"""Split of a data set."""
 
 PathText = Annotated[str | Path, AfterValidator(os.fspath), AfterValidator(check_field_text)]
-"""Path that is stored as text, so that a config is the same before and after it was written to a file."""
+"""Path that is stored as text, so that a config is equal before and after it is written to a file."""
 
 
 class DatasetConfig(Component):
-    """Base class of configs of data sets. A config reads no file; the data set does when it is built."""
+    """Base class of configs of data sets.
+
+    A config reads no file; the data set does so when it is built. A subclass sets `kind`, may set `splits` and
+    `has_categories`, defines `build`, and is registered with `register`.
+
+    >>> class EmptyConfig(DatasetConfig):
+    ...     kind: Literal["empty"] = "empty"
+    >>> EmptyConfig().split
+    'train'
+    """
 
     registry: ClassVar[Registry[Any, Any]] = datasets
     has_categories: ClassVar[bool] = True
-    """Whether its pairs have categories, which some prompts need."""
+    """True if its pairs have categories, which some prompts need."""
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
     """Splits that exist. `sd4match data check` reads all of them unless one is named."""
 
     split: Split = "train"
 
     def build(self) -> PairDataset:
-        """Return the data set.
+        """Build the data set.
 
         Raises:
             DatasetError: its files are missing or have another layout.
@@ -53,7 +63,13 @@ class DatasetConfig(Component):
 
 @register
 class SyntheticConfig(DatasetConfig):
-    """Config of the synthetic data set. Splits share no photo, whatever their sizes."""
+    """Config of the synthetic data set.
+
+    Splits share no photo, whatever their sizes.
+
+    >>> SyntheticConfig(split="test", pairs=3).build().split
+    'test'
+    """
 
     kind: Literal["synthetic"] = "synthetic"
     pairs: int | None = Field(
@@ -71,15 +87,19 @@ class SyntheticConfig(DatasetConfig):
     )
     seed: Seed = 0
 
+    @override
     def build(self) -> SyntheticPairs:
-        """Return the data set."""
         from sd4match.data.synthetic.dataset import SyntheticPairs
 
         return SyntheticPairs(self)
 
 
 class RootedConfig(DatasetConfig):
-    """Base class of configs of data sets on disk."""
+    """Base class of configs of data sets on disk, which have a root folder.
+
+    >>> issubclass(SPairConfig, RootedConfig)
+    True
+    """
 
     root: PathText = Field(description="folder of the data set, as it was unpacked")
 
@@ -97,12 +117,8 @@ class SPairConfig(RootedConfig):
         default="large", description='lists of pairs; "small" is the benchmark\'s subset'
     )
 
+    @override
     def build(self) -> SPairPairs:
-        """Return the data set.
-
-        Raises:
-            DatasetError: its files are missing or have another layout.
-        """
         from sd4match.data.spair import SPairPairs
 
         return SPairPairs(self)
@@ -110,16 +126,16 @@ class SPairConfig(RootedConfig):
 
 @register
 class PFPascalConfig(RootedConfig):
-    """Config of PF-Pascal, with the pair lists of NCNet or of the reference implementation."""
+    """Config of PF-Pascal, with the pair lists of NCNet or of the reference implementation.
+
+    >>> PFPascalConfig(root="PF-Pascal", split="test").root
+    'PF-Pascal'
+    """
 
     kind: Literal["pf_pascal"] = "pf_pascal"
 
+    @override
     def build(self) -> PFPascalPairs:
-        """Return the data set.
-
-        Raises:
-            DatasetError: the list of the split is missing or is not a list of pairs.
-        """
         from sd4match.data.pf_pascal import PFPascalPairs
 
         return PFPascalPairs(self)
@@ -127,7 +143,11 @@ class PFPascalConfig(RootedConfig):
 
 @register
 class PFWillowConfig(RootedConfig):
-    """Config of PF-Willow, which has a test split only."""
+    """Config of PF-Willow, which has only a test split.
+
+    >>> PFWillowConfig(root="PF-Willow").split
+    'test'
+    """
 
     splits: ClassVar[tuple[Split, ...]] = ("test",)
 
@@ -135,10 +155,10 @@ class PFWillowConfig(RootedConfig):
     split: Split = "test"
 
     def build(self) -> PFWillowPairs:
-        """Return the data set.
+        """Build the data set.
 
         Raises:
-            DatasetError: another split is asked for, or the files are missing or have another layout.
+            DatasetError: the split is not "test", or the files are missing or have another layout.
         """
         from sd4match.data.pf_willow import PFWillowPairs
 
@@ -147,7 +167,11 @@ class PFWillowConfig(RootedConfig):
 
 @register
 class AP10KConfig(RootedConfig):
-    """Config of AP-10K, with pairs that are drawn here or with those of GeoAware's preparation."""
+    """Config of AP-10K, with pairs that are drawn from a seed or those of GeoAware's preparation.
+
+    >>> AP10KConfig(root="ap-10k", pairs="cross-species", split="test").pairs_per_group
+    40
+    """
 
     kind: Literal["ap10k"] = "ap10k"
     pairs: Literal["intra-species", "cross-species", "cross-family"] = Field(
@@ -163,7 +187,7 @@ class AP10KConfig(RootedConfig):
     )
 
     def build(self) -> AP10KPairs:
-        """Return the data set; writes the list of drawn pairs if it does not exist.
+        """Build the data set; write the list of drawn pairs if it does not exist.
 
         Raises:
             DatasetError: the files are missing or have another layout, there are no such pairs, or the list belongs to
@@ -176,7 +200,11 @@ class AP10KConfig(RootedConfig):
 
 @register
 class FolderConfig(RootedConfig):
-    """Config of a folder of the user's own photos with a file of points."""
+    """Config of a folder of the user's own photos with a file of points.
+
+    >>> FolderConfig(root="my-photos", points="points.csv").points
+    'points.csv'
+    """
 
     splits: ClassVar[tuple[Split, ...]] = ("test",)
 
@@ -186,14 +214,14 @@ class FolderConfig(RootedConfig):
     )
     exif: bool = Field(
         default=False,
-        description="whether points are in the frame that viewers show, turned by EXIF, or in stored pixels",
+        description="True: points are in the frame that viewers show, turned by EXIF; False: in stored pixels",
     )
 
     def build(self) -> FolderPairs:
-        """Return the data set.
+        """Build the data set.
 
         Raises:
-            DatasetError: the folder or the file of points is missing, or its content is wrong; the message says where.
+            DatasetError: the folder or the file of points is missing, or its content is wrong.
         """
         from sd4match.data.folder import FolderPairs
 
@@ -201,7 +229,10 @@ class FolderConfig(RootedConfig):
 
 
 def dataset_kind(text: str) -> str:
-    """Return the kind that a usual spelling means: "PF-Willow" is "pf_willow", "SPair-71k" is "spair".
+    """Return the kind of a data set in a usual spelling: "PF-Willow" is "pf_willow", "SPair-71k" is "spair".
+
+    Args:
+        text: name of a data set; case and punctuation do not matter.
 
     Raises:
         ConfigError: no data set of that name is registered.

@@ -1,4 +1,4 @@
-"""A folder of the user's own photos with a small file of points."""
+"""Data set in a folder of the user's own photos, with a file of points."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from typing_extensions import override
 
 from sd4match.checks import check_choice
 from sd4match.data.annotations import (
@@ -49,7 +50,7 @@ class PhotoAnnotation:
     box: Box | None = None
     points: dict[str, _Point] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """Lines that say what is wrong with it; pairs of a photo with problems cannot be read."""
+    """Faults of the annotation, one line each; pairs of a photo with problems cannot be read."""
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -61,17 +62,17 @@ class PhotoAnnotation:
 
 
 class FolderPairs(FilePairs):
-    """A folder of photos with named points; points of the same name correspond.
+    """Folder of photos with named points; points of the same name correspond.
 
-    `points.json`:
+    The file `points.json` has this form:
 
         {"photos": {"a.jpg": {"category": "cat", "box": [left, top, right, bottom],
                               "points": {"left ear": [120, 80], "tail": null}}, ...},
          "pairs": [["a.jpg", "b.jpg"], ...]}
 
-    Category, box, a photo's `split` and the pairs are optional. Alternatively `points.csv` with columns `photo`,
-    `point`, `x`, `y`, and optionally `category` and `split`; empty x and y mean that the point is not visible. Without
-    pairs, the pairs are all ordered pairs of two photos of a category that share a visible point; a photo whose
+    Category, box, a photo's `split` and the pairs are optional. The file `points.csv` may replace it, with columns
+    `photo`, `point`, `x`, `y`, and optionally `category` and `split`; empty x and y mean that the point is not visible.
+    Without pairs, the pairs are all ordered pairs of two photos of a category that share a visible point; a photo whose
     annotation is damaged is paired with all others, and its pairs cannot be read. Without splits, every split has all
     photos; with splits, a listed pair is of the split of its photos.
 
@@ -79,11 +80,23 @@ class FolderPairs(FilePairs):
     frame of the evaluation protocol).
 
     Args:
-        config: root, split, file of points, and the frame that the points are in.
+        config: root, split, file of points, and frame of the points.
 
     Raises:
         DatasetError: the folder or the file of points is missing, there are two, or the content is wrong; the message
             says where.
+
+    >>> import json, tempfile
+    >>> from sd4match.testing import random_photo
+    >>> annotation = {"category": "cat", "points": {"left ear": [12, 8], "nose": [20, 15]}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.png", "b.png"):
+    ...         random_photo((30, 40)).to_image().save(Path(folder) / name)
+    ...     content = json.dumps({"photos": {"a.png": annotation, "b.png": annotation}})
+    ...     _ = (Path(folder) / "points.json").write_text(content)
+    ...     dataset = FolderPairs(FolderConfig(root=folder))
+    ...     len(dataset), dataset[0].source_points.tolist()
+    (2, [[12.0, 8.0], [20.0, 15.0]])
     """
 
     name = "folder"
@@ -116,7 +129,7 @@ class FolderPairs(FilePairs):
         self.list_path = file
         self.reference = "box" if all_boxes else "photo"
         ids = [f"{source}-{target}" for source, target in pairs]
-        if len(set(ids)) < len(ids):  # a-b with c, and a with b-c
+        if len(set(ids)) < len(ids):  # "a-b" with "c", and "a" with "b-c"
             ids = [f"{number:05d}-{pair_id}" for number, pair_id in enumerate(ids)]
         super().__init__(
             root, split, map(self._key, ids, pairs), problems=problems, notes=_notes(self._annotations, file)
@@ -129,12 +142,15 @@ class FolderPairs(FilePairs):
             target_category=self._annotations[target].category,
         )  # fmt: skip
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file of that name in the folder."""
         return self.root / image_id
 
     def photo(self, image_id: str) -> Photo:
-        """Decode a photo in the frame of its points.
+        """Decode a photo in the frame of its points, as the config says.
+
+        Args:
+            image_id: file name of the photo, relative to the folder.
 
         Raises:
             PhotoError: it cannot be read.
@@ -144,12 +160,8 @@ class FolderPairs(FilePairs):
     def _photo_size(self, image_id: str) -> Size:
         return self.photo(image_id).size if self._exif else super()._photo_size(image_id)
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Return the points that both photos show.
-
-        Raises:
-            DatasetError, PhotoError: the annotation of a photo is damaged, or its header cannot be read.
-        """
         key = self.keys[index]
         source, target = self._annotations[key.source_id], self._annotations[key.target_id]
         raise_problems([*source.problems, *target.problems])
@@ -187,26 +199,27 @@ def _why_no_pair(
 ) -> str:
     """Return why the photos of a split make no pair."""
     if not chosen:
-        return f"its photos are of {', '.join(sorted({str(one.split) for one in annotations.values() if one.split}))}"
+        splits = sorted({str(photo.split) for photo in annotations.values() if photo.split})
+        return f"its photos are of {', '.join(splits)}"
     if listed:
         return "no listed pair has both photos in it"
     if len(chosen) < 2:
         return f"it has one photo, {next(iter(chosen))}"
-    categories = [one.category for one in chosen.values()]
+    categories = [photo.category for photo in chosen.values()]
     if len(set(categories)) == len(categories):
         return f"no two photos are of one category: {shown([str(category) for category in categories])}"
     return "no two photos of one category share a visible point"
 
 
 def _notes(annotations: Mapping[str, PhotoAnnotation], file: Path) -> list[str]:
-    """Return what may have been forgotten."""
+    """Return fields that some photos have and others lack."""
     notes = []
     for what, those, effect in (
-        ("box", [name for name, one in annotations.items() if one.box is None], "alpha is a fraction of the photo"),
-        ("split", [name for name, one in annotations.items() if one.split is None], "they are in no split"),
+        ("box", [name for name, photo in annotations.items() if photo.box is None], "alpha is a fraction of the photo"),
+        ("split", [name for name, photo in annotations.items() if photo.split is None], "they are in no split"),
         (
             "category",
-            [name for name, one in annotations.items() if one.category is None],
+            [name for name, photo in annotations.items() if photo.category is None],
             "they are paired with one another only",
         ),
     ):
@@ -227,10 +240,10 @@ def _points(annotation: PhotoAnnotation, names: list[str]) -> Points:
 
 
 def read_points(file: Path) -> tuple[dict[str, PhotoAnnotation], list[tuple[str, str]] | None]:
-    """Return the annotation of each photo in a file of points, and the pairs that it lists; None if it lists none.
+    """Return the annotation of each photo in a file of points, and the listed pairs; None if it lists none.
 
     Raises:
-        DatasetError: the file cannot be read, or is wrong as a whole; what is wrong with a photo is in its problems.
+        DatasetError: the file cannot be read, or is wrong as a whole; faults of one photo are in its problems.
     """
     return _read_csv(file) if file.suffix.lower() == ".csv" else _read_json(file)
 
@@ -361,7 +374,7 @@ def _add_row(annotation: PhotoAnnotation, header: Sequence[str], row: Sequence[s
             )
     annotation.category, annotation.split = annotation.category or category, annotation.split or split
     texts = cells["x"], cells["y"]
-    place = f"{where}: a coordinate"
+    coordinate = f"{where}: a coordinate"
     annotation.points[point] = (
-        None if texts == ("", "") else (parse_number(texts[0], place), parse_number(texts[1], place))
+        None if texts == ("", "") else (parse_number(texts[0], coordinate), parse_number(texts[1], coordinate))
     )

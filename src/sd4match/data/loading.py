@@ -1,6 +1,6 @@
 """Decoding and preprocessing of photos on threads, ahead of the computation that needs them.
 
-Decoding, resizing and hashing release Python's global lock, so threads are enough: nothing is copied between processes,
+Decoding, resizing and hashing release Python's global lock, so threads suffice: nothing is copied between processes,
 and a data set need not be picklable.
 """
 
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo and its views, by the name of the preprocessing function."""
+    """Photo with its views by name of the preprocessing function."""
 
     photo: Photo
     views: dict[str, View]
@@ -61,30 +61,30 @@ def prepare_all(
             for name, function in prepare.items()
         }
         for view in views.values():
-            view.digest  # noqa: B018 - computed on this thread, so that the main thread need not wait for it
+            view.digest  # noqa: B018 - computed here, so that the main thread need not wait for it
         return Prepared(photo, views)
 
     return list(_photo_threads().map(prepare_photo, image_ids))
 
 
 def _call(what: str, function: Callable[[Key], Value], argument: Key, image_id: str, wanted: type[Value]) -> Value:
-    """Call a function that may be a user's.
+    """Call a function that may be custom.
 
     Args:
-        what: how messages call the function.
-        function: any.
+        what: description of the function in messages.
+        function: any function of one argument.
         argument: its argument.
         image_id: photo that is prepared, for messages.
-        wanted: type of what it returns.
+        wanted: type of the result.
 
     Raises:
-        ComponentError: it raises an error that is not of this package, or returns something else.
+        ComponentError: it raises an error that is not of this package, or returns another type.
     """
     try:
         value = function(argument)
     except SD4MatchError:
         raise
-    except Exception as error:  # of a component of a user
+    except Exception as error:  # raised by a custom component
         raise ComponentError(f"{what} failed for {image_id!r}: {type(error).__name__}: {error}") from error
     if not isinstance(value, wanted):
         raise ComponentError(f"{what} must return {a(wanted.__name__)} for {image_id!r}, not {shown(value)}")
@@ -131,10 +131,10 @@ def _photo_threads() -> ThreadPoolExecutor:
 
 
 def _single_threaded(count: int, name: str) -> ThreadPoolExecutor:
-    """Return an executor of `count` threads on each of which torch uses one thread only.
+    """Return an executor of `count` threads, on each of which torch uses one thread only.
 
-    If a second thread has an OpenMP team of its own, libgomp takes the machine for overloaded: its workers then sleep
-    between operations, and small operations of the main thread take five times as long.
+    If a second thread has an OpenMP team, libgomp regards the machine as overloaded: its workers then sleep between
+    operations, and small operations of the main thread take five times as long.
     """
     before = torch.get_num_threads()
 

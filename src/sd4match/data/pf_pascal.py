@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from sd4match.data.annotations import Points, as_box, as_file_name, as_points, visible_in_both, zero_invisible
 from sd4match.data.base import FilePairs, check_split_name, find_root, read_all
@@ -30,7 +31,7 @@ _COLUMNS = (*_REQUIRED, "flip", "XA", "YA", "XB", "YB")
 
 
 class PFPascalPairs(FilePairs):
-    """PF-Pascal: 2,940, 308 and 299 pairs of 20 categories.
+    r"""PF-Pascal: 2,940, 308 and 299 pairs of 20 categories.
 
     A row of a list gives two photos, a class (from 1) and, in the train list, `flip`; if that is 1, both photos and
     their points are mirrored. Points are in the row itself (`XA`, `YA`, `XB`, `YB`, separated by `;`: NCNet's test
@@ -46,6 +47,18 @@ class PFPascalPairs(FilePairs):
 
     Raises:
         DatasetError: the list of the split is missing or is not a list of pairs.
+
+    >>> import tempfile
+    >>> from sd4match.testing import random_photo
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "JPEGImages").mkdir()
+    ...     for name in ("a.png", "b.png"):
+    ...         random_photo().to_image().save(Path(folder) / "JPEGImages" / name)
+    ...     lines = "source_image,target_image,class,XA,YA,XB,YB", "a.png,b.png,8,1;2,3;4,5;6,7;8"
+    ...     _ = (Path(folder) / "test_pairs.csv").write_text("\n".join(lines))
+    ...     dataset = PFPascalPairs(PFPascalConfig(root=folder, split="test"))
+    ...     dataset[0].category, dataset[0].source_points.tolist()
+    ('cat', [[1.0, 3.0], [2.0, 4.0]])
     """
 
     name = "pf_pascal"
@@ -89,12 +102,15 @@ class PFPascalPairs(FilePairs):
             target_id=target + suffix, category=CATEGORIES[int(category) - 1],
         )  # fmt: skip
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file JPEGImages/FILE of a photo."""
         return self._photos / "JPEGImages" / image_id.removesuffix(_MIRRORED)
 
     def photo(self, image_id: str) -> Photo:
-        """Decode a photo and mirror it if its id says so.
+        """Decode a photo, and mirror it if its id has the suffix of mirrored photos.
+
+        Args:
+            image_id: id of the photo.
 
         Raises:
             PhotoError: it cannot be read.
@@ -102,12 +118,8 @@ class PFPascalPairs(FilePairs):
         photo = super().photo(image_id)
         return Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), photo.name) if _MIRRORED in image_id else photo
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Read the points of a pair from the list or from its two MATLAB files.
-
-        Raises:
-            DatasetError, PhotoError: points or the header of a photo cannot be read.
-        """
         key = self.keys[index]
         source, source_box = self._side(index, "A", key.source_id)
         target, target_box = self._side(index, "B", key.target_id)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
+from typing_extensions import override
+
 from sd4match.data.annotations import Points, as_file_name, as_points, extent, visible_in_both, zero_invisible
 from sd4match.data.base import FilePairs, check_split_name, find_root, folder_of, read_all
 from sd4match.data.config import PFWillowConfig
@@ -23,7 +25,7 @@ _LIST = "test_pairs.csv"
 
 
 class PFWillowPairs(FilePairs):
-    """PF-Willow: 900 test pairs of 10 subclasses; the category of "car(G)" is "car".
+    r"""PF-Willow: 900 test pairs of 10 subclasses; the category of "car(G)" is "car".
 
     The pairs are those of `test_pairs.csv` if it exists; otherwise all ordered pairs of two `.mat` files of a subclass,
     in the order of their names. Points are in the row of the list or in `PHOTO.mat` (`pts_coord`, 2 x 10). Photo ids
@@ -37,6 +39,18 @@ class PFWillowPairs(FilePairs):
 
     Raises:
         DatasetError: the split is not "test", or the folder has another layout.
+
+    >>> import tempfile
+    >>> from sd4match.testing import random_photo
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "car(G)").mkdir()
+    ...     for name in ("a.png", "b.png"):
+    ...         random_photo().to_image().save(Path(folder) / "car(G)" / name)
+    ...     lines = "source,target,XA,YA,XB,YB", "car(G)/a.png,car(G)/b.png,1;2,3;4,5;6,7;8"
+    ...     _ = (Path(folder) / "test_pairs.csv").write_text("\n".join(lines))
+    ...     dataset = PFWillowPairs(PFWillowConfig(root=folder))
+    ...     dataset[0].category, dataset[0].source_points.tolist()
+    ('car', [[1.0, 3.0], [2.0, 4.0]])
     """
 
     name = "pf_willow"
@@ -77,16 +91,12 @@ class PFWillowPairs(FilePairs):
             target_id=target, category=category,
         )  # fmt: skip
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file SUBCLASS/FILE of a photo."""
         return self.root / image_id
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Read the points of a pair from the list or from its two MATLAB files.
-
-        Raises:
-            DatasetError, PhotoError: points or the header of a photo cannot be read.
-        """
         key = self.keys[index]
         source, target = self._points(index, "A", key.source_id), self._points(index, "B", key.target_id)
         visible = visible_in_both(source, target, key.pair_id)

@@ -48,10 +48,10 @@ def read_mat(path: Path, field: str) -> npt.NDArray[np.float64]:
 
 
 def _is_cut(content: bytes) -> bool:
-    """Return whether a MATLAB 5 file ends inside a variable, which scipy leaves out without a word."""
+    """Return whether a MATLAB 5 file ends inside a variable, which scipy silently omits."""
     order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
     if content[126:128] not in (b"IM", b"MI"):
-        return False  # of another version
+        return False  # another version
     end = 128
     while end < len(content):
         end += 8 + int.from_bytes(content[end + 4 : end + 8], order)
@@ -59,7 +59,7 @@ def _is_cut(content: bytes) -> bool:
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a CSV file; what is longer or shorter than the header is left for the caller.
+    """Return header and rows of a CSV file; rows may be longer or shorter than the header.
 
     Raises:
         DatasetError: the file cannot be read, or is no CSV.
@@ -75,7 +75,7 @@ def read_list(path: Path, *, known: Sequence[str], required: Sequence[str] = ())
     """Return header and rows of a list of pairs in CSV.
 
     Args:
-        path: of the file.
+        path: path of the file.
         known: names of columns, to recognize misspelt ones.
         required: columns that must be there.
 

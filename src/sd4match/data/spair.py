@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from sd4match.data.annotations import (
     as_box,
     as_file_name,
@@ -44,6 +46,15 @@ class SPairPairs(FilePairs):
 
     Raises:
         DatasetError: the folder has another layout, the split has no pairs, or its list has other lines than names.
+
+    >>> import tempfile
+    >>> from sd4match.data import SyntheticConfig
+    >>> from sd4match.data.spair_layout import write_spair_layout
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_spair_layout(SyntheticConfig(split="test", pairs=2).build(), Path(folder))
+    ...     dataset = SPairPairs(SPairConfig(root=folder, split="test"))
+    ...     len(dataset), dataset[0].source_size
+    (2, (96, 96))
     """
 
     name = "spair"
@@ -67,21 +78,21 @@ class SPairPairs(FilePairs):
         super().__init__(root, config.split, read_all(lambda name: _parse_name(name, where, root, categories), names))
 
     def annotation_path(self, index: int) -> Path:
-        """Return the file PairAnnotation/SPLIT/NUMBER-SOURCE-TARGET:CATEGORY.json of a pair, or with "_" for ":"."""
+        """Return the file of a pair: PairAnnotation/SPLIT/NUMBER-SOURCE-TARGET:CATEGORY.json, or with "_" for ":".
+
+        Args:
+            index: index of the pair, from 0 to len(self) - 1.
+        """
         name = f"{self.keys[index].pair_id}.json"
         renamed = self._annotations / name.replace(":", "_")
         return renamed if is_file(renamed) and not is_file(self._annotations / name) else self._annotations / name
 
+    @override
     def photo_path(self, image_id: str) -> Path:
-        """Return the file JPEGImages/CATEGORY/FILE of a photo."""
         return self.root / "JPEGImages" / image_id
 
+    @override
     def read(self, index: int) -> PairRecord:
-        """Read the file of a pair.
-
-        Raises:
-            DatasetError: it is missing, damaged, or of another pair.
-        """
         file, key = self.annotation_path(index), self.keys[index]
         content = read_annotation(file)
         if content.get("category", key.category) != key.category:

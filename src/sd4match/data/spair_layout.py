@@ -22,10 +22,10 @@ from sd4match.structures.pairs import PairRecord
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Let a block write into a folder whose content reaches the final one when the block ends without an error.
+    """Let a block write into a temporary folder, and move its content to the final one when the block succeeds.
 
     Args:
-        folder: must be empty or not exist.
+        folder: final folder; must be empty or not exist.
 
     Yields:
         The folder to write into.
@@ -49,7 +49,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         for path in reversed(made):
-            with suppress(OSError):  # gone already
+            with suppress(OSError):  # it is already gone
                 path.rmdir()
         if isinstance(error, DatasetError):
             raise DatasetError(str(error).replace(str(scratch), str(folder))) from None

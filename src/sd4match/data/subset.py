@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from sd4match.arguments import check_arguments
 from sd4match.checks import check_count
 from sd4match.data.base import pair_index
@@ -17,11 +19,11 @@ class Subset(PairDataset):
     """Pairs of a data set at given indices, in the given order.
 
     Args:
-        dataset: the data set to choose from.
-        indices: indices of its pairs.
+        dataset: data set to choose from.
+        indices: indices of its pairs; negative ones count from the end.
 
     Raises:
-        InputError: an index is no whole number, or beyond the data set.
+        InputError: an index is not a whole number, or beyond the data set.
 
     >>> from sd4match.testing import FakePairs
     >>> [key.pair_id for key in Subset(FakePairs(pairs=5), [3, 1]).keys]
@@ -44,19 +46,19 @@ class Subset(PairDataset):
     def __getitem__(self, index: int) -> PairRecord:
         return self.dataset[self.indices[pair_index(index, len(self.indices))]]
 
+    @override
     @check_arguments
     def photo(self, image_id: str) -> Photo:
-        """Decode a photo of the whole data set.
-
-        Raises:
-            PhotoError: it cannot be read.
-        """
         return self.dataset.photo(image_id)
 
 
 @check_arguments
 def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
-    """Return the pairs whose category is one of the names; the data set itself if there are no names.
+    """Return the pairs whose source is of one of the categories; the data set itself if there are no names.
+
+    Args:
+        dataset: any data set.
+        names: names of categories.
 
     Raises:
         InputError: the data set has no such category, or no pair whose source is of one of them.
@@ -87,8 +89,12 @@ def of_categories(dataset: PairDataset, names: Sequence[str]) -> PairDataset:
 def first(dataset: PairDataset, limit: int | None) -> PairDataset:
     """Return the first `limit` pairs; the data set itself if it has no more, or if `limit` is None.
 
+    Args:
+        dataset: any data set.
+        limit: largest number of pairs, at least 1; None: all.
+
     Raises:
-        InputError: the limit is no whole number of at least 1.
+        InputError: the limit is not a whole number of at least 1.
 
     >>> from sd4match.testing import FakePairs
     >>> len(first(FakePairs(pairs=5), 2))

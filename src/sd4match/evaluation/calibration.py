@@ -1,4 +1,4 @@
-"""Calibration of scores: how often matches of a score are correct."""
+"""Calibration of scores: share of correct matches among those of a score."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 
 
 _PAIRS_AT_ONCE = 256
-"""Pairs whose photos are in memory together."""
+"""Number of pairs whose photos are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores of matches, and which of them are correct.
+    """Scores of matches, and flags of those that are correct.
+
+    Convention: scores depend on the matcher's temperature and on the size of the feature map, so a calibration applies
+    to one matcher and resolution.
+
+    Args:
+        scores: (N,), in [0, 1].
+        correct: (N,), booleans.
 
     Raises:
         ShapeError: there is not one flag for each score.
-        InputError: there is no match, or a score outside [0, 1].
+        InputError: there is no match, or a score is outside [0, 1].
 
     >>> Calibration(np.array([0.1, 0.2, 0.9]), np.array([False, True, True])).table(bins=2)
     [(0.0, 0.5, 2, 0.5), (0.5, 1.0, 1, 1.0)]
@@ -50,7 +57,17 @@ class Calibration:
 
     @check_arguments
     def table(self, *, bins: int = 10) -> list[tuple[float, float, int, float]]:
-        """Return (low, high, matches, share of correct ones) of equally wide bins of scores that have a match."""
+        """Return the share of correct matches in equally wide bins of scores.
+
+        Args:
+            bins: number of bins, from 1 to 1000.
+
+        Returns:
+            (low, high, number of matches, share of correct ones) of each bin that has a match.
+
+        Raises:
+            InputError: the number of bins is out of bounds.
+        """
         check_count("bins", bins, 1, 1000)
         number = np.minimum((self.scores * bins).astype(int), bins - 1)
         counts, hits = (np.bincount(number, weights, bins) for weights in (None, self.correct.astype(float)))
@@ -62,10 +79,13 @@ class Calibration:
 
     @check_arguments
     def threshold_for(self, precision: float) -> float:
-        """Return the least score above which the share of correct matches is `precision`, for `Threshold`.
+        """Return the smallest score from which on at least `precision` of the matches are correct, for `Threshold`.
+
+        Args:
+            precision: wanted share of correct matches, in [0, 1].
 
         Raises:
-            InputError: no threshold reaches it.
+            InputError: the precision is out of bounds, or no threshold reaches it.
 
         >>> Calibration(np.array([0.1, 0.2, 0.9]), np.array([False, True, True])).threshold_for(1.0)
         0.2
@@ -84,7 +104,7 @@ class Calibration:
         """Plot the share of correct matches, and the number of matches, against the score.
 
         Args:
-            bins: equally wide bins of scores.
+            bins: number of equally wide bins of scores, from 1 to 1000.
             title: text above the plot.
         """
         from sd4match.viz.curves import plot_calibration
@@ -102,15 +122,15 @@ def calibrate(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Match the visible points of a data set, and return their scores with whether they are correct.
+    """Match the visible points of a data set, and return their scores and which of them are correct.
 
     Args:
-        matcher: any.
+        matcher: matcher to calibrate.
         data: pairs with true points.
-        protocol: which matches are correct; the matcher's, or "sd4match", if not given.
-        alpha: threshold of PCK.
+        protocol: rule of correct matches; None: the matcher's, or "sd4match".
+        alpha: threshold of PCK, > 0.
         batch_size: as in `SemanticMatcher.match_pairs`.
-        progress: called with how many pairs are matched, and how many there are.
+        progress: function of the number of matched pairs and the number of all pairs.
 
     Raises:
         DatasetError, PhotoError: the data set cannot be read.

@@ -1,4 +1,4 @@
-"""Counts of correct points from pairs and predictions, whatever made the predictions."""
+"""Counts of correct points from pairs and predictions."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Prediction(NamedTuple):
     points: Tensor
     """(N, 2), in original pixels of the target photo."""
     valid: Tensor | None = None
-    """(N,), False where it says that a point has no match; None: nowhere."""
+    """(N,), False where a point is predicted to have no match; None: all True."""
 
 
 Predictions = Mapping[str, Tensor | Prediction]
-"""Predictions for one pair by the name of the predictor; a tensor stands for points that all have a match."""
+"""Predictions for one pair by name of the predictor; in a tensor, all points have a match."""
 Predict = Callable[[Sequence[PairRecord]], Iterable[Predictions]]
-"""Function from some pairs to the predictions of each of them."""
+"""Function from several pairs to the predictions for each."""
 Progress = Callable[[str, int, int], None]
-"""Called with what is counted ("photos", "pairs"), how many are done, and how many there are."""
+"""Function of the counted unit ("photos", "pairs"), the number of finished ones and the number of all."""
 ShouldStop = Callable[[], bool]
-"""Asked between batches; True stops an evaluation."""
+"""Function that is called between batches; True stops an evaluation."""
 
 _Outcomes = dict[tuple[str, int], PairCount | Skipped]
-"""By the name of the predictor and the index of the pair."""
+"""Counts by name of the predictor and index of the pair."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -63,12 +63,12 @@ def count_pairs(
         dataset: pairs.
         predict: predictions of every predictor.
         protocol: which points count as correct.
-        names: of the predictors.
+        names: names of the predictors.
         batches: indices of the pairs of this process, in the order in which they are predicted; the pairs of a batch
             are predicted and counted together. Scores are in the order of the data set.
         skip_bad: skip pairs whose annotation or photo cannot be read, and list them in the scores.
         progress: called after each batch.
-        should_stop: asked before each batch; if one process stops, all return None.
+        should_stop: called before each batch; if one process stops, all return None.
 
     Returns:
         Counts by predictor; None if the evaluation was stopped.
@@ -113,7 +113,7 @@ def batches_of_process(dataset: PairDataset, batch_size: int) -> list[range]:
 
 
 class _Counter:
-    """Counts the points of batches of pairs."""
+    """Counter of the points of batches of pairs."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Counter:
         predictions: dict[int, Predictions] = {}
         try:
             predictions = dict(zip(records, self._predict(list(records.values())), strict=True)) if records else {}
-        except (DatasetError, PhotoError):  # predict one by one, to find the pair that fails
+        except (DatasetError, PhotoError):  # predict each alone, to find the pair that fails
             for index, record in records.items():
                 with self._naming_pair(index):
                     (predictions[index],) = self._predict([record])
@@ -178,12 +178,12 @@ class _Counter:
             reference=self._dataset.reference,
         )
         keys = [(name, index) for name in self._names for index in records]
-        correct = correct & valid[..., None]  # every visible point has a match, so "none" is wrong
-        kept = (visible & valid).sum(1).tolist()
-        counts = zip(keys, repeated, visible.sum(1).tolist(), correct.sum(1).tolist(), kept, strict=True)
-        for key, record, num_visible, num_correct, num_kept in counts:
+        correct = correct & valid[..., None]  # every visible point has a match, so a rejection is wrong
+        accepted = (visible & valid).sum(1).tolist()
+        counts = zip(keys, repeated, visible.sum(1).tolist(), correct.sum(1).tolist(), accepted, strict=True)
+        for key, record, num_visible, num_correct, num_accepted in counts:
             self.outcomes[key] = PairCount(
-                record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty, num_kept
+                record.pair_id, record.category or "", num_visible, tuple(num_correct), record.difficulty, num_accepted
             )
 
 

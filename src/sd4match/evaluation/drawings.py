@@ -1,4 +1,4 @@
-"""Pictures of an evaluation that stand beside its report."""
+"""Pictures of an evaluation, for the folder of its report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw_report(
     """Return PNG files of a report by their names; the other arguments and errors are those of `pair_pictures`.
 
     Args:
-        report: that is drawn.
+        report: report to draw.
         kinds: "alpha", "categories" and "pairs", a contact sheet of the worst and the best pairs.
         folder: as in `pair_pictures`.
         device: as in `pair_pictures`.

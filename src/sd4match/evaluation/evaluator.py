@@ -50,26 +50,39 @@ class Evaluator:
     """Evaluation of prompts on a data set, with several matchers on the same features.
 
     The feature map of a photo is extracted once if the prompt does not depend on pairs, and once per pair if it does.
-    Maps are in memory as far as a budget allows, and on disk otherwise. Counts do not depend on the budget, on the
-    order in which pairs are visited, or on the number of processes.
+    Maps stay in memory within a budget, and on disk beyond it. Counts do not depend on the budget, on the order of the
+    pairs, or on the number of processes.
 
     Args:
-        backbone: from photos to feature maps.
-        protocol: how cells lie on photos, how source points are read, and which matches count as correct.
-        matchers: by the names that the result gives them.
-        sampling: timestep, ensemble, noise.
-        batch_size: photos that are extracted together; pairs, for prompts that depend on pairs.
-        maps: folder in which all maps are written and found again (for another matcher, another protocol, or after an
-            interruption); if not given, maps are deleted at the end.
-        scratch: folder in which a temporary folder of maps is made; the system's, if not given.
-        memory: bytes of maps in the memory of each process; half of the free memory, if not given.
-        map_dtype: precision in which maps are stored, in memory and on disk.
+        backbone: computes feature maps of photos.
+        protocol: alignment of cells, sampling of source points, and rule of correct matches.
+        matchers: matchers by their names in the result.
+        sampling: timestep, ensemble and noise.
+        batch_size: photos that are extracted together, at least 1; pairs, for prompts that depend on pairs.
+        maps: folder in which all maps are stored and found again, for another matcher or protocol or after an
+            interruption; None: maps are deleted at the end.
+        scratch: folder of the temporary folder of maps; None: the system's.
+        memory: bytes of maps in the memory of each process; None: half of the free memory.
+        map_dtype: data type of stored maps, in memory and on disk: float32, float16 or bfloat16.
         skip_bad: skip pairs whose annotation or photo cannot be read.
-        pair_transform: transform of the two maps of a pair, before they are matched.
+        pair_transform: transform of the two maps of a pair, before matching; None: none.
 
     Raises:
         ConfigError: the protocol is defined on photos in another frame than the backbone's.
-        InputError: an argument is of another type, or beyond its bounds.
+        InputError: an argument is of another type, or out of bounds.
+
+    >>> from sd4match.config import get_protocol
+    >>> from sd4match.matching import NearestNeighbor
+    >>> from sd4match.prompting import EmptyPrompt
+    >>> from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> evaluator = Evaluator(
+    ...     backbone=backbone, protocol=get_protocol("sd4match"), matchers={"nearest": NearestNeighbor()},
+    ...     sampling=Sampling(timestep=50),
+    ... )
+    >>> scores = evaluator.evaluate(FakePairs(), EmptyPrompt(backbone=backbone))
+    >>> list(scores), len(scores["nearest"]) == len(FakePairs())
+    (['nearest'], True)
     """
 
     @check_arguments
@@ -132,18 +145,20 @@ class Evaluator:
 
         Args:
             dataset: pairs; the same in all processes.
-            prompt: of any scope.
+            prompt: prompt of any scope.
             progress: called after each batch; see `counting.Progress`.
-            should_stop: asked before each batch. If one process stops, all stop at the end of their current phase.
+            should_stop: called before each batch. If it returns True on one process, all stop at the end of their
+                phase.
 
         Returns:
-            Counts by matcher; None if the evaluation was stopped.
+            Counts by name of the matcher; None if the evaluation was stopped.
 
         Raises:
-            DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read, and `skip_bad` is
-                off.
+            DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read and `skip_bad` is
+                False.
             NonFiniteError: features or predicted points are not finite.
-            ComponentError: a component raises something else, or answers what its interface does not allow.
+            ComponentError: a custom component raises another error, or returns a value that its interface does not
+                allow.
         """
         check_dataset(dataset)
         check_choice(f"scope of {type(prompt).__name__}", prompt.scope, get_args(Scope))
@@ -177,14 +192,17 @@ class Evaluator:
 
         Args:
             dataset: pairs.
-            maps: function from a pair to its two maps.
+            maps: function from a pair to its two maps, (1, C, h, w) each.
             progress: called after each batch.
 
         Returns:
-            Counts by matcher.
+            Counts by name of the matcher.
 
         Raises:
-            DatasetError, PhotoError: an annotation or a photo cannot be read, and `skip_bad` is off.
+            DatasetError, PhotoError: an annotation or a photo cannot be read and `skip_bad` is False.
+            NonFiniteError: features or predicted points are not finite.
+            ComponentError: a custom component raises another error, or returns a value that its interface does not
+                allow.
         """
         with evaluation_mode(self.pair_transform, *self.matchers.values()):
             scores = self._count(dataset, _one_by_one(maps), batches_of_process(dataset, _PAIRS_PER_BATCH), progress)
@@ -209,7 +227,7 @@ class Evaluator:
         )  # fmt: skip
 
     def _match(self, record: PairRecord, source: FeatureMap, target: FeatureMap) -> Predictions:
-        """Return what every matcher predicts from one correlation."""
+        """Return the predictions of every matcher from one correlation."""
         _check_sizes(record, source, target)
         if self.pair_transform is not None:
             source, target = checked_pair(self.pair_transform, source, target)
@@ -238,12 +256,12 @@ class Evaluator:
 
     @contextmanager
     def _store(self) -> Iterator[Store]:
-        """Provide a store that all processes share, and delete it at the end unless it is to be kept."""
+        """Provide a store that all processes share, and delete it at the end unless `maps` names its folder."""
         if self.maps is not None:
             yield Store(self.maps)
             return
         processes = Processes()
-        with ExitStack() as stack:  # of the main process, which makes and removes the folder
+        with ExitStack() as stack:  # the main process makes and removes the folder
             folder = processes.on_main(lambda: stack.enter_context(scratch_folder(self.scratch)))
             yield Store(folder)
 
@@ -253,7 +271,7 @@ def _one_by_one(maps: MapsOfPair) -> _MapsOfPairs:
 
 
 def check_frame(protocol: EvaluationProtocol, frame: str) -> None:
-    """Refuse a protocol that is defined on photos in another frame.
+    """Check that a protocol is defined on photos in the frame of the backbone.
 
     Raises:
         ConfigError: the frames differ; the message names both.
@@ -266,7 +284,7 @@ def check_frame(protocol: EvaluationProtocol, frame: str) -> None:
 
 
 def _check_sizes(record: PairRecord, source: FeatureMap, target: FeatureMap) -> None:
-    """Refuse photos of another size than their annotation's: its points would have no meaning on them.
+    """Check that photos have the size of their annotation, to which its points refer.
 
     Raises:
         DatasetError: a size differs; the message names the photo.

@@ -37,18 +37,18 @@ def memory_budget(device: torch.device, *, processes: int = 1) -> int:
 
 
 class MapMemory:
-    """Feature maps in the order in which they are needed, in memory as far as a budget allows.
+    """Feature maps in the order in which they are needed, in memory within a budget.
 
     The order is known in advance, so the map that is needed last is evicted (Belady's rule). An evicted map is written
     to the store if it is needed again and is not there; the next map to be read is read in a thread.
 
     Args:
         budget: bytes of maps, the one being read included.
-        store: where maps are written that do not fit.
+        store: store of the maps that do not fit.
         keys: name of each map in the store.
-        channels: of every map; a stored one of others is not believed.
-        dtype: precision in which maps are stored, in memory and on disk.
-        device: where the maps are.
+        channels: channels of every map; stored maps with other numbers are ignored.
+        dtype: data type of stored maps, in memory and on disk.
+        device: device of the maps.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class MapMemory:
         self._position = position
 
     def add(self, side: Side, features: FeatureMap) -> None:
-        """Keep a map in memory, or write it to the store, whichever the order of the pairs suggests.
+        """Keep a map in memory, or write it to the store, depending on the order of the pairs.
 
         Args:
             side: photo of the map.

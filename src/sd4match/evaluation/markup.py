@@ -1,4 +1,4 @@
-"""HTML that is safe by construction: whatever is not an element is escaped."""
+"""HTML that is safe by construction: all content except elements is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ALONE = frozenset({"img", "meta", "source"})
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -22,7 +22,8 @@ def element(tag: str, *content: str | Iterable[str], **attributes: str | bool) -
     Args:
         tag: its name.
         content: texts, elements, or iterables of them.
-        attributes: by name; `class_` is class, `aria_label` is aria-label, True writes the name alone, False nothing.
+        attributes: attributes by name; `class_` is class, `aria_label` is aria-label, True writes only the name, False
+            nothing.
 
     >>> element("p", "a < b", element("b", "c"), class_='"x"')
     '<p class="&quot;x&quot;">a &lt; b<b>c</b></p>'

@@ -1,6 +1,6 @@
-"""One HTML page of a report, complete in itself: tables, plots, pictures of pairs, provenance.
+"""Self-contained HTML page of a report: tables, plots, pictures of pairs, provenance.
 
-The page loads nothing: styles, script and pictures are in it, and its content security policy allows no other. All
+The page loads nothing: styles, script and pictures are embedded, and its content security policy allows no others. All
 texts of a report are escaped.
 """
 
@@ -53,7 +53,7 @@ _LINES = (
 _PLOT_COLORS = 128
 _JPEG_QUALITY = 88
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.]*( \[.*\])?|\[.*\]|")
-"""Cells that stand on the right."""
+"""Cells that are aligned to the right."""
 _KINDS = {"training": "training", "evaluation": "evaluation", "sweep": "sweep", "demo": "demo", None: "report"}
 _REFERENCES = {"box": "the target's box", "photo": "the target photo"}
 _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
@@ -63,7 +63,7 @@ _PLOTS: dict[SectionKind, Callable[[Report], list[Figure]]] = {
 _MOST_CHARACTERS = 20_000
 _LONG_WORD, _JOINT = re.compile(r"\S{15,}"), re.compile(r"([_=/,]|\.(?=[a-z]))(?=\w)")
 _SHORT = 24
-"""Characters of a column's name that stays on one line."""
+"""Largest number of characters of a column name that stays on one line."""
 
 
 def report_title(report: Report) -> str:
@@ -83,21 +83,21 @@ def write_page(
     remark: str = "",
     curve: Image.Image | None = None,
 ) -> Path:
-    """Write a report as one HTML page that needs no other file and no network.
+    """Write a report as one self-contained HTML page.
 
     Args:
-        report: for example of `read_report`.
-        file: to write; an earlier page of a report is replaced.
-        title: heading; made of the rows and the data, if not given.
-        pictures: of `pair_pictures`.
-        remark: why there are no pictures, or what else to say about them.
+        report: report, for example from `read_report`.
+        file: file to write; an earlier page of a report is replaced.
+        title: heading; "": rows and data of the report.
+        pictures: pictures from `pair_pictures`.
+        remark: text about the pictures, for example the reason why there are none.
         curve: plot of a training.
 
     Returns:
         The file.
 
     Raises:
-        InputError: the file exists and is no page of a report, or a link or a folder.
+        InputError: the file exists and is not a page of a report, or is a link or a folder.
         SD4MatchError: it cannot be written.
     """
     path = check_page_file(as_path(file, what="the file of a page"))
@@ -109,11 +109,11 @@ def write_page(
 def to_page(
     report: Report, *, title: str, pictures: Sequence[PairPicture], remark: str, curve: Image.Image | None
 ) -> str:
-    """Return the page; arguments as for `write_page`."""
+    """Return the HTML of the page; arguments are those of `write_page`."""
     title = title or report_title(report)
     style, script = (files("sd4match.evaluation").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    parts = [*_parts(report, pictures, remark, curve)]
-    links = [element("a", heading, href=f"#{anchor}") for anchor, heading, _ in parts]
+    page_sections = [*_page_sections(report, pictures, remark, curve)]
+    links = [element("a", heading, href=f"#{anchor}") for anchor, heading, _ in page_sections]
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -128,15 +128,17 @@ def to_page(
         element("header", element("h1", title), _lead(report), _facts(report), *_mini(report)),
         element("nav", links, aria_label="Sections"),
         element("p", "Wide tables scroll sideways. Tap a plot or a pair to see it large.", class_="hint"),
-        element("main", (element("section", element("h2", text), content, id=at) for at, text, content in parts)),
-        *_dialog(has_pictures=any("<img" in block for _, _, content in parts for block in content)),
+        element(
+            "main", (element("section", element("h2", text), content, id=at) for at, text, content in page_sections)
+        ),
+        *_dialog(has_pictures=any("<img" in block for _, _, content in page_sections for block in content)),
         element("script", Html(script)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy under which only this style and this script work, and nothing is loaded."""
+    """Return a content security policy that allows only this style and this script."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
     )
@@ -175,10 +177,10 @@ def _mini(report: Report) -> list[Html]:
     return [_paragraph(MINI_NOTE, class_="note")] if is_of_mini(report) else []
 
 
-def _parts(
+def _page_sections(
     report: Report, pictures: Sequence[PairPicture], remark: str, curve: Image.Image | None
 ) -> Iterator[tuple[str, str, list[Html]]]:
-    """Iterate over anchor, heading and content of the parts of a page."""
+    """Iterate over anchor, heading and content of the sections of a page."""
     found = {section.kind: section for section in sections(report)}
     for kind, section in found.items():
         if kind in ("skipped", "provenance"):
@@ -201,7 +203,7 @@ def _parts(
 
 
 def _provenance(report: Report, found: Mapping[SectionKind, Section]) -> list[str | Table | tuple[str, ...]]:
-    """Return the blocks about data and model, without what the page says elsewhere."""
+    """Return the blocks about data and model, without content of other sections."""
     elsewhere = (MINI_NOTE, *limits(report))
     return [block for block in found["provenance"].blocks[:-1] if block not in elsewhere]
 
@@ -215,7 +217,7 @@ def _block(block: str | Table | tuple[str, ...]) -> Html:
 
 
 def _paragraph(text: str, **attributes: str) -> Html:
-    """Return a paragraph; what stands in backticks is code."""
+    """Return a paragraph in which text in backticks is code."""
     inner = re.sub(r"`([^`]*)`", r"<code>\1</code>", escaped(text))
     return element("p", Html(inner), **attributes)
 
@@ -247,12 +249,12 @@ def _class_of(text: str, *, is_number: bool) -> str | Literal[False]:
 
 
 def _breakable(text: str) -> Html:
-    """Return a name whose long words a narrow column breaks where `_`, `=` and the like join their parts."""
+    """Return a name with break opportunities in long words, after `_`, `=` and the like."""
     return Html(_LONG_WORD.sub(lambda word: _JOINT.sub(r"\1<wbr>", word[0]), escaped(text)))
 
 
 def _cell(text: str, *, is_number: bool) -> Html:
-    """Return a cell; the interval behind a number is a line of its own."""
+    """Return a cell; the interval after a number gets its own line."""
     if not is_number:
         return element("td", text)
     number, bracket, rest = text.partition(" [")
@@ -278,7 +280,7 @@ def _figure(png: bytes, text: str) -> Html:
 
 
 def _button(address: str, text: str, *sources: Html) -> Html:
-    """Return a picture that a click shows large, with its sources for other widths."""
+    """Return a picture that a click enlarges, with its sources for other widths."""
     image = element("img", src=address, alt=text)
     return element("button", element("picture", sources, image), class_="picture", type="button")
 

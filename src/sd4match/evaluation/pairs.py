@@ -1,4 +1,4 @@
-"""The worst and best pairs of a report, and pictures of what was matched in them."""
+"""Worst and best pairs of a report, and pictures of their matches."""
 
 from __future__ import annotations
 
@@ -37,29 +37,35 @@ PAIRS_RULE = (
     "Worst: the lowest PCK@{alpha} of {row}; best: the highest. Among equals come those with most visible points, then "
     "the first of the data set."
 )
-"""How pairs are chosen, for pages and pictures."""
+"""Rule by which pairs are chosen, in words for pages and pictures."""
 _MOST_PAIRS = 100
 _HEIGHT = 480
 
 Flags = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 Found = Callable[[PairRecord], tuple[npt.NDArray[np.int64], Points]]
-"""Function from a pair to which of its visible points have a match, and the matches."""
+"""Function from a pair to the indices of its visible points that have a match, and the matches."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairPicture:
-    """Picture of the matches of a pair. Compared by identity, since it holds a picture.
+    """Picture of the matches of a pair.
+
+    Objects hold a picture and are compared by identity.
 
     Args:
-        pair_id: of the pair.
-        category: of the pair.
+        pair_id: id of the pair.
+        category: category of the pair.
         row: prompt or baseline whose matches are drawn.
-        rank: whether it is one of the worst or of the best.
-        correct: number of correct points, as the report counts them.
+        rank: "worst" or "best".
+        correct: number of correct points in the report.
         visible: number of visible points.
-        drawn_correct: number of correct points in the picture; it differs where the arithmetic does.
+        drawn_correct: number of correct points in the picture; it differs if rounding does.
         picture: both photos with lines.
+
+    >>> from PIL import Image
+    >>> PairPicture("1-a-b", "cat", "single", "best", 5, 6, 5, Image.new("RGB", (8, 8))).caption
+    '1-a-b (cat): 5 of 6 points correct'
     """
 
     pair_id: str
@@ -76,25 +82,27 @@ class PairPicture:
 
     @property
     def caption(self) -> str:
-        """What the picture shows, on one line."""
+        """Caption of the picture, on one line."""
         text = f"{self.pair_id} ({self.category}): {self.correct} of {self.visible} points correct"
         return text if self.drawn_correct == self.correct else f"{text}; {self.drawn_correct} in this picture"
 
 
 @check_arguments
 def choose_pairs(scores: PairScores, count: int, *, alpha: float = 0.1) -> dict[str, Rank]:
-    """Choose the worst and the best pairs, by PCK; among equals those with most visible points, then by order.
+    """Choose the worst and the best pairs by PCK.
+
+    Among pairs of equal PCK, those with more visible points come first, then those earlier in the data set.
 
     Args:
         scores: counts of every pair.
-        count: number of worst and of best pairs; with few pairs the worst are chosen first, and none is both.
+        count: number of worst and of best pairs, from 0 to 100; if there are too few pairs, the worst are chosen first.
         alpha: threshold, one of those of the counts.
 
     Returns:
-        "worst" or "best" by the id of the pair: the worst first, then the best.
+        "worst" or "best" by id of the pair: the worst first, then the best.
 
     Raises:
-        InputError: alpha was not measured, or the count is beyond 0 to 100.
+        InputError: alpha was not measured, or the count is out of bounds.
 
     >>> scores = PairScores(("a", "b", "c"), ("cat",) * 3, np.array([2, 4, 4]), np.array([[0], [0], [3]]), (0.1,))
     >>> choose_pairs(scores, 1)
@@ -125,20 +133,27 @@ def pair_pictures(
     """Match the worst and the best pairs of a report again, and draw them; see `choose_pairs`.
 
     Data, backbone, prompt and matcher are built from the config of the report, and from the prompt file that the report
-    or its folder has. `draw_matches` draws them: solid lines for hits, dashed ones for misses, crosses for true points.
+    or its folder has. Solid lines are correct matches, dashed ones wrong matches, crosses true points.
 
     Args:
-        report: for example of `read_report`.
-        count: number of worst and of best pairs.
-        row: whose pairs; the row of the experiment itself, if not given; see `own_row`.
-        folder: of the report, in which trainings, sweeps and demos have their prompts.
-        device: where to match.
-        progress: called with how many pairs are drawn, and how many there will be.
+        report: report, for example from `read_report`.
+        count: number of worst and of best pairs, from 0 to 100.
+        row: name of the row whose pairs are chosen; None: that of the experiment itself.
+        folder: folder of the report, with the prompt files of trainings, sweeps and demos.
+        device: device of all computations; "auto" for a GPU if there is one.
+        progress: function of the number of drawn pairs and the number of all pairs.
 
     Raises:
         InputError: no such row, a row whose prompt is not known any more, other weights than the report's, or a pair
             that the data set does not have.
         SD4MatchError: data, weights or prompt file are not there, or cannot be read.
+
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> [picture.rank for picture in pair_pictures(report, count=1)]
+    ['worst', 'best']
     """
     chosen_row = report.row(row) if row is not None else own_row(report)
     alpha = float(shown_alpha(report))
@@ -189,7 +204,7 @@ def _config_of(report: Report) -> ExperimentConfig:
         raise InputError(f"the report's config cannot be used: {error}") from None
     if kind_of_report(report.extra) != "training":
         return config
-    training = config.training  # validation samples and matches as the training does
+    training = config.training  # a validation uses the settings of the training
     evaluation = config.evaluation.model_copy(update={"sampling": training.sampling, "seed": training.seed})
     return config.model_copy(update={"evaluation": evaluation})
 
@@ -209,7 +224,7 @@ def _finder(
     folder: Path | None,
     device: str | torch.device,
 ) -> Found:
-    """Return the function that matches the visible points of a pair as the row was matched."""
+    """Return the function that matches the visible points of a pair as in the row."""
     if row.matcher == "none":
         name = row.prompt.removesuffix(" (baseline)")
         if name not in BASELINES:
@@ -236,7 +251,7 @@ def _finder(
 
 
 def _check_weights(report: Report, row: Row, found: str) -> None:
-    own = row.extra.get("backbone", report.backbone)  # the rows of a sweep may be of several backbones
+    own = row.extra.get("backbone", report.backbone)  # rows of a sweep may have different backbones
     wanted = own.get("fingerprint") if isinstance(own, Mapping) else None
     if wanted is not None and found != wanted:
         raise InputError(f"the weights are not those of the report: {found[:12]}, not {shown(wanted)}")
@@ -244,7 +259,7 @@ def _check_weights(report: Report, row: Row, found: str) -> None:
 
 @dataclass(frozen=True)
 class _Experiment:
-    """What a row was measured with: its config, the file of its prompt, and changes to the config in that file."""
+    """Experiment of a row: config, file of the prompt, and changes to the config in that file."""
 
     config: ExperimentConfig
     prompt_file: Path | None = None
@@ -252,10 +267,10 @@ class _Experiment:
 
 
 def _experiment_of(report: Report, row: Row, config: ExperimentConfig, folder: Path | None) -> _Experiment:
-    """Return what a row was measured with.
+    """Return the experiment of a row.
 
     Raises:
-        InputError: the report does not say what its prompt or matcher was.
+        InputError: the report does not name its prompt or matcher.
     """
     kind = kind_of_report(report.extra)
     if kind == "sweep":
@@ -275,7 +290,7 @@ def _experiment_of(report: Report, row: Row, config: ExperimentConfig, folder: P
 
 
 def _of_file(report: Report, config: ExperimentConfig) -> _Experiment:
-    """Return the experiment of an evaluation, whose prompt may be in a file that was given."""
+    """Return the experiment of an evaluation, whose prompt may be in a given file."""
     given, changes = report.extra.get("prompt_file"), report.extra.get("prompt_changes")
     if not isinstance(given, str):
         return _Experiment(config)
@@ -284,7 +299,7 @@ def _of_file(report: Report, config: ExperimentConfig) -> _Experiment:
 
 
 def _of_sweep(row: Row, config: ExperimentConfig, folder: Path | None) -> _Experiment:
-    """Return the experiment of a row of a sweep, which says in what it differs from that of the report."""
+    """Return the experiment of a row of a sweep, from its differences to that of the report."""
     changes, file = row.extra.get("config"), row.extra.get("prompt_file")
     if not isinstance(changes, Mapping):
         raise InputError(f"the report does not say what was measured in the row {shown(row.prompt)}: sweep again")
@@ -313,7 +328,7 @@ def _with_matcher(report: Report, row: Row, config: ExperimentConfig) -> Experim
 
 
 def _validation_matcher(config: ExperimentConfig) -> Component:
-    """Return the matcher of a validation: that of the training, unless the experiment's own one learns."""
+    """Return the matcher of a validation: that of the training, unless the experiment's matcher learns."""
     return config.matcher if learns(config.matcher.build()) else config.training.validation_matcher
 
 

@@ -32,16 +32,16 @@ class PhotoMaps:
     `extract_all` extracts every map once, whatever the number of processes; `of_pair` returns the maps of a pair.
 
     Args:
-        backbone: from photos to maps.
-        prompt: of any scope but "pair".
+        backbone: computes the maps of photos.
+        prompt: prompt of any scope but "pair".
         sampling: timestep, ensemble, noise.
         dataset: pairs and their photos.
         batch_size: photos that are extracted together; batches do not depend on the number of processes.
-        store: shared by all processes.
-        keep: whether every map is written to the store, where it is found again; otherwise only what does not fit in
-            memory, and what other processes need.
+        store: store that all processes share.
+        keep: write every map to the store, where later runs find it; otherwise only maps that do not fit in memory
+            and those that other processes need.
         budget: bytes of maps in the memory of this process.
-        dtype: precision in which maps are stored, in memory and on disk.
+        dtype: data type of stored maps, in memory and on disk.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class PhotoMaps:
         return True
 
     def _share_results(self) -> None:
-        """Let all processes know what each has extracted."""
+        """Exchange the extracted photos of all processes."""
         self._keys.update(dict(self._processes.gather(list(self._keys.items()))))
         self._errors.update(dict(self._processes.gather(list(self._errors.items()))))
         self._memory.stored.update(self._processes.gather(list(self._memory.stored)))
@@ -222,7 +222,7 @@ class PhotoMaps:
 
 
 def _weights_of(backbone: Backbone, *, keep: bool) -> str:
-    """Return what tells the weights of a backbone from others.
+    """Return the identity of the weights of a backbone.
 
     That is a digest of all weights where maps are kept for later runs, the fingerprint where they last as long as this
     evaluation, and a name that is never found again where the weights are not known.

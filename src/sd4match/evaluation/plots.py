@@ -1,4 +1,4 @@
-"""Plots of a report; where it has more rows than a plot can show, there are several."""
+"""Plots of a report; several if it has more rows than a plot can show."""
 
 from __future__ import annotations
 
@@ -22,17 +22,27 @@ from sd4match.viz.plots import (
 
 _MOST_LINES = 12
 _SAMPLES = 2000
-"""Bootstrap samples of the intervals of categories, which reports do not hold."""
+"""Bootstrap samples of the intervals of categories, which reports do not store."""
 
 Rows = Mapping[str, Row]
 
 
 @check_arguments
 def plot_report_over_alpha(report: Report) -> list[Figure]:
-    """Plot the per-image PCK of all rows over alpha, with the report's intervals, twelve rows a plot.
+    """Plot the per-image PCK of all rows over alpha, with the report's intervals, twelve rows per plot.
 
     Args:
-        report: for example of `read_report`.
+        report: report, for example from `read_report`.
+
+    Returns:
+        One figure or more.
+
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> len(plot_report_over_alpha(report))
+    1
     """
     return [
         plot_pck_over_alpha(
@@ -43,7 +53,7 @@ def plot_report_over_alpha(report: Report) -> list[Figure]:
             },
             title=_title(report, "PCK per image over alpha"),
         )
-        for rows in _parts(_by_name(report.rows), _MOST_LINES)
+        for rows in _chunks(_by_name(report.rows), _MOST_LINES)
     ]
 
 
@@ -54,11 +64,21 @@ def plot_report_categories(report: Report) -> list[Figure]:
     A category of one pair has no interval. A plot has at most twelve rows and a hundred categories.
 
     Args:
-        report: for example of `read_report`.
+        report: report, for example from `read_report`.
+
+    Returns:
+        One figure or more.
+
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> len(plot_report_categories(report))
+    1
     """
     alpha = shown_alpha(report)
     figures = []
-    for rows in _parts(_by_name(report.results or report.rows), MOST_CATEGORY_ROWS):
+    for rows in _chunks(_by_name(report.results or report.rows), MOST_CATEGORY_ROWS):
         values = {name: _at(row.scores.by_category(), alpha) for name, row in rows.items()}
         bounds = {
             name: {
@@ -91,7 +111,7 @@ def plot_report_bars(report: Report) -> list[Figure]:
         for row in report.published
         if row.comparable and alpha in row.pck_percent
     }
-    parts = list(_parts(_by_name(report.rows), MOST_BARS - len(published)))
+    chunks = list(_chunks(_by_name(report.rows), MOST_BARS - len(published)))
     return [
         plot_bars(
             {name: row.pck["image"][alpha] for name, row in rows.items()},
@@ -99,7 +119,7 @@ def plot_report_bars(report: Report) -> list[Figure]:
             published=published,
             title=_title(report, f"PCK@{alpha} per image"),
         )
-        for rows in parts
+        for rows in chunks
     ]
 
 
@@ -107,7 +127,7 @@ def plot_report_difficulty(report: Report) -> list[Figure]:
     """Plot the per-image PCK for each value of each difficulty flag; [] where the data set has none."""
     alpha = shown_alpha(report)
     figures = []
-    for rows in _parts(_by_name(report.results or report.rows), MOST_CATEGORY_ROWS):
+    for rows in _chunks(_by_name(report.results or report.rows), MOST_CATEGORY_ROWS):
         values = {
             name: {
                 f"{flag}: {value}": pck
@@ -131,7 +151,7 @@ def _title(report: Report, text: str) -> str:
 
 
 def _by_name(rows: tuple[Row, ...]) -> Rows:
-    """Return rows by name; those of one name get a number."""
+    """Return rows by name; repeated names get a number."""
     named: dict[str, Row] = {}
     for row in rows:
         name, number = row.prompt, 2
@@ -141,9 +161,9 @@ def _by_name(rows: tuple[Row, ...]) -> Rows:
     return named
 
 
-def _parts(rows: Rows, most: int) -> Iterator[Rows]:
-    """Iterate over parts of rows, of at most a number each and nearly equal."""
+def _chunks(rows: Rows, most: int) -> Iterator[Rows]:
+    """Iterate over chunks of nearly equal numbers of rows, at most `most`."""
     size = math.ceil(len(rows) / math.ceil(len(rows) / most))
     items = iter(rows.items())
-    while part := dict(islice(items, size)):
-        yield part
+    while chunk := dict(islice(items, size)):
+        yield chunk

@@ -114,16 +114,16 @@ PUBLISHED: tuple[Published, ...] = (
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published result beside measured ones, and whether they can be compared.
+    """Published result, with a flag that tells whether measured ones can be compared with it.
 
     Args:
-        method: its name.
+        method: name of the method.
         trained_on: name of the data set; None if it is not trained on pairs.
         protocol: name of the evaluation protocol; None if it is not stated.
         pck_percent: PCK in percent by alpha, averaged over images.
-        by_category_percent: at alpha 0.1, by category.
+        by_category_percent: PCK at alpha 0.1, by category.
         source: publication.
-        comparable: whether the measured results can be compared with it.
+        comparable: True if the measured results can be compared with it.
         why_not: reason of this row; None if there is none or the reason holds for all rows.
     """
 
@@ -172,12 +172,12 @@ def _is_percent(value: object) -> bool:
 
 
 def published_for(dataset: str, *, protocol: str, against_all: Sequence[str] = ()) -> tuple[PublishedRow, ...]:
-    """Return the published results on a data set, each with whether a measured one can be compared and, if not, why.
+    """Return the published results on a data set, with the reasons why measured ones cannot be compared.
 
     Args:
-        dataset: its name.
-        protocol: by which ours was counted; a star marks one that was changed.
-        against_all: reasons why ours can be compared with none.
+        dataset: name of the data set.
+        protocol: name of the protocol of the measured results; a star marks a changed one.
+        against_all: reasons why the measured results can be compared with none.
 
     >>> row = published_for("pf_willow", protocol="sd4match")[-1]
     >>> row.method, row.pck_percent["0.1"], row.comparable
@@ -193,7 +193,7 @@ def published_for(dataset: str, *, protocol: str, against_all: Sequence[str] = (
 
 
 def beside_ours(published: Published, *, protocol: str, against_all: Sequence[str] = ()) -> PublishedRow:
-    """Return a published result with whether a measured one can be compared and, if not, why; see `published_for`."""
+    """Return a published result with the reason why measured ones cannot be compared; see `published_for`."""
     why_not = None
     if published.protocol is None:
         why_not = "how it was counted is not stated"

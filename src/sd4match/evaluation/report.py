@@ -1,4 +1,4 @@
-"""Reports: results, everything that is needed to repeat the run, and their files."""
+"""Reports: results with everything needed to repeat the run, and their files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REPORT_FILE = "report.json"
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow")
 _COLUMNS = ("pair_ids", "categories", "visible", "correct", "difficulty", "skipped", "kept")
-"""Columns of counts, each on one line of the file, whatever their length."""
+"""Columns of counts, each of which is one line of the file."""
 
 _BACKBONE_FIELDS = ("name", "architecture", "fingerprint")
 _LARGEST = 1e15
@@ -41,7 +41,9 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Result of one prompt or baseline under one matcher. Compared by identity, since it holds arrays.
+    """Result of one prompt or baseline under one matcher.
+
+    Objects hold arrays and are compared by identity.
 
     Args:
         prompt: name of the prompt, or of the baseline.
@@ -50,10 +52,17 @@ class Row:
         pck: PCK in [0, 1] by average and alpha.
         ci95: 95 % bootstrap intervals by average and alpha.
         scores: counts of every pair.
-        extra: further JSON-able values.
+        extra: further values that JSON can represent.
 
     Raises:
-        InputError: a field is of another type, or PCK and intervals are not of the averages and alphas of the counts.
+        InputError: a field is of another type, or PCK and intervals have other averages or alphas than the counts.
+
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> report.results[0].prompt, report.results[0].matcher, report.results[0].pairs
+    ('identity', 'none', 2)
     """
 
     prompt: str
@@ -88,7 +97,7 @@ class Row:
         return int(self.scores.visible.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values; inverse of `from_json`."""
+        """Return values that JSON can represent; inverse of `from_json`."""
         return {
             "prompt": self.prompt,
             "matcher": self.matcher,
@@ -110,14 +119,17 @@ class Row:
         }
 
     def _of_kept(self) -> dict[str, Any]:
-        """Return coverage, and PCK of the kept points, if the matcher says of any point that it has no match."""
+        """Return coverage and PCK of the accepted points, if the matcher rejects any."""
         if self.scores.kept is None:
             return {}
         return {"coverage": self.scores.coverage, "pck_of_kept": self.scores.pck_of_kept()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Row:
-        """Rebuild a row from `to_json`.
+        """Rebuild a row from the values of `to_json`.
+
+        Args:
+            values: mapping from `to_json`.
 
         Raises:
             InputError: a field is missing or malformed; the message names it.
@@ -140,7 +152,7 @@ class Row:
         return row
 
     def _check_against_counts(self) -> None:
-        """Refuse values that do not follow from the counts."""
+        """Check that the values follow from the counts."""
         for average in AVERAGES:
             counted = self.scores.pck(average)
             for alpha, value in counted.items():
@@ -152,7 +164,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of two rows on the same pairs, a - b, with its paired bootstrap interval."""
+    """Difference a - b of two rows on the same pairs, with its paired bootstrap interval.
+
+    Args:
+        a: name of a row.
+        b: name of the row that is subtracted.
+        metric: average and threshold, for example "image PCK@0.1".
+        difference: difference of PCK, in [-1, 1].
+        ci95: 95 % interval of the difference.
+
+    Raises:
+        InputError: a field is of another type.
+
+    >>> Comparison("single", "empty", "image PCK@0.1", 0.05, (0.02, 0.08)).to_json()["ci95"]
+    [0.02, 0.08]
+    """
 
     a: str
     b: str
@@ -164,12 +190,15 @@ class Comparison:
         check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values; inverse of `from_json`."""
+        """Return values that JSON can represent; inverse of `from_json`."""
         return {**asdict(self), "ci95": list(self.ci95)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Comparison:
-        """Rebuild a comparison from `to_json`.
+        """Rebuild a comparison from the values of `to_json`.
+
+        Args:
+            values: mapping from `to_json`.
 
         Raises:
             InputError: a field is missing or malformed; the message names it.
@@ -181,17 +210,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The pairs that were evaluated.
+    """Summary of the evaluated pairs.
 
     Args:
-        name: of the data set.
-        split: of the data set.
-        pairs: their number.
-        published_pairs: number of pairs of the published split; None if it is not known.
-        complete: whether they are the whole published test split.
+        name: name of the data set.
+        split: split of the data set.
+        pairs: number of pairs.
+        published_pairs: number of pairs of the published split; None if unknown.
+        complete: True if they are the whole published test split.
         pair_list_digest: digest of their ids in order.
-        categories: of the data set.
-        reference: what alpha is a fraction of, "box" or "photo".
+        categories: categories of the data set.
+        reference: length that alpha is a fraction of, "box" or "photo".
     """
 
     name: str
@@ -218,12 +247,15 @@ class DataSummary:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values; inverse of `from_json`."""
+        """Return values that JSON can represent; inverse of `from_json`."""
         return {**asdict(self), "categories": list(self.categories)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSummary:
-        """Rebuild a summary from `to_json`.
+        """Rebuild a summary from the values of `to_json`.
+
+        Args:
+            values: mapping from `to_json`.
 
         Raises:
             InputError: a field is missing or malformed; the message names it.
@@ -238,23 +270,35 @@ class DataSummary:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Results of a run, with everything that is needed to repeat it. Compared by identity, since it holds arrays.
+    """Results of a run, with everything needed to repeat it.
+
+    Objects hold arrays and are compared by identity.
 
     Args:
         results: one row per prompt and matcher.
         comparisons: differences of rows.
         baselines: rows that are shown below the results.
         protocol: name of the evaluation protocol.
-        data: the pairs.
+        data: summary of the evaluated pairs.
         not_comparable_because: reasons why no published number can be compared with the results.
         published: published results on the same data set.
         backbone: name, architecture and fingerprint; None if no model was used.
         config: the whole experiment.
-        seed: of the training.
-        versions: of this package, Python and the packages that numbers may depend on.
+        seed: seed of the training.
+        versions: versions of this package, Python and the packages that numbers may depend on.
         platform: operating system and processor.
         wall_seconds: duration of the run.
-        extra: further JSON-able values, stored beside the others.
+        extra: further values that JSON can represent, stored beside the others.
+
+    Raises:
+        InputError: a field is of another type.
+
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> report.data.pairs, report.protocol, [row.prompt for row in report.rows]
+    (2, 'sd4match', ['identity'])
     """
 
     results: tuple[Row, ...]
@@ -284,8 +328,11 @@ class Report:
     def row(self, prompt: str) -> Row:
         """Return the row of a prompt or a baseline.
 
+        Args:
+            prompt: name of a prompt or a baseline.
+
         Raises:
-            InputError: there is none of that name.
+            InputError: no row has that name.
         """
         for row in self.rows:
             if row.prompt == prompt:
@@ -293,7 +340,7 @@ class Report:
         raise InputError(f"no row {prompt!r}; it has {', '.join(row.prompt for row in self.rows)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values; inverse of `from_json`."""
+        """Return values that JSON can represent; inverse of `from_json`."""
         return {
             "schema_version": SCHEMA_VERSION,
             "results": [row.to_json() for row in self.results],
@@ -314,7 +361,10 @@ class Report:
 
     @classmethod
     def from_json(cls, values: object) -> Report:
-        """Rebuild a report from `to_json`.
+        """Rebuild a report from the values of `to_json`.
+
+        Args:
+            values: mapping from `to_json`, for example read from `report.json`.
 
         Raises:
             InputError: it is of another schema version, or a field is missing or malformed; the message names it.
@@ -344,7 +394,7 @@ class Report:
 
     @property
     def protocol_fields(self) -> Mapping[str, Any]:
-        """Fields of the evaluation protocol, as the config holds them.
+        """Fields of the evaluation protocol in the config.
 
         Raises:
             InputError: they are missing or malformed.
@@ -353,7 +403,7 @@ class Report:
         return _get(evaluation, "protocol", Mapping)  # type: ignore[type-abstract]
 
     def _check_rows(self) -> None:
-        """Refuse rows that do not go with one another, with the protocol, or with the data."""
+        """Check that rows agree with one another, with the protocol and with the data."""
         if not self.rows:
             raise InputError("results: a report needs at least one row")
         protocol = _inside("config.evaluation.protocol", lambda: self.protocol_fields)
@@ -383,9 +433,9 @@ def make_row(
     Args:
         prompt: name of the row.
         scores: counts.
-        config: of which the evaluation section is read.
-        matcher: its kind, if it is not the config's; "none" for baselines.
-        extra: further JSON-able values.
+        config: experiment, whose evaluation section is used.
+        matcher: kind of the matcher, if it is not the config's; "none" for baselines.
+        extra: further values that JSON can represent.
 
     Raises:
         InputError: no pair has a visible point.
@@ -415,23 +465,23 @@ def make_report(
     extra: Mapping[str, Any] | None = None,
     configs: Sequence[ExperimentConfig] = (),
 ) -> Report:
-    """Return the report of a run; evaluate, demo, sweep and train all build theirs here.
+    """Return the report of a run, for all commands that evaluate.
 
     Args:
         config: the experiment.
         data: all pairs that were evaluated.
-        results: from `make_row`.
+        results: rows from `make_row`.
         comparisons: differences of rows.
-        baselines: from `make_row`.
-        backbone: from `backbone_entry`; None if no model was used.
+        baselines: rows from `make_row`.
+        backbone: entry from `backbone_entry`; None if no model was used.
         wall_seconds: duration of the run.
-        extra: further JSON-able values.
-        configs: experiment of each result, where they differ; what keeps single results from being compared with
-            published numbers then stands in `not_comparable_because` of their `extra`.
+        extra: further values that JSON can represent.
+        configs: experiment of each result, if they differ; reasons that concern single results are then in their
+            `extra`, as `not_comparable_because`.
     """
     protocol, summary = config.evaluation.protocol, DataSummary.of(data)
-    one = None if backbone is None else backbone["name"]
-    models = [own.backbone.model_name for own in configs] if configs else [one]
+    name = None if backbone is None else backbone["name"]
+    models = [own.backbone.model_name for own in configs] if configs else [name]
     reasons = [
         not_comparable_because(own, summary, model=model, skipped=any(row.pairs_skipped for row in results))
         for own, model in zip(configs or (config,), models, strict=True)
@@ -466,7 +516,7 @@ def not_comparable_because(
         config: the experiment.
         data: pairs that were evaluated.
         model: name of the model whose features were used; None for baselines, which use none.
-        skipped: whether pairs were left out because they could not be read.
+        skipped: True if pairs were left out because they could not be read.
     """
     protocol, sampling = config.evaluation.protocol, config.evaluation.sampling
     published_ensemble = sampling.ensemble == SamplingConfig().ensemble or sampling.ensemble_size == 1
@@ -481,13 +531,13 @@ def not_comparable_because(
 
 
 def _with_reasons(row: Row, own: Sequence[str], against_all: Sequence[str]) -> Row:
-    """Return a row that says why it alone cannot be compared, if there is such a reason."""
+    """Return a row with the reasons that keep only this row from being compared."""
     reasons = [reason for reason in own if reason not in against_all]
     return replace(row, extra={**row.extra, "not_comparable_because": reasons}) if reasons else row
 
 
 def backbone_entry(config: ExperimentConfig, backbone: Backbone) -> dict[str, str]:
-    """Return how reports and prompt files describe a backbone: name, architecture and fingerprint."""
+    """Return the description of a backbone in reports and prompt files: name, architecture and fingerprint."""
     weights = config.backbone.model_name
     name = weights if weights == "mini" else resolved(Path(weights).expanduser()).name
     return {"name": name, "architecture": backbone.spec.architecture, "fingerprint": backbone.fingerprint}
@@ -511,18 +561,27 @@ def write_report(
 ) -> list[Path]:
     """Write `report.json`, `report.md`, `report.csv` and `report.tex`, and return their paths.
 
-    The four files, and the figures if there are any, appear together or not at all.
+    The four files and the figures appear together or not at all.
 
     Args:
         report: the report.
-        folder: is created if it does not exist.
-        title: heading of the page.
-        figures: further files of the report, by their names in the folder.
+        folder: folder to write to; it is created if it does not exist.
+        title: heading of the report.
+        figures: further files of the report by their names in the folder.
 
     Raises:
-        InputError: the folder holds a report of another kind of run or a file of these names that is none of sd4match,
-            or the report holds a value that JSON does not have.
+        InputError: the folder holds a report of another kind of run or a file of these names that sd4match did not
+            write, or the report holds a value that JSON cannot represent.
         SD4MatchError: the folder cannot be written.
+
+    >>> import tempfile
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in write_report(report, folder, title="Identity")]
+    ['report.json', 'report.md', 'report.csv', 'report.tex']
     """
     from sd4match.evaluation.tables import to_csv, to_latex, to_markdown
 
@@ -541,7 +600,7 @@ def write_report(
 
 
 def _dump(report: Report) -> str:
-    """Return indented JSON in which each long column of counts is one line."""
+    """Return indented JSON in which each column of counts is one line."""
     values = report.to_json()
     columns: list[str] = []
     try:
@@ -561,8 +620,21 @@ def _dump(report: Report) -> str:
 def read_report(path: str | Path) -> Report:
     """Read a report from its folder or its `report.json`.
 
+    Args:
+        path: folder of a report, or its `report.json`.
+
     Raises:
-        InputError: there is none, or it is malformed; the message names file and field.
+        InputError: there is no report, or it is malformed; the message names file and field.
+
+    >>> import tempfile
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import evaluate
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity"], only_baselines=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_report(report, folder, title="Identity")
+    ...     read_report(folder).results[0].prompt
+    'identity'
     """
     file = as_path(path, what="the report")
     file = file / REPORT_FILE if is_folder(file) else file

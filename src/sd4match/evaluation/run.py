@@ -32,9 +32,9 @@ from sd4match.prompting.serialization import load_prompt
 from sd4match.structures.pairs import PairRecord
 
 PromptProgress = Callable[[str, str, int, int], None]
-"""Called with the name of a prompt, followed by the arguments of `counting.Progress`."""
+"""Function of the name of a prompt, followed by the arguments of `counting.Progress`."""
 Tell = Callable[[str], None]
-"""Called with lines that a command prints."""
+"""Function that takes the lines that a command prints."""
 
 
 def _no_prompt_progress(name: str, what: str, done: int, total: int) -> None:
@@ -47,7 +47,10 @@ def _tell_nothing(line: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class PromptScores:
-    """Counts of one prompt under one matcher. Compared by identity, since it holds arrays."""
+    """Counts of one prompt under one matcher.
+
+    Objects hold arrays and are compared by identity.
+    """
 
     prompt: str
     matcher: str
@@ -74,31 +77,37 @@ def evaluate(
     progress: PromptProgress = _no_prompt_progress,
     tell: Tell = _tell_nothing,
 ) -> Report:
-    """Evaluate an experiment: its prompt, another prompt beside it, and baselines, on the same pairs.
+    """Evaluate the prompt of an experiment, another prompt and baselines on the same pairs.
 
     All processes must call it; each returns the whole report.
 
     Args:
         config: the experiment.
         split: split of its data set.
-        prompt: file of a learned prompt, instead of the config's prompt.
+        prompt: file of a learned prompt, in place of the config's prompt.
         prompt_changes: changes to the config of that file; see `load_prompt`.
-        against: "empty", "text" or the file of another prompt, which is evaluated too.
-        baselines: names of baselines that are evaluated too; see `BASELINES`.
-        only_baselines: evaluate the baselines alone, without building a model.
-        maps: folder in which feature maps are kept; see `Evaluator`.
-        scratch: folder in which a temporary folder of maps is made; see `Evaluator`.
-        device: of all computations, for example "cpu" or "cuda".
+        against: "empty", "text" or the file of another prompt to evaluate.
+        baselines: names of baselines to evaluate; see `BASELINES`.
+        only_baselines: evaluate only the baselines, without building a model.
+        maps: folder in which feature maps are stored; see `Evaluator`.
+        scratch: folder of the temporary folder of maps; see `Evaluator`.
+        device: device of all computations, for example "cpu" or "cuda".
         progress: called after each batch.
-        tell: called with lines about the run, for example the memory that feature maps may take.
+        tell: called with lines about the run, for example the memory of feature maps.
 
     Returns:
         The report: one row per prompt and matcher, then the baselines, all compared with the first row.
 
     Raises:
-        ConfigError: components that do not fit together, or a learned prompt without its file.
-        InputError: an unknown category, a missing file, or no pair with a visible point.
-        DatasetError, PhotoError: an annotation or a photo cannot be read, and `evaluation.skip_bad` is off.
+        ConfigError: components do not fit together, or a learned prompt has no file.
+        InputError: a category is unknown, a file is missing, or no pair has a visible point.
+        DatasetError, PhotoError: an annotation or a photo cannot be read and `evaluation.skip_bad` is False.
+
+    >>> from sd4match.config import load_preset
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity", "random"], only_baselines=True)
+    >>> [row.prompt for row in report.results]
+    ['identity', 'random']
     """
     started = time.perf_counter()
     check_samples(config.evaluation.bootstrap_samples)
@@ -141,13 +150,13 @@ def evaluate(
 
 
 def _given(prompt_changes: Mapping[str, Any] | None, against: str | Path | None) -> dict[str, Any]:
-    """Return what a report says of the prompts besides the file of the first one."""
+    """Return the description of the prompts in a report, besides the file of the first one."""
     changes = {"prompt_changes": dict(prompt_changes)} if prompt_changes else {}
     return {**changes, **({"against": str(against)} if against is not None else {})}
 
 
 def against_name(against: str | Path, own: str) -> str:
-    """Return the name of the row of the prompt that stands beside the experiment's own prompt."""
+    """Return the name of the row of the prompt that is compared with the experiment's own prompt."""
     name = Path(against).stem
     return name if name != own else f"{name} (against)"
 
@@ -168,7 +177,7 @@ def _named_prompts(
 
 
 def named_matchers(config: ExperimentConfig) -> dict[str, registry.Component]:
-    """Return the experiment's matcher and those that are evaluated beside it, by their names in reports."""
+    """Return the experiment's matcher and the further matchers of its evaluation, by their names in reports."""
     named: dict[str, registry.Component] = {config.matcher.kind: config.matcher}
     for number, matcher in enumerate(config.evaluation.matchers, start=2):
         named[matcher.kind if matcher.kind not in named else f"{matcher.kind} {number}"] = matcher
@@ -176,10 +185,10 @@ def named_matchers(config: ExperimentConfig) -> dict[str, registry.Component]:
 
 
 def chosen_pairs(config: ExperimentConfig, data: PairDataset) -> PairDataset:
-    """Return the pairs that the evaluation section of a config asks for.
+    """Return the pairs that the evaluation section of a config selects.
 
     Raises:
-        InputError: it asks for a category that the data set does not have.
+        InputError: it names a category that the data set does not have.
     """
     return first(of_categories(data, config.evaluation.categories), config.evaluation.limit)
 
@@ -199,17 +208,32 @@ def evaluate_prompts(
     """Evaluate prompts with the experiment's matcher and the further matchers of its evaluation section.
 
     Args:
-        config: of which `matcher` and `evaluation` are read.
-        components: of which backbone, matcher and pair transform are used.
-        data: from `chosen_pairs`.
-        prompts: by the names of their rows.
-        maps: folder in which feature maps are kept; see `Evaluator`.
-        scratch: folder in which a temporary folder of maps is made; see `Evaluator`.
+        config: experiment, of which `matcher` and `evaluation` are used.
+        components: built components, of which backbone, matcher and pair transform are used.
+        data: pairs.
+        prompts: prompts by the names of their rows.
+        maps: folder in which feature maps are stored; see `Evaluator`.
+        scratch: folder of the temporary folder of maps; see `Evaluator`.
         progress: called after each batch.
         tell: called with lines about the run.
 
     Returns:
         Counts of each prompt under each matcher, the experiment's matcher first.
+
+    Raises:
+        DatasetError, PhotoError: an annotation or a photo cannot be read and `evaluation.skip_bad` is False.
+        NonFiniteError, ComponentError: as in `Evaluator.evaluate`.
+
+    >>> from sd4match.config import Components
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import EmptyPrompt
+    >>> from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = EmptyPrompt(backbone=backbone)
+    >>> components = Components(backbone, prompt, NearestNeighbor(), GaussianCrossEntropy())
+    >>> config = ExperimentConfig(matcher=NearestNeighbor())
+    >>> [(found.prompt, found.matcher) for found in evaluate_prompts(config, components, FakePairs(), {"mine": prompt})]
+    [('mine', 'nearest_neighbor')]
     """
     options = config.evaluation
     own, *others = named_matchers(config).items()
@@ -236,16 +260,16 @@ def evaluate_baselines(
     """Count the correct predictions of baselines, which need no model.
 
     Args:
-        config: of which `evaluation` is read.
-        data: from `chosen_pairs`.
-        names: of the baselines; see `BASELINES`.
+        config: experiment, of which `evaluation` is used.
+        data: pairs from `chosen_pairs`.
+        names: names of baselines; see `BASELINES`.
         progress: called after each batch.
 
     Returns:
         Counts by name.
 
     Raises:
-        ConfigError: an unknown baseline.
+        ConfigError: a baseline is unknown.
     """
     if not check_baselines(names):
         return {}
@@ -258,7 +282,7 @@ def evaluate_baselines(
     scores = count_pairs(
         data, predict, options.protocol, names, batches=batches, skip_bad=options.skip_bad, progress=progress
     )
-    assert scores is not None  # nothing stops it
+    assert scores is not None  # it has no `should_stop`
     return scores
 
 
@@ -266,8 +290,8 @@ def compare_prompts(config: ExperimentConfig, scores: Mapping[str, PairScores], 
     """Compare two rows on the same pairs: per-image PCK at 0.1, or at the largest alpha if 0.1 is not evaluated.
 
     Args:
-        config: of which `evaluation` is read.
-        scores: counts by the name of the row.
+        config: experiment, of which `evaluation` is used.
+        scores: counts by name of the row.
         a: name of a row.
         b: name of the row that is subtracted.
     """
@@ -289,19 +313,32 @@ def compare_reports(
     samples: int = 2000,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compare rows of two reports on the same pairs: per image, point and category, at each alpha that both have.
+    """Compare rows of two reports on the same pairs: per image, point and category, at each common alpha.
 
     Args:
         a: folder or file of a report.
         b: folder or file of the report that is subtracted.
-        row_a: name of the prompt or baseline of `a`; the first row, if not given.
-        row_b: name of the prompt or baseline of `b`; the first row, if not given.
-        samples: number of bootstrap samples.
-        seed: of the bootstrap.
+        row_a: name of a prompt or baseline of `a`; None: the first row.
+        row_b: name of a prompt or baseline of `b`; None: the first row.
+        samples: number of bootstrap samples, from 1 to 100,000.
+        seed: seed of the bootstrap, at least 0.
+
+    Returns:
+        Differences a - b, by average and alpha.
 
     Raises:
-        InputError: no such report or row, other pairs, another protocol, or a number beyond its bounds; the message
-            says what differs.
+        InputError: there is no such report or row, pairs or protocols differ, or a number is out of bounds; the message
+            names the difference.
+
+    >>> import tempfile
+    >>> from sd4match.config import load_preset
+    >>> from sd4match.evaluation import write_report
+    >>> config = load_preset("mini-empty", ["data.pairs=2", "data.photos_per_category=4"])
+    >>> report = evaluate(config, baselines=["identity", "random"], only_baselines=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_report(report, folder, title="Baselines")
+    ...     compare_reports(folder, folder, row_b="identity", samples=10)[0].difference
+    0.0
     """
     reports = [read_report(path) for path in (a, b)]
     check_samples(samples)

@@ -22,16 +22,16 @@ RunKind = Literal["training", "evaluation", "sweep", "demo"]
 CONFIG_FILE, PROMPT_FILE, SCORES_FILE, CHECKPOINTS = "config.yaml", "prompt.safetensors", "scores.json", "checkpoints"
 REPORT_FILES = ("report.json", "report.md", "report.csv", "report.tex")
 PAGE_FILE, PAGE_MARK = "report.html", "sd4match report"
-"""Page of a report, and the text by which such a page is known."""
+"""Page of a report, and the text that identifies such a page."""
 DRAWING_FILES = {"alpha": "report-alpha.png", "categories": "report-categories.png", "pairs": "report-pairs.png"}
-"""Pictures of an evaluation, by what they show."""
+"""Files of the pictures of an evaluation, by kind."""
 DEMO_PROMPT_FILE, DEMO_PICTURE = "single.safetensors", "pair.png"
 DEMO_PHOTOS = ("source.png", "target.png")
 
 CURVE_FILE, LOG_FILES = "loss.png", ("losses.csv", "validation.csv")
 
 _HEAD_OF_PAGE = 1000
-"""Bytes of a page in which its mark stands."""
+"""Number of first bytes of a page that contain its mark."""
 
 _TRAINING_FILES = (CONFIG_FILE, CHECKPOINTS, *LOG_FILES, CURVE_FILE, *REPORT_FILES)
 _FILES: Mapping[RunKind, tuple[str, ...]] = {
@@ -82,18 +82,18 @@ def _is_of_demo(folder: Path) -> bool:
 
 
 def check_run_folder(folder: Path, kind: RunKind, *, option: str = "--output") -> None:
-    """Check, before any work is done, that a run loses nothing of the user's or of another run in a folder.
+    """Check, before any work is done, that a run replaces no other files in a folder.
 
     Args:
         folder: where the run writes; it need not exist.
-        kind: of the run.
-        option: how messages call the folder.
+        kind: kind of the run.
+        option: name of the folder's option in messages.
 
     Raises:
         InputError: it holds another kind of run, or a file or folder of the run's names that no run has made.
     """
     found = kind_of_run(folder)
-    is_new = found == "training" and not has_learned(folder)  # nothing but a config, of a training or a demo
+    is_new = found == "training" and not has_learned(folder)  # only a config, of a training or a demo
     if found not in (None, kind) and not (is_new and kind == "demo"):
         raise InputError(f"{option} {folder} holds {_NAMES[found]}, whose files would be lost: choose another folder")
     _check_nothing_in_the_way(folder, kind, option=option)
@@ -102,7 +102,7 @@ def check_run_folder(folder: Path, kind: RunKind, *, option: str = "--output") -
 
 
 def check_maps_folder(maps: Path, output: Path) -> None:
-    """Check that feature maps are kept in a folder of their own.
+    """Check that feature maps have a folder of their own.
 
     Raises:
         InputError: it is the folder of the report, or holds a run.
@@ -123,7 +123,7 @@ def earlier_report(folder: Path) -> str | None:
 
 
 def check_resumed_folder(folder: Path, *, option: str = "--resume") -> None:
-    """Check that a training can be resumed in a folder, whatever its user has changed in the config there.
+    """Check that a training can be resumed in a folder, even if its user has changed the config there.
 
     Raises:
         InputError: it holds another kind of run, results of a training without its checkpoints, or a file or folder is
@@ -153,8 +153,8 @@ def check_sweep_folder(folder: Path, *, can_resume: Callable[[], bool]) -> None:
     """Check that the folder of one prompt of a sweep holds nothing else; see `check_run_folder`.
 
     Args:
-        folder: of the prompt.
-        can_resume: whether it holds the very training that the sweep would do; asked if its scores are damaged.
+        folder: folder of the prompt.
+        can_resume: returns whether it holds the training of the sweep; called if its scores are damaged.
 
     Raises:
         InputError: it holds a run that is not of a sweep, or a file that no run has made.
@@ -187,13 +187,13 @@ def check_report_folder(folder: Path, fields: Mapping[str, Any]) -> None:
 
     Args:
         folder: where the report is written.
-        fields: of the report.
+        fields: fields of the report.
 
     Raises:
         InputError: the folder holds another kind of report, or a file of these names that is none.
     """
     if not exists(folder / "report.json"):
-        if kind_of_report(fields) not in ("training", "demo"):  # those have checked more, before their work
+        if kind_of_report(fields) not in ("training", "demo"):  # these have checked more before
             check_new(folder, REPORT_FILES, option="the report's folder")
         return
     values, kind = _report_fields(folder / "report.json"), kind_of_report(fields)
@@ -208,8 +208,8 @@ def check_page_file(file: Path, *, option: str = "the page", inputs: Iterable[Pa
     """Check that a page of a report replaces nothing but an earlier page of a report.
 
     Args:
-        file: of the page.
-        option: how messages call it.
+        file: file of the page.
+        option: name of its option in messages.
         inputs: files that are read; the page must be none of them.
 
     Raises:
@@ -229,7 +229,7 @@ def holds_checkpoints(folder: Path) -> bool:
 
 
 def has_learned(folder: Path) -> bool:
-    """Return whether a folder holds what a training has learned: checkpoints, a prompt or a report."""
+    """Return whether a folder holds results of a training: checkpoints, a prompt or a report."""
     return holds_checkpoints(folder) or any(exists(folder / name) for name in (PROMPT_FILE, "report.json"))
 
 

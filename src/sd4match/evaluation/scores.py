@@ -14,12 +14,12 @@ from sd4match.checks import LARGEST_SEED, check_choice, check_count, check_numbe
 from sd4match.errors import InputError, ShapeError, is_unicode, shown
 
 Average = Literal["image", "point", "category", "category_point"]
-"""Mean over pairs; over points; over categories of the mean over their pairs; or over categories, weighted by their
-numbers of pairs, of the mean over their points (SD+DINO's)."""
+"""Average of PCK: over pairs; over points; over categories of the mean over their pairs; or over categories, weighted
+by their numbers of pairs, of the mean over their points (SD+DINO's)."""
 
 AVERAGES: tuple[Average, ...] = get_args(Average)
 MOST_SAMPLES = 100_000
-"""Largest number of bootstrap samples; more of them change no digit that is shown."""
+"""Largest number of bootstrap samples; more would change no displayed digit."""
 _LARGEST_COUNT = 10**9
 _LARGEST_ALPHA = 1e6
 _SAMPLES_PER_CHUNK = 200
@@ -29,7 +29,7 @@ Fractions = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairCount:
-    """Number of visible points of one pair, of those that have a match, and of correct ones at each alpha.
+    """Number of visible points of one pair, of those that the matcher accepts, and of correct ones at each alpha.
 
     Raises:
         InputError: it is not 0 <= correct <= kept <= visible.
@@ -41,7 +41,7 @@ class PairCount:
     correct: tuple[int, ...]
     difficulty: Mapping[str, int] = field(default_factory=dict)
     kept: int | None = None
-    """Visible points for which the matcher says that there is a match; None: all."""
+    """Number of visible points that the matcher accepts; None: all."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,7 +57,7 @@ def check_samples(samples: object) -> int:
     """Return a number of bootstrap samples.
 
     Raises:
-        InputError: it is no whole number from 1 to `MOST_SAMPLES`.
+        InputError: it is not a whole number from 1 to `MOST_SAMPLES`.
 
     >>> check_samples(2000)
     2000
@@ -82,7 +82,7 @@ def check_alphas(alphas: Sequence[object]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A pair that was skipped because it cannot be read, with the reason."""
+    """Pair that was skipped because it cannot be read, with the reason."""
 
     pair_id: str
     reason: str
@@ -93,22 +93,28 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class PairScores:
-    """Counts of every pair. Compared by identity, since it holds arrays.
+    """Counts of correct points of every pair, from which PCK and its intervals follow (Eq. 8).
+
+    Objects hold arrays and are compared by identity.
 
     Args:
-        pair_ids: of the P pairs that have a visible point, in the order of the data set.
-        categories: of each pair.
-        visible: (P,), number of visible points.
+        pair_ids: ids of the P pairs that have a visible point, in the order of the data set.
+        categories: category of each pair.
+        visible: (P,), number of visible points, at least 1.
         correct: (P, A), number of correct points at each alpha.
-        alphas: (A,).
+        alphas: (A,), thresholds, > 0 and different.
         left_out: number of pairs without a visible point.
-        difficulty: flags of each pair, where the data set has them; () otherwise.
+        difficulty: flags of each pair, if the data set has them; () otherwise.
         skipped: pairs whose annotation or photo cannot be read.
-        kept: (P,), number of visible points for which the matcher says that there is a match; None: all.
+        kept: (P,), number of visible points that the matcher accepts; None: all.
 
     Raises:
         ShapeError: columns are of different lengths.
         InputError: a pair is listed twice, counts are impossible, or alphas are not positive and different.
+
+    >>> scores = PairScores(("a", "b"), ("cat", "dog"), np.array([4, 2]), np.array([[3], [1]]), (0.1,))
+    >>> scores.pck("image")
+    {'0.1': 0.625}
     """
 
     pair_ids: tuple[str, ...]
@@ -152,10 +158,15 @@ class PairScores:
     @classmethod
     @check_arguments
     def of(cls, outcomes: Sequence[PairCount | Skipped], *, alphas: Sequence[float]) -> PairScores:
-        """Collect the outcomes of all pairs, in order.
+        """Collect the outcomes of all pairs.
+
+        Args:
+            outcomes: counts of each pair, or the reason why it was skipped, in the order of the data set.
+            alphas: thresholds of the counts.
 
         Raises:
-            ShapeError, InputError: they do not fit together; see the class.
+            ShapeError: a pair has another number of counts than there are alphas.
+            InputError: a pair is listed twice, counts are impossible, or alphas are not positive and different.
         """
         counts = [outcome for outcome in outcomes if isinstance(outcome, PairCount)]
         for count in counts:
@@ -183,10 +194,18 @@ class PairScores:
         return len(self.pair_ids)
 
     def pck(self, average: Average) -> dict[str, float]:
-        """Return PCK in [0, 1] by alpha.
+        """Return PCK by alpha.
+
+        Args:
+            average: "image" (mean over pairs), "point" (over points), "category" (over categories of the mean over
+                their pairs)
+            or "category_point" (over categories, weighted by pairs, of the mean over their points).
+
+        Returns:
+            PCK in [0, 1] by alpha, for example {"0.1": 0.5}.
 
         Raises:
-            InputError: there is no pair with a visible point.
+            InputError: there is no pair with a visible point, or the average is unknown.
 
         >>> scores = PairScores(("a", "b"), ("cat", "cat"), np.array([1, 3]), np.array([[1], [0]]), (0.1,))
         >>> scores.pck("image"), scores.pck("point")
@@ -196,12 +215,15 @@ class PairScores:
 
     @property
     def coverage(self) -> float:
-        """Share of the visible points for which the matcher says that there is a match; 1 for one that always does."""
+        """Share of the visible points that the matcher accepts; 1 if it rejects none."""
         self._require_pairs()
         return 1.0 if self.kept is None else float(self.kept.sum() / self.visible.sum())
 
     def pck_of_kept(self) -> dict[str, float]:
-        """Return the share of correct points among those that have a match, by alpha; 0 if none has one.
+        """Return the share of correct points among the accepted ones, by alpha; 0 if none is accepted.
+
+        Raises:
+            InputError: there is no pair with a visible point.
 
         >>> scores = PairScores(("a",), ("cat",), np.array([4]), np.array([[1]]), (0.1,), kept=np.array([2]))
         >>> scores.coverage, scores.pck_of_kept()
@@ -212,7 +234,7 @@ class PairScores:
         return self._by_alpha(self.correct.sum(axis=0) / max(int(kept.sum()), 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values; inverse of `from_json`."""
+        """Return values that JSON can represent; inverse of `from_json`."""
         kept = {} if self.kept is None else {"kept": self.kept.tolist()}
         return {
             "pair_ids": list(self.pair_ids),
@@ -228,7 +250,10 @@ class PairScores:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PairScores:
-        """Rebuild the counts from `to_json`.
+        """Rebuild the counts from the values of `to_json`.
+
+        Args:
+            values: mapping from `to_json`.
 
         Raises:
             InputError: a column is missing, of another length than the others, or holds impossible counts.
@@ -254,11 +279,15 @@ class PairScores:
             raise InputError(f"counts of pairs are damaged: {error}") from None
 
     def by_category(self) -> dict[str, dict[str, Any]]:
-        """Return number of pairs, per-image and per-point PCK of each category."""
+        """Return number of pairs, per-image and per-point PCK of each category.
+
+        Raises:
+            InputError: there is no pair with a visible point.
+        """
         return self._by_group(self.categories)
 
     def by_difficulty(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the same for each value of each difficulty flag; {} where the data set has none."""
+        """Return number of pairs and PCK for each value of each difficulty flag; {} if the data set has none."""
         flags = sorted({flag for values in self.difficulty for flag in values})
         return {flag: self._by_group([str(values.get(flag, "")) for values in self.difficulty]) for flag in flags}
 
@@ -276,11 +305,14 @@ class PairScores:
         """Return 95 % intervals of every average, by alpha: percentile bootstrap over pairs.
 
         Args:
-            samples: number of bootstrap samples.
-            seed: of the bootstrap.
+            samples: number of bootstrap samples, from 1 to 100,000.
+            seed: seed of the bootstrap, at least 0.
+
+        Returns:
+            (low, high) by alpha, by average.
 
         Raises:
-            InputError: there is no pair with a visible point, or a number is beyond its bounds.
+            InputError: there is no pair with a visible point, or a number is out of bounds.
         """
         self._require_pairs()
         draws: dict[Average, list[Fractions]] = {average: [] for average in AVERAGES}
@@ -298,11 +330,11 @@ class PairScores:
         """Return 95 % intervals of the per-image PCK of each category that has two pairs or more, by alpha.
 
         Args:
-            samples: number of bootstrap samples.
-            seed: of the bootstrap.
+            samples: number of bootstrap samples, from 1 to 100,000.
+            seed: seed of the bootstrap, at least 0.
 
         Raises:
-            InputError: there is no pair with a visible point, or a number is beyond its bounds.
+            InputError: there is no pair with a visible point, or a number is out of bounds.
 
         >>> scores = PairScores(("a", "b", "c"), ("cat", "cat", "dog"), np.full(3, 2), np.full((3, 1), 1), (0.1,))
         >>> scores.category_intervals(samples=10, seed=0)
@@ -321,7 +353,7 @@ class PairScores:
         """Return the average under S weightings of the pairs.
 
         Args:
-            average: kind of average.
+            average: kind of average, as in `pck`.
             weights: (S, P), how often each pair counts.
 
         Returns:
@@ -372,7 +404,7 @@ def resampling(pairs: int, samples: int, seed: int) -> Iterator[Fractions]:
     """Iterate over chunks (s, pairs) of bootstrap samples: how often each pair is drawn in each of s samples.
 
     Raises:
-        InputError: a number is beyond its bounds.
+        InputError: a number is out of bounds.
     """
     check_count("the number of pairs", pairs)
     check_samples(samples)
@@ -401,13 +433,21 @@ def compare(
     Args:
         a: counts.
         b: counts of the same pairs in the same order.
-        average: kind of average.
+        average: kind of average, as in `PairScores.pck`.
         alpha: threshold, one of those of both counts.
-        samples: number of bootstrap samples.
-        seed: of the bootstrap.
+        samples: number of bootstrap samples, from 1 to 100,000.
+        seed: seed of the bootstrap, at least 0.
+
+    Returns:
+        Difference of PCK and its 95 % interval.
 
     Raises:
-        InputError: the two are not of the same pairs, alpha was not measured, or a number is beyond its bounds.
+        InputError: the pairs differ, alpha was not measured, or a number is out of bounds.
+
+    >>> def scores(correct):
+    ...     return PairScores(("a", "b"), ("cat", "cat"), np.array([2, 2]), np.array([[correct], [correct]]), (0.1,))
+    >>> compare(scores(2), scores(1), average="image", alpha=0.1, samples=100, seed=0)
+    PairedDifference(difference=0.5, ci95=(0.5, 0.5))
     """
     if a.pair_ids != b.pair_ids:
         raise InputError("a paired comparison needs the same pairs in the same order on both sides")

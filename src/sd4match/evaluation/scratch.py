@@ -35,21 +35,23 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
     ...     folder.name.startswith(SCRATCH_PREFIX)
     True
     """
-    place = Path(tempfile.gettempdir()) if parent is None else parent
-    remove_abandoned_folders(place)
+    parent_folder = Path(tempfile.gettempdir()) if parent is None else parent
+    remove_abandoned_folders(parent_folder)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=parent_folder))
     except OSError as error:
-        raise SD4MatchError(f"cannot make a folder for feature maps in {place}: {error.strerror or error}") from None
+        raise SD4MatchError(
+            f"cannot make a folder for feature maps in {parent_folder}: {error.strerror or error}"
+        ) from None
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned_folders(place: Path) -> None:
-    """Remove the temporary folders of processes of this machine that do not run any more; others stay."""
-    for folder in place.glob(f"{SCRATCH_PREFIX}{_host()}-*"):
+def remove_abandoned_folders(parent_folder: Path) -> None:
+    """Remove the temporary folders of processes of this machine that no longer run; others remain."""
+    for folder in parent_folder.glob(f"{SCRATCH_PREFIX}{_host()}-*"):
         found = re.fullmatch(r"([0-9]{1,9})-[a-z0-9_]{8}", folder.name.removeprefix(f"{SCRATCH_PREFIX}{_host()}-"))
         if found is not None and folder.is_dir() and not folder.is_symlink() and not _runs(int(found[1]), folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -67,5 +69,5 @@ def _runs(number: int, folder: Path) -> bool:
         return bool(is_owner and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-    except (psutil.Error, OSError):  # it cannot be told
+    except (psutil.Error, OSError):  # unknown
         return True

@@ -17,11 +17,11 @@ SAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and pairs.
+    """Mean over seeds and pairs.
 
     Args:
-        mean: in the unit of the values.
-        ci95: its 95 % bootstrap interval over seeds and pairs.
+        mean: mean, in the unit of the values.
+        ci95: 95 % bootstrap interval of the mean over seeds and pairs.
         by_seed: mean of each seed.
     """
 
@@ -50,8 +50,8 @@ def difference_values(a: Fractions, b: Fractions) -> Fractions:
     """Return the differences a - b of each seed and pair, (S, P).
 
     Args:
-        a: (S, P), or (1, P) for what is the same with every seed.
-        b: as `a`, of the same seeds.
+        a: (S, P), or (1, P) for values that are the same with every seed.
+        b: likewise, of the same seeds.
 
     Raises:
         InputError: they are of different numbers of seeds, neither of which is 1, or of pairs.
@@ -65,12 +65,12 @@ def difference_values(a: Fractions, b: Fractions) -> Fractions:
 
 
 def estimate(values: Fractions, *, samples: int = SAMPLES, seed: int = 0) -> Estimate:
-    """Return the mean of values and its interval: the bootstrap draws seeds and, for all of them alike, pairs.
+    """Return the mean of values and its interval: the bootstrap draws seeds, and the same pairs for all seeds.
 
     Args:
         values: (S, P), of S seeds and P pairs.
         samples: number of bootstrap samples.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
         InputError: a number is beyond its bounds, or there are no values.

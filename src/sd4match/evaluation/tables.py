@@ -31,7 +31,7 @@ def percent(fraction: float) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells below a header, as texts."""
+    """Table of texts: header and rows."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -41,12 +41,12 @@ SectionKind = Literal[
     "results", "seeds", "comparisons", "categories", "difficulty", "published", "skipped", "provenance"
 ]  # fmt: skip
 _WITHOUT_HEADING = ("results", "comparisons", "provenance")
-"""Sections above which Markdown writes no heading."""
+"""Sections without a heading in Markdown."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page about a report.
+    """Section of a page about a report.
 
     Args:
         kind: what it is about.
@@ -71,7 +71,7 @@ def to_markdown(report: Report, *, title: str) -> str:
 
 
 def sections(report: Report) -> list[Section]:
-    """Return what a page says about a report, in order; what a report does not have is left out."""
+    """Return the sections of a page about a report, in order, without empty ones."""
     return [
         results_section(report),
         *_over_seeds(report),
@@ -99,7 +99,7 @@ def _markdown(block: str | Table | tuple[str, ...]) -> str:
 
 
 def shown_alpha(report: Report) -> str:
-    """Return the alpha of which a page speaks where it names one: 0.1, or the largest one."""
+    """Return the alpha of the sentences of a page: 0.1, or the largest one."""
     alphas = list(report.rows[0].pck["image"])
     return "0.1" if "0.1" in alphas else alphas[-1]
 
@@ -118,14 +118,14 @@ def results_section(report: Report) -> Section:
         "PCK in %, with 95 % bootstrap intervals over pairs; category: mean over categories of their means over pairs. "
         f"Protocol: {report.protocol}."
     )
-    kept = [
+    coverage = [
         f"{row.prompt}, {row.matcher}: {percent(row.scores.coverage)} % of the visible points have a match; of these, "
         f"{percent(row.scores.pck_of_kept()[shown])} % are correct @{shown}. PCK counts the others as wrong."
         for row in report.rows
         if row.scores.kept is not None
     ]
     shown_table = Table((*header, f"category @{shown}", "pairs"), tuple(table))
-    return Section("results", "Results", (shown_table, remark, *kept))
+    return Section("results", "Results", (shown_table, remark, *coverage))
 
 
 def _over_seeds(report: Report) -> list[Section]:
@@ -273,7 +273,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def left_out(number: int) -> str:
-    """Return that pairs could not be read.
+    """Return a line about pairs that could not be read.
 
     >>> left_out(1)
     '1 pair was left out: it could not be read'
@@ -283,7 +283,7 @@ def left_out(number: int) -> str:
 
 
 def limits(report: Report) -> list[str]:
-    """Return a line for each field of the config that left pairs of the split out before anything was matched."""
+    """Return a line for each field of the config that excluded pairs of the split."""
     is_training = kind_of_report(report.extra) == "training"
     section, name = ("training", "validation_pairs") if is_training else ("evaluation", "limit")
     fields = {name: {} if not isinstance(group := report.config.get(name), Mapping) else group
@@ -298,7 +298,7 @@ def limits(report: Report) -> list[str]:
 
 
 def is_of_mini(report: Report) -> bool:
-    """Return whether a report is of the small model that the package carries."""
+    """Return whether a report is of the packaged small model."""
     return report.backbone is not None and "mini" in report.backbone["name"].split(", ")
 
 

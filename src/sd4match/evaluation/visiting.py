@@ -50,7 +50,7 @@ class _Planner(Generic[Item]):
             for item, partner in {(first, second), (second, first)}:
                 self.partners.setdefault(item, {}).setdefault(partner, []).append(index)
         self.remaining = {item: sum(map(len, found.values())) for item, found in self.partners.items()}
-        """Number of pairs left, of every item that has some."""
+        """Number of pairs left, by item that has some."""
         self._rank = {item: number for number, item in enumerate(self.partners)}
         self._items = list(self.partners)
         self._shared = dict.fromkeys(self.partners, 0)

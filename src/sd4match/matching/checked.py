@@ -1,4 +1,4 @@
-"""Calls of matchers, pair transforms and losses that others wrote, with one check of what each returns."""
+"""Calls of matchers, pair transforms and losses, with checks of what they return."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sd4match.structures.tensors import (
 
 
 def checked_matches(matcher: MatchFunction, correlation: Correlation) -> Matches:
-    """Return the matches of a correlation, as points that are finite, and scores that are checked when they are read.
+    """Return the matches of a correlation, with finite points, and scores that are checked when they are read.
 
     Args:
-        matcher: any.
-        correlation: whose every query point has a possible cell: values that are finite, or -inf in some cells.
+        matcher: any matcher.
+        correlation: values that are finite, or -inf in some cells of a query point, but not in all of them.
 
     Raises:
-        NonFiniteError: a correlation is NaN or infinite.
-        ComponentError: the matcher raises an error of its own, or returns what is no `Matches` of all query points.
+        NonFiniteError: a query point has no possible cell, or a value is NaN or inf.
+        ComponentError: the matcher raises an error of its own, or does not return `Matches` of all query points.
 
     >>> from sd4match.matching import NearestNeighbor
     >>> from sd4match.testing import random_correlation
@@ -80,7 +80,7 @@ def checked_pair(transform: PairFunction, source: FeatureMap, target: FeatureMap
     """Return both maps of a pair as a pair transform changes them.
 
     Raises:
-        ComponentError: it raises an error of its own, or returns what is not two maps of as many photos.
+        ComponentError: it raises an error of its own, or does not return two maps of the same photos.
 
     >>> from sd4match.testing import random_correlation
     >>> maps = random_correlation()
@@ -108,16 +108,16 @@ def checked_pair(transform: PairFunction, source: FeatureMap, target: FeatureMap
 def checked_loss(
     loss: LossFunction, correlation: Correlation, targets: Keypoints, matches: Matches | None = None
 ) -> LossValue:
-    """Return the loss of a batch of pairs. Its value may be NaN or infinite: a training decides what follows from that.
+    """Return the loss of a batch of pairs. Its value may be NaN or infinite, which the trainer handles.
 
     Args:
-        loss: any.
-        correlation: of the source points with every target cell.
+        loss: any loss.
+        correlation: correlation of the source points with every target cell.
         targets: true points.
-        matches: for a loss that takes them; None: the loss is called without.
+        matches: matches for a loss that takes them; None: the loss is called without.
 
     Raises:
-        ComponentError: the loss raises an error of its own, or returns what is no scalar.
+        ComponentError: the loss raises an error of its own, or does not return a scalar or a `LossValue`.
 
     >>> from sd4match.testing import random_correlation
     >>> correlation = random_correlation()

@@ -1,4 +1,4 @@
-"""From two feature maps and points in photo pixels to a `Correlation`, and from cells back to `Matches`."""
+"""Conversion of the cells or points that a matcher finds into `Matches`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,24 @@ def matches_from_cells(
 ) -> Matches:
     """Return matches in original pixels from target cells, for authors of matchers.
 
+    Scores are computed when they are first read; see `functional.probability_mass`.
+
     Args:
         cells: (B, N, 2), (x, y) in target cells.
-        correlation: that the matches come from.
-        temperature: of the scores, see `functional.probability_mass`; they are computed when they are first read.
+        correlation: correlation that the matches come from.
+        temperature: divisor of the correlation in the scores, > 0.
+
+    Returns:
+        Points (B, N, 2) in original pixels of the target photos, and their scores.
 
     Raises:
         ShapeError: there is not one cell for each query point.
         InputError: an argument is of another type, or the temperature is not positive.
+
+    >>> from sd4match.testing import random_correlation
+    >>> correlation = random_correlation()
+    >>> matches_from_cells(correlation.peak, correlation, temperature=0.04).scores.shape
+    torch.Size([2, 3])
     """
     _check_answers("cells", cells, correlation, temperature)
 
@@ -43,7 +53,27 @@ def matches_from_cells(
 def matches_from_points(
     points: Float[Tensor, "batch points 2"], correlation: Correlation, *, temperature: float
 ) -> Matches:
-    """Return matches from points in original pixels of the target photos; otherwise as `matches_from_cells`."""
+    """Return matches from points in original pixels of the target photos, for authors of matchers.
+
+    Scores are computed when they are first read; see `functional.probability_mass`.
+
+    Args:
+        points: (B, N, 2), (x, y) in original pixels of the target photos.
+        correlation: correlation that the matches come from.
+        temperature: divisor of the correlation in the scores, > 0.
+
+    Returns:
+        The points, and their scores.
+
+    Raises:
+        ShapeError: there is not one point for each query point.
+        InputError: an argument is of another type, or the temperature is not positive.
+
+    >>> from sd4match.testing import random_correlation
+    >>> correlation = random_correlation()
+    >>> matches_from_points(correlation.query_points, correlation, temperature=0.04).points is correlation.query_points
+    True
+    """
     _check_answers("points", points, correlation, temperature)
 
     def scores() -> Tensor:
@@ -61,6 +91,9 @@ def _check_answers(name: str, values: Tensor, correlation: Correlation, temperat
 
 def nearest_pixels(correlation: Correlation) -> Float[Tensor, "batch points 2"]:
     """Return the pixel of the model's image, in original pixels, whose interpolated feature is most similar.
+
+    Args:
+        correlation: correlation whose maps are compared; its values are not used.
 
     Returns:
         (B, N, 2), (x, y) in original pixels of the target photos.

@@ -1,4 +1,4 @@
-"""The loss of the paper as a module, with a temperature that may be learned."""
+"""Gaussian cross-entropy, the loss of the paper, as a module with a temperature that may be learned."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _DEFAULT_TEMPERATURE = 0.04
 class GaussianCrossEntropy(nn.Module, MatchingLoss):
     """Cross-entropy with a Gaussian-smoothed target (Eq. 5); see `functional.gaussian_cross_entropy`.
 
-    A learned temperature is stored as its logarithm, so that it stays positive; SimSC learns one in the same way.
+    A learned temperature is stored as its logarithm, so that it stays positive, as in SimSC.
+
+    Convention: weights of cells outside the map are dropped, so a true point at its border counts less.
 
     Args:
-        config: temperature and kernel size; the paper's if not given.
+        config: temperature and kernel size; None: the paper's.
 
     >>> GaussianCrossEntropy(GaussianCrossEntropyConfig(temperature="learned")).log_values()
     {'temperature': 0.04}
@@ -43,7 +45,7 @@ class GaussianCrossEntropy(nn.Module, MatchingLoss):
 
     @property
     def temperature(self) -> float | Tensor:
-        """A number, or a scalar tensor that gradients reach."""
+        """Divisor of the correlation: a number, or a scalar tensor that gradients reach if it is learned."""
         return self._fixed if self.log_temperature is None else self.log_temperature.exp()
 
     @check_arguments
@@ -51,8 +53,11 @@ class GaussianCrossEntropy(nn.Module, MatchingLoss):
         """Return the loss of B pairs and its lower bound.
 
         Args:
-            correlation: of the source points with every target cell.
+            correlation: correlation of the source points with every target cell.
             targets: true points in original pixels of the target photos.
+
+        Returns:
+            The mean over the pairs that have a visible point, 0 if none has, and the entropy of the smoothed target.
         """
         loss, bound = functional.gaussian_cross_entropy_with_bound(
             correlation.values,

@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
 @register
 class GaussianCrossEntropyConfig(LossConfig):
-    """Cross-entropy with a Gaussian-smoothed target (Eq. 5); the defaults are the paper's."""
+    """Config of the cross-entropy with a Gaussian-smoothed target (Eq. 5); the defaults are the paper's.
+
+    >>> GaussianCrossEntropyConfig(temperature="learned", initial_temperature=0.1).build().log_values()
+    {'temperature': 0.1}
+    """
 
     kind: Literal["gaussian_cross_entropy"] = "gaussian_cross_entropy"
     temperature: PositiveNumber | Literal["learned"] = Field(
         default=0.04,
         description='the correlation is divided by it; "learned": a parameter beside the prompt, as in SimSC',
     )
-    initial_temperature: PositiveNumber | None = Field(default=None, description="start of a learned one; None: 0.04")
+    initial_temperature: PositiveNumber | None = Field(
+        default=None, description="initial value of a learned temperature; None: 0.04"
+    )
     kernel_size: int = Field(
         default=7, ge=3, le=LARGEST_WINDOW, description="side of the smoothed target in cells, odd"
     )
@@ -59,8 +65,8 @@ class GaussianCrossEntropyConfig(LossConfig):
 class EndPointError(Loss):
     """Mean distance between matches and true points, in cells of the target map.
 
-    It is the loss of a matcher that learns: its gradient goes through the matches. With a differentiable matcher that
-    learns nothing, such as `soft_argmax`, a prompt is learned with it too.
+    The gradient goes through the matches, so this loss fits matchers that learn. With a differentiable matcher that
+    learns nothing, such as `soft_argmax`, it trains the prompt.
 
     >>> from sd4match.testing import random_correlation
     >>> from sd4match.matching import Keypoints, SoftArgmax
@@ -80,9 +86,12 @@ class EndPointError(Loss):
         """Return the loss of B pairs.
 
         Args:
-            correlation: of the source points with every target cell.
+            correlation: correlation of the source points with every target cell.
             targets: true points in original pixels of the target photos.
-            matches: of the source points.
+            matches: matches of the source points, from the matcher of the experiment.
+
+        Returns:
+            A scalar: the mean over visible points, then over the pairs that have one; 0 if none has.
 
         Raises:
             InputError: there are no matches.

@@ -1,6 +1,7 @@
 """Matchers: from correlations to locations in the target photos. Importing this module loads no torch.
 
-Every score is `functional.probability_mass` at the matcher's temperature.
+Scores are `functional.probability_mass` at the matcher's temperature. They depend on the size of the target map: scores
+of maps of different sizes cannot be compared.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.checks import LARGEST_WINDOW
@@ -23,13 +25,32 @@ if TYPE_CHECKING:
 
 
 class CellMatcher(Matcher):
-    """Base class of matchers that return cells of the target map: subclasses define `cells`."""
+    """Base class of matchers that return cells of the target map: subclasses define `cells`.
+
+    Scores are computed from the correlation around the returned cells; see `functional.probability_mass`.
+
+    >>> from sd4match.testing import random_correlation
+    >>> class FirstCell(CellMatcher):
+    ...     kind: Literal["first_cell"] = "first_cell"
+    ...
+    ...     def cells(self, correlation):
+    ...         return correlation.peak * 0
+    >>> FirstCell()(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     temperature: PositiveNumber = Field(default=0.04, description="temperature of the score")
 
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the matches (B, N, 2), (x, y) in target cells."""
+        """Return the matched cell of each query point.
+
+        Args:
+            correlation: of N query points with every target cell.
+
+        Returns:
+            (B, N, 2), (x, y) in target cells; fractional for matchers finer than the map.
+        """
         raise NotImplementedError
 
     @check_arguments
@@ -42,26 +63,36 @@ class CellMatcher(Matcher):
 
 @register
 class NearestNeighbor(CellMatcher):
-    """Cell of the largest correlation (arg-max); no finer than the map."""
+    """Cell of the largest correlation (arg-max); no finer than the map.
+
+    >>> from sd4match.testing import random_correlation
+    >>> NearestNeighbor()(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     kind: Literal["nearest_neighbor"] = "nearest_neighbor"
 
+    @override
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the arg-max."""
         return correlation.peak
 
 
 @register
 class SoftArgmax(CellMatcher):
-    """Mean cell under the match probability; two peaks are averaged."""
+    """Mean cell under the match probability (Eq. 4); two peaks are averaged.
+
+    >>> from sd4match.testing import random_correlation
+    >>> SoftArgmax(temperature=0.02)(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     kind: Literal["soft_argmax"] = "soft_argmax"
     temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
 
+    @override
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the soft arg-max."""
         from sd4match.matching import functional
 
         return functional.mean_cell(correlation.probability(self.temperature))
@@ -69,15 +100,23 @@ class SoftArgmax(CellMatcher):
 
 @register
 class KernelSoftArgmax(CellMatcher):
-    """Soft arg-max of the correlation under a Gaussian around its peak (SD4Match's inference)."""
+    """Soft arg-max of the correlation under a Gaussian around its peak (SD4Match's inference).
+
+    Convention: suppressed cells count as a correlation of 0, not as minus infinity; see
+    `functional.kernel_soft_argmax`.
+
+    >>> from sd4match.testing import random_correlation
+    >>> KernelSoftArgmax(sigma=5)(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     kind: Literal["kernel_soft_argmax"] = "kernel_soft_argmax"
     temperature: PositiveNumber = Field(default=0.04, description="the correlation is divided by it")
     sigma: PositiveNumber = Field(default=7.0, description="standard deviation of the Gaussian, in cells")
 
+    @override
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the soft arg-max under the Gaussian."""
         from sd4match.matching import functional
 
         return functional.kernel_soft_argmax(
@@ -87,7 +126,15 @@ class KernelSoftArgmax(CellMatcher):
 
 @register
 class WindowSoftArgmax(CellMatcher):
-    """Soft arg-max of the correlation set to 0 outside a square around its peak (GeoAware's inference)."""
+    """Soft arg-max of the correlation set to 0 outside a square around its peak (GeoAware's inference).
+
+    Convention: cells outside of the square keep the probability of a correlation of 0; see
+    `functional.window_soft_argmax`.
+
+    >>> from sd4match.testing import random_correlation
+    >>> WindowSoftArgmax(window=5)(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     kind: Literal["window_soft_argmax"] = "window_soft_argmax"
     temperature: PositiveNumber = Field(default=0.02, description="the correlation is divided by it")
@@ -100,9 +147,9 @@ class WindowSoftArgmax(CellMatcher):
             raise ValueError(f"must be odd, not {window}")
         return window
 
+    @override
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the soft arg-max inside the window."""
         from sd4match.matching import functional
 
         return functional.window_soft_argmax(
@@ -112,13 +159,18 @@ class WindowSoftArgmax(CellMatcher):
 
 @register
 class BilinearNearestNeighbor(CellMatcher):
-    """Arg-max of each of the four source cells around a query, blended with the query's bilinear weights."""
+    """Arg-max of each of the four source cells around a query, blended with the query's bilinear weights.
+
+    >>> from sd4match.testing import random_correlation
+    >>> BilinearNearestNeighbor()(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
+    """
 
     kind: Literal["bilinear_nearest_neighbor"] = "bilinear_nearest_neighbor"
 
+    @override
     @check_arguments
     def cells(self, correlation: Correlation) -> Float[Tensor, "batch points 2"]:
-        """Return the blended arg-max."""
         from sd4match.matching import functional
 
         source, target = correlation.source, correlation.target
@@ -131,7 +183,11 @@ class BilinearNearestNeighbor(CellMatcher):
 class PixelNearestNeighbor(Matcher):
     """Arg-max over the pixels of the model's image, of the cosine with features interpolated to its size (DIFT).
 
-    Features are not interpolated: the result is exact, see `functional.upsampled_nearest_neighbor`.
+    No features are interpolated, but the result is the same; see `functional.upsampled_nearest_neighbor`.
+
+    >>> from sd4match.testing import random_correlation
+    >>> PixelNearestNeighbor()(random_correlation()).points.shape
+    torch.Size([2, 3, 2])
     """
 
     kind: Literal["pixel_nearest_neighbor"] = "pixel_nearest_neighbor"

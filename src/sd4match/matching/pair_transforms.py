@@ -29,11 +29,17 @@ class CoPCA(PairTransform):
     Each channel group is reduced by `functional.co_pca`. Then consecutive groups are L2-normalized together, `blocks`
     at a time, weighted and concatenated: for SD+DINO, three layers of Stable Diffusion as one block and DINOv2 as the
     other.
+
+    >>> from sd4match.testing import random_correlation
+    >>> maps = random_correlation()
+    >>> source, target = CoPCA(components=2)(maps.source, maps.target)
+    >>> source.values.shape[1], target.values.shape[1]
+    (2, 2)
     """
 
     kind: Literal["co_pca"] = "co_pca"
     components: NonNegativeInt | tuple[NonNegativeInt, ...] = Field(
-        default=256, description="channels kept of each group, or one number for all; 0 keeps the group as it is"
+        default=256, description="channels of each group after reduction, or one number for all; 0: no reduction"
     )
     blocks: tuple[PositiveInt, ...] | None = Field(
         default=None, description="numbers of consecutive groups that are normalized together; None: all groups"
@@ -71,37 +77,51 @@ class CoPCA(PairTransform):
         reduced = [functional.co_pca(own, other, count) for own, other, count in split]
         sizes = tuple(own.shape[1] for own, _ in reduced)
         sides = [functional.weighted_concatenation(values, blocks, weights) for values in zip(*reduced, strict=True)]
-        kept = sizes if len(sizes) > 1 else ()
-        return replace(source, values=sides[0], groups=kept), replace(target, values=sides[1], groups=kept)
+        groups = sizes if len(sizes) > 1 else ()
+        return replace(source, values=sides[0], groups=groups), replace(target, values=sides[1], groups=groups)
 
 
 @register
 class MirroredAlignment(PairTransform):
-    """Keep the source as it is or mirrored, whichever resembles the target more (GeoAware-SC's adaptive pose).
+    """Choose the source as it is or mirrored, whichever resembles the target more (GeoAware-SC's adaptive pose).
 
     Features tell left from right, so an object that faces the other way matches badly. A backbone of kind `mirrored`
-    gives the features of each photo and those of its mirror image on the same cells. Of the source, the half of the
-    channels with the higher score is kept; of the target, the first. The score is the mean, over cells of the source,
-    of the largest cosine with a cell of the target: GeoAware-SC's instance matching distance. Where photos have masks,
-    only cells in them count, as there; without, all cells of the photos.
+    returns the features of each photo and of its mirror image on the same cells. Of the source, the half of the
+    channels with the higher score is used; of the target, the first half. The score is the mean, over cells of the
+    source, of the largest cosine with a cell of the target: GeoAware-SC's instance matching distance. Where photos have
+    masks, only cells inside them count, as in GeoAware-SC; otherwise, all cells of the photos.
 
-    Convention: points stay where they are; only what describes them changes. What is left in the photo is still
-    matched with what is left in a photo that faces the same way: no left and right keypoints are exchanged.
+    Convention: points do not move; only their features change. Left and right keypoints are not exchanged.
+
+    >>> from dataclasses import replace
+    >>> from sd4match.testing import random_correlation
+    >>> maps = random_correlation()
+    >>> channels = maps.source.values.shape[1]
+    >>> doubled = [
+    ...     replace(side, values=side.values.repeat(1, 2, 1, 1), groups=(channels, channels))
+    ...     for side in (maps.source, maps.target)
+    ... ]
+    >>> source, _ = MirroredAlignment()(*doubled)
+    >>> source.values.shape[1] == channels
+    True
     """
 
     kind: Literal["mirrored_alignment"] = "mirrored_alignment"
     every: PositiveInt = Field(
         default=2,
         le=1024,
-        description="without a mask, the score takes every such cell of each row and column of the source",
+        description="step between the cells of the source, in rows and columns, that the score uses without a mask",
     )
-    then: _InnerTransform | None = Field(default=None, description="another transform, of the maps that are kept")
+    then: _InnerTransform | None = Field(default=None, description="another transform, applied to the chosen maps")
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Check that the channels of a backbone are two halves.
+        """Check that the channels of a backbone are those of a photo and of its mirror image.
+
+        Args:
+            spec: spec of the backbone's maps.
 
         Raises:
-            ConfigError: they are not.
+            ConfigError: the channel groups are not two equal halves, or do not fit the transform `then`.
         """
         if not _is_doubled(spec.groups):
             raise ConfigError(
@@ -128,11 +148,11 @@ class MirroredAlignment(PairTransform):
                     f"mirrored alignment needs maps of a backbone of kind 'mirrored', not channel groups {side.groups}"
                 )
         groups = source.groups[: len(source.groups) // 2]
-        kept = groups if len(groups) > 1 else ()
+        groups = groups if len(groups) > 1 else ()
         (plain, mirrored), (own, _) = (side.values.chunk(2, dim=1) for side in (source, target))
         better = self._score(mirrored, own, source, target) > self._score(plain, own, source, target)
         chosen = torch.where(better[:, None, None, None], mirrored, plain)
-        pair = replace(source, values=chosen, groups=kept), replace(target, values=own, groups=kept)
+        pair = replace(source, values=chosen, groups=groups), replace(target, values=own, groups=groups)
         return pair if self.then is None else self.then(*pair)
 
     def _score(self, values: Tensor, own: Tensor, source: FeatureMap, target: FeatureMap) -> Tensor:

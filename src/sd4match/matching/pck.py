@@ -32,7 +32,23 @@ def correct_points(
     A prediction that is not finite is wrong; a point that is not visible is never correct. Distances and limits are
     computed in float64, whatever the data types are, and are equal if they differ by no more than its rounding (a
     relative 1e-12): a point exactly on the limit in decimal numbers, such as 7 of 0.07 * 100, counts only if the
-    comparison is inclusive. Args and errors: as `pck`.
+    comparison is inclusive.
+
+    Args:
+        predicted: (B, N, 2), in the same unit as the rest.
+        target: (B, N, 2), the true points.
+        visible: (B, N); other points never influence the result.
+        reference_length: (B,), the length that alpha is a fraction of; finite and >= 0 for images with a visible point.
+        alphas: one threshold or more, >= 0.
+        inclusive: compare with <= (SD4Match, DIFT) or with < (SD+DINO, GeoAware).
+
+    Returns:
+        (B, N, len(alphas)), False for points that are not visible.
+
+    Raises:
+        ShapeError: one is of another number of images or points.
+        InputError: flags that are not booleans, lengths or alphas that are negative or not finite, no alpha, or a true
+            point that is visible and not finite.
 
     >>> truth, guess = torch.zeros(1, 1, 2), torch.tensor([[[15.0, 0.0]]])
     >>> visible, length = torch.tensor([[True]]), torch.tensor([100])
@@ -74,10 +90,10 @@ def pck(
 
     Args:
         predicted: (B, N, 2), in the same unit as the rest.
-        target: (B, N, 2).
+        target: (B, N, 2), the true points.
         visible: (B, N); other points never influence the result.
-        reference_length: (B,), what alpha is a fraction of: for SPair-71k the longer side of the target's box. It is
-            finite and not negative for images with a visible point.
+        reference_length: (B,), the length that alpha is a fraction of: for SPair-71k the longer side of the target's
+            box. It is finite and not negative for images with a visible point.
         alphas: one threshold or more, not negative, for example 0.05, 0.1, 0.15.
         inclusive: compare with <= (SD4Match, DIFT) or with < (SD+DINO, GeoAware).
 

@@ -1,4 +1,4 @@
-"""Matchers that say "no match": each asks another matcher, and rejects some of its answers.
+"""Matchers that reject some of the matches of an inner matcher.
 
 They can be nested: `Threshold(inner=Mutual(inner=KernelSoftArgmax()), min_score=0.1)`. Importing this module loads no
 torch.
@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.errors import InputError
@@ -28,12 +29,22 @@ _Inner = Annotated[SerializeAsAny[Matcher], BeforeValidator(matchers.parse)]
 
 
 class RejectingMatcher(Matcher):
-    """Base class of matchers that reject some answers of an inner one: subclasses define `accepts`."""
+    """Base class of matchers that reject some matches of an inner matcher: subclasses define `accepts`.
 
-    inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose answers are tested")
+    >>> from sd4match.testing import random_correlation
+    >>> class FarApart(RejectingMatcher):
+    ...     kind: Literal["far_apart"] = "far_apart"
+    ...
+    ...     def accepts(self, matches, correlation):
+    ...         return (matches.points - correlation.query_points).norm(dim=-1) > 1e6
+    >>> FarApart()(random_correlation()).valid.any()
+    tensor(False)
+    """
+
+    inner: _Inner = Field(default=KernelSoftArgmax(), description="matcher whose matches are tested")
 
     def build(self) -> Self:
-        """Return this matcher, or one with an inner matcher of its own where that is not its own config."""
+        """Return this matcher; a copy with the built inner matcher where the inner config builds another object."""
         inner = self.inner.build()
         if inner is self.inner:
             return self
@@ -43,7 +54,7 @@ class RejectingMatcher(Matcher):
 
     @cached_property
     def match(self) -> MatchFunction:
-        """Inner matcher that the config `inner` builds."""
+        """Inner matcher, built from the config `inner`."""
         return self.inner.build()
 
     @property
@@ -54,11 +65,14 @@ class RejectingMatcher(Matcher):
         return Learned("matcher", self.match).module
 
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
-        """Return which matches are kept.
+        """Return which matches are accepted; the others get `valid = False`.
 
         Args:
-            matches: of the inner matcher.
-            correlation: that they come from.
+            matches: matches of the inner matcher.
+            correlation: correlation that they come from.
+
+        Returns:
+            (B, N), True where a match is accepted.
         """
         raise NotImplementedError
 
@@ -73,7 +87,10 @@ class RejectingMatcher(Matcher):
 
 @register
 class Threshold(RejectingMatcher):
-    """Reject matches whose score is low.
+    """Reject matches whose score is less than `min_score`.
+
+    Convention: scores depend on the temperature and on the size of the map, so a threshold suits one resolution;
+    `Calibration.threshold_for` finds one for a wanted precision.
 
     >>> from sd4match.testing import random_correlation
     >>> Threshold(min_score=1.0)(random_correlation()).valid.any()
@@ -81,11 +98,11 @@ class Threshold(RejectingMatcher):
     """
 
     kind: Literal["threshold"] = "threshold"
-    min_score: float = Field(default=0.1, ge=0, le=1, description="least score of a match that is kept")
+    min_score: float = Field(default=0.1, ge=0, le=1, description="smallest score of an accepted match")
 
+    @override
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
-        """Return where the score is `min_score` or more."""
         return matches.scores >= self.min_score
 
 
@@ -93,28 +110,40 @@ class Threshold(RejectingMatcher):
 class Mutual(RejectingMatcher):
     """Reject matches that are no mutual nearest neighbors.
 
-    The source cell that is most similar to the matched point must be one of the four cells around the query.
+    The source cell that is most similar to the matched point must be less than a cell away from the query, in x and in
+    y: one of the four cells around it.
+
+    >>> from sd4match.testing import random_correlation
+    >>> Mutual()(random_correlation()).valid.shape
+    torch.Size([2, 3])
     """
 
     kind: Literal["mutual"] = "mutual"
 
+    @override
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
-        """Return where the nearest neighbor of the nearest neighbor is less than a cell away, in x and in y."""
         back = correlation.reversed(matches.points)
         return ((back.peak - correlation.query_cells).abs() < 1).all(dim=-1)
 
 
 @register
 class CycleConsistent(RejectingMatcher):
-    """Reject matches that, matched back by the inner matcher, do not come near the query, or have no match back."""
+    """Reject matches that do not return to the query when the inner matcher matches them back to the source photo.
+
+    A match is accepted if its match back exists and lies within `cells` of the query, in x and in y.
+
+    >>> from sd4match.testing import random_correlation
+    >>> CycleConsistent(cells=100)(random_correlation()).valid.all()
+    tensor(True)
+    """
 
     kind: Literal["cycle"] = "cycle"
     cells: PositiveNumber = Field(default=1.5, description="largest distance to the query, in x and in y, in cells")
 
+    @override
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
-        """Return where the match, matched back, comes within `cells` of the query."""
         back = self.match(correlation.reversed(matches.points))
         away = correlation.source.grid.to_cells(back.points) - correlation.source.grid.to_cells(
             correlation.query_points
@@ -124,20 +153,32 @@ class CycleConsistent(RejectingMatcher):
 
 @register
 class RatioTest(RejectingMatcher):
-    """Reject matches that are hardly better than another place (Lowe's ratio test, IJCV 2004).
+    """Reject matches that are hardly better than the best one elsewhere in the map (Lowe's ratio test, IJCV 2004).
 
-    d1 / d2 <= ratio, with the distances d = sqrt(2 - 2 cos) of the best cell and of the best one away from it.
+    A match is accepted if d1 / d2 <= ratio, with the distances d = sqrt(2 - 2 cos) of the best cell and of the best one
+    farther than `radius` from it. The test needs normalized features.
+
+    >>> from sd4match.testing import random_correlation
+    >>> RatioTest(ratio=1.0)(random_correlation()).valid.all()
+    tensor(True)
     """
 
     kind: Literal["ratio"] = "ratio"
     ratio: float = Field(default=0.9, gt=0, le=1, description="largest ratio of the two distances")
     radius: PositiveNumber = Field(
-        default=2.5, description="distance from the best cell, in x or in y, from which on another place begins"
+        default=2.5, description="distance in x and in y within which cells count as the best one, in cells"
     )
 
     @check_arguments
     def accepts(self, matches: Matches, correlation: Correlation) -> Bool[Tensor, "batch points"]:
-        """Return where the test passes; a map that has no other place passes.
+        """Return where the ratio test passes; a map without cells farther than `radius` passes.
+
+        Args:
+            matches: matches of the inner matcher.
+            correlation: correlation that they come from, of normalized features.
+
+        Returns:
+            (B, N), True where a match is accepted.
 
         Raises:
             InputError: the features of the correlation are not normalized.

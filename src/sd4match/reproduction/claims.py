@@ -1,4 +1,4 @@
-"""What the paper says of its numbers, asked of ours: differences over seeds and pairs, and a plain verdict."""
+"""Claims of the paper about its numbers, tested on ours: differences over seeds and pairs, and a verdict."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sd4match.reproduction.targets import BEST_OTHER, EVERY, Claim, Place, Targe
 
 Verdict = Literal["holds", "does not hold", "not different", "too few to tell"]
 FEWEST_PAIRS, SHORTEST = 30, 10
-"""Pairs, and one part of so many of the model's usual training steps, below which nothing is said of a claim."""
+"""Smallest number of pairs, and divisor of the model's usual training steps, for a verdict on a claim."""
 Cells = Mapping[Place, tuple[PairScores, ...]]
 """Scores of each seed by row and column."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with our difference: PCK in [0, 1], a - b, over seeds and pairs, and where it was taken."""
+    """Claim with our difference a - b over seeds and pairs, in [-1, 1], its verdict, and the compared column."""
 
     claim: Claim
     difference: Estimate
@@ -28,26 +28,27 @@ class Judged:
 
 
 def judge(target: Target, cells: Cells, *, too_short: Collection[str] = ()) -> list[Judged]:
-    """Ask every claim of a target of its scores; of fewer than 30 pairs they are too few to tell.
+    """Judge every claim of a target by its scores; fewer than 30 pairs are too few to tell.
 
     Args:
-        target: with its claims.
-        cells: scores of all places that the claims name.
+        target: target with its claims.
+        cells: scores of all cells that the claims name.
         too_short: rows whose trainings are too short to tell.
     """
     judged = [_judge(claim, target, cells) for claim in target.claims]
     return [
-        replace(one, verdict="too few to tell")
-        if {one.claim.a[0], one.claim.b[0]} & {*too_short} or len(cells[one.claim.b[0], one.column][0]) < FEWEST_PAIRS
-        else one
-        for one in judged
+        replace(claimed, verdict="too few to tell")
+        if {claimed.claim.a[0], claimed.claim.b[0]} & {*too_short}
+        or len(cells[claimed.claim.b[0], claimed.column][0]) < FEWEST_PAIRS
+        else claimed
+        for claimed in judged
     ]
 
 
 def verdict_of(ci95: tuple[float, float], relation: str) -> Verdict:
-    """Return whether an interval of a - b bears a claim out.
+    """Return the verdict of an interval of a - b on a claim.
 
-    That two are equal cannot be shown: such a claim is "not different" at best.
+    Equality cannot be shown: a claim that two are equal is "not different" at best.
 
     >>> verdict_of((0.01, 0.03), ">"), verdict_of((-0.01, 0.03), ">"), verdict_of((0.01, 0.03), "=")
     ('holds', 'not different', 'does not hold')

@@ -1,6 +1,6 @@
-"""In what a reproduction differs from the paper, found by comparing its experiments with the paper's, field by field.
+"""Differences of a reproduction from the paper, found by comparing its experiments with the paper's field by field.
 
-Importing this loads no torch.
+Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_DIFFERENCE = (
     "evaluation.bootstrap_samples", "backbone.passes_at_once", "backbone.channels_last",
     "backbone.gradient_checkpointing",
 )  # fmt: skip
-"""Fields that change no result, or that are compared otherwise."""
+"""Fields that change no result, or that are compared in another way."""
 _OF_TRAINING, _OF_EVALUATION = ("training", "loss", "prompt", "backbone"), ("evaluation", "matcher", "pair_transform")
 _WORDS = {
     "training.steps": "training steps", "training.batch_size": "pairs a step", "evaluation.limit": "test pairs",
@@ -44,7 +44,7 @@ _MODELS = {"sd2-1": "Stable Diffusion 2.1", "sd1-5": "Stable Diffusion 1.5"}
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not as in the paper, in a phrase."""
+    """Difference from the paper, in a phrase."""
 
     topic: Topic
     text: str
@@ -53,18 +53,20 @@ class Difference:
 def differences_from_paper(
     target: Target, settings: ReproductionSettings, planned: Sequence[PlannedRow]
 ) -> tuple[str, ...]:
-    """Return in what a target is trained, measured and drawn otherwise than the paper's, a phrase each.
+    """Return the differences of a target from the paper in training, measurement and drawing, a phrase each.
 
     Args:
-        target: of the paper.
+        target: target of the paper.
         settings: model, data, extent and overrides.
-        planned: its rows.
+        planned: rows of the target.
     """
-    places: dict[Place, PlannedRow] = {}
+    first_rows: dict[Place, PlannedRow] = {}
     for row in planned:
-        places.setdefault(row.place, row)
-    found = dict.fromkeys(one for row in places.values() for one in row_differences(target, settings, row))
-    texts = [one.text for topic in _TOPICS for one in found if one.topic == topic]
+        first_rows.setdefault(row.position, row)
+    found = dict.fromkeys(
+        difference for row in first_rows.values() for difference in row_differences(target, settings, row)
+    )
+    texts = [difference.text for topic in _TOPICS for difference in found if difference.topic == topic]
     full = len(ReproductionSettings(reduced=False).timesteps)
     if target.figure == "lines" and len(settings.timesteps) < full:
         texts.append(f"{len(settings.timesteps)} timesteps instead of {full}")
@@ -72,14 +74,14 @@ def differences_from_paper(
 
 
 def row_differences(target: Target, settings: ReproductionSettings, row: PlannedRow) -> list[Difference]:
-    """Return in what one place of the grid is not as in the paper.
+    """Return the differences of one cell of the grid from the paper.
 
     Args:
-        target: of the paper.
+        target: target of the paper.
         settings: model, data, extent and overrides.
-        row: one seed of the place.
+        row: one seed of the cell.
     """
-    prompted, condition = target.rows[row.place[0]], target.columns.get(row.place[1])
+    prompted, condition = target.rows[row.position[0]], target.columns.get(row.position[1])
     found: list[Difference] = []
     if row.job.training is not None:
         theirs = prompted.trained_on or "spair"
@@ -91,7 +93,7 @@ def row_differences(target: Target, settings: ReproductionSettings, row: Planned
         fields = ("prompt", "backbone", *_OF_EVALUATION)
         found += _compared(row.job.config, settings, row, changes, data=(theirs, "measured"), fields=fields)
     if not target.measures:
-        found = [one for one in found if one.topic != "extent"]
+        found = [difference for difference in found if difference.topic != "extent"]
     return list(dict.fromkeys(found))
 
 
@@ -106,13 +108,13 @@ def _compared(
 ) -> Iterator[Difference]:
     """Compare an experiment with the paper's: the model, the data, then single fields."""
     kind, verb = data
-    sizes = [change for change in changes if change.startswith("backbone.image_size=")]  # which depend on the model
+    sizes = [change for change in changes if change.startswith("backbone.image_size=")]  # these depend on the model
     changes = [change for change in changes if change not in sizes]
     overrides = (f"seed={row.seed}", f"data={json.dumps({'kind': kind, 'root': '.'})}", *changes)
     papers = _load(row.experiment, PAPERS_MODEL, overrides)
     bare = replace(settings, reduced=False, steps=None, pairs=None, overrides=())
     presets = bare.experiment(row.experiment, seed=row.seed, data=bare.main_data(), changes=changes)
-    ours, theirs, usual = (_leaves(one.model_dump(mode="json")) for one in (config, papers, presets))
+    ours, theirs, usual = (_leaves(experiment.model_dump(mode="json")) for experiment in (config, papers, presets))
     own = ours["backbone.weights"]
     if own != theirs["backbone.weights"]:
         as_in_presets = [name for name in usual if usual[name] != theirs.get(name) and ours.get(name) == usual[name]]
@@ -185,7 +187,7 @@ def one_or_many(count: object, words: str) -> str:
         return words
     first, _, rest = words.partition(" ")
     several = (first[:-1], rest) if first.endswith("s") else (first, rest.removesuffix("s"))
-    return " ".join(part for part in several if part)
+    return " ".join(word for word in several if word)
 
 
 def _is_under(name: str, groups: Sequence[str]) -> bool:

@@ -35,8 +35,8 @@ def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> I
 
     Args:
         result: numbers of the target.
-        planned: its rows, whose prompts are loaded for pictures.
-        bench: with the backbone.
+        planned: rows of the target, whose prompts are loaded for pictures.
+        bench: bench that holds the backbone.
     """
     kind = result.target.figure
     if kind == "images":
@@ -51,7 +51,7 @@ def draw(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> I
 
 
 def title_of(result: Reproduction) -> str:
-    """Return the title of a picture, which says on what it was measured."""
+    """Return the title of a picture, with the model and the form of the reproduction."""
     form = ", reduced" if result.settings.is_reduced else ""
     is_drawn = result.target.figure == "bars" and any(_drawn_number(cell) is not None for cell in result.cells.values())
     differs = "; published: another model and other data" if is_drawn and result.settings.is_synthetic else ""
@@ -59,20 +59,22 @@ def title_of(result: Reproduction) -> str:
 
 
 def _drawn_number(cell: Cell) -> float | None:
-    """Return the paper's number that is drawn below ours: the first at alpha 0.1, in [0, 1]."""
-    return next((one.pck_percent["0.1"] / 100 for one in cell.published if "0.1" in one.pck_percent), None)
+    """Return the number of the paper that is drawn below ours: the first at alpha 0.1, in [0, 1]."""
+    return next((row.pck_percent["0.1"] / 100 for row in cell.published if "0.1" in row.pck_percent), None)
 
 
 def _with_width(found: Mapping[str, Estimate]) -> dict[str, tuple[float, float]]:
-    """Return intervals without those of no width, such as that of a single pair, which say nothing."""
-    return {name: one.ci95 for name, one in found.items() if one.ci95[0] < one.ci95[1]}
+    """Return the intervals of positive width; that of a single pair has none."""
+    return {name: own.ci95 for name, own in found.items() if own.ci95[0] < own.ci95[1]}
 
 
 def _bars(result: Reproduction) -> Figure:
     rows, published = {}, {}
     several_rows, several_columns = len(result.target.rows) > 1, len(result.target.columns) > 1
-    places = [(row, column) for column in result.target.columns for row in result.target.rows]  # as the paper's tables
-    for row, column in places:
+    positions = [
+        (row, column) for column in result.target.columns for row in result.target.rows
+    ]  # the order of the paper's tables
+    for row, column in positions:
         cell = result.cells[row, column]
         name = f"{row}, tested on {column}" if several_rows and several_columns else column if several_columns else row
         rows[name] = cell.pck["0.1"]
@@ -87,7 +89,7 @@ def _bars(result: Reproduction) -> Figure:
 def _categories(result: Reproduction) -> Figure:
     found = {row: cell.by_category for (row, _), cell in result.cells.items()}
     return plot_categories(
-        {row: {name: one.mean for name, one in group.items()} for row, group in found.items()},
+        {row: {name: own.mean for name, own in group.items()} for row, group in found.items()},
         intervals={row: _with_width(group) for row, group in found.items()},
         title=title_of(result),
     )
@@ -98,26 +100,26 @@ def _lines(result: Reproduction) -> Figure:
     found = {row: [result.cells[row, column].pck["0.1"] for column in columns] for row in result.target.rows}
     return plot_pck_over(
         [float(timestep) for timestep in result.settings.timesteps],
-        {row: [one.mean for one in line] for row, line in found.items()},
-        intervals={row: [one.ci95 for one in line] for row, line in found.items()},
+        {row: [own.mean for own in line] for row, line in found.items()},
+        intervals={row: [own.ci95 for own in line] for row, line in found.items()},
         title=title_of(result),
     )
 
 
 def _loaded(planned: Sequence[PlannedRow], bench: Bench) -> dict[str, tuple[PlannedRow, Components]]:
-    """Return the components of each row, of its first seed."""
+    """Return the components of the first seed of each row."""
     found: dict[str, tuple[PlannedRow, Components]] = {}
     for row in planned:
-        if row.place[0] not in found:
+        if row.position[0] not in found:
             file = bench.trained(row.name, row.job)
             backbone = bench.backbone(row.job.config)
-            found[row.place[0]] = row, build_components(row.job.config, backbone=backbone, prompt_file=file)
+            found[row.position[0]] = row, build_components(row.job.config, backbone=backbone, prompt_file=file)
     return found
 
 
 def _images(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench) -> Image.Image:
     from sd4match.prompting.text import EmptyPrompt
-    from sd4match.viz.imagine import draw_grid, load_painter, paint  # which load the whole of diffusers
+    from sd4match.viz.imagine import draw_grid, load_painter, paint  # they import diffusers
 
     ((row, components),) = _loaded(planned, bench).values()
     config, backbone = row.job.config, components.backbone
@@ -160,7 +162,7 @@ def _heat_maps(result: Reproduction, planned: Sequence[PlannedRow], bench: Bench
 
 
 class _Recording:
-    """Matcher that keeps the correlations it is given."""
+    """Matcher that records the correlations that it is called with."""
 
     def __init__(self, matcher: object, seen: list[Correlation]) -> None:
         self._matcher, self._seen = matcher, seen

@@ -1,4 +1,4 @@
-"""Results of a reproduction as JSON and as a page of Markdown: ours beside the paper's, and which claims hold."""
+"""Results of a reproduction as JSON and as a page of Markdown: our numbers, the paper's, and the claims that hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAPER = "SD4Match (arXiv 2310.17569)"
 
 
 def to_json(result: Reproduction) -> dict[str, Any]:
-    """Return JSON-able values."""
+    """Return values that JSON can represent."""
     settings, target = result.settings, result.target
     return {
         "schema_version": SCHEMA_VERSION,
@@ -66,7 +66,7 @@ def _estimate(found: Estimate) -> dict[str, Any]:
 
 
 def to_markdown(result: Reproduction) -> str:
-    """Return a page: what is reduced, the claims, ours beside the paper's, categories, and where it comes from."""
+    """Return a page: differences from the paper, claims, our numbers and the paper's, categories, and provenance."""
     target = result.target
     sections = [
         f"# {target.where}: {target.title}",
@@ -82,7 +82,7 @@ def to_markdown(result: Reproduction) -> str:
 
 
 def extent_line(result: Reproduction) -> str:
-    """Return a line that says what is otherwise than in the paper."""
+    """Return a line about the differences from the paper."""
     if not result.differences_from_paper:
         return f"With the settings, the data and the extent of {PAPER}."
     form = "**Reduced form**" if result.settings.is_reduced else "**Not the paper's settings**"
@@ -95,17 +95,19 @@ def claims_table(judged: Sequence[Judged], seeds: Sequence[int]) -> str:
 
     Args:
         judged: the claims.
-        seeds: of what is learned; () if nothing is.
+        seeds: seeds of the trainings; () if there is none.
     """
     if not judged:
         return ""
     rows = []
-    for one in judged:
-        low, high = one.difference.ci95
-        ours = f"{100 * one.difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-        several = one.column in (one.claim.a[1], one.claim.b[1])
-        theirs = "a curve" if one.claim.published is None else f"{one.claim.published:+.1f}"
-        rows.append([one.claim.text, f"**{one.verdict}**", ours if several else f"{ours} ({one.column})", theirs])
+    for claimed in judged:
+        low, high = claimed.difference.ci95
+        ours = f"{100 * claimed.difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        several = claimed.column in (claimed.claim.a[1], claimed.claim.b[1])
+        theirs = "a curve" if claimed.claim.published is None else f"{claimed.claim.published:+.1f}"
+        rows.append(
+            [claimed.claim.text, f"**{claimed.verdict}**", ours if several else f"{ours} ({claimed.column})", theirs]
+        )
     table = markdown_table(["by the paper's numbers", "here", "our difference", "the paper's"], rows)
     meanings = {
         "holds": "the interval lies on the paper's side of 0",
@@ -113,7 +115,7 @@ def claims_table(judged: Sequence[Judged], seeds: Sequence[int]) -> str:
         "not different": "the interval contains 0",
         "too few to tell": f"fewer than {FEWEST_PAIRS} pairs, or less than a tenth of the model's usual training",
     }
-    found = {one.verdict for one in judged}
+    found = {claimed.verdict for claimed in judged}
     legend = "; ".join(f"*{verdict}*: {meaning}" for verdict, meaning in meanings.items() if verdict in found)
     return (
         f"{table}\n\nDifferences in percentage points of PCK@0.1 per image, paired, with 95 % bootstrap intervals "
@@ -123,7 +125,7 @@ def claims_table(judged: Sequence[Judged], seeds: Sequence[int]) -> str:
 
 
 def _drawn_from(seeds: Sequence[int]) -> str:
-    """Return over what intervals are drawn."""
+    """Return the description of the samples of the intervals."""
     if len(seeds) > 1:
         return f"over {len(seeds)} seeds and all pairs"
     if seeds:
@@ -151,8 +153,8 @@ def _results(result: Reproduction) -> str:
 
 
 def _not_comparable(result: Reproduction) -> str:
-    """Return which rows cannot be compared with the paper's numbers, and why; "" if all can."""
-    shown = {place: cell for place, cell in result.cells.items() if cell.published}
+    """Return the rows that cannot be compared with the paper's numbers, and the reasons; "" if all can."""
+    shown = {position: cell for position, cell in result.cells.items() if cell.published}
     shared = [
         reason
         for reason in dict.fromkeys(reason for cell in shown.values() for reason in cell.not_comparable_because)
@@ -220,8 +222,8 @@ def _provenance(result: Reproduction) -> str:
 
 
 def _where(result: Reproduction) -> str:
-    """Return where trainings and scores are."""
-    kept = [*(["trainings"] if result.seeds else []), *(["the counts of every pair"] if result.cells else [])]
+    """Return the location of trainings and scores."""
+    stored = [*(["trainings"] if result.seeds else []), *(["the counts of every pair"] if result.cells else [])]
     named = "; reproduction.json names the folder of each" if result.cells else ""
-    listed = " and ".join(kept)
+    listed = " and ".join(stored)
     return f"{listed[0].upper()}{listed[1:]} are in ../runs{named}."

@@ -1,4 +1,4 @@
-"""Reproduction of tables and figures: trains, measures, and writes a page, numbers and a picture of each target."""
+"""Reproduction of tables and figures: training, measurement, and a page, numbers and a picture of each target."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ RUNS = "runs"
 NUMBERS, PAGE, PICTURE = "reproduction.json", "reproduction.md", "figure.png"
 _MADE_BY = "sd4match reproduce"
 _DIGITS = 10
-"""Of the digest that names a folder."""
+"""Digits of the digest in the name of a folder."""
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One seed of one place of a target's grid, with the name of its experiment."""
+    """Seed of one cell of the grid of a target, with its row and column and the name of its experiment."""
 
     name: str
-    place: Place
+    position: Place
     job: Job
     experiment: str
     seed: int
@@ -55,15 +55,15 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """Result of one place of the grid.
+    """Result of one cell of the grid.
 
     Args:
-        scores: of each seed.
-        pck: over seeds and pairs, per image, by alpha.
+        scores: scores of each seed.
+        pck: per-image PCK over seeds and pairs, by alpha.
         not_comparable_because: reasons why no published number can be compared with it.
-        published: the paper's numbers for it.
+        published: numbers of the paper for it.
         runs: folders of the scores of each seed, in the folder of the reproduction.
-        by_category: PCK@0.1 of each category, where the target shows it; {} otherwise.
+        by_category: PCK@0.1 of each category, if the target shows it; {} otherwise.
     """
 
     scores: tuple[PairScores, ...]
@@ -76,17 +76,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table or figure of the paper as it came out here.
+    """Result of a reproduced table or figure of the paper.
 
     Args:
-        target: what was reproduced.
-        settings: with what.
+        target: the table or figure.
+        settings: model, data and extent.
         cells: results by row and column; {} for a figure without numbers.
-        judged: the paper's claims with our differences.
-        differences_from_paper: in what it is done otherwise than in the paper, a phrase each.
-        seeds: of what is learned; () if nothing is.
+        judged: claims of the paper with our differences.
+        differences_from_paper: differences in training, measurement and drawing, a phrase each.
+        seeds: seeds of the trainings; () if there is none.
         backbone: name, architecture and fingerprint.
         wall_seconds: duration of this run.
+        versions: versions of the packages.
     """
 
     target: Target
@@ -101,14 +102,14 @@ class Reproduction:
 
 
 def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[PlannedRow]:
-    """Return everything that a target measures, rows of one prompt together, in the order in which it is done.
+    """Return the rows that a target measures, in the order of execution, rows of one prompt together.
 
-    What two targets have in common has the same folder in both. The folder of what is not as in the default form
-    (`mini`, reduced) ends with a digest of its experiment, so that trainings and scores of other models, data, extents
-    and overrides stand beside one another.
+    Rows that two targets share have the same folder in both. The name of a folder that is not of the default form
+    (`mini`, reduced) ends with a digest of its experiment, so that results of other models, data, extents and overrides
+    can coexist.
 
     Args:
-        target: from `make_target`.
+        target: target from `make_target`.
         settings: model, data and extent.
         output: folder of the reproduction.
 
@@ -132,8 +133,8 @@ def plan(target: Target, settings: ReproductionSettings, output: Path) -> list[P
                 name = f"{name}, seed {seed}" if prompted.is_learned else name
                 named = "-".join(filter(None, (prompted.measured_folder, condition.folder if condition else "")))
                 suffix = _suffix(config, _usual(*measured))
-                place = folder / f"{named or 'scores'}{suffix}" if named or suffix else folder
-                job = Job(config, place, training=training, trained_in=folder if prompted.is_learned else None)
+                scores_folder = folder / f"{named or 'scores'}{suffix}" if named or suffix else folder
+                job = Job(config, scores_folder, training=training, trained_in=folder if prompted.is_learned else None)
                 planned.append(PlannedRow(name, (row, column), job, prompted.experiment, seed))
     return planned
 
@@ -152,25 +153,25 @@ def _usual(*what: Any) -> ExperimentConfig:
 
 
 def _suffix(config: ExperimentConfig, usual: ExperimentConfig) -> str:
-    """Return the end of a folder's name, which tells experiments apart; "" for that of the default form."""
+    """Return the end of a folder's name, a digest of its experiment; "" for the default form."""
     if config == usual:
         return ""
     return f"-{digest(json.dumps(config.model_dump(mode='json'), sort_keys=True))[:_DIGITS]}"
 
 
 def _seeds_of(target: Target, prompted: Prompted, settings: ReproductionSettings) -> tuple[int, ...]:
-    """Return the seeds of a row: a figure without numbers shows the first, and what learns nothing has none."""
+    """Return the seeds of a row: a figure without numbers shows the first, and a row without training has none."""
     if not prompted.is_learned:
         return (0,)
     return settings.seeds if target.measures else settings.seeds[:1]
 
 
 def work_of(row: PlannedRow, *, done: Iterable[Path] = ()) -> int:
-    """Return how much work a row is, in evaluated pairs, for the remaining time of a bar.
+    """Return the work of a row, in evaluated pairs, for the remaining time of a progress bar.
 
     Args:
-        row: that is planned.
-        done: folders of trainings that other rows do.
+        row: planned row.
+        done: folders of trainings that belong to other rows.
     """
     config, folder = row.job.own_training
     pairs = row.job.config.evaluation.limit or 500
@@ -181,15 +182,15 @@ def work_of(row: PlannedRow, *, done: Iterable[Path] = ()) -> int:
 
 
 def check_output_of(target: Target, planned: Sequence[PlannedRow], output: Path) -> None:
-    """Check, before any work is done, that a reproduction loses nothing of the user's or of another run.
+    """Check, before any work is done, that a reproduction replaces no other files.
 
     Raises:
-        InputError: a folder holds something else.
+        InputError: a folder holds other files.
     """
     folder = output / target.name
-    for place in (output, folder):
-        if kind_of_run(place) is not None:
-            raise InputError(f"--output {place} holds another kind of run: choose another folder")
+    for path in (output, folder):
+        if kind_of_run(path) is not None:
+            raise InputError(f"--output {path} holds another kind of run: choose another folder")
     own = False
     if exists(folder / NUMBERS):
         try:
@@ -211,10 +212,10 @@ def check_output_of(target: Target, planned: Sequence[PlannedRow], output: Path)
 
 
 def _check_training(row: PlannedRow) -> None:
-    """Check that the folder of a training holds no training of another experiment, which would be replaced.
+    """Check that the folder of a training holds no training of another experiment.
 
     Raises:
-        InputError: it does.
+        InputError: it holds one, which would be lost.
     """
     config, folder = row.job.own_training
     if row.job.training is None or not has_learned(folder) or can_resume(config, folder):
@@ -241,22 +242,22 @@ def reproduce(
 ) -> Reproduction:
     """Reproduce a table or a figure of the paper, and write it to a folder of its name.
 
-    Trainings and scores are kept in `output / "runs"`: other targets use them too, and what was stopped is resumed.
-    All processes of a run must call it.
+    Trainings and scores are stored in `output / "runs"`: other targets use them too, and stopped ones are resumed. All
+    processes of a run must call it.
 
     Args:
         target: one of `target_names()`.
         output: folder of all targets.
-        settings: model, data and extent; `mini` in its reduced form, if not given.
-        device: of all computations, for example "cpu" or "cuda".
+        settings: model, data and extent; None: `mini` in its reduced form.
+        device: device of all computations, for example "cpu" or "cuda".
         callbacks: functions to call during the work.
 
     Returns:
         Numbers and claims; the page, the numbers as JSON and the picture are in `output / target`.
 
     Raises:
-        ConfigError: an unknown target, or a data set that it needs is not given.
-        InputError: the folder holds something else, or another run writes into it.
+        ConfigError: the target is unknown, or a data set that it needs is not given.
+        InputError: the folder holds other files, or another run writes to it.
     """
     settings = settings or ReproductionSettings()
     made = make_target(target, settings)
@@ -269,7 +270,7 @@ def reproduce(
 def reproduce_planned(
     target: Target, settings: ReproductionSettings, planned: Sequence[PlannedRow], output: Path, bench: Bench
 ) -> Reproduction:
-    """Do what `reproduce` does, with rows from `plan`."""
+    """Reproduce a target with rows from `plan`; see `reproduce`."""
     from contextlib import nullcontext
 
     started = time.perf_counter()
@@ -283,15 +284,17 @@ def reproduce_planned(
                 bench.callbacks.on_start(row.name)
                 bench.trained(row.name, row.job)
                 continue
-            scores.setdefault(row.place, []).append(bench.measure(row.name, row.job).scores)
-            if row.place not in reasons:
-                reasons[row.place] = _reasons(target, settings, row, bench)
+            scores.setdefault(row.position, []).append(bench.measure(row.name, row.job).scores)
+            if row.position not in reasons:
+                reasons[row.position] = _reasons(target, settings, row, bench)
         cells = {
-            place: _cell(target, tuple(found), reasons[place], [row for row in planned if row.place == place], output)
-            for place, found in scores.items()
+            position: _cell(
+                target, tuple(found), reasons[position], [row for row in planned if row.position == position], output
+            )
+            for position, found in scores.items()
         }
         first = planned[0].job.config
-        counts = {place: cell.scores for place, cell in cells.items()}
+        counts = {position: cell.scores for position, cell in cells.items()}
         result = Reproduction(
             target, settings, cells, judge(target, counts, too_short=_too_short(settings, planned)),
             differences_from_paper(target, settings, planned),
@@ -303,27 +306,30 @@ def reproduce_planned(
 
 
 def _too_short(settings: ReproductionSettings, planned: Sequence[PlannedRow]) -> frozenset[str]:
-    """Return the rows whose trainings are too short to tell: of less than a tenth of the model's usual steps."""
+    """Return the rows whose trainings are too short to tell: shorter than a tenth of the model's usual steps."""
     learned = [row for row in planned if row.job.training is not None]
     usual = replace(settings, reduced=False, steps=None, overrides=())
     found = set()
     for row in learned:
         whole = usual.experiment(row.experiment, data=usual.main_data(), for_training=True).training.steps
         if row.job.own_training[0].training.steps * SHORTEST < whole:
-            found.add(row.place[0])
+            found.add(row.position[0])
     return frozenset(found)
 
 
 def _reasons(target: Target, settings: ReproductionSettings, row: PlannedRow, bench: Bench) -> tuple[str, ...]:
-    """Return why a row cannot be compared with the paper: the rules of reports, and what is otherwise than there.
+    """Return the reasons why a row cannot be compared with the paper: the rules of reports, and differences from the
+    paper.
 
-    The rules of reports speak of mini and of test pairs that are missing already.
+    The rules of reports already include mini and missing test pairs.
     """
     config = row.job.config
     found = list(not_comparable_because(config, DataSummary.of(bench.pairs(config)), model=config.backbone.model_name))
-    for one in row_differences(target, settings, row):
-        if one.topic not in ("extent", "data") and not (one.topic == "model" and config.backbone.model_name == "mini"):
-            found.append(one.text)
+    for difference in row_differences(target, settings, row):
+        if difference.topic not in ("extent", "data") and not (
+            difference.topic == "model" and config.backbone.model_name == "mini"
+        ):
+            found.append(difference.text)
     return tuple(found)
 
 
@@ -334,7 +340,7 @@ def _cell(
     rows: Sequence[PlannedRow],
     output: Path,
 ) -> Cell:
-    config, place = rows[0].job.config, rows[0].place
+    config, position = rows[0].job.config, rows[0].position
     protocol, kind = config.evaluation.protocol.name, config.require_data().kind
     return Cell(
         scores,
@@ -344,7 +350,7 @@ def _cell(
             replace(row, why_not=f"of {published.dataset}, ours of {kind}", comparable=False)
             if published.dataset != kind
             else row
-            for published in target.published.get(place, ())
+            for published in target.published.get(position, ())
             for row in [beside_ours(published, protocol=protocol, against_all=reasons)]
         ),
         tuple(row.job.folder.relative_to(output).as_posix() for row in rows),

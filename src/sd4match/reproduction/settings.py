@@ -1,4 +1,4 @@
-"""What a reproduction is done with: model, data, number of steps, pairs and seeds. Importing this loads no torch."""
+"""Settings of a reproduction: model, data, numbers of steps and pairs, seeds. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sd4match.registry import datasets
 
 PAPERS_MODEL = "sd2-1"
 REDUCED_STEPS, REDUCED_PAIRS = 40, 96
-"""Of the reduced form on `mini`: all targets take 20 minutes on two cores."""
+"""Numbers of the reduced form on `mini`: all targets take 20 minutes on two cores."""
 _REDUCED_PHOTOS, _REDUCED_VALIDATION = 24, 32
 _OWN_SETS: Mapping[str, Mapping[str, Any]] = {
     "scenes": {},
     "plain": {"distractors": 0.0, "seed": 1},
     "small": {"distractors": 0.0, "size": 64, "seed": 2},
 }
-"""Synthetic data sets that stand for three real ones: the usual scenes, scenes without other objects, small photos."""
+"""Synthetic substitutes of three real data sets: the usual scenes, scenes without other objects, small photos."""
 _STANDS_FOR = {"scenes": "spair", "plain": "pf_pascal", "small": "pf_willow"}
 
 
@@ -37,17 +37,20 @@ class ReproductionSettings:
 
     Args:
         on: "mini", another packaged model ("sd2-1", "sd1-5"), or a folder with a Stable Diffusion.
-        roots: folders of data sets by their kinds, for example `{"spair": "SPair-71k"}`; with none, `mini` uses its
-            synthetic data.
-        reduced: train and measure less than the paper; None: on `mini` alone.
-        steps: of each training; None: those of the reduced form, or the model's.
-        pairs: that are measured, from the first; None: those of the reduced form, or all.
-        seeds: of what is learned.
+        roots: folders of data sets by kind, for example `{"spair": "SPair-71k"}`; {}: `mini` uses its synthetic data.
+        reduced: train and measure less than the paper; None: on `mini` only.
+        steps: steps of each training; None: those of the reduced form, or the model's.
+        pairs: number of measured pairs, from the first; None: that of the reduced form, or all.
+        seeds: seeds of the trainings.
         overrides: changes `a.b=c` to all experiments, applied last.
 
     Raises:
         ConfigError: there is no such model or data set.
-        InputError: a number is beyond its bounds, or a seed is given twice.
+        InputError: a number is out of bounds, or a seed is given twice.
+
+    >>> settings = ReproductionSettings(steps=10, seeds=(0,))
+    >>> settings.is_reduced, settings.is_synthetic
+    (True, True)
     """
 
     on: str = "mini"
@@ -78,12 +81,12 @@ class ReproductionSettings:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether the reduced form is asked for."""
+        """True if the reduced form is used."""
         return self.on == "mini" if self.reduced is None else self.reduced
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the data are the synthetic ones of `mini`."""
+        """True if the data are the synthetic ones of `mini`."""
         return self.on == "mini" and not self.roots
 
     @property
@@ -92,11 +95,18 @@ class ReproductionSettings:
         return (0, 50, 100, 200, 350, 500) if self.is_reduced else tuple(range(0, 501, 50))
 
     def dataset_name(self, kind: str) -> str:
-        """Return what stands for one of the paper's data sets: its kind, or a synthetic data set."""
+        """Return the name of the data set that represents one of the paper's.
+
+        Args:
+            kind: "spair", "pf_pascal" or "pf_willow".
+
+        Returns:
+            The kind itself, or the name of a synthetic data set.
+        """
         return next(name for name, real in _STANDS_FOR.items() if real == kind) if self.is_synthetic else kind
 
     def main_data(self) -> str:
-        """Return the kind of the data set that all but Tab. 3 are about: SPair-71k, or the first with training pairs.
+        """Return the kind of the data set of all targets but Tab. 3: SPair-71k, or the first with training pairs.
 
         Raises:
             ConfigError: there is none.
@@ -111,10 +121,14 @@ class ReproductionSettings:
         return trained[0]
 
     def require(self, kinds: Sequence[str], *, target: str) -> None:
-        """Check that data sets are given.
+        """Check that data sets are available.
+
+        Args:
+            kinds: kinds of data sets.
+            target: name of the target, for the message.
 
         Raises:
-            ConfigError: one is not.
+            ConfigError: a data set is missing; the message has the options that give it.
         """
         missing = [kind for kind in kinds if kind not in self.roots and not self.is_synthetic]
         if missing:
@@ -127,11 +141,11 @@ class ReproductionSettings:
         """Return an experiment of the paper with the model, the data and the extent of the reproduction.
 
         Args:
-            name: of the packaged experiment.
-            seed: of what is learned.
+            name: name of the packaged experiment.
+            seed: seed of the training.
             data: kind of one of the paper's data sets; see `dataset_name`.
-            changes: `a.b=c`, to this experiment.
-            for_training: leave out the number of pairs that are measured, which is nothing of a training.
+            changes: changes `a.b=c` to this experiment.
+            for_training: leave out the number of measured pairs, on which no training depends.
 
         Raises:
             ConfigError: the fields make no experiment.
@@ -169,7 +183,7 @@ class ReproductionSettings:
         """Return the side of the image that the model was trained on, in pixels.
 
         Raises:
-            ConfigError: the model cannot be found, so that nothing is known of it.
+            ConfigError: the model cannot be found.
         """
         spec = self.experiment("text", data=self.main_data()).backbone.spec()
         if spec is None:

@@ -1,6 +1,6 @@
-"""What each table and figure of the paper trains, measures and claims, with the paper's numbers.
+"""Tables and figures of the paper: their trainings, measurements, claims and numbers.
 
-A target is a grid: prompts are its rows, conditions of the measurement its columns. Importing this loads no torch.
+A target is a grid of prompts (rows) and conditions of the measurement (columns). Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Figure = Literal["bars", "categories", "lines", "images", "heat maps"]
 Place = tuple[str, str]
 """Row and column."""
 EVERY = "every column"
-"""Column of both sides of a claim about all of them: the least sure of them decides."""
+"""Column of both sides of a claim about all columns; the least certain one decides."""
 BEST_OTHER = "the best other column"
-"""Column of the right side of a claim that a column is the best one."""
+"""Column of the right side of a claim that a column is the best."""
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A row: an experiment, and what its prompt is learned on.
+    """Row of a target: an experiment, and the data that its prompt is learned on.
 
     Args:
         experiment: name of the packaged experiment.
-        changes: `a.b=c`, to its training and evaluation.
-        trained_on: kind of the data set it is learned on; None: the main one.
-        folder: of its trainings and scores, shared by all targets that have the same row.
-        measured: `a.b=c`, to its evaluation alone.
-        measured_folder: of the scores of such an evaluation, in its folder.
+        folder: folder of its trainings and scores, which all targets with the same row share.
+        changes: changes `a.b=c` to its training and evaluation.
+        trained_on: kind of the data set of the training; None: the main one.
+        measured: changes `a.b=c` to its evaluation only.
+        measured_folder: folder of the scores of such an evaluation, inside `folder`.
     """
 
     experiment: str
@@ -45,18 +45,18 @@ class Prompted:
 
     @property
     def is_learned(self) -> bool:
-        """Whether there is something to train, for each seed anew."""
+        """True if the prompt is trained, once for each seed."""
         return self.experiment not in ("empty", "text")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A column: how and on which data the prompts are measured.
+    """Column of a target: settings and data of a measurement.
 
     Args:
-        folder: of the scores in the folder of a row; "": the usual evaluation.
-        changes: `a.b=c`, to the evaluation alone.
-        data: kind of the data set that is measured; None: the main one.
+        folder: folder of the scores inside that of a row; "": the usual evaluation.
+        changes: changes `a.b=c` to the evaluation only.
+        data: kind of the measured data set; None: the main one.
     """
 
     folder: str = ""
@@ -66,14 +66,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper's numbers say of two places of the grid.
+    """Statement about two cells of the grid that follows from the paper's numbers.
 
     Args:
-        text: for readers; it follows from the paper's numbers or curves, whether or not its text says so.
+        text: text for readers; it follows from the paper's numbers or curves, whether or not the paper's text has it.
         a: row and column.
         b: row and column that are subtracted; see `EVERY` and `BEST_OTHER` for columns that stand for several.
-        published: difference of the paper's numbers in points; None where the paper shows a curve alone.
-        relation: ">" that `a` is better, "=" that they do not differ.
+        published: difference of the paper's numbers in points; None where the paper shows only a curve.
+        relation: ">" if `a` is better, "=" if they do not differ.
         alpha: threshold of PCK.
     """
 
@@ -87,7 +87,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Target:
-    """A table or a figure of the paper."""
+    """Table or figure of the paper."""
 
     name: str
     where: str
@@ -102,12 +102,12 @@ class Target:
 
     @property
     def measures(self) -> bool:
-        """Whether it has numbers."""
+        """True if it has numbers."""
         return self.figure not in ("images", "heat maps")
 
 
 _PCK = "PCK"
-"""Column of targets that have a single one."""
+"""Column of targets with a single column."""
 _USUAL = {_PCK: Condition()}
 _BY_TEXT = "a photo of a {category}"
 _DIFT_FOLDER = "dift"
@@ -115,11 +115,11 @@ _DIFT = (
     "matcher={kind: pixel_nearest_neighbor}", "evaluation.protocol=dift",
     "evaluation.sampling={timestep: 261, ensemble_size: 8, posterior: member}",
 )  # fmt: skip
-"""Settings of DIFT, by which the paper's numbers of texts were measured."""
+"""Settings of DIFT, with which the paper's numbers of texts were measured."""
 _EMPTY, _TEXT = Prompted("empty", "empty"), Prompted("text", "text")
 _SINGLE, _CLASS, _CPM = (Prompted(name, name) for name in ("single", "class", "cpm"))
 _TABLE4, _FIGURE3, _SIZES = (
-    f"SD4Match, {place}" for place in ("Tab. 4", "Fig. 3 (a)", "supplement, Sec. 7")
+    f"SD4Match, {source}" for source in ("Tab. 4", "Fig. 3 (a)", "supplement, Sec. 7")
 )  # fmt: skip
 
 
@@ -133,17 +133,17 @@ def _number(method: str, percent: float, source: str, *, protocol: str | None = 
 
 
 def _of_paper(method: str, dataset: str, trained_on: str | None) -> tuple[Published, ...]:
-    """Return what the tables of results say of a method."""
+    """Return the numbers of a method in the tables of results."""
     return tuple(row for row in PUBLISHED if (row.method, row.dataset, row.trained_on) == (method, dataset, trained_on))
 
 
 def _text(settings: ReproductionSettings) -> Prompted:
-    """Return the row of the text, measured as DIFT does on real data, because the paper's number is DIFT's."""
+    """Return the row of the text; on real data it is measured as DIFT does, because the paper's number is DIFT's."""
     return _TEXT if settings.is_synthetic else replace(_TEXT, measured=_DIFT, measured_folder=_DIFT_FOLDER)
 
 
 def _about_text(settings: ReproductionSettings) -> str:
-    """Return how the text is measured, beside which the paper's differences must be read."""
+    """Return a remark about the measurement of the text, which the differences to it depend on."""
     if settings.is_synthetic:
         return (
             "The paper's number for the text is DIFT's (t = 261, DIFT's matching and protocol). Here the text is "
@@ -364,7 +364,7 @@ _TARGETS: Mapping[str, Callable[[ReproductionSettings], Target]] = {
 
 
 def target_names() -> tuple[str, ...]:
-    """Return the names of what can be reproduced.
+    """Return the names of the tables and figures that can be reproduced.
 
     >>> target_names()[0]
     'table1'

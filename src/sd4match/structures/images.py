@@ -1,4 +1,4 @@
-"""Photos, and photos as models see them."""
+"""Photos, and photos preprocessed for models."""
 
 from __future__ import annotations
 
@@ -37,16 +37,21 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What undoes each value of the EXIF orientation but 1, which needs nothing."""
+"""Transposition that undoes each value of the EXIF orientation; 1 needs none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded photo, (H, W, 3) uint8 RGB, in its own pixels.
+    """Decoded photo, (H, W, 3) uint8 RGB, in its own pixels.
+
+    Args:
+        pixels: (H, W, 3), uint8 RGB.
+        name: name of the photo, for messages.
+        mask: (H, W), True on the object; None: the whole photo.
 
     Raises:
-        PhotoError: the pixels are no such array, or more than are read: 65,535 a side, 100,000,000 in all; or the mask
-            is of another size or type, or has no pixel.
+        PhotoError: the pixels are no such array, or exceed the limits of 65,535 a side and 100,000,000 in all; or the
+            mask has another size or type, or no pixel.
 
     >>> photo = Photo(np.zeros((2, 3, 3), dtype=np.uint8), mask=np.array([[0, 1, 1], [0, 0, 0]], dtype=bool))
     >>> photo.size, int(photo.mask.sum())
@@ -56,7 +61,7 @@ class Photo:
     pixels: npt.NDArray[np.uint8]
     name: str = "photo"
     mask: npt.NDArray[np.bool_] | None = None
-    """(H, W), where the object is: points are taken from there and matched to there only. Features do not depend on
+    """(H, W), True on the object: only points there are queried and matched. Features do not depend on
     it; prompts may read it from their views."""
 
     def __post_init__(self) -> None:
@@ -70,7 +75,7 @@ class Photo:
         _check_size(self.name, *self.size)
         if self.mask is not None:
             _check_mask(self.name, self.mask, self.size)
-            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # as torch reads arrays
+            object.__setattr__(self, "mask", np.require(self.mask, requirements=["C", "W"]))  # for torch
 
     @classmethod
     @check_arguments
@@ -78,9 +83,9 @@ class Photo:
         """Decode a file to RGB.
 
         Args:
-            path: any file that pillow reads.
-            exif: turn the photo as its EXIF tag says, as viewers do. False keeps the stored frame, which is the one
-                of a data set's annotations.
+            path: file in any format that pillow reads.
+            exif: turn the photo as its EXIF tag says, as viewers do. False keeps the stored frame, to which the
+                annotations of data sets refer.
 
         Raises:
             PhotoError: there is no such file, it is not an image, it is too large, or its values have no known range.
@@ -91,7 +96,13 @@ class Photo:
     @staticmethod
     @check_arguments
     def size_of(path: str | Path) -> Size:
-        """Return (H, W) of a file in its stored frame, from its header.
+        """Return the size of a photo in its stored frame, from the header of its file.
+
+        Args:
+            path: file in any format that pillow reads.
+
+        Returns:
+            (H, W), in pixels.
 
         Raises:
             PhotoError: there is no such file, it is not an image, or it is too large.
@@ -102,10 +113,15 @@ class Photo:
     @classmethod
     @check_arguments
     def from_image(cls, image: Image.Image, *, exif: bool = True, name: str = "photo") -> Photo:
-        """Convert a pillow image of any mode; transparency is laid on white.
+        """Convert a pillow image of any mode; transparent pixels become white.
 
-        Convention: 16 bits are scaled to 8, floats from [0, 1]. Whole numbers of 32 bits are taken for those of 16, or
-        of 8 if the whole image has no larger one.
+        Convention: values of 16 bits are scaled to 8, floats from [0, 1]. Integers of 32 bits are read as 16 bits, or
+        as 8 bits if the image has no value above 255.
+
+        Args:
+            image: any pillow image.
+            exif: turn the photo as its EXIF tag says, as viewers do; False keeps the stored frame.
+            name: name of the photo, for messages.
 
         Raises:
             PhotoError: it is no pillow image, is closed, damaged or too large, or its values have no known range.
@@ -128,9 +144,9 @@ class Photo:
 
         Args:
             array: (H, W, 3), or a tensor (3, H, W) on any device; uint8, or floats in [0, 1]. A tensor (3, H, 3) is
-                taken for channels first.
-            name: of the photo, for messages.
-            mask: (H, W) booleans, where the object is; an array, or a tensor on any device.
+                read as channels first.
+            name: name of the photo, for messages.
+            mask: (H, W) booleans, True on the object; an array, or a tensor on any device.
 
         Raises:
             PhotoError: another shape or type, or floats that are not in [0, 1].
@@ -145,7 +161,7 @@ class Photo:
         if isinstance(mask, Tensor):
             mask = tensor_to_array(f"the mask of {name}", mask, error=PhotoError)
         if array.dtype.kind == "f" and array.size:
-            low, high = float(array.min()), float(array.max())  # NaN if a value is
+            low, high = float(array.min()), float(array.max())  # NaN if there is one
             if not (low >= 0 and high <= 1):
                 hint = ": divide by 255" if 1 < high <= 255 and low >= 0 else ""
                 raise PhotoError(f"{name}: floating-point colors must be in [0, 1], not from {low:g} to {high:g}{hint}")
@@ -154,7 +170,7 @@ class Photo:
 
     @property
     def size(self) -> Size:
-        """(H, W)."""
+        """(H, W), in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @cached_property
@@ -169,21 +185,26 @@ class Photo:
 
 
 def channels_last(colors: Tensor) -> Tensor:
-    """Return a tensor (3, H, W) as (H, W, 3), and any other as it is."""
+    """Return a tensor (3, H, W) as (H, W, 3); return other tensors unchanged."""
     return colors.permute(1, 2, 0) if colors.ndim == 3 and colors.shape[0] == 3 else colors
 
 
 def tensor_to_array(name: str, values: Tensor, *, error: type[InputError] = InputError) -> npt.NDArray[Any]:
     """Return a tensor of any device as an array; floats that NumPy lacks become float32.
 
+    Args:
+        name: name of the tensor, for the message.
+        values: tensor on any device.
+        error: class of the error that is raised.
+
     Raises:
-        InputError: it holds no numbers that can be read, as one on the device "meta" or a sparse one; see `error`.
+        InputError: its numbers cannot be read, as on the device "meta" or in a sparse layout; of the class `error`.
     """
     values = values.detach()
     try:
         values = values.cpu()
         return (values.float() if values.is_floating_point() and values.dtype not in _FLOATS else values).numpy()
-    except Exception:  # of torch: of several classes for devices, layouts and data types that NumPy does not have
+    except Exception:  # torch raises several classes for devices, layouts and data types that NumPy lacks
         found = f"{values.dtype} on {values.device}, {values.layout}"
         raise error(f"{name} must be a dense tensor of numbers, not {tuple(values.shape)} {found}") from None
 
@@ -217,12 +238,12 @@ def _opened(path: str | Path) -> Iterator[tuple[Path, Image.Image]]:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Raise PhotoError for whatever pillow raises, whose decoders have errors of many classes."""
+    """Raise PhotoError for every error of pillow, whose decoders raise many classes."""
     try:
         yield
     except SD4MatchError:
         raise
-    except Image.DecompressionBombError:  # raised by pillow before it says the size
+    except Image.DecompressionBombError:  # raised before the size is known
         raise PhotoError(f"{name} has too many pixels: {_limit()}") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -232,7 +253,7 @@ def _naming(name: str) -> Iterator[None]:
 def _decode(image: Image.Image, *, exif: bool, name: str) -> npt.NDArray[np.uint8]:
     """Return the pixels (H, W, 3) of a pillow image."""
     _check_size(name, image.height, image.width)
-    image.load()  # for TIFF pillow turns the photo here, and removes the tag
+    image.load()  # pillow turns TIFF photos here and removes the tag
     turn = _TURNS.get(_orientation(image)) if exif else None
     if image.mode.startswith(("I", "F")):
         image = _as_bytes(image, name)
@@ -248,7 +269,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 if there is none that can be read. Other tags may be damaged."""
     try:
         value = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # of pillow, for damaged EXIF of many sorts
+    except Exception:  # pillow raises many classes for damaged EXIF
         return 1
     return value if value in _TURNS else 1
 
@@ -282,18 +303,29 @@ def _as_bytes(image: Image.Image, name: str) -> Image.Image:
 class View:
     """One photo, preprocessed for one model.
 
+    Args:
+        pixels: (3, H, W), as the model takes them.
+        frame: position of the photo in the model's image.
+        key: key of the photo, which identifies its pixels.
+        name: name of the photo, for messages.
+        mask: (H, W), True on the object; None if the photo has no mask.
+
     Raises:
         ShapeError: the pixels are not (3, H, W).
         InputError: a field is of another type.
+
+    >>> from sd4match.geometry import squash_frame
+    >>> View(torch.zeros(3, 8, 8), squash_frame((4, 4), (8, 8)), key="cat").frame.scale
+    (2.0, 2.0)
     """
 
     pixels: Float[Tensor, "3 height width"]
     frame: ImageFrame
     key: str
     name: str = ""
-    """Of the photo, for messages."""
+    """Name of the photo, for messages."""
     mask: Bool[Tensor, "height width"] | None = None
-    """Where the object is, in the model's image; None if the photo has no mask."""
+    """(H, W), True on the object in the model's image; None if the photo has no mask."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -303,17 +335,27 @@ class View:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of everything a model sees of the photo: pixels, frame, key, and the mask if there is one."""
+        """Digest of pixels, frame, key and mask: everything that a model gets of the photo."""
         return digest(self.pixels, self.frame, self.key, *(() if self.mask is None else (self.mask,)))
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Batch of views of one size. Pixels are stacked when they are first read; cached photos need none.
+    """Batch of views of one size.
+
+    Pixels are stacked when they are first read, so cached photos never need it.
+
+    Args:
+        views: views of the photos, in order.
 
     Raises:
-        InputError: it holds something else than views.
-        ShapeError: the views are of several sizes, when their pixels are first read.
+        InputError: an item is not a view.
+        ShapeError: the views are of several sizes; raised when their pixels are first read.
+
+    >>> from sd4match.geometry import squash_frame
+    >>> view = View(torch.zeros(3, 8, 8), squash_frame((4, 4), (8, 8)), key="cat")
+    >>> Views((view, view)).pixels.shape
+    torch.Size([2, 3, 8, 8])
     """
 
     views: tuple[View, ...]
@@ -324,7 +366,14 @@ class Views:
     @classmethod
     @check_arguments
     def of(cls, views: Iterable[View]) -> Views:
-        """Return a batch of single views."""
+        """Return a batch of single views.
+
+        Args:
+            views: any iterable of views.
+
+        Raises:
+            InputError: an item is not a view.
+        """
         return cls(tuple(views))
 
     def __len__(self) -> int:
@@ -332,7 +381,7 @@ class Views:
 
     @cached_property
     def pixels(self) -> Float[Tensor, "batch 3 height width"]:
-        """Pixels of all photos."""
+        """Pixels of all photos, (B, 3, H, W)."""
         sizes = {tuple(view.pixels.shape) for view in self.views}
         if len(sizes) != 1:
             raise ShapeError(f"expected views of one size, got {sorted(sizes) or 'none'}")
@@ -365,14 +414,17 @@ class Views:
         return Views(self.views + more.views)
 
     def each(self) -> Iterator[Views]:
-        """Iterate over batches of one photo, whose results have the same bits whatever the whole batch is."""
+        """Iterate over batches of one photo, so that results do not depend on the whole batch."""
         return (Views((view,)) for view in self.views)
 
     def filled(self, size: int) -> Iterator[Views]:
-        """Iterate over batches of `size` photos; the last photo fills up the last batch.
+        """Iterate over batches of `size` photos; copies of the last photo fill up the last batch.
 
-        Their results, too, have the same bits whatever the whole batch is, if a network computes a photo in any place
-        of a batch alike.
+        All batches have the same size, so results do not depend on the whole batch if a network computes a photo
+        equally at every index of a batch.
+
+        Args:
+            size: number of photos of each batch, at least 1.
         """
         for first in range(0, len(self), size):
             views = self.views[first : first + size]
@@ -383,13 +435,23 @@ class Views:
 class ImageBatch:
     """B photos with their categories, preprocessed for the backbone and the prompt.
 
+    Args:
+        views: views of the photos by name of the preprocessing function.
+        categories: category of each photo, or None.
+        photos: the photos themselves; () if they are not needed.
+
     Raises:
         InputError: a field is of another type.
-        ShapeError: views, or photos, and categories are of different numbers of photos.
+        ShapeError: views, photos and categories are of different numbers of photos.
+
+    >>> from sd4match.geometry import squash_frame
+    >>> view = View(torch.zeros(3, 8, 8), squash_frame((4, 4), (8, 8)), key="cat")
+    >>> len(ImageBatch({"backbone": Views((view, view))}, ("cat", None)))
+    2
     """
 
     views: dict[str, Views]
-    """By the name of the preprocessing function; "backbone" is the backbone's."""
+    """Views by name of the preprocessing function; "backbone" is the backbone's."""
     categories: tuple[str | None, ...]
     photos: tuple[Photo, ...] = ()
 
@@ -409,6 +471,9 @@ class ImageBatch:
     @check_arguments
     def view(self, name: str) -> Views:
         """Return the views of a preprocessing function.
+
+        Args:
+            name: name of the preprocessing function; "backbone" is the backbone's.
 
         Raises:
             InputError: the photos were not preprocessed by it.

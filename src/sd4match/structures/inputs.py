@@ -1,4 +1,4 @@
-"""What users give: photos and points in many forms, converted and checked."""
+"""Conversion and checks of photos and points that users pass in many forms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sd4match.errors import InputError, PhotoError, shown
 from sd4match.structures.images import Photo, tensor_to_array
 
 PhotoLike = Photo | str | Path | Image.Image | npt.NDArray[Any] | Tensor
-"""A path, a pillow image, an array (H, W, 3), a tensor (3, H, W) or (H, W, 3), or a `Photo`."""
+"""Photo as a path, a pillow image, an array (H, W, 3), a tensor (3, H, W) or (H, W, 3), or a `Photo`."""
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]] | Tensor
 """(N, 2), (x, y) in pixels of a photo."""
 
@@ -48,7 +48,7 @@ def as_photo(photo: object) -> Photo:
 
 
 def _holds_flags(points: object) -> bool:
-    """Return whether a list of points holds a boolean, which NumPy takes for 0 or 1."""
+    """Return whether a list of points contains a boolean, which NumPy would read as 0 or 1."""
     if isinstance(points, (list, tuple)):
         return any(_holds_flags(row) for row in points)
     return isinstance(points, (bool, np.bool_))
@@ -58,8 +58,8 @@ def check_points(points: object, photo: Photo) -> torch.Tensor:
     """Return points as (N, 2) in float32 on the CPU, each inside the photo, and inside its mask if it has one.
 
     Raises:
-        InputError: another shape, no point, more than a million, or a point outside the photo or its mask; the message
-            names it.
+        InputError: the points have another shape, are none or more than a million, or one lies outside the photo or its
+            mask; the message names it.
     """
     if isinstance(points, Tensor):
         points = tensor_to_array("points", points)
@@ -67,7 +67,7 @@ def check_points(points: object, photo: Photo) -> torch.Tensor:
         raise InputError("points must be an array without a mask: leave out the points that are masked")
     try:
         array = np.asarray(points)
-    except Exception:  # of NumPy, or of a foreign `__array__`
+    except Exception:  # raised by NumPy or by a foreign `__array__`
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iuf" or _holds_flags(points):
         raise InputError(f"points must be (x, y) pairs of numbers, not {shown(points)}")

@@ -1,4 +1,7 @@
-"""Pairs of photos with corresponding points. Structures that hold arrays are compared by identity."""
+"""Pairs of photos with corresponding points.
+
+Structures that hold arrays are compared by identity.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,25 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
 Reference = Literal["box", "photo"]
-"""Whether alpha is a fraction of the longer side of the target's box, or of its photo."""
+"""Length that alpha is a fraction of: the longer side of the target's box, or of its photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairKey:
     """Identity of a pair, known before its annotation is read.
 
+    Args:
+        pair_id: name of the pair.
+        source_id: id of the source photo.
+        target_id: id of the target photo.
+        category: category of the source, under which the pair is counted.
+        target_category: category of the target, if it differs.
+
     Raises:
-        InputError: an id or a category is no text, or empty; the message names it.
+        InputError: an id or a category is not a text, or is empty; the message names it.
+
+    >>> PairKey(pair_id="1", source_id="cat/a.jpg", target_id="cat/b.jpg", category="cat").sides
+    (('cat/a.jpg', 'cat'), ('cat/b.jpg', 'cat'))
     """
 
     pair_id: str
@@ -38,7 +51,7 @@ class PairKey:
     category: str | None = None
     """Category of the source, under which the pair is counted."""
     target_category: str | None = None
-    """Category of the target, if it is another one."""
+    """Category of the target, if it differs."""
 
     def __post_init__(self) -> None:
         for name in ("pair_id", "source_id", "target_id"):
@@ -55,27 +68,36 @@ class PairKey:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairRecord(PairKey):
-    """One annotated pair, without its pixels. Points and boxes are in original pixels.
+    """Annotated pair without its pixels.
+
+    Points and boxes are in original pixels; points that are not visible have coordinates without a meaning.
 
     Raises:
-        DatasetError: a size, a box or the points are not what their types say, or not finite; the message names the
+        DatasetError: a size, a box or the points have another type or shape, or are not finite; the message names the
             photo.
+
+    >>> record = PairRecord(
+    ...     pair_id="1", source_id="a.jpg", target_id="b.jpg", source_size=(80, 100), target_size=(60, 60),
+    ...     source_points=np.array([[10.0, 20.0]]), target_points=np.array([[12.0, 18.0]]), visible=np.array([True]),
+    ... )
+    >>> len(record.visible)
+    1
     """
 
     source_size: Size
-    """(H, W) of the photo in its stored frame, which is the one of the annotations."""
+    """(H, W) of the photo in its stored frame, to which the annotations refer."""
     target_size: Size
     source_points: npt.NDArray[np.float64]
     """(N, 2), (x, y)."""
     target_points: npt.NDArray[np.float64]
     visible: npt.NDArray[np.bool_]
-    """(N,), whether a point is visible in both photos. Coordinates of other points have no meaning."""
+    """(N,), True where a point is visible in both photos. Coordinates of other points have no meaning."""
     source_box: Box | None = None
     target_box: Box | None = None
     difficulty: Mapping[str, int] = field(default_factory=dict)
     """Flags of the data set, for example SPair-71k's viewpoint_variation: 0, 1 or 2."""
 
-    # Arrays have no truth value for `==`, so records are compared by identity, unlike their keys.
+    # `==` of arrays has no truth value, so records are compared by identity, unlike their keys.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -121,7 +143,7 @@ def _check_size(size: Size, name: str) -> None:
 
 
 def _check_box(box: Box, name: str) -> None:
-    """Check a box; the extent of points may have no width or no height, but not neither."""
+    """Check a box; the extent of points may lack width or height, but not both."""
     numbers = isinstance(box, tuple) and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in box)
     if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
         raise DatasetError(f"{name}: its box must be four finite numbers, not {shown(box)}")
@@ -132,7 +154,7 @@ def _check_box(box: Box, name: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """B pairs, padded to the same number of points; padding is not visible."""
+    """Batch of B pairs, padded to the same number of points; padding is not visible."""
 
     source: ImageBatch
     target: ImageBatch

@@ -1,4 +1,4 @@
-"""Cells of a map that lie on its photo, and between which of them a position of the photo lies."""
+"""Cells of a map on its photo, without padding, and the cells around a position of the photo."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sd4match.structures.resampling import neighbors
 
 @dataclass(frozen=True)
 class PhotoCells:
-    """Cells of a grid of one photo. Cells in the padding take no part: beyond the outermost cells on the photo, these
-    count.
+    """Cells of a grid of one photo, without those in the padding.
+
+    Positions beyond the outermost cells on the photo take the nearest of these cells.
 
     >>> from sd4match.geometry import pad_frame
     >>> PhotoCells(Grid((pad_frame((50, 100), 96),), (4, 4), "centers")).inside.astype(int).tolist()
@@ -32,7 +33,7 @@ class PhotoCells:
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
-        """(h, w), whether the center of a cell lies on the photo, not on its padding."""
+        """(h, w), True where the center of a cell lies on the photo, not on its padding."""
         rows, columns = self._held
         return rows[:, None] & columns
 
@@ -46,7 +47,7 @@ class PhotoCells:
     def around(
         self, positions: npt.NDArray[np.float64], *, axis: int
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Return the cells between which positions lie, along x (axis 0) or y (axis 1), and the weight of the second.
+        """Return the cells before and after each position along one axis, and the weight of the latter.
 
         Args:
             positions: (N,), in pixels of the photo.
@@ -74,7 +75,7 @@ class PhotoCells:
 
     @cached_property
     def _held(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Rows and columns of cells whose centers lie on the photo."""
+        """Rows and columns, (h,) and (w,), of cells whose centers lie on the photo."""
         frame = self.grid.frames[0]
         left, top = frame.offset
         model = to_model(torch.from_numpy(self.centers.reshape(1, -1, 2)), self.grid.frames)

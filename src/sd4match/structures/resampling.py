@@ -1,4 +1,4 @@
-"""Values of a picture between its pixels, as NumPy arrays of any number of channels."""
+"""Interpolation of NumPy pictures between their pixels, with any number of channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Numbers = npt.NDArray[Any]
 def neighbors(
     positions: npt.NDArray[np.float64], first: int, last: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return between which whole positions others lie: the lower one, the upper one, and the weight of the upper one.
+    """Return the whole positions around others: the lower one, the upper one, and the weight of the upper one.
 
     Positions beyond the first or the last one take its value.
 
@@ -56,7 +56,7 @@ def sampled(values: Numbers, points: npt.NDArray[np.float64], *, nearest: bool) 
 
 
 def _mixed(first: Numbers, second: Numbers, weights: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Numbers:
-    """Return values from the first, where a weight is 0, to the second, where it is 1."""
+    """Interpolate between two arrays: the first where a weight is 0, the second where it is 1."""
     weights = weights.astype(dtype).reshape(weights.shape + (1,) * (first.ndim - weights.ndim))
     mixed: Numbers = first * (1 - weights)
     mixed += second * weights

@@ -1,4 +1,4 @@
-"""Shapes that backbones and image encoders declare before their weights load, so that configs can be checked."""
+"""Shapes that backbones and image encoders declare, so that configs are checked before weights load."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from sd4match.checks import check_count
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Shapes of what a backbone takes and returns.
+    """Input and output shapes of a backbone.
 
     Raises:
         InputError: a size is not a whole number, or not positive.
+
+    >>> spec = FeatureSpec(
+    ...     channels=1280, stride=16, prompt_width=1024, max_length=77, layers=4, native_size=(768, 768),
+    ...     size_multiple=64, architecture="U-Net of Stable Diffusion 2.1", layer=1,
+    ... )
+    >>> spec.channels
+    1280
     """
 
     channels: int
@@ -34,15 +41,15 @@ class FeatureSpec:
     architecture: str
     """Description in one line, equal for two interchangeable checkpoints."""
     layer: int | str | None = None
-    """The chosen layer; None for a backbone that has only one."""
+    """Chosen layer; None for a backbone that has only one."""
     frame: Literal["squash", "pad"] = "squash"
-    """How it puts a photo into its image; an evaluation protocol must be for the same."""
+    """Layout of a photo in the model's image; an evaluation protocol must use the same."""
     dtype: str = "float32"
     """Data type of weights and arithmetic."""
     groups: tuple[int, ...] = ()
     """Channels of each layer, if there are several."""
     options: str = ""
-    """What else the features depend on, for example "clean" or "key"."""
+    """Other options that change the features, for example "clean" or "key"."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,10 +64,13 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class ImageFeatureSpec:
-    """Shapes of what an image encoder returns.
+    """Output shapes of an image encoder.
 
     Raises:
         InputError: a size is not a whole number, or not positive.
+
+    >>> ImageFeatureSpec(patches=256, local=768, pooled=768).patches
+    256
     """
 
     patches: int

@@ -40,11 +40,20 @@ _LARGEST_ENSEMBLE = 1000
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """Points of a batch and their visibility. Coordinates of points that are not visible have no meaning.
+    """Points of a batch and their visibility.
+
+    Coordinates of points that are not visible have no meaning.
+
+    Args:
+        points: (B, N, 2), (x, y) in original pixels.
+        visible: (B, N), True for points that count.
 
     Raises:
         ShapeError: there is not one flag for each point.
-        InputError: flags that are not booleans.
+        InputError: the points are not numbers, or the flags are not booleans.
+
+    >>> Keypoints(torch.zeros(1, 2, 2), torch.tensor([[True, False]])).visible.sum()
+    tensor(1)
     """
 
     points: Real[Tensor, "batch points 2"]
@@ -58,7 +67,17 @@ class Keypoints:
 
 @dataclass(frozen=True)
 class EvaluationNoise:
-    """Noise that depends on (seed, photo, ensemble member) only, not on the batch order or on the processes."""
+    """Noise that depends on seed, photo and ensemble member only, not on batch order or processes.
+
+    Args:
+        seed: seed of the noise, at least 0.
+
+    Raises:
+        InputError: the seed is out of bounds.
+
+    >>> Sampling(timestep=50, noise=EvaluationNoise(seed=1)).noise
+    EvaluationNoise(seed=1)
+    """
 
     seed: int = 0
 
@@ -68,7 +87,19 @@ class EvaluationNoise:
 
 @dataclass(frozen=True)
 class TrainingNoise:
-    """Noise that depends on (seed, step, index in the global batch), not on how the batch is split."""
+    """Noise that depends on seed, step and index in the global batch, not on how the batch is split.
+
+    Args:
+        seed: seed of the noise, at least 0.
+        step: number of the training step, at least 0.
+        indices: index of each image in the global batch; () for 0, 1, 2, ...
+
+    Raises:
+        InputError: a number is out of bounds.
+
+    >>> TrainingNoise(seed=0, step=3, indices=(4, 5)).indices
+    (4, 5)
+    """
 
     seed: int
     step: int
@@ -84,15 +115,20 @@ class TrainingNoise:
 
 
 Posterior = Literal["image", "member", "mode"]
-"""When z0 is sampled: once per image (SD4Match), once per ensemble member (DIFT), or never: the posterior's mode."""
+"""Sampling of z0: once per image (SD4Match), once per ensemble member (DIFT), or not at all: the posterior's mode."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clean latents become noisy ones. Training and evaluation differ here and only here.
+    """Noising of clean latents: timestep, ensemble and noise (Eq. 1).
+
+    Training and evaluation differ only in these settings.
 
     Raises:
         InputError: a field is out of bounds.
+
+    >>> Sampling(timestep=261, ensemble_size=8, posterior="member").ensemble
+    'independent'
     """
 
     timestep: int
@@ -119,21 +155,25 @@ class Sampling:
 class Encoded:
     """Photos encoded by a backbone, independent of the prompt.
 
-    The tensors are opaque to everyone but the backbone that made them, and may be cached as they are: the posterior's
-    mean and log-variance for Stable Diffusion, features for a vision transformer.
+    The tensors are opaque to all but the backbone that made them, and may be cached: the posterior's mean and
+    log-variance for Stable Diffusion, features for a vision transformer.
 
     Raises:
         ShapeError: tensors, frames and keys are of different numbers of photos.
         InputError: one is of another type.
+
+    >>> from sd4match.geometry import own_frame
+    >>> len(Encoded({"mean": torch.zeros(1, 4, 8, 8)}, (own_frame((64, 64)),), ("key",)))
+    1
     """
 
     tensors: Mapping[str, Tensor]
-    """By name; the first dimension of each is B."""
+    """Tensors by name; the first dimension of each is B."""
     frames: tuple[ImageFrame, ...]
     keys: tuple[str, ...]
     """Key of each photo, from which evaluation noise follows."""
     names: tuple[str, ...] = ()
-    """Name of each photo, for messages; () if they are not known."""
+    """Name of each photo, for messages; () if unknown."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -154,11 +194,19 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedding:
-    """What a backbone is conditioned on: the output of the text encoder, or a learned tensor in its place.
+    """Conditioning of a backbone: output of the text encoder, or a learned tensor that replaces it.
+
+    Convention: a prompt is (B, L, D), or (1, L, D) for one prompt that all images of a batch share.
+
+    Args:
+        values: (B, L, D) or (1, L, D), floating-point numbers.
 
     Raises:
         ShapeError: the values are not (B, L, D).
         InputError: they are not floating-point numbers.
+
+    >>> PromptEmbedding(torch.zeros(1, 77, 1024)).values.shape
+    torch.Size([1, 77, 1024])
     """
 
     values: Float[Tensor, "batch tokens width"]
@@ -169,11 +217,18 @@ class PromptEmbedding:
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """Image features that conditional prompts are computed from.
+    """Features of an image encoder, from which conditional prompts are computed.
+
+    Args:
+        local: (B, P, d), one vector for each patch.
+        pooled: (B, e), one vector for each image.
 
     Raises:
         ShapeError: the features are not (B, P, d) and (B, e).
         InputError: they are not floating-point numbers.
+
+    >>> ImageFeatures(local=torch.zeros(2, 256, 768), pooled=torch.zeros(2, 768)).pooled.shape
+    torch.Size([2, 768])
     """
 
     local: Float[Tensor, "batch patches features"]
@@ -186,18 +241,22 @@ class ImageFeatures:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Features of B images, with the grid on which their cells lie.
+    """Features of B images on the grid of their cells.
 
     Args:
         values: (B, C, h, w).
-        grid: frames of the B photos, map size (h, w), alignment and offset.
+        grid: grid of the B photos and (h, w) cells.
         groups: number of channels of each layer, in order; () if there is one group.
-        mask: (B, h, w), cells that may be matched; None: all of them.
+        mask: (B, h, w), cells that may be matched; None: all.
 
     Raises:
-        ShapeError: the grid or the mask is of another batch or map size than the values, or the groups are of other
-            channels.
-        InputError: values that are not floating-point numbers.
+        ShapeError: grid or mask has another batch or map size than the values, or the groups do not sum to C.
+        InputError: the values are not floating-point numbers.
+
+    >>> from sd4match.geometry import squash_frame
+    >>> grid = Grid((squash_frame((100, 100), (96, 96)),), (24, 24))
+    >>> FeatureMap(torch.ones(1, 4, 24, 24), grid).norms[0, 0, 0]
+    tensor(2.)
     """
 
     values: Float[Tensor, "batch channels h w"]
@@ -231,14 +290,21 @@ class FeatureMap:
 
     @cached_property
     def norms(self) -> Float[Tensor, "batch h w"]:
-        """L2 norm of every cell, in float32 or better. Computed once, also for other grids of the same values."""
+        """L2 norm of every cell, (B, h, w), in float32 or float64; computed once for all grids of the same values."""
         if self._same_values is not None:
             return self._same_values.norms
         return vector_norms(self.values, dim=1)
 
     @check_arguments
     def with_grid(self, grid: Grid) -> FeatureMap:
-        """Return the same values on another grid; nothing is copied."""
+        """Return the same values on another grid, without a copy.
+
+        Args:
+            grid: grid of as many photos and of the same map size.
+
+        Raises:
+            ShapeError: the grid has another number of photos or another map size.
+        """
         if grid == self.grid:
             return self
         moved = replace(self, grid=grid)
@@ -255,19 +321,24 @@ class FeatureMap:
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """Similarity of N source points to every target cell, with everything a matcher may need.
+    """Similarity of N source points to every target cell, with the maps it comes from.
 
     Args:
-        values: (B, N, h, w).
+        values: (B, N, h, w); cosines in [-1, 1] if features are normalized, -inf in cells that may not be matched.
         query_points: (B, N, 2), (x, y) in original pixels of the source photos.
         source: B maps.
-        target: B maps, on the grid in which matches are answered.
-        query_mode: how the source maps were read; see `Grid.query_cells`.
-        normalize: whether features were divided by their L2 norm.
+        target: B maps, on the grid to which matches refer.
+        query_mode: sampling of the source maps; see `Grid.query_cells`.
+        normalize: True if features were divided by their L2 norm.
 
     Raises:
-        ShapeError: values, points and maps are of different batches, points or cells.
-        InputError: one is of another type, or an unknown query mode.
+        ShapeError: values, points and maps have different numbers of pairs, points or cells.
+        InputError: a field is of another type, or the query mode is unknown.
+
+    >>> from sd4match.testing import random_correlation
+    >>> correlation = random_correlation()
+    >>> correlation.values.shape, correlation.peak.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([2, 3, 2]))
     """
 
     values: Float[Tensor, "batch points h w"]
@@ -290,11 +361,14 @@ class Correlation:
 
     @cached_property
     def query_cells(self) -> Float[Tensor, "batch points 2"]:
-        """Cells at which the source maps were read."""
+        """Cells at which the source maps were sampled, (B, N, 2), (x, y)."""
         return query_cells(self.source, self.query_points, self.query_mode)
 
     def full(self) -> Correlation:
-        """Correlate every cell of the source with every cell of the target: values (B, h * w, h', w'), row by row.
+        """Correlate every cell of the source with every cell of the target.
+
+        Returns:
+            Correlation of values (B, h * w, h', w'), source cells row by row.
 
         >>> from sd4match.testing import random_correlation
         >>> random_correlation().full().values.shape
@@ -310,6 +384,13 @@ class Correlation:
         Args:
             points: (B, N, 2), (x, y) in original pixels of the target photos.
 
+        Returns:
+            Correlation of the N points with every cell of the source maps.
+
+        Raises:
+            ShapeError: the points are of another number of photos.
+            InputError: they are not a tensor of numbers.
+
         >>> from sd4match.testing import random_correlation
         >>> correlation = random_correlation()
         >>> correlation.reversed(correlation.query_points).target is correlation.source
@@ -319,12 +400,22 @@ class Correlation:
 
     @cached_property
     def peak(self) -> Float[Tensor, "batch points 2"]:
-        """Target cell of the largest value, (x, y); computed once for all matchers."""
+        """Target cell of the largest value, (B, N, 2), (x, y); computed once for all matchers."""
         return functional.nearest_neighbor(self.values)
 
     @check_arguments
     def probability(self, temperature: float) -> Float[Tensor, "batch points h w"]:
-        """Return softmax(values / temperature) over all cells (Eq. 4); computed once per temperature."""
+        """Return the match probability softmax(values / temperature) (Eq. 4); computed once per temperature.
+
+        Args:
+            temperature: divisor of the correlation, > 0.
+
+        Returns:
+            (B, N, h, w), sums to 1 over the cells of each point.
+
+        Raises:
+            InputError: the temperature is not a positive number.
+        """
         temperature = check_number("temperature", temperature)
         if temperature not in self._probabilities:
             self._probabilities[temperature] = functional.match_probability(self.values, temperature=temperature)
@@ -345,16 +436,22 @@ def correlate_maps(
     Args:
         source: B maps.
         target: B maps; cells outside of their mask get -inf.
-        query_points: (B, N, 2), (x, y) in original pixels of the source photos.
+        query_points: (B, N, 2), (x, y) in original pixels of the source photos. A point beyond the outermost cell
+            centers is clamped to them.
         query_mode: "bilinear" (SD4Match), "floor" (SD+DINO, GeoAware) or "pixel" (DIFT); see `Grid.query_cells`.
         normalize: divide features by their L2 norm.
 
     Returns:
-        Values (B, N, h, w), the queries and both maps.
+        Values (B, N, h, w), in [-1, 1] if normalized, with the queries and both maps.
 
     Raises:
         ShapeError: the two maps differ in B or C, or the queries in B.
-        InputError: one is of another type, or an unknown query mode.
+        InputError: an argument is of another type, or the query mode is unknown.
+
+    >>> from sd4match.testing import random_correlation
+    >>> maps = random_correlation()
+    >>> correlate_maps(maps.source, maps.target, torch.tensor([[[4.0, 2.0]], [[4.0, 2.0]]])).values.shape
+    torch.Size([2, 1, 8, 8])
     """
     cells = query_cells(source, query_points, query_mode)
     norms = target.norms if normalize else None
@@ -365,7 +462,7 @@ def correlate_maps(
 
 
 def query_cells(source: FeatureMap, query_points: Tensor, query_mode: QueryMode) -> Tensor:
-    """Return the cells, in float32 or float64, at which a map is read for points in original pixels."""
+    """Return the cells, in float32 or float64, at which a map is sampled for points in original pixels."""
     check_shape("query_points", query_points, "B N 2", of="numbers", B=len(source))
     dtype = torch.promote_types(source.values.dtype, torch.float32)
     return source.grid.query_cells(query_points.to(source.values.device, dtype), query_mode)
@@ -374,14 +471,18 @@ def query_cells(source: FeatureMap, query_points: Tensor, query_mode: QueryMode)
 class Matches:
     """Locations of the query points in the target photos.
 
+    Convention: a score is the probability mass around a match. It depends on the temperature and on the size of the
+    map; scores of maps of different sizes cannot be compared.
+
     Args:
         points: (B, N, 2), (x, y) in original pixels of the target photos.
         scores: (B, N), in [0, 1], or a function that computes them when they are first read.
         valid: (B, N), False where a point has no match; None: all points have one.
 
     Raises:
-        ShapeError: there is not one score, or one flag, for each point; for a function, when the scores are first read.
-        InputError: points that are no floating-point numbers; a score outside [0, 1], when they are first read.
+        ShapeError: there is not one score and one flag for each point; of a function, raised when scores are first
+            read.
+        InputError: the points are not floating-point numbers, or a score outside [0, 1] is read.
 
     >>> matches = Matches(torch.zeros(1, 2, 2), lambda: torch.ones(1, 2))
     >>> matches.scores, matches.valid
@@ -407,7 +508,7 @@ class Matches:
 
     @cached_property
     def scores(self) -> Float[Tensor, "batch points"]:
-        """(B, N), in [0, 1]: the probability mass around each match."""
+        """Probability mass around each match, (B, N), in [0, 1]."""
         scores = self._scores if isinstance(self._scores, Tensor) else self._scores()
         batch, points, _ = self.points.shape
         check_shape("the scores of matches", scores, "B N", of="floats", B=batch, N=points)
@@ -424,11 +525,18 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class LossValue:
-    """Loss of a batch, with a bound below which it cannot fall for this batch.
+    """Loss of a batch, with a lower bound that it cannot fall below for this batch.
+
+    Args:
+        value: scalar.
+        lower_bound: scalar, or None if the loss has none.
 
     Raises:
-        ShapeError: one is no scalar.
-        InputError: one is no tensor of floating-point numbers.
+        ShapeError: one is not a scalar.
+        InputError: one is not a tensor of floating-point numbers.
+
+    >>> LossValue(torch.tensor(4.2), lower_bound=torch.tensor(3.4)).value
+    tensor(4.2000)
     """
 
     value: Float[Tensor, ""]
@@ -444,8 +552,16 @@ class LossValue:
 class ParameterGroup:
     """Parameters that are learned at `scale` times the base learning rate.
 
+    Args:
+        name: name of the group, in logs and checkpoints.
+        parameters: the parameters.
+        scale: factor of the learning rate, > 0.
+
     Raises:
-        InputError: no name, no tuple of parameters, or a scale that is not positive.
+        InputError: the name is empty, the parameters are not a tuple, or the scale is not positive.
+
+    >>> ParameterGroup("prompt", (nn.Parameter(torch.zeros(3)),), scale=0.1).scale
+    0.1
     """
 
     name: str
@@ -459,8 +575,8 @@ class ParameterGroup:
 
 
 MatchFunction = Callable[[Correlation], Matches]
-"""A `Matcher`, or any function of its form."""
+"""`Matcher`, or any function of its form."""
 PairFunction = Callable[[FeatureMap, FeatureMap], tuple[FeatureMap, FeatureMap]]
-"""A `PairTransform`, or any function of its form."""
+"""`PairTransform`, or any function of its form."""
 LossFunction = Callable[[Correlation, Keypoints], Tensor | LossValue]
-"""A `MatchingLoss`, or any function of its form."""
+"""`MatchingLoss`, or any function of its form."""

@@ -25,7 +25,7 @@ from sd4match.training.batches import Batches, BatchSplit, MicroBatch
 
 @dataclass(frozen=True)
 class LossTotals:
-    """Sums over the pairs that have a visible point, of which a step's means are computed."""
+    """Sums over the pairs that have a visible point, from which the means of a step are computed."""
 
     pairs: float = 0.0
     loss: float = 0.0
@@ -37,7 +37,7 @@ class LossTotals:
 
 
 class GradientAccumulator:
-    """Computes the gradient of the *summed* loss of a process's pairs, and leaves it in the parameters.
+    """Accumulator of the gradient of the *summed* loss of a process's pairs in the parameters.
 
     It is a sum because micro-batches and processes may hold different numbers of pairs with visible points; the caller
     adds the sums up and divides.
@@ -50,7 +50,7 @@ class GradientAccumulator:
         pair_transform: transform of both maps that learns; None if there is none.
         config: sampling, seed, directions.
         batches: pairs of every step.
-        split: how they are split; halved when memory runs out.
+        split: split of the pairs; halved when memory runs out.
         precision: "no" or "bf16", precision of the forward pass up to the feature maps.
         on_split: called when the split changes.
     """
@@ -84,7 +84,7 @@ class GradientAccumulator:
         """Compute the gradient of all pairs that a process has in a step.
 
         Args:
-            step: from 1.
+            step: number of the step, from 1.
             process: index of this process.
             reset: discards gradients and restores random generators; called before each attempt.
 

@@ -1,4 +1,4 @@
-"""Pairs of every training step and how they are split over devices: a function of (seed, step) only."""
+"""Pairs of every training step, a function of (seed, step) only, and their split over devices."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class MicroBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How the pairs of a step are split: devices x pairs at once x accumulated.
+    """Split of the pairs of a step: devices x pairs at once x accumulation.
 
     Args:
         batch_size: pairs of a step over all devices, the effective batch.
         devices: number of processes, each with one device.
-        per_device: pairs that a device takes at once.
+        per_device: pairs that a device processes at once.
 
     Raises:
-        InputError: a number is no whole number of at least 1.
+        InputError: a number is not a whole number of at least 1.
         ConfigError: there are more devices than pairs.
 
     >>> BatchSplit(9, devices=3, per_device=3).describe()
@@ -75,6 +75,9 @@ class BatchSplit:
         Args:
             device: index of the device, in [0, devices).
 
+        Raises:
+            InputError: there is no such device.
+
         >>> BatchSplit(9, devices=2, per_device=2).indices(1)
         [range(4, 6), range(6, 8), range(8, 9)]
         """
@@ -106,12 +109,14 @@ class BatchSplit:
 
 
 class Batches:
-    """Pairs of every step. Stateless: step 12 is the same whether or not steps 1 to 11 were loaded.
+    """Pairs of every step.
+
+    Objects are stateless: step 12 is the same whether or not steps 1 to 11 were loaded.
 
     Args:
         data: pairs to draw from.
         prepare: preprocessing functions by view name; see `prompting.pairing.preprocessors`.
-        seed: of the draws.
+        seed: seed of the draws.
         batch_size: pairs of a step over all devices.
     """
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: each is one file, written atomically, from which it resumes bit for bit."""
+"""Checkpoints of a training: files, written atomically, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -27,39 +27,57 @@ _FREE = (
     "training.patience", "training.checkpoint_every", "training.keep_checkpoints", "training.per_device",
     "training.trackers",
 )  # fmt: skip
-"""Config fields that may differ on resume: no step and no choice of the best prompt depends on them."""
+"""Config fields that may differ on resume, because neither steps nor the choice of the best prompt depend on them."""
 _BOUND = ("evaluation.protocol", "evaluation.batch_size")
 """Fields of these groups that may not differ, because validation uses them."""
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """A checkpoint could not be read, and an older one is used."""
+    """Warning that a checkpoint could not be read, and an older one is used."""
 
 
 class ResumeWarning(UserWarning):
-    """A training is resumed in another environment: results agree up to rounding, but perhaps not bit for bit."""
+    """Warning that a training is resumed in another environment, so results may agree only up to rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Complete state of a training after a step. Compared by identity."""
+    """Complete state of a training after a step.
+
+    Objects hold tensors and are compared by identity.
+
+    Raises:
+        InputError: a field is of another type, or the step is negative.
+
+    >>> import torch
+    >>> checkpoint = Checkpoint(100, {"prompt/embedding": torch.zeros(3)}, {})
+    >>> checkpoint.group("prompt")
+    {'embedding': tensor([0., 0., 0.])}
+    """
 
     step: int
     tensors: Mapping[str, Tensor]
-    """By "GROUP/NAME": what is learned, its best value so far, Adam's moments, random generators, the history."""
+    """Tensors by "GROUP/NAME": learned values, the best ones so far, Adam's moments, random generators, history."""
     state: Mapping[str, Any]
-    """JSON-able: columns of the history, validations, best score, pairs at once of each process."""
+    """JSON values: columns of the history, validations, best score, pairs at once of each process."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-able: config, weights and data of the training; see `check_same_training`."""
+    """JSON values: config, weights and data of the training; see `check_same_training`."""
     name: str = "the checkpoint"
-    """How messages call it: its file."""
+    """Name in messages: its file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_count("step", self.step, 0)
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of a group, by their names inside the group."""
+        """Return the tensors of a group, by their names inside the group.
+
+        Args:
+            name: name of the group, before the "/" in the names of tensors.
+
+        Returns:
+            Tensors by their names inside the group; {} if there is no such group.
+        """
         prefix = f"{name}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
@@ -82,15 +100,23 @@ def _checkpoint_of(content: object, tensors: Mapping[str, Tensor], step: int, pa
 
 
 class Checkpoints:
-    """Checkpoints in a folder.
+    """Folder of the checkpoints of a training.
 
     Args:
-        folder: used for checkpoints only.
-        keep: number of most recent checkpoints that stay, besides that of the best step.
-        origin: stored in every checkpoint that is written.
+        folder: folder that holds only checkpoints.
+        keep: number of most recent checkpoints to keep, besides that of the best step; at least 1.
+        origin: values that every written checkpoint stores; see `Checkpoint.origin`.
 
     Raises:
-        InputError: an argument is of another type, or fewer than one checkpoint stays.
+        InputError: an argument is of another type, or `keep` is less than 1.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(folder, keep=2)
+    ...     for step in (10, 20, 30):
+    ...         checkpoints.write(Checkpoint(step, {"prompt/embedding": torch.zeros(3)}, {}), best_step=10)
+    ...     checkpoints.steps(), checkpoints.latest().step
+    ([30, 20, 10], 30)
     """
 
     @check_arguments
@@ -100,7 +126,11 @@ class Checkpoints:
         self.origin = dict(origin or {})
 
     def path(self, step: int) -> Path:
-        """Return the path of a step's checkpoint, whether or not it exists."""
+        """Return the path of a step's checkpoint, whether or not it exists.
+
+        Args:
+            step: number of the step.
+        """
         return self.folder / f"step-{step:08d}.safetensors"
 
     def steps(self) -> list[int]:
@@ -114,11 +144,11 @@ class Checkpoints:
         """Write a checkpoint to a temporary file, sync and rename it, and only then remove old ones.
 
         Args:
-            checkpoint: to write.
-            best_step: step whose checkpoint stays.
+            checkpoint: checkpoint to write.
+            best_step: step whose checkpoint is not removed.
 
         Raises:
-            TrainingError: it cannot be written; the earlier ones stay.
+            TrainingError: it cannot be written; the earlier ones remain.
         """
         text = json.dumps({"step": checkpoint.step, "state": dict(checkpoint.state), "origin": self.origin})
         metadata = {
@@ -142,6 +172,9 @@ class Checkpoints:
     def read(self, step: int) -> Checkpoint:
         """Read the checkpoint of a step.
 
+        Args:
+            step: number of the step.
+
         Raises:
             TrainingError: it does not exist, is damaged, or has another format.
         """
@@ -160,7 +193,7 @@ class Checkpoints:
             raise TrainingError(f"{path} is damaged ({' '.join(str(error).split())})") from None
 
     def latest(self) -> Checkpoint | None:
-        """Read the latest checkpoint that is not damaged; None if there is no checkpoint.
+        """Read the latest checkpoint that is not damaged; return None if there is no checkpoint.
 
         Raises:
             TrainingError: there are checkpoints, and none can be read.
@@ -189,7 +222,7 @@ class Checkpoints:
         self.remove_temporary_files()
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files that killed processes left behind."""
+        """Remove the temporary files of killed processes."""
         for file in self.folder.glob(f".step-*{TEMPORARY_SUFFIX}"):
             remove(file, error=TrainingError)
 
@@ -197,16 +230,16 @@ class Checkpoints:
 def check_same_config(
     before: Mapping[str, Any], now: Mapping[str, Any], *, where: str, learned: Collection[str] = ()
 ) -> None:
-    """Refuse to resume a training with another config, where the difference matters.
+    """Check that a training is resumed with the same config, except for fields that may differ.
 
     Args:
-        before: config with which the training was started, as JSON-able values.
-        now: config with which it is to be resumed.
+        before: config with which the training was started, as JSON values.
+        now: config with which it is resumed.
         where: name of the training in messages.
         learned: components besides the prompt that are learned, whose fields may not differ.
 
     Raises:
-        ConfigError: names the fields and both values.
+        ConfigError: a field differs; the message has names and both values.
     """
     old, new = _flatten(before), _flatten(now)
     differing = [
@@ -241,17 +274,17 @@ def learned_of(origin: Mapping[str, Any]) -> Sequence[str]:
 
 
 def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Refuse to resume a training with another config, other weights or other pairs.
+    """Check that a training is resumed with the same config, weights and pairs.
 
     Args:
         before: origin of a checkpoint: `config`, `fingerprint` of the backbone, `pairs` (digest of the training
             pairs), `versions`, `processes`, `learned`.
-        now: origin of the training that is to resume from it.
+        now: origin of the training that resumes from it.
         where: name of the training in messages.
 
     Raises:
-        ConfigError: names what differs.
-        TrainingError: the origin of the checkpoint does not say what it is of.
+        ConfigError: config, weights or pairs differ; the message names them.
+        TrainingError: the origin of the checkpoint has no config.
 
     Warns:
         ResumeWarning: versions or the number of processes differ.

@@ -1,4 +1,4 @@
-"""Sweep over any fields of an experiment: every combination of their values is a row of one report."""
+"""Sweep over fields of an experiment: every combination of their values is a row of one report."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from sd4match.evaluation.run import compare_prompts
 from sd4match.evaluation.seeds import Estimate, estimate, image_values
 from sd4match.hashing import digest
 from sd4match.paths import as_path
-from sd4match.training.measuring import Bench, Job, Measurement, SweepCallbacks, check_jobs, may_learn, row_record
+from sd4match.training.measuring import Bench, Job, MeasuredScores, SweepCallbacks, check_jobs, may_learn, row_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ExperimentConfigReader = Callable[[list[str]], ExperimentConfig]
-"""Reads an experiment with some changes `a.b=c`."""
+"""Function that returns an experiment with some changes `a.b=c`."""
 
 MOST_ROWS = 1000
 _COMMON = ("data", "evaluation.protocol", "evaluation.categories", "evaluation.limit", "evaluation.skip_bad")
-"""Fields in which rows must agree: they decide which pairs are counted, and how."""
+"""Fields in which rows must agree, because they determine which pairs are counted, and how."""
 _USED_IN_TRAINING = ("evaluation.protocol", "evaluation.batch_size")
-"""Fields of the evaluation that the validation of a training uses too."""
+"""Fields of the evaluation that the validation of a training also uses."""
 _OF_A_TRAINING = ("training", "loss", "seed")
-"""Groups of fields that change nothing where nothing is trained."""
+"""Groups of fields that matter only for trainings."""
 _WITHOUT_EFFECT = (
     "backbone.gradient_checkpointing", "cache.folder", "cache.limit", "evaluation.bootstrap_samples",
     "evaluation.matchers", "evaluation.memory", "training.checkpoint_every", "training.keep_checkpoints",
     "training.per_device", "training.trackers",
 )  # fmt: skip
-"""Fields that change nothing of what a row measures: its counts under its own matcher."""
+"""Fields that do not change the counts of a row."""
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _LIKE_A_RANGE = re.compile(r"(?=[^:]*:)[-+.0-9eE:\s]+")
-"""Numbers and colons alone: a text like that is no value of any field."""
+"""Text of only numbers and colons, which is no value of any field."""
 _BUILT_IN_ENSEMBLES = ("independent", "antithetic", "matched")
 _WORDS = re.compile(r"[A-Za-z][\w {}-]*")
 _LONGEST_FOLDER = 80
@@ -59,7 +59,7 @@ _LONGEST_FOLDER = 80
 
 @dataclass(frozen=True)
 class SweptField:
-    """A field of an experiment and the values that it takes.
+    """Field of an experiment and the values that it takes.
 
     Args:
         path: of the field, for example "evaluation.sampling.timestep".
@@ -71,17 +71,17 @@ class SweptField:
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """Last name of the path."""
         return self.path.rpartition(".")[2]
 
     @property
     def is_evaluated_only(self) -> bool:
-        """Whether the field changes the evaluation and nothing of a training."""
+        """True if the field changes the evaluation and no training."""
         return self.path.startswith("evaluation.") and not self.path.startswith(_USED_IN_TRAINING)
 
     @property
     def is_numeric(self) -> bool:
-        """Whether all values are numbers."""
+        """True if all values are numbers."""
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
 
 
@@ -109,11 +109,11 @@ def parse_swept(text: str) -> SweptField:
     if _LIKE_A_RANGE.fullmatch(listed):
         values = _range(listed.split(":"), text=text)
     else:
-        parts = _split(listed)
-        if any(map(_LIKE_A_RANGE.fullmatch, parts)):
+        pieces = _split(listed)
+        if any(map(_LIKE_A_RANGE.fullmatch, pieces)):
             raise ConfigError(f"{shown(text)} has a range among other values: write its numbers out")
-        values = tuple(parse_yaml(part, what=f"the value in {shown(text)}", error=ConfigError) for part in parts)
-        if any(not part.strip() for part in parts):
+        values = tuple(parse_yaml(piece, what=f"the value in {shown(text)}", error=ConfigError) for piece in pieces)
+        if any(not piece.strip() for piece in pieces):
             raise ConfigError(f"a value in {shown(text)} is empty: write null for no value")
     repeated = next((value for number, value in enumerate(values) if value in values[:number]), None)
     if repeated is not None:
@@ -121,9 +121,9 @@ def parse_swept(text: str) -> SweptField:
     return SweptField(path, values)
 
 
-def _range(parts: Sequence[str], *, text: str) -> tuple[Any, ...]:
-    """Return the numbers of a range, exactly as they would be written out."""
-    numbers = [part.strip() for part in parts]
+def _range(pieces: Sequence[str], *, text: str) -> tuple[Any, ...]:
+    """Return the numbers of a range, with the decimals in which they would be written."""
+    numbers = [piece.strip() for piece in pieces]
     if len(numbers) not in (2, 3) or not all(map(_NUMBER.fullmatch, numbers)):
         raise ConfigError(f"a range is start:stop or start:stop:step, of numbers, not {shown(text)}")
     start, stop, width = map(Decimal, [*numbers, "1"][:3])
@@ -131,7 +131,7 @@ def _range(parts: Sequence[str], *, text: str) -> tuple[Any, ...]:
         raise ConfigError(f"the step in {shown(text)} must not be 0")
     try:
         steps = (stop - start) / width
-    except ArithmeticError:  # beyond what decimal numbers hold
+    except ArithmeticError:  # out of the range of decimal numbers
         raise ConfigError(f"the range in {shown(text)} is of numbers that are too large or too small") from None
     if steps < 0:
         raise ConfigError(f"the range in {shown(text)} has no value: its step leads away from its stop")
@@ -145,8 +145,8 @@ def _range(parts: Sequence[str], *, text: str) -> tuple[Any, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that stand outside of brackets, braces and quotes."""
-    parts, depth, quote = [""], 0, ""
+    """Split at commas outside of brackets, braces and quotes."""
+    pieces, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
@@ -154,10 +154,10 @@ def _split(text: str) -> list[str]:
             quote = letter
         depth += (letter in "[{" and not quote) - (letter in "]}" and not quote)
         if letter == "," and depth == 0 and not quote:
-            parts.append("")
+            pieces.append("")
         else:
-            parts[-1] += letter
-    return parts
+            pieces[-1] += letter
+    return pieces
 
 
 def find_field(config: ExperimentConfig, name: str) -> str:
@@ -170,7 +170,7 @@ def find_field(config: ExperimentConfig, name: str) -> str:
     'training.learning_rate'
     """
     if name.partition(".")[0] in (*ExperimentConfig.model_fields, *COMPOSED_FIELDS):
-        return name  # of an unknown field below it, the config says which ones there are
+        return name  # the config rejects an unknown field below it, with the known ones
     paths = _paths(config.model_dump(mode="json"))
     found = [path for path in paths if path.endswith(f".{name}")]
     if len(found) == 1:
@@ -190,7 +190,7 @@ def _paths(fields: Mapping[str, Any], above: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class SweptRow:
-    """One combination of values: its name, the values by the paths of their fields, and what is measured."""
+    """Row of a sweep: its name, its values by path of the field, and its job."""
 
     name: str
     values: Mapping[str, Any]
@@ -251,7 +251,7 @@ def _row(
 
 
 def labels(paths: Iterable[str]) -> dict[str, str]:
-    """Return how rows name each field: by the last part of its path, or the whole path if two parts are the same.
+    """Return the name of each field in rows: the last name of its path, or the whole path if two are equal.
 
     >>> labels(["seed", "training.sampling.timestep", "evaluation.sampling.timestep"])["seed"]
     'seed'
@@ -279,7 +279,7 @@ def _text(value: Any) -> str:
 
 
 def _folder(texts: Sequence[str]) -> str:
-    """Return the name of a folder for a row; what a file system may not take is replaced, and told by a digest."""
+    """Return the name of a folder for a row; unusual characters are replaced, with a digest to keep names distinct."""
     name = ",".join(texts)
     safe = re.sub(r"[^A-Za-z0-9=.,_+-]", "-", name)
     return safe if safe == name and len(name) <= _LONGEST_FOLDER else f"{safe[:_LONGEST_FOLDER]}-{digest(name)[:8]}"
@@ -297,7 +297,7 @@ def _check_common(configs: Mapping[str, ExperimentConfig]) -> None:
 
 
 def _check_different(rows: Sequence[SweptRow]) -> None:
-    """Refuse rows that measure one thing: a table of them would show a field that changes nothing as if it did."""
+    """Check that rows differ in a field that their counts depend on."""
     seen: dict[str, SweptRow] = {}
     for row in rows:
         other = seen.setdefault(json.dumps(_measured_fields(row.job), sort_keys=True), row)
@@ -344,18 +344,18 @@ def sweep_fields(
     device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
-    """Measure an experiment with every combination of the values of some fields, after training what learns.
+    """Measure an experiment with every combination of the values of some fields, after training where that is needed.
 
-    What `output` already contains is not trained or measured again, and a training that was stopped is resumed.
+    Results in `output` are not trained or measured again, and a stopped training is resumed.
 
     Args:
-        output: folder; each row has a folder of its name in it.
-        fields: each "FIELD=a,b,c" or "FIELD=start:stop:step", with its stop if a step hits it; the end of a field's
-            path is enough if no other field ends like that.
+        output: folder; each row has a subfolder of its name.
+        fields: "FIELD=a,b,c" or "FIELD=start:stop:step" each, which includes the stop if a step reaches it; the end of
+            the path of a field suffices if it is unique.
         preset: name of the experiment.
         overrides: changes `a.b=c` to all rows.
-        prompt: file of a learned prompt, which is evaluated in every row; None: the experiment's prompt is trained once
-            for each combination of the fields that a training depends on.
+        prompt: file of a learned prompt for all rows; None: the experiment's prompt is trained once for each
+            combination of the fields that a training depends on.
         split: split that is measured.
         device: device of all computations, for example "cpu" or "cuda".
         callbacks: functions to call during the sweep.
@@ -365,7 +365,7 @@ def sweep_fields(
 
     Raises:
         ConfigError: a field or a value does not fit; see `field_rows`.
-        InputError: the folder of a row holds something else than an earlier sweep.
+        InputError: the folder of a row holds other files than those of an earlier sweep.
 
     Warns:
         DamagedScoresWarning: scores of an earlier sweep are damaged.
@@ -386,12 +386,12 @@ def measure_rows(
     device: str | torch.device = "cpu",
     callbacks: SweepCallbacks | None = None,
 ) -> Report:
-    """Do what `sweep_fields` does, with rows from `field_rows`."""
+    """Measure rows of `field_rows`; see `sweep_fields`."""
     started = time.perf_counter()
     rows[0].job.config.require_data()
     Processes().on_main(lambda: check_jobs(folder, {row.name: row.job for row in rows}))
     bench = Bench(split, device, callbacks or SweepCallbacks())
-    measured: dict[str, Measurement] = {}
+    measured: dict[str, MeasuredScores] = {}
     entries = []
     for row in rows:
         measured[row.name] = bench.measure(row.name, row.job)
@@ -431,7 +431,7 @@ def _against_first(config: ExperimentConfig, scores: Mapping[str, Any]) -> list[
 
 
 def _all_of(entries: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return how a report describes the backbones of all rows."""
+    """Return the description of the backbones of all rows in a report."""
     return {key: ", ".join(dict.fromkeys(entry[key] for entry in entries)) for key in entries[0]}
 
 
@@ -440,7 +440,7 @@ def _as_json(found: Estimate) -> dict[str, Any]:
 
 
 def seed_means(
-    swept: Sequence[SweptField], rows: Sequence[SweptRow], measured: Mapping[str, Measurement], *, alpha: float = 0.1
+    swept: Sequence[SweptField], rows: Sequence[SweptRow], measured: Mapping[str, MeasuredScores], *, alpha: float = 0.1
 ) -> dict[str, Estimate]:
     """Return the mean of each combination of the other fields over the seeds, per image; {} if no seed is swept."""
     seed = next((field for field in swept if field.path in ("seed", "training.seed")), None)
@@ -461,7 +461,7 @@ def plot_sweep(report: Report, *, title: str) -> Figure | None:
 
     Args:
         report: from `sweep_fields`.
-        title: of the plot.
+        title: title of the plot.
 
     Returns:
         The plot; None if there is more than one can show.

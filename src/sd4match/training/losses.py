@@ -9,7 +9,7 @@ from sd4match.structures.tensors import Correlation, Keypoints, LossFunction, Lo
 
 
 class FunctionLoss(MatchingLoss):
-    """Loss that calls a plain function; nothing of it is learned or logged.
+    """Loss that calls a plain function, without parameters and logged values.
 
     Args:
         function: `(Correlation, Keypoints) -> scalar`.
@@ -19,12 +19,12 @@ class FunctionLoss(MatchingLoss):
         self.function = function
 
     def __call__(self, correlation: Correlation, targets: Keypoints) -> Tensor | LossValue:
-        """Return what the function returns."""
+        """Return the value of the function."""
         return self.function(correlation, targets)
 
 
 def as_matching_loss(loss: MatchingLoss | LossFunction) -> MatchingLoss:
-    """Return a loss as it is, and a plain function as a `FunctionLoss`.
+    """Return a `MatchingLoss` unchanged, and a plain function as a `FunctionLoss`.
 
     >>> as_matching_loss(lambda correlation, targets: correlation.values.mean()).parameter_groups()
     []

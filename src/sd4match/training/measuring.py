@@ -1,4 +1,4 @@
-"""Measurements that a kill does not lose: what learns is trained once and resumed, what is measured is read again."""
+"""Measurements that survive a kill: trainings are resumed, and existing scores are read instead of measured."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from sd4match.training.run import can_resume, train_in_folder
 from sd4match.version import __version__
 
 _FIXED_PROMPTS = ("none", "empty", "text")
-"""Kinds of prompts that learn nothing."""
+"""Kinds of prompts without parameters."""
 
 
 class DamagedScoresWarning(UserWarning):
-    """Scores of an earlier run cannot be read; the prompt is measured again."""
+    """Warning that scores of an earlier run cannot be read, and the prompt is measured again."""
 
 
 @dataclass
 class SweepCallbacks:
-    """Functions that a sweep calls with the name of a row; each does nothing by default."""
+    """Functions that a sweep calls with the name of a row; the defaults do nothing."""
 
     on_start: Callable[[str], None] = lambda name: None
     """Called before a row is trained or measured, or its scores are read."""
     on_step: Callable[[str, int], None] = lambda name, step: None
     """Called after every training step with its number."""
     on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
-    """Called during an evaluation with the number of photos or pairs that are done, and of all."""
+    """Called during an evaluation with the number of finished photos or pairs and the number of all."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured for one row, and where its files are.
+    """Experiment and folders of one row.
 
     Args:
         config: experiment that is evaluated.
-        folder: of the scores.
-        prompt_file: a learned prompt, which is evaluated as it is; None: the experiment's prompt is trained, if it
+        folder: folder of the scores.
+        prompt_file: file of a learned prompt, which is only evaluated; None: the experiment's prompt is trained, if it
             learns.
-        training: experiment whose training makes the prompt, if it is not `config`.
-        trained_in: folder of the training, if it is not `folder`. Rows that share it share one training.
+        training: experiment of the training, if it is not `config`.
+        trained_in: folder of the training, if it is not `folder`. Rows with the same folder share one training.
     """
 
     config: ExperimentConfig
@@ -76,10 +76,10 @@ class Job:
         return self.training or self.config, self.trained_in or self.folder
 
     def check(self) -> None:
-        """Check, before any work is done, that the folders hold nothing else than earlier measurements.
+        """Check, before any work is done, that the folders hold only earlier measurements.
 
         Raises:
-            InputError: one does.
+            InputError: a folder holds other files.
         """
         config, trained_in = self.own_training
         for folder in dict.fromkeys([trained_in, self.folder] if self.prompt_file is None else [self.folder]):
@@ -87,8 +87,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Scores of a row, and how long it took to train and measure it."""
+class MeasuredScores:
+    """Scores of a row, and the seconds of its training and measurement."""
 
     scores: PairScores
     seconds: float
@@ -96,14 +96,14 @@ class Measurement:
 
 @dataclass
 class Bench:
-    """Measures jobs one after the other, with one backbone in memory at a time.
+    """Runner of jobs, one after the other, with one backbone in memory at a time.
 
     All processes of a run must call the same methods in the same order; the main one writes.
 
     Args:
-        split: that is measured.
-        device: of all computations.
-        callbacks: called during the work.
+        split: split that is measured.
+        device: device of all computations.
+        callbacks: functions to call during the work.
     """
 
     split: Split = "test"
@@ -113,12 +113,8 @@ class Bench:
     _data: tuple[ExperimentConfig, PairDataset] | None = None
     _trained: dict[Path, Path | None] = field(default_factory=dict)
 
-    def measure(self, name: str, job: Job) -> Measurement:
-        """Return the scores of a job: read if they are those of this very job, otherwise measured and written.
-
-        Warns:
-            DamagedScoresWarning: earlier scores are damaged.
-        """
+    def measure(self, name: str, job: Job) -> MeasuredScores:
+        """Return the scores of a job; read them if they exist, otherwise measure and write them."""
         processes = Processes()
         self.callbacks.on_start(name)
         origin = _origin(job, self.backbone(job.config), self.split)
@@ -126,9 +122,9 @@ class Bench:
         return found or self._measure(name, job, origin, processes)
 
     def backbone(self, config: ExperimentConfig) -> Backbone:
-        """Return the backbone of an experiment; one that is in memory is not loaded again."""
+        """Return the backbone of an experiment, and load it unless it is in memory."""
         if self._loaded is None or (self._loaded[0].backbone, self._loaded[0].cache) != (config.backbone, config.cache):
-            self._loaded = None  # before the next one takes memory
+            self._loaded = None  # frees memory for the next one
             self._loaded = config, cached(config.backbone.build(device=self.device), config.cache.open())
         return self._loaded[1]
 
@@ -143,7 +139,7 @@ class Bench:
         return self._data[1]
 
     def trained(self, name: str, job: Job) -> Path | None:
-        """Return the file of what a job has learned, after training it if that is not done; None if nothing learns."""
+        """Return the file of the learned values of a job, after training if necessary; None if nothing learns."""
         if job.prompt_file is not None:
             return job.prompt_file
         config, folder = job.own_training
@@ -170,9 +166,9 @@ class Bench:
         )  # fmt: skip
         return folder / PROMPT_FILE
 
-    def _measure(self, name: str, job: Job, origin: Mapping[str, Any], processes: Processes) -> Measurement:
+    def _measure(self, name: str, job: Job, origin: Mapping[str, Any], processes: Processes) -> MeasuredScores:
         started = time.perf_counter()
-        if job.own_training[1] != job.folder or job.prompt_file is not None:  # otherwise the training begins them
+        if job.own_training[1] != job.folder or job.prompt_file is not None:  # otherwise `_train` writes them
             processes.on_main(lambda: _write_scores(job.folder, origin))
         file = self.trained(name, job)
         if file is None:
@@ -187,30 +183,30 @@ class Bench:
             scratch=job.folder,
             progress=lambda name, what, done, total: self.callbacks.on_evaluation_progress(name, done, total),
         )
-        measurement = Measurement(found[0].scores, round(time.perf_counter() - started, 1))
+        measurement = MeasuredScores(found[0].scores, round(time.perf_counter() - started, 1))
         content = {**origin, "seconds": measurement.seconds, "scores": measurement.scores.to_json()}
         processes.on_main(lambda: _write_scores(job.folder, content))
         return processes.from_main(measurement)
 
 
 def may_learn(config: ExperimentConfig) -> bool:
-    """Return whether a training may change an experiment, as far as is known before its model is loaded."""
+    """Return whether a training may change an experiment, judged before its model is loaded."""
     transform = config.pair_transform
     beside = (config.matcher.build(), None if transform is None else transform.build())
     return config.prompt.kind not in _FIXED_PROMPTS or any(map(learns, beside))
 
 
 def row_record(job: Job, first: ExperimentConfig, output: Path) -> dict[str, Any]:
-    """Return what the report of a sweep says of the experiment of a row, so that it can be built again.
+    """Return the description of the experiment of a row in the report of a sweep, from which it can be built again.
 
     Args:
-        job: of the row, after it was measured.
+        job: job of the row, after it was measured.
         first: experiment of the report.
         output: folder of the report.
 
     Returns:
-        `config`: the sections of the row's config that are not those of the report's; `prompt_config`; `prompt_file`:
-        the file that was trained, seen from the folder of the report, the whole path of one that was given, or None.
+        `config`: sections of the row's config that differ from the report's; `prompt_config`; `prompt_file`: path of
+        the trained file relative to the folder of the report, whole path of a given one, or None.
     """
     own, shared = (config.model_dump(mode="json") for config in (job.config, first))
     file = None if job.prompt_file is None else str(resolved(job.prompt_file))
@@ -225,14 +221,14 @@ def row_record(job: Job, first: ExperimentConfig, output: Path) -> dict[str, Any
 
 
 def check_jobs(output: Path, jobs: Mapping[str, Job]) -> None:
-    """Check, before any work is done, that a run loses nothing of the user's or of another run.
+    """Check, before any work is done, that a run replaces no other files.
 
     Args:
         output: folder of the report.
-        jobs: by the names of their rows.
+        jobs: jobs by the names of their rows.
 
     Raises:
-        InputError: the folder, or that of a job, holds something else than an earlier run of this kind.
+        InputError: the folder, or that of a job, holds other files than an earlier run of this kind.
     """
     check_run_folder(output, "sweep")
     for job in jobs.values():
@@ -240,7 +236,7 @@ def check_jobs(output: Path, jobs: Mapping[str, Job]) -> None:
 
 
 def _origin(job: Job, backbone: Backbone, split: Split) -> dict[str, Any]:
-    """Return what scores depend on; scores of the same origin need not be measured again."""
+    """Return the values that scores depend on; scores of the same origin need not be measured again."""
     training, _ = job.own_training
     return {
         "config": job.config.model_dump(mode="json"),
@@ -252,7 +248,7 @@ def _origin(job: Job, backbone: Backbone, split: Split) -> dict[str, Any]:
     }
 
 
-def read_scores(folder: Path, origin: Mapping[str, Any]) -> Measurement | None:
+def read_scores(folder: Path, origin: Mapping[str, Any]) -> MeasuredScores | None:
     """Read the scores that an earlier run wrote; None if there are none, or they are of another origin or damaged."""
     file = folder / SCORES_FILE
     if not exists(file):
@@ -265,7 +261,7 @@ def read_scores(folder: Path, origin: Mapping[str, Any]) -> Measurement | None:
             return None
         if not isinstance(content["scores"], dict):
             raise InputError(f"scores must be fields, not {shown(content['scores'])}")
-        return Measurement(
+        return MeasuredScores(
             PairScores.from_json(content["scores"]), check_number("seconds", content.get("seconds"), 0.0)
         )
     except InputError as error:

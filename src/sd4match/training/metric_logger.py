@@ -19,7 +19,7 @@ _PROJECT = "sd4match"
 
 
 class MetricLogger:
-    """Writer of `losses.csv` and `validation.csv`, one line as soon as it is known.
+    """Writer of `losses.csv` and `validation.csv`, line by line.
 
     A resumed training writes the lines after its checkpoint again.
 
@@ -80,20 +80,20 @@ class MetricLogger:
 
 @contextmanager
 def _naming_trackers(accelerator: Accelerator) -> Iterator[None]:
-    """Turn whatever a tracker raises into an error that names the trackers.
+    """Convert every error of a tracker to one that names the trackers.
 
     Raises:
         TrainingError: a tracker failed.
     """
     try:
         yield
-    except Exception as error:  # of a foreign library
+    except Exception as error:  # trackers raise errors of any class
         names = ", ".join(str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with)
         raise TrainingError(f"training.trackers: {names} failed: {type(error).__name__}: {error}") from error
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that accelerate does not know or that are not installed.
+    """Check that accelerate knows trackers and that they are installed.
 
     Raises:
         ConfigError: names the tracker and what would help.

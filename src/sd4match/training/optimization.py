@@ -1,4 +1,4 @@
-"""Adam on everything that is learned, with gradients summed over processes in one reduction per step."""
+"""Adam on all learned parameters, with gradients summed over processes in one reduction per step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sd4match.errors import TrainingError
 from sd4match.interfaces import Learned
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
-"""Names of Adam's state of a parameter."""
+"""Names of the tensors of Adam's state of a parameter."""
 
 
 class Optimization:
-    """Adam over all parameters that are learned, with a learning rate that depends on the step only.
+    """Adam over all learned parameters, with a learning rate that depends only on the step.
 
     Args:
         learned: components that learn.
@@ -46,7 +46,7 @@ class Optimization:
         """Make one step along the gradients.
 
         Args:
-            step: from 1.
+            step: number of the step, from 1.
             divide_by: number of pairs over which the gradients are summed.
 
         Raises:
@@ -72,7 +72,7 @@ class Optimization:
         }
 
     def check_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Check what `load_state_dict` is to restore.
+        """Check a state for `load_state_dict`.
 
         Raises:
             TrainingError: it is not what `state_dict` returns for these parameters.
@@ -93,7 +93,7 @@ class Optimization:
             raise TrainingError(f"the optimizer's state lacks {min(missing)}")
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore the state that `state_dict` returned.
 
         Raises:
             TrainingError: it belongs to other parameters.
@@ -117,7 +117,7 @@ def sum_over_processes(
     Args:
         parameters: the same on all processes.
         numbers: the same count on all processes.
-        accelerator: of this process.
+        accelerator: accelerator of this process.
 
     Returns:
         The summed numbers.

@@ -40,7 +40,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Restore what `random_state` returned; nothing is changed if a state is not one.
+    """Restore the state that `random_state` returned; change nothing if it is malformed.
 
     Raises:
         TrainingError: a state is missing, or is not of such a generator.

@@ -1,4 +1,4 @@
-"""Training of an experiment: builds the trainer from a config, and writes and resumes a run directory."""
+"""Training of an experiment: trainer from a config, files of a run directory, and their resumption."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Train what learns among the components in place, and write the files of the run.
+    """Train the components that learn, in place, and write the files of the run.
 
     The best values so far are on disk at any time, and the state of the training in `output / "checkpoints"`. All
     processes of a run must call this with the same arguments.
 
     Args:
         config: experiment that the components were built from.
-        components: prompt, matcher or pair transform must have parameters.
+        components: components, of which prompt, matcher or pair transform must have parameters.
         output: folder for config.yaml, losses.csv, validation.csv and checkpoints, and at the end for loss.png and the
             report.
-        prompt_file: where what is learned is saved; `output / "prompt.safetensors"` by default.
+        prompt_file: file of the learned values; None: `output / "prompt.safetensors"`.
         resume: continue from the latest checkpoint in the folder, if there is one; otherwise checkpoints and results in
             it are removed.
         stop: called after every step and during a validation; if it returns True, the state is saved and the run ends.
@@ -87,11 +87,25 @@ def train(
         The history of the training.
 
     Raises:
-        InputError: the folder holds another kind of run or files that no training has made, or a second run writes.
-        ConfigError: fields of the config do not go together, or differ from those that the run was started with.
-        InputError: nothing that matches depend on has parameters.
+        InputError: the folder holds another kind of run or other files, another run writes to it, or no component that
+            matches depend on has parameters.
+        ConfigError: fields of the config do not fit together, or differ from those with which the run was started.
         TrainingError: the loss is not finite, no checkpoint can be read, or a file cannot be written.
-        DatasetError, PhotoError: a pair cannot be read; what was learned before is saved.
+        DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
+
+    >>> import tempfile
+    >>> from sd4match.config import Components, load_preset
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import SinglePromptConfig
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> changes = ["training.steps=1", "training.batch_size=2", "data.pairs=4", "data.photos_per_category=4"]
+    >>> config = load_preset("mini-single", changes)
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = SinglePromptConfig().build(backbone=backbone)
+    >>> components = Components(backbone, prompt, NearestNeighbor(), GaussianCrossEntropy())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train(config, components, folder).step
+    1
     """
     folder = as_path(output, what="output")
     file = None if prompt_file is None else as_path(prompt_file, what="prompt_file")
@@ -116,7 +130,7 @@ def train_in_folder(
     stop: Callable[[], bool] = lambda: False,
     callbacks: TrainerCallbacks | None = None,
 ) -> TrainingRun:
-    """Do what `train` does, in a folder that another kind of run has checked, such as a sweep."""
+    """Train in a folder that another kind of run, such as a sweep, has checked; see `train`."""
     processes = Processes()
     with ExitStack() as held:
         processes.on_main(lambda: held.enter_context(locked_folder(output)))
@@ -175,7 +189,7 @@ def train_in_folder(
 
 
 def check_trainable(config: ExperimentConfig) -> None:
-    """Check what only a training needs, before any weights load.
+    """Check the conditions of a training, before any weights load.
 
     Raises:
         ConfigError: the best values could not be selected, a pair transform learns nothing, or a tracker is missing.
@@ -206,7 +220,7 @@ def resume_command(output: Path) -> str:
 
 
 def check_resumable(config: ExperimentConfig, output: Path) -> None:
-    """Refuse to resume with another config, before any weights load; see `checkpoint.check_same_config`.
+    """Check that a run is resumed with the same config, before any weights load; see `checkpoint.check_same_config`.
 
     Raises:
         ConfigError: names the fields that differ.
@@ -221,7 +235,7 @@ def check_resumable(config: ExperimentConfig, output: Path) -> None:
 
 
 def _latest(checkpoints: Checkpoints) -> Checkpoint | None:
-    """Return the latest checkpoint without the warning of damaged ones, which the training gives when it resumes."""
+    """Return the latest checkpoint without the warning of damaged ones, which the resumed training shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedCheckpointWarning)
         return checkpoints.latest()
@@ -262,7 +276,7 @@ def training_report(
 
 
 def _summary(config: ExperimentConfig, run: TrainingRun) -> dict[str, Any]:
-    """Return what a report says about the training itself, as JSON-able values."""
+    """Return the description of the training in a report, as JSON values."""
     assert run.batch_split is not None
     return {
         "steps": run.step,
@@ -281,7 +295,7 @@ def _summary(config: ExperimentConfig, run: TrainingRun) -> dict[str, Any]:
 def _origin(
     config: ExperimentConfig, components: Components, data: PairDataset, processes: Processes
 ) -> dict[str, Any]:
-    """Return what every checkpoint says about the training; see `checkpoint.check_same_training`."""
+    """Return the origin of every checkpoint of the training; see `checkpoint.check_same_training`."""
     return {
         "config": config.model_dump(mode="json"),
         "fingerprint": components.backbone.fingerprint,
@@ -293,7 +307,7 @@ def _origin(
 
 
 def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: Path, *, resume: bool) -> None:
-    """Check that the folder holds this very training, or remove the results of another one; write the config."""
+    """Check that the folder holds this training, or remove the results of another one; write the config."""
     checkpoint = _latest(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_training(checkpoint.origin, checkpoints.origin, where=str(output))
@@ -303,7 +317,7 @@ def _prepare_folder(checkpoints: Checkpoints, config: ExperimentConfig, output: 
             remove(output / name, error=TrainingError)
     checkpoints.remove_temporary_files()
     remove_abandoned_folders(output)
-    if not _says(output / CONFIG_FILE, config):  # a file that its user has commented stays as it is
+    if not _says(output / CONFIG_FILE, config):  # do not change a file with comments of the user
         write_atomically(output / CONFIG_FILE, config.to_yaml().encode())
 
 
@@ -315,7 +329,7 @@ def _says(file: Path, config: ExperimentConfig) -> bool:
 
 
 def _details(config: ExperimentConfig, trainer: Trainer, data: PairDataset, step: int, pck: float) -> dict[str, Any]:
-    """Return what a prompt file says about its training."""
+    """Return the description of the training in a prompt file."""
     return {
         **model_facts(config.backbone.model_name),
         "backbone": backbone_entry(config, trainer.backbone)["name"],

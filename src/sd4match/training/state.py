@@ -1,4 +1,4 @@
-"""Everything that changes during a training, as one value that can be written to a checkpoint and restored."""
+"""State of a training, which can be written to a checkpoint and restored."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ RESERVED_COLUMNS = ("step", "loss", "excess_loss", "learning_rate")
 
 
 class TrainingState:
-    """What is learned, its best value so far, the optimizer and the history.
+    """Learned values, the best ones so far, the optimizer and the history.
 
     Args:
         learned: components that learn.
-        optimization: over their parameters.
-        history: of the training.
+        optimization: optimizer of their parameters.
+        history: history of the training.
     """
 
     def __init__(self, learned: Sequence[Learned], optimization: Optimization, history: TrainingRun) -> None:
@@ -60,11 +60,11 @@ class TrainingState:
         return values
 
     def save_best(self) -> None:
-        """Remember the current values as the best ones."""
+        """Store the current values as the best ones."""
         self.best = self._copy_learned()
 
     def load_best(self) -> None:
-        """Set what is learned to the best values."""
+        """Set the learned values to the best ones."""
         for name, component in self.learned.items():
             component.load_state_dict(self.best[name])
 
@@ -72,7 +72,7 @@ class TrainingState:
         """Return a checkpoint of this state and of the random generators of every process; call it on all processes.
 
         Args:
-            processes: of this run.
+            processes: processes of this run.
             per_device: pairs that this process takes at once.
         """
         history = self.history

@@ -11,12 +11,12 @@ from typing import Any
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals, besides that of Ctrl-C, by which the system asks a program to end."""
+    """Return the signals, besides that of Ctrl-C, with which the system ends a program."""
     return (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
 
 
 class StopFlag:
-    """Flag that is raised when a stop is requested. Calling it returns whether it is raised."""
+    """Flag that is set when a stop is requested; calling it returns whether it is set."""
 
     def __init__(self) -> None:
         self.is_raised = False
@@ -28,7 +28,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Raise the flag on SIGTERM, SIGHUP and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
+    """Set the flag on SIGTERM, SIGHUP and SIGINT inside the block; a second SIGINT raises KeyboardInterrupt.
 
     SIGTERM and SIGHUP stay ignored where the program ignores them, as SIGHUP under nohup. Signals can be handled in the
     main thread only; in another thread nothing changes.

@@ -1,4 +1,4 @@
-"""Sweep over prompts: trains and measures each prompt of the ablation tables, and reports all of them together."""
+"""Sweep over prompts: training and measurement of each prompt of the ablation tables, in one report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COMPARISONS = (
     ("class", "single"), ("cpm", "single"), ("cpm", "class"),
     *(("cpm", name) for name in _CPM_VARIANTS),
 )  # fmt: skip
-"""(a, b): every prompt against text, and the differences that the paper's tables show."""
+"""Compared rows (a, b): every prompt with text, and the differences in the paper's tables."""
 _SHARED_FIELDS = ("backbone", "data", "evaluation")
 """Fields of the config in which the experiments of a table must agree."""
 
@@ -52,16 +52,15 @@ def sweep_prompts(
 ) -> Report:
     """Train and measure each prompt on one model, with one seed and one number of steps.
 
-    A prompt whose scores `output` already contains, of the same config, is not trained or measured again, and one whose
-    training was stopped is resumed, so a stopped sweep loses nothing.
+    A prompt of the same config whose scores are in `output` is not trained or measured again, and a stopped training is
+    resumed, so a stopped sweep can be continued.
 
     Args:
-        output: folder; each prompt has a folder of its name in it, with its file, curve and scores.
+        output: folder; each prompt has a subfolder of its name, with its file, curve and scores.
         model: name of a packaged model, for example "mini" or "sd2-1".
         names: experiments of the table.
-        variants: further rows by name, each the fields in which it differs from the experiment `single`; see
-            `variant_config`.
-        seed: of the initial prompts, the order of the pairs and the noise.
+        variants: further rows by name, as fields that differ from the experiment `single`; see `variant_config`.
+        seed: seed of the initial prompts, the order of the pairs and the noise.
         overrides: changes `a.b=c` to all experiments.
         split: split that is measured; prompts are always selected on the validation split.
         device: device of all computations, for example "cpu" or "cuda".
@@ -71,9 +70,9 @@ def sweep_prompts(
         The report of all prompts, with the paired differences that the paper's tables show.
 
     Raises:
-        ConfigError: there is no such experiment or model, no data set is named, or the rows differ in backbone, data or
+        ConfigError: there is no such experiment or model, no data set is given, or the rows differ in backbone, data or
             evaluation.
-        InputError: the folder of a prompt holds something else than an earlier sweep.
+        InputError: the folder of a prompt holds other files than those of an earlier sweep.
 
     Warns:
         DamagedScoresWarning: scores of an earlier sweep are damaged.
@@ -103,7 +102,7 @@ def sweep_prompts(
 
 
 def _comparisons(variants: Iterable[str], rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return which rows are compared: those of the paper's tables, and each variant with text and single."""
+    """Return the pairs of rows to compare: those of the paper's tables, and each variant with text and single."""
     wanted = [*_COMPARISONS, *((name, other) for name in variants for other in ("text", "single"))]
     return [(a, b) for a, b in wanted if a in rows and b in rows]
 
@@ -116,7 +115,7 @@ def sweep_configs(
     seed: int,
     overrides: Iterable[str] = (),
 ) -> dict[str, ExperimentConfig]:
-    """Return the experiments of a sweep by the names of their rows; arguments and errors as for `sweep_prompts`."""
+    """Return the experiments of a sweep by name of the row; arguments and errors are those of `sweep_prompts`."""
     overrides = list(overrides)
     configs = {name: sweep_config(name, model=model, seed=seed, overrides=overrides) for name in names}
     for name, fields in variants.items():
@@ -134,15 +133,15 @@ def variant_config(
     """Return the experiment `single` with other fields.
 
     Args:
-        name: of the row, for messages.
+        name: name of the row, for messages.
         fields: as in a config file, for example `{"prompt": {"kind": "lora"}, "training": {"steps": 50}}`; or a single
-            component, `{"kind": "lora", "rank": 4}`, whose sort is found by its kind.
+            component, `{"kind": "lora", "rank": 4}`, whose field is found by its kind.
         model: name of a packaged model.
-        seed: of the sweep.
+        seed: seed of the sweep.
         overrides: changes `a.b=c`, applied last.
 
     Raises:
-        ConfigError: a kind is unknown or of several sorts, or the fields make no experiment.
+        ConfigError: a kind is unknown or ambiguous, or the fields make no experiment.
 
     >>> variant_config("mine", {"kind": "text", "template": "a {category}"}, model="mini", seed=0).prompt.template
     'a {category}'
@@ -184,7 +183,7 @@ def sweep_config(name: str, *, model: str, seed: int, overrides: Iterable[str] =
 
 
 def prompt_jobs(output: Path, configs: Mapping[str, ExperimentConfig]) -> dict[str, Job]:
-    """Return what a sweep over prompts measures, by the names of its rows, each in a folder of that name."""
+    """Return the jobs of a sweep over prompts by name of the row, each in a folder of that name."""
     return {name: Job(config, output / name) for name, config in configs.items()}
 
 

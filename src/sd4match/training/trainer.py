@@ -1,4 +1,4 @@
-"""Trainer: learns a prompt, and what learns beside it, and selects the best values on validation pairs."""
+"""Trainer of a prompt and of other components that learn, with selection of the best values on validation pairs."""
 
 from __future__ import annotations
 
@@ -51,32 +51,47 @@ _VALIDATION = "validation"
 
 
 class Trainer:
-    """Trains a prompt and the components beside it that learn: a matcher, a pair transform, a loss.
+    """Trainer of a prompt and of the other components that learn: a matcher, a pair transform, a loss.
 
-    One step: draw the pairs of (seed, step), split them over processes and into micro-batches that fit into memory;
-    compute prompts for both sides, extract all photos at once, correlate, compute the loss; sum the gradients over
-    micro-batches and processes and divide by the number of pairs with a visible point; make one step of Adam. The step
-    is the same up to rounding however the batch is split. The backbone stays frozen. At step 0, every `validate_every`
-    steps and at the end the prompt is measured on validation pairs, and the best values are selected.
+    One step draws the pairs of (seed, step) and splits them over processes and into micro-batches that fit into memory.
+    It computes prompts for both sides, extracts all photos at once, correlates, and computes the loss. It sums the
+    gradients over micro-batches and processes, divides them by the number of pairs with a visible point, and makes one
+    step of Adam. The result is the same up to rounding for every split. The backbone stays frozen. At step 0, every
+    `validate_every` steps and at the end, the prompt is measured on validation pairs, and the best values are selected.
 
     Args:
-        backbone: frozen.
-        prompt: learned or not; prompt, matcher or pair transform must have parameters.
-        loss: a `MatchingLoss`, which may have parameters too, or any function `(Correlation, Keypoints) -> scalar`.
-        config: of the training.
+        backbone: frozen backbone.
+        prompt: prompt, learned or not; prompt, matcher or pair transform must have parameters.
+        loss: a `MatchingLoss`, which may have parameters, or any function `(Correlation, Keypoints) -> scalar`.
+        config: settings of the training.
         train_data: training pairs; the same on all processes.
-        validation_data: its first `config.validation_pairs` pairs are measured; the same on all processes.
-        validation_matcher: matcher with which they are measured; a matcher that learns is measured itself.
-        protocol: how matches are counted.
+        validation_data: validation pairs, of which the first `config.validation_pairs` are measured; the same on all
+            processes.
+        validation_matcher: matcher of the validation; if `matcher` learns, it is used instead.
+        protocol: rule by which correct matches are counted.
         validation_batch_size: number of photos, and of pairs, that are measured together.
-        matcher: matcher whose matches a loss with `takes_matches` takes, and which may learn; others do without.
-        pair_transform: transform of both maps that learns.
+        matcher: matcher whose matches a loss with `takes_matches` gets, and which may learn; other losses do not use
+            it.
+        pair_transform: transform of both maps, which must learn.
 
     Raises:
         InputError: nothing that matches depend on has parameters, or an argument is of another type.
-        ConfigError: the protocol does not measure the alpha by which the best values are selected; a matcher learns,
-            and the loss does not take matches; or a pair transform learns nothing.
+        ConfigError: the protocol does not have the alpha of the selection; a matcher learns and the loss does not take
+            matches; or a pair transform learns nothing.
         DatasetError: there are no training or no validation pairs.
+
+    >>> from sd4match.config import get_protocol
+    >>> from sd4match.matching import GaussianCrossEntropy, NearestNeighbor
+    >>> from sd4match.prompting import SinglePromptConfig
+    >>> from sd4match.testing import FakeBackbone, FakePairs, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> trainer = Trainer(
+    ...     backbone=backbone, prompt=SinglePromptConfig().build(backbone=backbone), loss=GaussianCrossEntropy(),
+    ...     config=TrainingConfig(steps=2, batch_size=2), train_data=FakePairs(), validation_data=FakePairs(),
+    ...     validation_matcher=NearestNeighbor(), protocol=get_protocol("sd4match"),
+    ... )
+    >>> trainer.fit().step
+    2
     """
 
     @check_arguments
@@ -125,12 +140,13 @@ class Trainer:
         on_best: Callable[[int, float], None] = lambda step, pck: None,
         callbacks: TrainerCallbacks | None = None,
     ) -> TrainingRun:
-        """Train, and set what is learned to the best values that validation found.
+        """Train, and set the learned values to the best ones that validation found.
 
         Args:
-            output: folder for `losses.csv` and `validation.csv`, for trackers, and for temporary feature maps.
-            checkpoints: where the state is saved.
-            resume: whether to continue from the latest checkpoint, if there is one.
+            output: folder for `losses.csv` and `validation.csv`, for trackers, and for temporary feature maps; None:
+                none.
+            checkpoints: folder of checkpoints; None: the state is not saved.
+            resume: continue from the latest checkpoint, if there is one.
             stop: called after every step and during a validation; if it returns True on any process, the state is saved
                 and the run ends on all.
             on_best: called on the main process with step and PCK when validation finds a better prompt.
@@ -144,7 +160,8 @@ class Trainer:
             TrainingError: the loss is not finite, memory does not suffice for one pair, a checkpoint does not fit, or a
                 file cannot be written.
             DatasetError, PhotoError: a pair cannot be read; the state before its step is saved.
-            ComponentError: a component raises an error, or answers what its interface does not allow.
+            ComponentError: a custom component raises another error, or returns a value that its interface does not
+                allow.
         """
         run = _Run(
             self,
@@ -162,10 +179,10 @@ class Trainer:
 
 
 class _Run:
-    """One call of `Trainer.fit`; holds everything that changes during a training.
+    """State of one call of `Trainer.fit`.
 
     Args:
-        trainer: what is trained, and on what.
+        trainer: components, data and settings.
         output: see `Trainer.fit`, also for the other arguments.
     """
 
@@ -189,12 +206,12 @@ class _Run:
         self.processes = Processes()
         self.callbacks = callbacks if self.processes.is_main else TrainerCallbacks()
         self.accelerator = _accelerator(config, output)
-        self.learned = [Learned(sort, getattr(trainer, sort)) for sort in SORTS if getattr(trainer, sort) is not None]
+        self.learned = [Learned(name, getattr(trainer, name)) for name in SORTS if getattr(trainer, name) is not None]
         self.history = TrainingRun()
         self.state = TrainingState(self.learned, Optimization(self.learned, config), self.history)
-        excess = ["excess_loss"] if self.loss.has_lower_bound else []
+        excess_column = ["excess_loss"] if self.loss.has_lower_bound else []
         self.logged = tuple(self.state.log_values())
-        self.history.columns = ("loss", *excess, "learning_rate", *self.logged)
+        self.history.columns = ("loss", *excess_column, "learning_rate", *self.logged)
         self.accumulator = GradientAccumulator(
             backbone=trainer.backbone, prompt=self.prompt, loss=self.loss, matcher=trainer.matcher,
             pair_transform=trainer.pair_transform, config=config, batches=trainer.batches,
@@ -242,7 +259,7 @@ class _Run:
         self.processes.together(self.late_failure)
 
     def finish(self) -> TrainingRun:
-        """Set what is learned to the best values, and return the history."""
+        """Set the learned values to the best ones, and return the history."""
         self.state.load_best()
         for component in self.learned:
             component.train(False)
@@ -272,14 +289,14 @@ class _Run:
             raise TrainingError(f"the loss is {totals.loss} at step {step}; {self.describe_cause()}")
         count = max(totals.pairs, 1.0)
         optimization.step(step, divide_by=count)
-        excess = [totals.excess_loss / count] if self.loss.has_lower_bound else []
-        values = (totals.loss / count, *excess, optimization.learning_rate(step), *self.log_values())
+        excess_loss = [totals.excess_loss / count] if self.loss.has_lower_bound else []
+        values = (totals.loss / count, *excess_loss, optimization.learning_rate(step), *self.log_values())
         self.history.rows.append(values)
         self.log(self.logger.log_step)
         self.callbacks.on_step(self.history)
 
     def log_values(self) -> tuple[float, ...]:
-        """Return what components log, in the order of the columns.
+        """Return the logged values of the components, in the order of the columns.
 
         Raises:
             ComponentError: the names are not those of the first step.
@@ -293,7 +310,7 @@ class _Run:
         return tuple(values.values())
 
     def describe_cause(self) -> str:
-        """Return what may have made a loss that is not finite."""
+        """Return a likely cause of a loss that is not finite."""
         for name, component in self.state.learned.items():
             if not all(tensor.isfinite().all() for tensor in component.state_dict().values()):
                 return f"the values of the {name} are not finite: a lower training.learning_rate may help"
@@ -325,7 +342,7 @@ class _Run:
             self.accelerator,
         )
         if failures:
-            reset()  # to the state after the previous step
+            reset()  # back to the state after the previous step
             self.fail(failure)
         self.stop_requested = stops > 0
         return LossTotals(pairs, loss, excess_loss)
@@ -380,17 +397,17 @@ class _Run:
 
 
 def _batch_split(config: TrainingConfig, processes: Processes, accelerator: Accelerator) -> BatchSplit:
-    """Return a split in which a device takes its whole share at once, unless config or launcher say otherwise."""
+    """Return a split in which a device takes its whole share at once, unless config or launcher set fewer pairs."""
     whole = BatchSplit(config.batch_size, processes.count, config.batch_size)
     share = -(-whole.share // accelerator.gradient_accumulation_steps)
     return replace(whole, per_device=min(whole.share, config.per_device or share))
 
 
 def _accelerator(config: TrainingConfig, output: Path | None) -> Accelerator:
-    """Return accelerate's object of this process.
+    """Return the `Accelerator` of this process.
 
     Raises:
-        ConfigError: accelerate refuses what its launcher or the environment says.
+        ConfigError: accelerate refuses the settings of its launcher or of the environment.
     """
     try:
         return Accelerator(
@@ -408,7 +425,7 @@ def _precision(config: TrainingConfig, accelerator: Accelerator) -> str:
 
 
 def check_selection_alpha(protocol: EvaluationProtocol) -> None:
-    """Refuse a protocol that does not measure the alpha by which the best prompt is selected.
+    """Check that a protocol measures the alpha by which the best prompt is selected.
 
     Raises:
         ConfigError: the alpha is missing.
@@ -421,7 +438,7 @@ def check_selection_alpha(protocol: EvaluationProtocol) -> None:
 
 
 def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_transform: object = None) -> None:
-    """Refuse components among which none learns, or one learns in vain.
+    """Check that a component learns, and that none learns without an effect.
 
     Raises:
         InputError: nothing that matches depend on is learned.
@@ -438,7 +455,7 @@ def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_t
             f"{describe_component('matcher', matcher)} learns, and {describe_component('loss', loss)} does not take "
             "matches: choose a loss that does, for example end_point_error"
         )
-    if not any(map(learns, (prompt, matcher, pair_transform))):  # a loss that learns alone changes no match
+    if not any(map(learns, (prompt, matcher, pair_transform))):  # a learned loss alone changes no match
         raise InputError(
             f"{type(prompt).__name__} has nothing to learn; choose a prompt that learns, for example single, or a "
             "matcher or a pair transform that does"
@@ -446,7 +463,7 @@ def check_learns(*, prompt: Prompt, loss: object, matcher: object = None, pair_t
 
 
 def check_transform_learns(pair_transform: object) -> None:
-    """Refuse a pair transform in a training that learns nothing.
+    """Check that the pair transform of a training learns.
 
     Raises:
         ConfigError: it has no parameters.

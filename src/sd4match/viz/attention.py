@@ -1,4 +1,4 @@
-"""Pictures of attention: where a photo attends to each token of a prompt."""
+"""Pictures of the attention of a photo to each token of a prompt."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _COLUMNS = 5
 def draw_attention(
     photo: Photo, attention: FeatureMap, labels: Mapping[int, str], *, title: str = "", height: int = 200
 ) -> Image.Image:
-    """Draw the photo, and a heat map of its attention to each of some tokens, scaled each by itself.
+    """Draw the photo, and a heat map of its attention to each of some tokens, each with its own scale.
 
     Args:
-        photo: that attends.
+        photo: photo whose attention is drawn.
         attention: (1, L, h, w), from `backbones.token_attention` or `SemanticMatcher.attention`.
-        labels: text above the map of each token that is drawn, by its position from 0 to L - 1; at most 200.
+        labels: text above the map of each drawn token, by its index from 0 to L - 1; 1 to 200 tokens.
         title: text above all of them.
-        height: of the photo in each map, in pixels, at most 4000.
+        height: height of the photo in each map, in pixels, from 1 to 4000.
 
     Raises:
-        ShapeError: the attention is not of this photo alone.
+        ShapeError: the attention is not of one photo.
         InputError: there is no label, or one of a token that the attention does not have.
 
     >>> import numpy as np, torch

@@ -1,7 +1,7 @@
-"""Colors of all pictures and plots: eight that eyes with any color vision can tell apart.
+"""Colors of all pictures and plots: eight that are distinct for any color vision.
 
-The palette is that of Okabe and Ito, "Color Universal Design" (2008). Meaning never hangs on color alone: hits and
-misses differ in the form of their marks too, and curves in their dashes and markers.
+The palette is that of Okabe and Ito, "Color Universal Design" (2008). Color is never the only distinction: hits and
+misses also differ in the form of their marks, and curves in dashes and markers.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _CORNERS = np.array([[(130, 215, 255), (255, 200, 110)], [(0, 50, 130), (125, 50
 def position_colors(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Return the colors (..., 3) of positions in a picture, mixed from those of its corners.
 
-    From left to right blue goes to orange, and from top to bottom light to dark. Eyes that take red for green tell
-    blue from yellow, those that take blue for yellow tell blue-green from red, and all of them tell light from dark.
+    Blue changes to orange from left to right, and light to dark from top to bottom. The colors stay distinct for
+    red-green and blue-yellow color blindness, and lightness for any color vision.
 
     Args:
         x: (...), from 0 at the left to 1 at the right.

@@ -15,11 +15,11 @@ from sd4match.viz.colors import position_colors
 from sd4match.viz.layout import LARGEST_HEIGHT, Panel, at_height, gray_of, in_rows, pixel_positions, scaled
 
 _LINES = 8
-"""Parts of the width and of the height of a photo between which lines are drawn."""
+"""Number of bands of the width and of the height of a photo, with lines between them."""
 _ARROWS = 10
-"""Arrows along the longer side of a photo."""
+"""Number of arrows along the longer side of a photo."""
 _WIDEST_ROW = 7.5
-"""Width of a row of four pictures as a multiple of the height; wider ones stand in two rows."""
+"""Largest width of a row of four pictures as a multiple of its height; wider ones fill two rows."""
 _PHOTO = 0.25
 """Share of the gray photo in a pixel of a picture of colors."""
 
@@ -28,13 +28,13 @@ _PHOTO = 0.25
 def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
     """Draw four pictures side by side: source, target, the target warped to the source, and the flow.
 
-    The picture of the flow is the source in gray. Its arrows point from some pixels to where their matches lie in the
-    target, if both photos had one size; the longer the way, the longer the arrow, and pixels without a match have none.
+    The picture of the flow is the source in gray. Its arrows point from some pixels to their matches in the target,
+    with both photos scaled to one size. Longer displacements have longer arrows, and pixels without a match have none.
     `draw_correspondence` draws every match.
 
     Args:
-        match: from `SemanticMatcher.match_dense`.
-        height: of each picture in pixels, at most 4000.
+        match: matches from `SemanticMatcher.match_dense`.
+        height: height of each picture in pixels, from 1 to 4000.
 
     >>> from sd4match.geometry import Grid, own_frame
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
@@ -52,12 +52,12 @@ def draw_dense(match: DenseMatch, *, height: int = 320) -> Image.Image:
 
 @check_arguments
 def draw_warp(match: DenseMatch, *, title: str = "", height: int = 320) -> Image.Image:
-    """Draw the source, the target, and the target in the frame of the source: each pixel is that of its match.
+    """Draw the source, the target, and the target in the frame of the source, where each pixel is its match.
 
     Args:
-        match: from `SemanticMatcher.match_dense`.
+        match: matches from `SemanticMatcher.match_dense`.
         title: text above the photos.
-        height: of each photo in the picture, in pixels, at most 4000.
+        height: height of each photo in the picture, in pixels, from 1 to 4000.
 
     >>> from sd4match.geometry import Grid, own_frame
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
@@ -78,15 +78,14 @@ def draw_warp(match: DenseMatch, *, title: str = "", height: int = 320) -> Image
 def draw_correspondence(match: DenseMatch, *, title: str = "", height: int = 320) -> Image.Image:
     """Draw both photos, and below them every match: the target in colors by position, carried to the source.
 
-    In the target, colors go from blue at the left to orange at the right, and from light at the top to dark at the
-    bottom; lines divide width and height in eight. A pixel of the source has the color of its match, and its lines are
-    where its matches cross those of the target, so that places of one color match each other. Pixels without a match
-    are gray.
+    In the target, colors change from blue on the left to orange on the right, and from light at the top to dark at the
+    bottom; lines divide width and height into eight bands. A pixel of the source has the color of its match, and its
+    lines are where matches cross those of the target, so regions of equal color match. Pixels without a match are gray.
 
     Args:
-        match: from `SemanticMatcher.match_dense`.
+        match: matches from `SemanticMatcher.match_dense`.
         title: text above the photos.
-        height: of each photo in the picture, in pixels, at most 4000.
+        height: height of each photo in the picture, in pixels, from 1 to 4000.
 
     >>> from sd4match.geometry import Grid, own_frame
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
@@ -109,7 +108,7 @@ def draw_correspondence(match: DenseMatch, *, title: str = "", height: int = 320
 
 
 def _pixels(picture: Image.Image, photo: Photo) -> npt.NDArray[np.float64]:
-    """Return where the pixels of a picture of a photo lie in it, (height, width, 2)."""
+    """Return the pixels of a picture of a photo as points of the photo, (height, width, 2)."""
     return np.stack(np.meshgrid(*pixel_positions(picture, photo)), axis=-1)
 
 
@@ -126,22 +125,22 @@ def _warped(match: DenseMatch, source: Image.Image, target: Image.Image) -> Imag
 
 
 def _coded(
-    picture: Image.Image, places: npt.NDArray[np.float64], photo: Photo, valid: npt.NDArray[np.bool_]
+    picture: Image.Image, locations: npt.NDArray[np.float64], photo: Photo, valid: npt.NDArray[np.bool_]
 ) -> Image.Image:
-    """Return a picture in the colors of places (height, width, 2) in a photo, with lines between its parts."""
-    x, y = np.moveaxis((places + 0.5) / photo.size[::-1], -1, 0)
+    """Return a picture in the colors of locations (height, width, 2) in a photo, with lines between bands."""
+    x, y = np.moveaxis((locations + 0.5) / photo.size[::-1], -1, 0)
     gray = gray_of(picture)
     mixed = (1 - _PHOTO) * position_colors(x, y) + _PHOTO * gray
-    parts = np.floor(np.stack([x, y], axis=-1) * _LINES)
+    bands = np.floor(np.stack([x, y], axis=-1) * _LINES)
     lines = np.zeros(valid.shape, dtype=np.bool_)
-    lines[1:] |= (parts[1:] != parts[:-1]).any(axis=-1)
-    lines[:, 1:] |= (parts[:, 1:] != parts[:, :-1]).any(axis=-1)
+    lines[1:] |= (bands[1:] != bands[:-1]).any(axis=-1)
+    lines[:, 1:] |= (bands[:, 1:] != bands[:, :-1]).any(axis=-1)
     mixed = np.where(lines[..., None], 0.3 * mixed + 0.7 * 255, mixed)
     return Image.fromarray(np.where(valid[..., None], np.rint(mixed), gray).astype(np.uint8))
 
 
 def _arrows(match: DenseMatch, source: Image.Image, height: int) -> Image.Image:
-    """Return the source in gray with arrows from pixels towards the places of their matches, in the source's size."""
+    """Return the source in gray with arrows from pixels toward their matches, in the source's size."""
     picture = source.convert("L").convert("RGB")
     draw = ImageDraw.Draw(picture)
     step = max(source.size) / _ARROWS

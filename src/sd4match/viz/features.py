@@ -1,4 +1,4 @@
-"""Features as colors: the principal components of all maps together, so that equal colors mean equal parts."""
+"""Features as colors: principal components of all maps together, so that equal colors mean equal features."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from sd4match.viz.layout import (
 )
 
 _OPPONENTS = np.array([[0.75, 0.75, 0.75], [0.3, 0.1, -0.45], [0.25, -0.15, 0.1]])
-"""What the components add to red, green and blue: lightness, yellow against blue, magenta against green."""
+"""Contributions of the components to red, green and blue: lightness, yellow-blue, magenta-green."""
 _TAIL = 0.01
 """Share of the cells beyond either end of the scale of a component."""
 _NOTHING = Panel(Image.new("RGB", (1, 1), "white"))
-"""What stands in a row in place of a photo, so that features stand below their photos."""
+"""Filler of a row, so that features are below their photos."""
 
 
 @check_arguments
@@ -45,8 +45,8 @@ def principal_components(maps: Sequence[FeatureMap], *, count: int = 3) -> list[
     positive.
 
     Args:
-        maps: each (1, C, h, w) of one photo; sizes and grids may differ.
-        count: number of components, at most C.
+        maps: maps (1, C, h, w), one of each photo; sizes and grids may differ.
+        count: number of components, from 1 to C.
 
     Returns:
         For each map (h, w, count): the components of all of its cells, the strongest first.
@@ -65,11 +65,11 @@ def principal_components(maps: Sequence[FeatureMap], *, count: int = 3) -> list[
     channels = maps[0].values.shape[1]
     check_count("count", count, 1, channels)
     cells, used = [], []
-    for number, one in enumerate(maps):
-        if len(one) != 1 or one.values.shape[1] != channels:
-            raise ShapeError(f"maps[{number}] must be (1, {channels}, h, w), not {tuple(one.values.shape)}")
-        cells.append(_unit_cells(one.values))
-        used.append(cells[-1][PhotoCells(one.grid).used & _mask(one)])
+    for number, features in enumerate(maps):
+        if len(features) != 1 or features.values.shape[1] != channels:
+            raise ShapeError(f"maps[{number}] must be (1, {channels}, h, w), not {tuple(features.values.shape)}")
+        cells.append(_unit_cells(features.values))
+        used.append(cells[-1][PhotoCells(features.grid).used & _mask(features)])
         if not np.isfinite(cells[-1]).all():
             raise NonFiniteError(f"maps[{number}] must be finite, and holds NaN or infinite values")
     together = np.concatenate(used)
@@ -78,7 +78,7 @@ def principal_components(maps: Sequence[FeatureMap], *, count: int = 3) -> list[
     _, vectors = eigh(centered.T @ centered, subset_by_index=[channels - count, channels - 1])
     vectors = vectors[:, ::-1]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(count)])
-    return [(one - mean) @ (vectors * signs) for one in cells]
+    return [(own - mean) @ (vectors * signs) for own in cells]
 
 
 @check_arguments
@@ -93,20 +93,20 @@ def draw_features(
     """Draw photos, and below each its features in colors: equal colors mean equal features, in all of the photos.
 
     Colors are the first three components of `principal_components` of all maps together, each scaled from its lowest to
-    its highest percentile over all of them. The first is lightness, so that eyes with any color vision see what varies
-    most; the second goes from blue to yellow, the third from green to magenta. Cells outside of a mask are hatched.
+    its highest percentile. The first is lightness, so that the strongest variation shows for any color vision; the
+    second ranges from blue to yellow, the third from green to magenta. Cells outside of a mask are hatched.
 
     Args:
-        photos: one or more.
-        maps: the map of each photo, (1, C, h, w) with three channels or more, for example of
+        photos: one photo or more.
+        maps: map of each photo, (1, C, h, w) with three channels or more, for example from
             `SemanticMatcher.feature_map`.
-        captions: text above each photo; its name, if not given.
+        captions: text above each photo; (): its name.
         title: text above all of them.
-        height: of each photo in the picture, in pixels, at most 4000.
+        height: height of each photo in the picture, in pixels, from 1 to 4000.
 
     Raises:
-        ShapeError: there is not one map, or one caption, for each photo, or a map is of another photo.
-        InputError, NonFiniteError: as `principal_components`.
+        ShapeError: there is not one map and one caption for each photo, or a map is of another photo.
+        InputError, NonFiniteError: as in `principal_components`.
 
     >>> from sd4match.testing import random_correlation, random_photo
     >>> features = random_correlation(batch=1).source
@@ -118,17 +118,19 @@ def draw_features(
     if not len(photos) == len(maps) == len(captions):
         raise ShapeError(f"expected maps and captions for {len(photos)} photos, got {len(maps)} and {len(captions)}")
     components = principal_components(maps)
-    for photo, one in zip(photos, maps, strict=True):
-        if one.grid.frames[0].original_size != photo.size:
+    for photo, features in zip(photos, maps, strict=True):
+        if features.grid.frames[0].original_size != photo.size:
             raise ShapeError(f"the map of {photo.name} must be of a photo of {photo.size}")
-    used = [each[PhotoCells(one.grid).used & _mask(one)] for each, one in zip(components, maps, strict=True)]
+    used = [
+        each[PhotoCells(features.grid).used & _mask(features)] for each, features in zip(components, maps, strict=True)
+    ]
     low, high = np.quantile(np.concatenate(used), [_TAIL, 1 - _TAIL], axis=0)
     width = np.where(high > low, high - low, 1.0)
     upper, lower = [], []
-    for photo, caption, one, each in zip(photos, captions, maps, components, strict=True):
+    for photo, caption, features, each in zip(photos, captions, maps, components, strict=True):
         picture = at_height(photo, height)
         upper.append(Panel(picture, caption))
-        lower.append(Panel(_colored(picture, photo, one, ((each - low) / width).clip(0, 1))))
+        lower.append(Panel(_colored(picture, photo, features, ((each - low) / width).clip(0, 1))))
     columns = columns_for([panel.picture.size for panel in upper])
     missing = -len(photos) % columns
     panels = []

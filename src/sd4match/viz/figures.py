@@ -1,4 +1,4 @@
-"""The form that all plots share: size, fonts, and figures as pictures."""
+"""Common form of all plots: size, fonts, and conversion of figures to pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new_axes(height: float, title: str) -> tuple[Figure, Any]:
     """Return a figure of the common width with one plot in it, and that plot.
 
     Args:
-        height: of the figure in inches.
+        height: height of the figure in inches.
         title: text above the plot.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
@@ -85,7 +85,7 @@ def label(text: str, *, width: int = LABEL_WIDTH, lines: int = 2) -> str:
 
 
 def make_narrow(figure: Figure) -> None:
-    """Give a plot the width of a phone; texts keep their size, and title and legend take more lines.
+    """Set a plot to the width of a phone; texts keep their size, and title and legend take more lines.
 
     Args:
         figure: of `sd4match.viz.plots`.
@@ -101,12 +101,12 @@ def make_narrow(figure: Figure) -> None:
 
 
 def write_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int) -> None:
-    """Write what the marks mean, below the plot.
+    """Draw the legend of marks below the plot.
 
     Args:
         figure: to write on.
         handles: marks.
-        names: of the marks.
+        names: names of the marks.
         columns: at most that many beside one another.
     """
     legend = figure.legend(

@@ -55,29 +55,28 @@ def draw_heat_map(
     height: int = 320,
     legend: bool = True,
 ) -> Image.Image:
-    """Draw a value of every cell over the gray photo: the higher the value, the lighter and yellower.
+    """Draw a value of every cell over the gray photo; higher values are lighter and yellower.
 
-    Each map is scaled by itself: its darkest blue is the lowest and its lightest yellow the highest finite value of the
-    cells on the photo, and both are written below. Cells in the padding of the photo take no part. Between the centers
-    of cells values are interpolated (bilinear); beyond the outermost cells they are theirs. Cells of -inf, which a mask
-    leaves out, are hatched.
+    Each map has its own scale: dark blue is the lowest and light yellow the highest finite value of the cells on the
+    photo, and both are written below. Cells in the padding of the photo are not used. Values are interpolated between
+    the centers of cells (bilinear) and constant beyond the outermost ones. Cells of -inf, which a mask excludes, are
+    hatched.
 
     Args:
-        photo: that the map was computed from.
+        photo: photo that the map was computed from.
         values: (h, w), finite or -inf.
-        grid: how the cells lie on the photo, of this photo alone.
-        point: (x, y) in pixels of the photo, drawn as a ring; on the border, where it would be cut, a white margin
-            lies around the photo.
-        truth: (x, y) in pixels of the photo, drawn as a cross, with a margin likewise.
+        grid: grid of the cells, of this photo alone.
+        point: (x, y) in pixels of the photo, drawn as a ring; near the border, a white margin around the photo keeps it
+            whole.
+        truth: (x, y) in pixels of the photo, drawn as a cross, likewise.
         title: text above the photo.
-        height: of the photo in the picture, in pixels, at most 4000; a photo that would be more than 2.4 times as wide
-            is drawn smaller.
-        legend: whether colors and limits are drawn below; without them and without a title the picture is the photo's
-            alone.
+        height: height of the photo in the picture, in pixels, from 1 to 4000; a photo more than 2.4 times as wide is
+            smaller.
+        legend: draw colors and limits below; without legend and title, the picture is only the photo.
 
     Raises:
         ShapeError: the values are not of the grid's cells, or the grid is not of this photo alone.
-        NonFiniteError: a value is NaN or +inf, or none on the photo is finite.
+        NonFiniteError: a value is NaN or +inf, or no value on the photo is finite.
         InputError: an argument is of another type, or a point is not finite or far outside the photo.
 
     >>> from sd4match.geometry import own_frame
@@ -104,20 +103,20 @@ def draw_heat_maps(
     title: str = "",
     height: int = 320,
 ) -> Image.Image:
-    """Draw the source with a query point, and how similar to it the target is under each of several prompts.
+    """Draw the source with a query point, and the similarity of the target to it under several prompts.
 
-    This is the form of the paper's Fig. 6. Each map is scaled by itself, as `draw_heat_map` says, because the
-    similarities under different prompts have different ranges; a ring marks the most similar cell.
+    The picture has the form of the paper's Fig. 6. Each map has its own scale, because similarities under different
+    prompts have different ranges; a ring marks the most similar cell.
 
     Args:
-        source: with the query point in a ring.
-        target: drawn under each map.
-        correlations: by the name of the prompt, each of this pair alone and of the same query points.
+        source: photo of the query point, which is drawn as a ring.
+        target: photo under each map.
+        correlations: correlations by name of the prompt, each of this pair alone and of the same query points.
         query: index of the query point in the correlations.
         truth: true match, (x, y) in pixels of the target, drawn as a cross.
         title: text above the photos.
-        height: of each photo in the picture, in pixels, at most 4000; a very wide photo is drawn smaller, and the
-            others below it rather than beside it.
+        height: height of each photo in the picture, in pixels, from 1 to 4000; very wide photos are smaller and
+            stacked.
 
     Raises:
         InputError: there is no correlation, no query of that index, or the query points differ.
@@ -134,7 +133,7 @@ def draw_heat_maps(
     check_count("height", height, 1, LARGEST_HEIGHT)
     if not correlations:
         raise InputError("correlations must hold one prompt or more")
-    queries = {name: _query_point(name, one, query, source) for name, one in correlations.items()}
+    queries = {name: _query_point(name, own, query, source) for name, own in correlations.items()}
     point = next(iter(queries.values()))
     for name, other in queries.items():
         if not np.allclose(other, point, rtol=0, atol=1e-3):
@@ -172,9 +171,9 @@ def heat_panel(
     """Return the panel of a heat map with its marks; the errors are those of `draw_heat_map`."""
     picture, limits = _overlay(photo, values, grid, height=height)
     marks = tuple(
-        Mark(scaled(check_drawable(name, [place], photo), photo, height)[0], is_cross=name == "truth")
-        for name, place in (("point", point), ("truth", truth))
-        if place is not None
+        Mark(scaled(check_drawable(name, [location], photo), photo, height)[0], is_cross=name == "truth")
+        for name, location in (("point", point), ("truth", truth))
+        if location is not None
     )
     return Panel(picture, caption, limits, marks)
 

@@ -23,7 +23,7 @@ _MOST_IMAGES, _MOST_STEPS = 1000, 1000
 _SIDE = 160
 _GAP = 6
 _LABEL_WIDTH, _LABEL_LETTERS, _LABEL_SHARE = 190, 22, 0.25
-"""Of the column of labels: width in pixels where text is 14 high, letters in a line, and share of the width."""
+"""Column of labels: width in pixels for text 14 pixels high, letters per line, and share of the width."""
 _INK = (30, 30, 30)
 
 
@@ -31,8 +31,16 @@ _INK = (30, 30, 30)
 def load_painter(weights: str, *, device: str = "cpu") -> StableDiffusionPipeline:
     """Load the whole diffusion pipeline of a model, in float32, without progress bars and safety checker.
 
+    Args:
+        weights: model or folder, as in `backbone.weights`.
+        device: "cpu", "cuda", "cuda:N", "mps" or "auto".
+
     Raises:
         CheckpointError: the folder is missing, incomplete or damaged.
+        ConfigError: there is no such device.
+
+    >>> load_painter("mini").device
+    device(type='cpu')
     """
     resolved = resolve_device(device)
     folder = find_pretrained(weights)
@@ -62,18 +70,24 @@ def paint(
     """Generate images from a prompt embedding, with classifier-free guidance against the empty prompt.
 
     Args:
-        painter: from `load_painter`.
+        painter: pipeline from `load_painter`.
         embedding: (L, D), the prompt.
         empty: (L, D), the empty prompt.
-        images: number of images; image i starts from the noise of (seed, i), whatever the prompt is.
+        images: number of images; image i starts from the noise of (seed, i) for every prompt.
         steps: number of denoising steps.
         guidance: guidance scale; 1 for none.
-        seed: seed of the noise.
+        seed: seed of the noise, at least 0.
         on_step: called after each step.
 
     Raises:
-        InputError: an argument is of another type or shape, or beyond its bounds.
+        ShapeError: an embedding is not (L, D), or the two differ in shape.
+        InputError: an argument is of another type, or out of bounds.
         NonFiniteError: a picture has NaN or infinite pixels.
+
+    >>> painter = load_painter("mini")
+    >>> empty = torch.zeros(77, painter.unet.config.cross_attention_dim)
+    >>> [picture.size for picture in paint(painter, empty, empty=empty, images=1, steps=1)]
+    [(96, 96)]
     """
     check_shape("embedding", embedding, "L D", of="floats")
     check_shape("empty", empty, "L D", of="floats", L=len(embedding), D=embedding.shape[1])
@@ -105,12 +119,16 @@ def paint(
 def draw_grid(rows: Sequence[tuple[str, Sequence[Photo], Sequence[Image.Image]]], *, title: str = "") -> Image.Image:
     """Draw a row for each prompt: its label, the photos it was computed from, the generated images.
 
-    >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
-    >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size
-    (694, 366)
+    Args:
+        rows: label, photos and generated images of each prompt.
+        title: text above the grid.
 
     Raises:
         InputError: there is no row.
+
+    >>> photo = Photo.from_image(Image.new("RGB", (8, 8)))
+    >>> draw_grid([("empty", (), [Image.new("RGB", (8, 8))]), ("pair", (photo, photo), [])], title="mini").size
+    (694, 366)
     """
     if not rows:
         raise InputError("rows must hold one prompt or more")

@@ -1,4 +1,4 @@
-"""What pictures are made of: photos at a height, marks on them, captions, and rows of pictures."""
+"""Components of pictures: photos at a height, marks, captions, and rows of pictures."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LARGEST_HEIGHT = 4000
 _WIDEST = 2.4
 """Largest width of a photo in the picture, as a multiple of its height; a wider one is drawn smaller."""
 _MOST_COLUMNS = 3
-"""Photos in a row, so that each is large enough where a page shows the row 800 pixels wide."""
+"""Largest number of photos in a row, so that each is large enough on a page 800 pixels wide."""
 _LEAST_FILLED = 0.6
-"""Share of a picture that photos fill; where they fill less, there are fewer in a row."""
+"""Smallest share of a picture that photos fill; otherwise a row has fewer photos."""
 _FLATTEST = 14
 """Largest width of a row as a multiple of its height, so that photos are 57 pixels high on a page 800 pixels wide."""
 _TEXTS_IN_WIDTH = 55
-"""Width of a picture in heights of its text: a page that shows it 800 pixels wide shows text of 14 pixels."""
+"""Width of a picture in heights of its text: on a page 800 pixels wide, text is 14 pixels high."""
 _WIDEST_TEXT, _WIDEST_TEXTS = 14, 46
-"""Width of the caption of a column, and of all columns, in heights of the text, for which a narrow photo has room."""
+"""Widths of the captions of one column and of all columns, in heights of the text, that narrow photos make room for."""
 _WIDEST_TITLE = 400
-"""Width in pixels up to which a narrow picture has room for its title."""
+"""Largest width in pixels that a narrow picture gets for its title."""
 _BORDER = 4
-"""Pixels that the border of a mark reaches beyond its radius."""
+"""Pixels of the border of a mark beyond its radius."""
 
 PointArray = npt.NDArray[np.float64]
 Points = PointArray | Sequence[Sequence[float]]
@@ -44,7 +44,7 @@ Points = PointArray | Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Mark:
-    """A ring, or a cross, with its center at a point (2,) in pixels of a picture."""
+    """Ring or cross, with its center (2,) in pixels of a picture."""
 
     center: PointArray
     is_cross: bool = False
@@ -52,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with a caption above and, for a heat map, its colors with their lowest and highest value below."""
+    """Picture with a caption above and, for a heat map, its colors with their limits below."""
 
     picture: Image.Image
     caption: str = ""
@@ -61,7 +61,7 @@ class Panel:
 
 
 def at_height(photo: Photo, height: int) -> Image.Image:
-    """Return a photo at a height, or smaller if it would be more than 2.4 times as wide."""
+    """Return a photo at a height; smaller if it would be more than 2.4 times as wide."""
     scale = scale_at(photo, height)
     size = max(1, round(photo.size[1] * scale)), max(1, round(photo.size[0] * scale))
     return photo.to_image().resize(size, Image.Resampling.BICUBIC)
@@ -73,12 +73,12 @@ def scale_at(photo: Photo, height: int) -> float:
 
 
 def scaled(points: PointArray, photo: Photo, height: int) -> PointArray:
-    """Return where points of a photo lie in its picture `at_height`."""
+    """Return points of a photo in pixels of its picture `at_height`."""
     return (points + 0.5) * scale_at(photo, height)
 
 
 def pixel_positions(picture: Image.Image, photo: Photo) -> tuple[PointArray, PointArray]:
-    """Return where the columns (width,) and rows (height,) of a picture of a photo lie in it, in its pixels."""
+    """Return the columns (width,) and rows (height,) of a picture of a photo, in pixels of the photo."""
     x, y = (
         ((np.arange(count) + 0.5) * side / count - 0.5).clip(0, side - 1)
         for count, side in zip(picture.size, photo.size[::-1], strict=True)
@@ -87,7 +87,7 @@ def pixel_positions(picture: Image.Image, photo: Photo) -> tuple[PointArray, Poi
 
 
 def check_drawable(name: str, points: object, photo: Photo) -> PointArray:
-    """Return points (N, 2) as an array; lines that end far away would take pillow without end.
+    """Return points (N, 2) as an array; lines to far points would take pillow very long.
 
     Raises:
         InputError: they are not (N, 2) numbers, or farther from the photo than its size.
@@ -125,7 +125,7 @@ def margin_for(centers: PointArray, size: tuple[int, int], *, radius: int) -> in
     Args:
         centers: (N, 2), in pixels of the picture; marks of points farther outside are cut.
         size: (width, height) of the picture.
-        radius: of the marks.
+        radius: radius of the marks.
 
     >>> margin_for(np.array([[50.0, 50.0]]), (100, 80), radius=7), margin_for(np.zeros((1, 2)), (100, 80), radius=7)
     (0, 11)
@@ -136,7 +136,7 @@ def margin_for(centers: PointArray, size: tuple[int, int], *, radius: int) -> in
 
 
 def _radius(text: int) -> int:
-    """Return the radius of a mark from the height of the text, with which it grows."""
+    """Return the radius of a mark, proportional to the height of the text."""
     return text // 2
 
 
@@ -197,8 +197,8 @@ def fitted(text: str, width: int, size: int) -> str:
     if len(line) <= most and font.getlength(line) <= width:
         return line
     lengths = range(1, min(len(line), most) + 1)
-    kept = bisect.bisect_right(lengths, width, key=lambda length: math.ceil(font.getlength(f"{line[:length]}...")))
-    return f"{line[: max(1, kept)].rstrip()}..."
+    letters = bisect.bisect_right(lengths, width, key=lambda length: math.ceil(font.getlength(f"{line[:length]}...")))
+    return f"{line[: max(1, letters)].rstrip()}..."
 
 
 def columns_for(sizes: Sequence[tuple[int, int]], *, most: int = _MOST_COLUMNS) -> int:
@@ -234,7 +234,7 @@ def in_rows(
     """Draw panels side by side, and a title above.
 
     Args:
-        panels: one or more.
+        panels: one panel or more.
         title: text above all of them.
         most: panels in a row; `columns_for` tells how many there are.
         columns: panels in every row but the last, in place of that rule.
@@ -356,7 +356,7 @@ def _draw_limits(canvas: Image.Image, limits: tuple[str, str], left: int, top: i
 
 
 def limit_texts(limits: Sequence[tuple[float, float] | None]) -> list[tuple[str, str] | None]:
-    """Return the limits of several maps in one notation, so that they can be compared at a glance.
+    """Return the limits of several maps in one notation, for comparison.
 
     Args:
         limits: lowest and highest value of each map, None for a picture that has none.
@@ -367,7 +367,7 @@ def limit_texts(limits: Sequence[tuple[float, float] | None]) -> list[tuple[str,
     [('6.70e-8', '5.86e-4'), ('0', '2.10e-1')]
     """
     largest = [max(map(abs, pair)) for pair in limits if pair is not None]
-    if any(one and not 1e-2 <= one < 1e4 for one in largest):
+    if any(value and not 1e-2 <= value < 1e4 for value in largest):
         return [None if pair is None else (_short(pair[0]), _short(pair[1])) for pair in limits]
     decimals = min(max(2 - math.floor(math.log10(min(filter(None, largest), default=1.0))), 0), 3)
     return [None if pair is None else (f"{pair[0]:z.{decimals}f}", f"{pair[1]:z.{decimals}f}") for pair in limits]
@@ -408,7 +408,7 @@ def gray_of(picture: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def hatched(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a gray picture (height, width, 3) with diagonal lines, for what has no value."""
+    """Return a gray picture (height, width, 3) with diagonal lines, for pixels without a value."""
     down, across = np.indices(gray.shape[:2])
     lines = np.less((down + across) % 10, 2)
     return np.where(lines[..., None], np.uint8(255), gray // 2 + 64)

@@ -31,7 +31,7 @@ from sd4match.viz.layout import (
 )
 
 _COLORS = (*CYCLE[:-1], YELLOW)
-"""Colors of matches of which nothing is known, in the order of use; black is not seen on dark photos."""
+"""Colors of matches without `hits`, in the order of use; black would not show on dark photos."""
 _LARGEST_SCALE = 3.0
 
 
@@ -48,26 +48,26 @@ def draw_matches(
     title: str = "",
     height: int = 480,
 ) -> Image.Image:
-    """Draw both photos with a line for each match: side by side, or a very wide one above or below the other.
+    """Draw both photos with a line for each match, side by side or, if they are very wide, one above the other.
 
-    A photo whose width would be more than 2.4 times the height is drawn smaller. Marks on the border of a photo are
-    whole: a white margin lies around the photos where they need it.
+    A photo more than 2.4 times as wide as the height is drawn smaller. A white margin keeps marks on the border of a
+    photo whole.
 
     Args:
         source: photo on the left.
         target: photo on the right.
-        source_points: (N, 2), in pixels of the source.
-        target_points: (N, 2), in pixels of the target.
-        hits: whether each match is correct: a hit is a solid blue line between discs, a miss a dashed vermilion one
-            between open squares; without it the colors of the matches mean nothing.
-        scores: draw matches of lower score thinner.
-        truth: (N, 2), true points in the target, drawn as crosses.
+        source_points: (N, 2), (x, y) in pixels of the source.
+        target_points: (N, 2), (x, y) in pixels of the target.
+        hits: (N,), True for correct matches: solid blue lines between discs; wrong ones are dashed vermilion lines
+            between open squares. None: colors have no meaning.
+        scores: (N,), in [0, 1]; matches of lower score are thinner.
+        truth: (M, 2), true points in the target, drawn as crosses.
         title: text above the photos.
-        height: height of each photo in the picture, in pixels, at most 4000.
+        height: height of each photo in the picture, in pixels, from 1 to 4000.
 
     Raises:
-        InputError: points that are not (N, 2), not finite or far outside their photo, or another number of targets,
-            hits or scores than sources.
+        InputError: points are not (N, 2), not finite or far outside their photo, or there is not one target point, hit
+            or score for each source point.
 
     >>> photo = Photo(np.zeros((40, 60, 3), dtype=np.uint8))
     >>> points = np.array([[10.0, 10.0]])
@@ -82,15 +82,15 @@ def draw_matches(
             raise InputError(f"expected {name} for {len(source_points)} source_points, got {len(values)}")
     if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
         raise InputError("scores must be finite")
-    places = np.empty((0, 2)) if truth is None else scaled(check_drawable("truth", truth, target), target, height)
+    crosses = np.empty((0, 2)) if truth is None else scaled(check_drawable("truth", truth, target), target, height)
     upper, lower = (at_height(photo, height) for photo in (source, target))
     shift, extent = _placed(upper, lower, height=height)
     mark = max(height, extent[0] // 3)
     starts = scaled(source_points, source, height)
-    ends, places = (points + shift for points in (scaled(target_points, target, height), places))
+    ends, crosses = (points + shift for points in (scaled(target_points, target, height), crosses))
     margin = max(
         margin_for(np.concatenate([starts, ends]), extent, radius=_radius(mark)),
-        margin_for(places, extent, radius=_truth_radius(mark)),
+        margin_for(crosses, extent, radius=_truth_radius(mark)),
     )
     width = max(extent[0] + 2 * margin, titled_width(title))
     size = text_size(width)
@@ -100,7 +100,7 @@ def draw_matches(
         canvas.paste(picture, (int(x), int(y)))
     if title:
         write(canvas, title, 0, 0, width, size=size)
-    starts, ends, places = (points + corner for points in (starts, ends, places))
+    starts, ends, crosses = (points + corner for points in (starts, ends, crosses))
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         strength = 1.0 if scores is None else min(1.0, 0.35 + float(scores[index]))
         thickness = max(1 if hits is None else 2, round(strength * mark / 120))
@@ -108,15 +108,15 @@ def draw_matches(
             _draw_match(canvas, start, end, _COLORS[index % len(_COLORS)], thickness, mark=mark)
         else:
             _draw_match(canvas, start, end, HIT if hits[index] else MISS, thickness, mark=mark, hit=hits[index])
-    for place in places:
-        draw_cross(canvas, place, radius=_truth_radius(mark))
+    for cross in crosses:
+        draw_cross(canvas, cross, radius=_truth_radius(mark))
     return canvas
 
 
 def _placed(source: Image.Image, target: Image.Image, *, height: int) -> tuple[PointArray, tuple[int, int]]:
-    """Return where the left upper corner of the target lies from that of the source, and the size of both together.
+    """Return the offset of the target's upper left corner from the source's, and the size of both together.
 
-    Narrow photos stand apart, so that lines between them can be seen.
+    Narrow photos are apart, so that lines between them show.
     """
     if columns_for([source.size, target.size]) == 2:
         gap = max(GAP, height // 2 - source.width - target.width)
@@ -139,13 +139,19 @@ def _truth_radius(mark: int) -> int:
 
 @check_arguments
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Stack pictures below each other, with a gap between them.
+    """Stack pictures vertically, with a gap between them.
 
-    Narrower ones are enlarged to the width of the widest, at most to three times their size, so that their text can be
-    read as well as its text.
+    Narrower pictures are enlarged to the width of the widest, at most to three times their size, so that text stays
+    legible.
+
+    Args:
+        pictures: one picture or more, from top to bottom.
 
     Raises:
         InputError: there is no picture.
+
+    >>> stack([Image.new("RGB", (60, 20)), Image.new("RGB", (30, 10))]).width
+    60
     """
     if not pictures:
         raise InputError("there is no picture to stack")
@@ -176,7 +182,7 @@ def _draw_match(
     """Draw a match: solid between discs, or dashed between open squares if it is a miss."""
     draw, radius = ImageDraw.Draw(canvas), _radius(mark)
     dash = None if hit in (None, True) else mark / 48
-    if hit is not None:  # so that the line shows on a photo of its color
+    if hit is not None:  # an outline shows on a photo of the same color
         _line(draw, start, end, "white", thickness + 2, dash=dash)
     _line(draw, start, end, color, thickness, dash=dash)
     for x, y in (start, end):
@@ -196,7 +202,7 @@ def _line(
     *,
     dash: float | None,
 ) -> None:
-    """Draw a line; of dashes of this length, if it is given."""
+    """Draw a line; with dashes of length `dash`, if it is given."""
     length = float(np.hypot(*(end - start)))
     if dash is None or length < 2 * dash:
         draw.line([*start, *end], fill=color, width=width)

@@ -32,11 +32,11 @@ from sd4match.viz.figures import (
 )
 
 MOST_LINES, MOST_BARS, MOST_CATEGORY_ROWS, MOST_CATEGORIES = 24, 60, 12, 100
-"""Largest numbers that a plot can show so that it can be read."""
+"""Largest numbers that a legible plot can show."""
 _BAND_FROM = 9
 """Number of values from which intervals are drawn as bands."""
 _THIRD_OF_LEGEND = 24
-"""Characters of a name of which three fit beside each other."""
+"""Characters of a name, so that three fit next to each other."""
 _PCK_LABEL, _WITH_INTERVALS = "PCK (%)", "PCK (%), with 95 % intervals"
 
 Interval = tuple[float, float]
@@ -80,7 +80,7 @@ def plot_pck_over(
     """Plot PCK over another quantity, a line for each row.
 
     Args:
-        values: of the quantity, for example the timesteps.
+        values: values of the quantity, for example the timesteps.
         rows: by name, PCK in [0, 1] at each value; at most 24. NaN is left out.
         intervals: by name, (low, high) at each value, 95 % intervals.
         xlabel: what the values are.
@@ -195,18 +195,18 @@ def plot_categories(
     for number, name in enumerate(rows):
         marks = {**style(number), "linestyle": "none", "markersize": 7, "markeredgecolor": "white"}
         shift = (0.13 * (number - (len(rows) - 1) / 2)) / step
-        places = {
+        heights = {
             category: index + shift
             for index, category in enumerate(categories)
             if not math.isnan(values[name, category])
         }
-        known = [(places[key], *pair) for key, pair in bounds.get(name, {}).items() if pair and key in places]
+        known = [(heights[key], *pair) for key, pair in bounds.get(name, {}).items() if pair and key in heights]
         if known:
-            heights, lows, highs = zip(*known, strict=True)
-            axes.hlines(heights, lows, highs, color=marks["color"], linewidth=1.5)
+            ys, lows, highs = zip(*known, strict=True)
+            axes.hlines(ys, lows, highs, color=marks["color"], linewidth=1.5)
             for ends in (lows, highs):
-                axes.plot(ends, heights, color=marks["color"], linestyle="none", marker="|", markersize=5)
-        axes.plot([values[name, category] for category in places], list(places.values()), **marks)
+                axes.plot(ends, ys, color=marks["color"], linestyle="none", marker="|", markersize=5)
+        axes.plot([values[name, category] for category in heights], list(heights.values()), **marks)
         handles.append(Line2D([], [], **marks))
     drawn = [value for value in values.values() if not math.isnan(value)]
     names = [
@@ -248,25 +248,25 @@ def _line_plot(lines: Mapping[str, list[tuple[float, float, Interval | None]]], 
     space = [0.17 * (1 + text.count("\n")) + 0.06 for text in names.values()]  # inches of each name
     inside = max(3.2, sum(space))
     figure, axes = new_axes(inside + 1.1, title)
-    places = sorted({x for line in lines.values() for x, *_ in line})
+    ticks = sorted({x for line in lines.values() for x, *_ in line})
     drawn = [value for line in lines.values() for _, value, _ in line]
     has_intervals = any(interval for line in lines.values() for *_, interval in line)
     low, high = _limits([*drawn, *(bound for line in lines.values() for *_, pair in line for bound in pair or ())])
     ends: list[tuple[float, str, float | None]] = []
     for number, (name, line) in enumerate(lines.items()):
         looks = style(number)
-        apart = 3.0 * (number - (len(lines) - 1) / 2) if len(places) < _BAND_FROM and len(lines) <= 6 else 0.0
+        apart = 3.0 * (number - (len(lines) - 1) / 2) if len(ticks) < _BAND_FROM and len(lines) <= 6 else 0.0
         moved = axes.transData + ScaledTranslation(apart / 72, 0, figure.dpi_scale_trans)
-        _draw_intervals(axes, line, looks["color"], moved, as_band=len(places) >= _BAND_FROM)
+        _draw_intervals(axes, line, looks["color"], moved, as_band=len(ticks) >= _BAND_FROM)
         if line:
             axes.plot(*zip(*[(x, value) for x, value, _ in line], strict=True), transform=moved, linewidth=2,
                       markersize=7, markeredgecolor="white", **looks)  # fmt: skip
         ends.append(((line[-1][1] - low) / (high - low) if line else 0.0, name, line[-1][0] if line else None))
-    margin = 0.04 * (places[-1] - places[0]) if len(places) > 1 else 0.5
-    limits = (places[0] - margin, places[-1] + margin) if places else (0.0, 1.0)
+    margin = 0.04 * (ticks[-1] - ticks[0]) if len(ticks) > 1 else 0.5
+    limits = (ticks[0] - margin, ticks[-1] + margin) if ticks else (0.0, 1.0)
     axes.set(xlim=limits, ylim=(low, high))
-    if 0 < len(places) < _BAND_FROM:
-        axes.set_xticks(places, [f"{place:g}" for place in places])
+    if 0 < len(ticks) < _BAND_FROM:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlabel(label(xlabel, width=60), fontsize=TEXT, color=INK, parse_math=False)
     axes.set_ylabel(_WITH_INTERVALS if has_intervals else _PCK_LABEL, fontsize=TEXT, color=INK)
     order = sorted(range(len(ends)), key=lambda index: ends[index][0])
@@ -294,10 +294,10 @@ def _draw_intervals(
     if as_band:
         axes.fill_between(*zip(*known, strict=True), color=color, alpha=0.15, linewidth=0)
         return
-    places, lows, highs = zip(*known, strict=True)
-    axes.vlines(places, lows, highs, color=color, linewidth=1.2, transform=moved)
+    xs, lows, highs = zip(*known, strict=True)
+    axes.vlines(xs, lows, highs, color=color, linewidth=1.2, transform=moved)
     for ends in (lows, highs):
-        axes.plot(places, ends, color=color, linestyle="none", marker="_", markersize=6, transform=moved)
+        axes.plot(xs, ends, color=color, linestyle="none", marker="_", markersize=6, transform=moved)
 
 
 def _apart(wanted: Sequence[float], space: Sequence[float]) -> list[float]:
@@ -321,7 +321,7 @@ def _limits(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Write what the marks mean, below the plot."""
+    """Draw the legend below the plot."""
     columns = 3 if max(map(len, names)) <= _THIRD_OF_LEGEND else 2
     write_legend(figure, handles, [label(name, width=36) for name in names], columns=columns)
 
@@ -363,7 +363,7 @@ def _percent(value: float, name: str) -> float:
 def _points(
     row: Iterable[tuple[float, float]], bounds: Mapping[float, Interval | None], name: str
 ) -> list[tuple[float, float, Interval | None]]:
-    """Return (x, percent, interval) of the values that are there, by x."""
+    """Return (x, percent, interval) of the values that are not NaN, by x."""
     for x, _ in (row := list(row)):
         if not math.isfinite(x):
             raise InputError(f"the values at which PCK was measured must be finite, not {shown(x)}")

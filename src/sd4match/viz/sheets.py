@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures with captions, in a grid."""
+"""Contact sheets: pictures with captions in a grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sd4match.errors import InputError
 
 _MOST_PICTURES, _MOST_COLUMNS, _LARGEST_CELL = 1000, 20, 4000
 _README_WIDTH, _TEXT, _TITLE = 800, 15, 18
-"""Sizes of fonts in pixels where the sheet is shown at a README's width."""
+"""Width of a README, and sizes of fonts in pixels if the sheet is shown at that width."""
 _LINES = 3
 _INK = (30, 30, 30)
 
@@ -31,14 +31,14 @@ def draw_contact_sheet(
 ) -> Image.Image:
     """Draw pictures in a grid, row by row, each above its caption.
 
-    A picture fills the width of its cell, or two thirds of that in height. Captions have three lines at most, in a size
-    that can be read where the sheet is 800 pixels wide.
+    A picture fills the width of its cell, up to two thirds of that in height. Captions have at most three lines,
+    legible where the sheet is 800 pixels wide.
 
     Args:
-        pictures: of any sizes, at most 1000.
-        captions: one for each picture.
-        columns: of the grid.
-        cell_width: pixels of a column.
+        pictures: pictures of any sizes, 1 to 1000.
+        captions: caption of each picture.
+        columns: columns of the grid, from 1 to 20.
+        cell_width: width of a column in pixels, from 40 to 4000.
         title: text above the grid.
 
     Raises:
@@ -83,7 +83,7 @@ def _fitted(picture: Image.Image, width: int) -> Image.Image:
 
 
 def _wrapped(text: str, font: _Font, width: float) -> str:
-    """Return a text in lines of at most a width in pixels; what goes over three lines is cut."""
+    """Return a text in at most three lines of a width in pixels; the rest is cut."""
     visible = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
     lines: list[str] = []
     while visible and len(lines) < _LINES:
@@ -99,7 +99,7 @@ def _wrapped(text: str, font: _Font, width: float) -> str:
 
 
 def _fitting(text: str, font: _Font, width: float) -> int:
-    """Return how many of the first letters of a text fit into a width; one at least."""
+    """Return the number of first letters of a text that fit into a width; at least one."""
     low, high = 1, min(len(text), math.ceil(width))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""The eight categories of the synthetic data set: their parts and their named keypoints.
+"""Eight categories of the synthetic data set: their parts and their named keypoints.
 
 Every object has its own coordinates, x to the right and y down, inside roughly [-1, 1] x [-1, 1]. A category is a
 function from a random generator to an `Anatomy`, so that no two instances have the same shape. Objects seen from the
@@ -20,7 +20,7 @@ Polygon = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """One drawn part: its name in captions and its outline. Later parts cover earlier ones."""
+    """Part of a drawing: its name in captions and its outline. Later parts cover earlier ones."""
 
     word: str
     outline: Polygon
@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One instance of a category before it is posed: parts in drawing order and keypoints by name."""
+    """Instance of a category before it is posed: parts in drawing order, and keypoints by name."""
 
     parts: tuple[Part, ...]
     points: dict[str, tuple[float, float]]
@@ -119,7 +119,7 @@ def bird(rng: np.random.Generator) -> Anatomy:
 
 def car(rng: np.random.Generator) -> Anatomy:
     """Draw a car from its side."""
-    top, waist, floor = rng.uniform(-0.58, -0.42), rng.uniform(-0.15, -0.05), rng.uniform(0.25, 0.36)
+    top, waist, sill = rng.uniform(-0.58, -0.42), rng.uniform(-0.15, -0.05), rng.uniform(0.25, 0.36)
     front, back = rng.uniform(-0.5, -0.35), rng.uniform(0.5, 0.72)
     slope, wheel = rng.uniform(0.14, 0.28), rng.uniform(0.17, 0.24)
     wf, wb = rng.uniform(-0.62, -0.5), rng.uniform(0.48, 0.6)
@@ -127,26 +127,26 @@ def car(rng: np.random.Generator) -> Anatomy:
     return Anatomy(
         (
             Part("roof", quad(front, top, back, waist + 0.05, taper=slope)),
-            Part("body", shape((-0.95, waist + 0.08), (front, waist), (0.9, waist), (0.95, floor), (-0.97, floor))),
+            Part("body", shape((-0.95, waist + 0.08), (front, waist), (0.9, waist), (0.95, sill), (-0.97, sill))),
             Part("window", quad(front + 0.12, top + 0.09, mid - 0.03, waist - 0.02, taper=0.06)),
             Part("window", quad(mid + 0.03, top + 0.09, back - 0.12, waist - 0.02, taper=0.06)),
-            Part("door", quad(mid - 0.22, waist + 0.04, mid + 0.16, floor - 0.04)),
+            Part("door", quad(mid - 0.22, waist + 0.04, mid + 0.16, sill - 0.04)),
             Part("light", ellipse(-0.86, waist + 0.2, 0.1, 0.08)),
-            Part("wheel", ellipse(wf, floor, wheel, wheel)),
-            Part("wheel", ellipse(wb, floor, wheel, wheel)),
+            Part("wheel", ellipse(wf, sill, wheel, wheel)),
+            Part("wheel", ellipse(wb, sill, wheel, wheel)),
         ),
         {
-            "front wheel": (wf, floor), "back wheel": (wb, floor), "light": (-0.86, waist + 0.2),
-            "back bumper": (0.94, floor - 0.05), "front of roof": (front + slope, top),
+            "front wheel": (wf, sill), "back wheel": (wb, sill), "light": (-0.86, waist + 0.2),
+            "back bumper": (0.94, sill - 0.05), "front of roof": (front + slope, top),
             "back of roof": (back - slope, top),
-            "foot of windscreen": (front, waist), "door": (mid - 0.03, (waist + floor) / 2),
+            "foot of windscreen": (front, waist), "door": (mid - 0.03, (waist + sill) / 2),
         },
     )  # fmt: skip
 
 
 def house(rng: np.random.Generator) -> Anatomy:
     """Draw a house from its front."""
-    w, eaves, floor = rng.uniform(0.55, 0.75), rng.uniform(-0.2, 0.0), rng.uniform(0.7, 0.9)
+    w, eaves, ground = rng.uniform(0.55, 0.75), rng.uniform(-0.2, 0.0), rng.uniform(0.7, 0.9)
     peak, lean, over = rng.uniform(-0.85, -0.6), rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.2)
     cx, ct = rng.uniform(0.3, 0.45) * w / 0.65, peak - rng.uniform(-0.1, 0.1)
     dx, dw = rng.uniform(-0.12, 0.12), rng.uniform(0.11, 0.16)
@@ -154,16 +154,16 @@ def house(rng: np.random.Generator) -> Anatomy:
     return Anatomy(
         (
             Part("chimney", quad(cx - 0.09, ct, cx + 0.09, eaves)),
-            Part("wall", quad(-w, eaves, w, floor)),
+            Part("wall", quad(-w, eaves, w, ground)),
             Part("roof", shape((-w - over, eaves), (lean, peak), (w + over, eaves))),
-            Part("door", quad(dx - dw, floor - 0.42, dx + dw, floor)),
+            Part("door", quad(dx - dw, ground - 0.42, dx + dw, ground)),
             Part("window", quad(-0.62 * w - ws, wy - ws, -0.62 * w + ws, wy + ws)),
             Part("window", quad(0.62 * w - ws, wy - ws, 0.62 * w + ws, wy + ws)),
         ),
         {
             "peak": (lean, peak), "left eaves": (-w - over, eaves), "right eaves": (w + over, eaves),
-            "chimney top": (cx, ct), "door": (dx, floor - 0.2), "left window": (-0.62 * w, wy),
-            "right window": (0.62 * w, wy), "left foot": (-w, floor), "right foot": (w, floor),
+            "chimney top": (cx, ct), "door": (dx, ground - 0.2), "left window": (-0.62 * w, wy),
+            "right window": (0.62 * w, wy), "left foot": (-w, ground), "right foot": (w, ground),
         },
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Pairs of synthetic photos, rendered when they are asked for."""
+"""Pairs of synthetic photos, rendered on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NUM_PHOTOS: dict[str, int] = {"train": 120, "validation": 24, "test": 50}
 _MIN_POINTS = 3
 _STREAMS_PER_SEED = 10
 _CACHED_BYTES = 1 << 28
-"""Memory that rendered photos of a data set may take."""
+"""Largest memory of rendered photos of a data set."""
 
 
 class SyntheticPairs(PairDataset):
@@ -33,7 +33,7 @@ class SyntheticPairs(PairDataset):
     within the split.
 
     Args:
-        config: split, numbers and sizes; `SyntheticConfig()` if not given.
+        config: split, numbers and sizes; None: `SyntheticConfig()`.
 
     >>> from sd4match.data import SyntheticConfig
     >>> dataset = SyntheticPairs(SyntheticConfig(split="test", pairs=5))
@@ -94,7 +94,10 @@ class SyntheticPairs(PairDataset):
 
     @check_arguments
     def photo(self, image_id: str) -> Photo:
-        """Return the rendered photo "category-number".
+        """Return a rendered photo.
+
+        Args:
+            image_id: "category-number".
 
         Raises:
             DatasetError: the split has no such photo.
@@ -103,7 +106,10 @@ class SyntheticPairs(PairDataset):
 
     @check_arguments
     def scene(self, image_id: str) -> Scene:
-        """Return the photo "category-number" with its ground truth.
+        """Return a rendered photo with its ground truth.
+
+        Args:
+            image_id: "category-number".
 
         Raises:
             DatasetError: the split has no such photo.

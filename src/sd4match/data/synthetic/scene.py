@@ -55,7 +55,10 @@ PLAIN = World()
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered photo and its ground truth. Coordinates are (x, y) with pixel centers at whole numbers."""
+    """Rendered photo with its ground truth.
+
+    Coordinates are (x, y) with pixel centers at whole numbers.
+    """
 
     category: str
     pixels: npt.NDArray[np.uint8]
@@ -94,7 +97,7 @@ def render(
     Args:
         seed: random stream.
         index: number of the photo in the stream.
-        category: category of the object; random if not given.
+        category: category of the object; None: a random one.
         size: side of the photo in pixels.
         distractors: probability of a smaller object of another category in the photo, in [0, 1].
         world: categories, poses and textures.
@@ -245,7 +248,7 @@ def _paint_texture(
     pen, second = ImageDraw.Draw(paint), tuple(int(np.clip(c + shade, 0, 255)) for c in fill)
     slant, width = (0, grid, 0)[direction], max(2, spacing // 3)
     for start in range(offset - grid, grid + width, spacing):
-        if start + slant >= -width:  # others do not touch the canvas
+        if start + slant >= -width:  # other stripes lie outside the canvas
             ends = (0, start, grid, start) if direction == 0 else (start, 0, start + slant, grid)
             pen.line(ends, fill=second, width=width)
     canvas.paste(paint, mask=stencil)

@@ -3,7 +3,7 @@
 Letters: B pairs, N points, C channels, (h, w) cells. Cells are (x, y) in [0, w - 1] x [0, h - 1], cell centers at whole
 numbers. Half-precision input is computed and returned in float32. Equations are those of arXiv 2310.17569.
 
-A cell whose correlation is -inf is impossible: it is never the match, and has no part in a mean. A point all of whose
+A cell whose correlation is -inf is impossible: it is never the match and is left out of means. A point all of whose
 cells are impossible, or one of whose correlations is NaN, has no match: the answer is (NaN, NaN).
 """
 
@@ -46,7 +46,7 @@ def nearest_neighbor(correlation: Float[Tensor, "batch points h w"]) -> Float[Te
     tensor([[[1., 0.]]])
     """
     check_shape("correlation", correlation, "B N h w", of="floats")
-    values, best = correlation.detach().flatten(2).max(dim=-1)  # of which a NaN is the largest
+    values, best = correlation.detach().flatten(2).max(dim=-1)  # max treats NaN as the largest value
     return cells_of_index(values, best, correlation.shape[-1])
 
 
@@ -64,10 +64,14 @@ def soft_argmax(
 
     Args:
         correlation: (B, N, h, w).
-        temperature: the correlation is divided by it; positive.
+        temperature: divisor of the correlation, > 0.
 
     Returns:
         (B, N, 2), (x, y) in cells.
+
+    Raises:
+        ShapeError: the correlation has another number of dimensions, or the temperature is a tensor of several numbers.
+        InputError: a correlation of integers or booleans, or a temperature that is not positive.
 
     >>> soft_argmax(torch.zeros(1, 1, 3, 5), temperature=0.04).round(decimals=3)
     tensor([[[2., 1.]]])
@@ -76,7 +80,17 @@ def soft_argmax(
 
 
 def mean_cell(probability: Float[Tensor, "batch points h w"]) -> Float[Tensor, "batch points 2"]:
-    """Compute the expectation (x, y) of the cell under a probability map (B, N, h, w).
+    """Compute the expectation of the cell under a probability map.
+
+    Args:
+        probability: (B, N, h, w), sums to 1 over the cells of each point.
+
+    Returns:
+        (B, N, 2), (x, y) in cells.
+
+    Raises:
+        ShapeError: the map has another number of dimensions.
+        InputError: a map of integers or booleans.
 
     >>> mean_cell(torch.tensor([[[[0.5, 0.0], [0.0, 0.5]]]]))
     tensor([[[0.5000, 0.5000]]])
@@ -96,17 +110,22 @@ def kernel_soft_argmax(
 ) -> Float[Tensor, "batch points 2"]:
     """Compute the soft arg-max of the correlation times a Gaussian around its arg-max.
 
-    Convention: the Gaussian multiplies the correlation, and the softmax runs over the whole map, so that
-    suppressed cells count as 0, not as minus infinity (the paper's inference; sigma 7, temperature 0.04).
+    Convention: the Gaussian multiplies the correlation, and the softmax runs over the whole map. A suppressed cell
+    therefore counts as a correlation of 0, not as minus infinity, and keeps some probability (the paper's inference;
+    sigma 7, temperature 0.04). Cells whose correlation is -inf stay impossible.
 
     Args:
         correlation: (B, N, h, w).
-        temperature: the correlation is divided by it; positive.
-        sigma: standard deviation of the Gaussian, in cells; positive.
-        peak: (B, N, 2), the arg-max, where it is known; in the map, or NaN for a point that has no match.
+        temperature: divisor of the correlation, > 0.
+        sigma: standard deviation of the Gaussian in cells, > 0.
+        peak: (B, N, 2), the arg-max, if it is known; inside the map, or NaN for a point without a match.
 
     Returns:
         (B, N, 2), (x, y) in cells.
+
+    Raises:
+        ShapeError: the correlation or the peak has another shape.
+        InputError: sigma or the temperature is not positive, or a peak lies outside the map.
 
     >>> peak = torch.zeros(1, 1, 5, 5); peak[0, 0, 1, 3] = 1.0
     >>> kernel_soft_argmax(peak, temperature=0.01, sigma=7.0).round()
@@ -127,16 +146,21 @@ def window_soft_argmax(
 ) -> Float[Tensor, "batch points 2"]:
     """Compute the soft arg-max of the correlation set to 0 outside a square around its arg-max.
 
-    Convention: outside is 0, not minus infinity, so the softmax still runs over the whole map.
+    Convention: a cell outside of the square counts as a correlation of 0, not as minus infinity, so the softmax still
+    runs over the whole map. Cells whose correlation is -inf stay impossible.
 
     Args:
         correlation: (B, N, h, w).
-        temperature: the correlation is divided by it; positive.
-        window: side of the square in cells; odd.
-        peak: (B, N, 2), the arg-max, where it is known; in the map, or NaN for a point that has no match.
+        temperature: divisor of the correlation, > 0.
+        window: side of the square in cells, odd.
+        peak: (B, N, 2), the arg-max, if it is known; inside the map, or NaN for a point without a match.
 
     Returns:
         (B, N, 2), (x, y) in cells.
+
+    Raises:
+        ShapeError: the correlation or the peak has another shape.
+        InputError: an even window, a temperature that is not positive, or a peak outside the map.
 
     >>> peak = torch.zeros(1, 1, 5, 5); peak[0, 0, 1, 3] = 1.0
     >>> window_soft_argmax(peak, temperature=0.01, window=3).round()
@@ -144,7 +168,7 @@ def window_soft_argmax(
     """
     window = check_odd("window", window)
     across, down = _distance_to_peak(correlation, peak)
-    outside = (across.abs() > window // 2) | (down.abs() > window // 2)  # nowhere, if there is no peak
+    outside = (across.abs() > window // 2) | (down.abs() > window // 2)  # False everywhere where the peak is NaN
     return soft_argmax(correlation.masked_fill(outside & (correlation > -torch.inf), 0.0), temperature=temperature)
 
 
@@ -186,10 +210,21 @@ def bilinear_nearest_neighbor(
 ) -> Float[Tensor, "batch points 2"]:
     """Blend the arg-max of each of the four source cells around a query with the query's bilinear weights.
 
-    Args and errors: as `correlate`; and target_mask: cells that may be matched, or None for all.
+    Args:
+        source_features: (B, C, h, w).
+        target_features: (B, C, h', w').
+        query_cells: (B, N, 2), (x, y) in source cells; clamped into the map.
+        normalize: compare cosines; otherwise, inner products.
+        target_norms: (B, h', w'), L2 norms of the target's cells, if they are known.
+        target_mask: (B, h', w'), cells that may be matched; None: all.
 
     Returns:
         (B, N, 2), (x, y) in target cells.
+
+    Raises:
+        ShapeError: the two maps differ in B or C, the queries in B, or norms or mask are not those of the target's
+            cells.
+        InputError: maps of integers or booleans, norms that are negative or NaN, or tensors on several devices.
 
     >>> features = torch.eye(4).reshape(1, 4, 2, 2)
     >>> bilinear_nearest_neighbor(features, features, torch.tensor([[[0.25, 1.0]]]))
@@ -198,7 +233,7 @@ def bilinear_nearest_neighbor(
     check_flag("normalize", normalize)
     source_features, target_features = checked_maps(source_features, target_features, query_cells, target_norms)
     index, weight = bilinear_corners(query_cells.to(source_features.dtype), *source_features.shape[-2:])
-    cells, _ = in_range(gather_cells(source_features, index.flatten(1)), -1)  # the arg-max is that of any multiple
+    cells, _ = in_range(gather_cells(source_features, index.flatten(1)), -1)  # scaling keeps the arg-max
     if not normalize:
         target_features = in_range(target_features.flatten(1), 1)[0].view_as(target_features)
     products = similarities(cells, target_features, normalize=normalize, target_norms=target_norms)
@@ -218,13 +253,14 @@ def best_cells(
 
     Args:
         correlation: (B, N, h, w).
-        count: K, the number of cells; at most all of the map.
-        radius: smallest distance between two of them, in cells.
+        count: K, the number of cells, from 1 to h * w.
+        radius: largest distance, in x and in y, at which a worse cell is left out, in cells; >= 0.
 
     Returns:
         (B, N, K, 2), (x, y), best first, and their values (B, N, K); NaN and -inf where there are no more cells.
 
     Raises:
+        ShapeError: the correlation has another number of dimensions.
         InputError: more cells than the map has, or a radius that is negative or not finite.
 
     >>> best_cells(torch.tensor([[[[0.0, 3.0, 2.9, 0.0, 1.0]]]]), count=2)[0].tolist()

@@ -26,16 +26,17 @@ def correlate(
 ) -> Float[Tensor, "batch points h2 w2"]:
     """Compute the similarity of the source feature at each query to every target cell (Eq. 3): a cosine, if normalized.
 
-    The query feature is sampled bilinearly between the four cells around it, then L2-normalized, as is every cell
-    of the target: by dividing the products, since a map is much larger than its products with a few queries.
+    The query feature is sampled bilinearly between the four cells around it, then L2-normalized. The products
+    are divided by the norms of the target's cells, which equals normalizing the map and takes less memory.
 
     Args:
         source_features: (B, C, h, w).
         target_features: (B, C, h', w').
-        query_cells: (B, N, 2), (x, y) in source cells; clamped into the map. A query of which a coordinate is not
-            finite means cell (0, 0): such a point is padding, and must not spoil the gradient of the others.
-        normalize: divide both sides by their L2 norm, whatever its magnitude; a cell or a query without features, all
-            of whose channels are 0, has a cosine of 0 with everything.
+        query_cells: (B, N, 2), (x, y) in source cells. A query outside the map is clamped to its border. A query of
+            which a coordinate is not finite means cell (0, 0): such a point is padding, and must not spoil the gradient
+            of the others.
+        normalize: divide both sides by their L2 norm, whatever its magnitude. A cell or a query whose channels are all
+            exactly 0 has a cosine of 0 with everything.
         target_norms: (B, h', w'), L2 norms of the target's cells, if they are known.
 
     Returns:

@@ -33,14 +33,16 @@ def gaussian_cross_entropy(
     Computed in log space: log p(c + d) is a log-sum-exp over the four cells around it, finite at any temperature.
 
     Convention: locations outside the open interval (0, w - 1) x (0, h - 1) are left out, and the weights are not
-    renormalized (at k = 7 they sum to 0.965). A cell whose correlation is -inf is impossible: its probability is 0, and
-    a location that reads impossible cells alone is left out, too.
+    renormalized (at k = 7 they sum to 0.965). A point near the border of the map therefore counts less: at k = 7, one
+    on the center of an outermost cell keeps 36 % of the weights and one in a corner 13 %; a point further outside keeps
+    less, and none from 3 cells outside on. A cell whose correlation is -inf is impossible: its probability is 0, and a
+    location that reads only impossible cells is left out as well.
 
     Args:
         correlation: (B, N, h, w).
-        target_cells: (B, N, 2), (x, y), the true locations.
+        target_cells: (B, N, 2), (x, y), the true locations in cells.
         visible: (B, N); a point that is not visible has no influence, whatever its coordinates are.
-        temperature: the correlation is divided by it; positive; may be learned.
+        temperature: divisor of the correlation, > 0; may be learned.
         kernel_size: k, odd, at least 3.
 
     Returns:
@@ -50,6 +52,7 @@ def gaussian_cross_entropy(
         ShapeError: there is not one true location and one flag for each point.
         InputError: an even kernel, a temperature that is not positive, flags that are not booleans, or a visible point
             whose true location is not finite.
+        NonFiniteError: differences of the correlations, divided by the temperature, are beyond the range of floats.
 
     >>> gaussian_cross_entropy(
     ...     torch.zeros(1, 1, 9, 9), torch.full((1, 1, 2), 4.0), torch.ones(1, 1, dtype=torch.bool), temperature=0.04
@@ -74,12 +77,23 @@ def gaussian_cross_entropy_with_bound(
 
     The probabilities that Eq. 5 reads at its offsets sum to 1 at most, so -sum_d w_d log p(c + d) is at least
     -sum_d w_d log(w_d / W), W the sum of the weights w_d inside the map (Gibbs). The bound is reached where the true
-    location is a whole cell and p is w / W there; between cells the bilinear reading keeps the loss above it.
+    location is a whole cell and p is w / W there; between cells, bilinear sampling keeps the loss above it.
 
-    Args and errors: as `gaussian_cross_entropy`.
+    Args:
+        correlation: (B, N, h, w).
+        target_cells: (B, N, 2), (x, y), the true locations in cells.
+        visible: (B, N); a point that is not visible has no influence, whatever its coordinates are.
+        temperature: divisor of the correlation, > 0; may be learned.
+        kernel_size: k, odd, at least 3.
 
     Returns:
         Two scalars: the loss, and the bound, averaged in the same way.
+
+    Raises:
+        ShapeError: there is not one true location and one flag for each point.
+        InputError: an even kernel, a temperature that is not positive, flags that are not booleans, or a visible point
+            whose true location is not finite.
+        NonFiniteError: differences of the correlations, divided by the temperature, are beyond the range of floats.
 
     >>> loss, bound = gaussian_cross_entropy_with_bound(
     ...     torch.zeros(1, 1, 9, 9), torch.full((1, 1, 2), 4.0), torch.ones(1, 1, dtype=torch.bool), temperature=0.04
@@ -114,14 +128,14 @@ def gaussian_cross_entropy_with_bound(
 
 @dataclass(frozen=True, eq=False)
 class SmoothedTarget:
-    """The k x k whole-cell offsets around each true location."""
+    """Whole-cell offsets, k x k of them, around each true location."""
 
     cells: Float[Tensor, "batch points offsets 2"]
     """(x, y) in target cells."""
     weights: Float[Tensor, " offsets"]
     """exp(-|d|^2 / (2 s^2)) / (2 pi s^2), s = (k - 1) / 4: a density, not renormalized (at k = 7 they sum to 0.965)."""
     inside: Bool[Tensor, "batch points offsets"]
-    """Whether a location lies in the open interval (0, w - 1) x (0, h - 1); others are left out."""
+    """True where a location lies in the open interval (0, w - 1) x (0, h - 1); others are left out."""
 
     def entropy(self) -> Float[Tensor, "batch points"]:
         """Return -sum_d w_d log(w_d / W) over the offsets inside the map, W the sum of their weights."""

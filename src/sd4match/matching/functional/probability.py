@@ -23,6 +23,17 @@ def match_probability(
 ) -> Float[Tensor, "batch points h w"]:
     """Compute softmax(correlation / temperature) over all cells (Eq. 4).
 
+    Args:
+        correlation: (B, N, h, w); -inf where a cell is impossible.
+        temperature: divisor of the correlation, > 0; a number, or a tensor of one number, which gradients reach.
+
+    Returns:
+        (B, N, h, w), sums to 1 over the cells of each point.
+
+    Raises:
+        ShapeError: the correlation has another number of dimensions, or the temperature is a tensor of several numbers.
+        InputError: a correlation of integers or booleans, or a temperature that is not positive.
+
     >>> match_probability(torch.tensor([[[[0.5, 0.5, -torch.inf]]]]), temperature=0.04).tolist()
     [[[[0.5, 0.5, 0.0]]]]
     """
@@ -33,10 +44,22 @@ def match_probability(
 def log_match_probability(
     correlation: Float[Tensor, "batch points h w"], *, temperature: float | Tensor
 ) -> Float[Tensor, "batch points h w"]:
-    """Compute the logarithm of Eq. 4, which does not underflow.
+    """Compute the logarithm of the match probability (Eq. 4) without underflow.
+
+    Args:
+        correlation: (B, N, h, w); -inf where a cell is impossible.
+        temperature: divisor of the correlation, > 0; a number, or a tensor of one number, which gradients reach.
+
+    Returns:
+        (B, N, h, w), at most 0; -inf where a cell is impossible.
 
     Raises:
+        ShapeError: the correlation has another number of dimensions, or the temperature is a tensor of several numbers.
+        InputError: a correlation of integers or booleans, or a temperature that is not positive.
         NonFiniteError: differences of the correlations, divided by the temperature, are beyond the range of floats.
+
+    >>> log_match_probability(torch.tensor([[[[0.5, 0.5, -torch.inf]]]]), temperature=0.04)
+    tensor([[[[-0.6931, -0.6931,    -inf]]]])
     """
     scores = _scores(correlation, temperature)
     if bool(((scores == -torch.inf) & (correlation > -torch.inf)).any()):
@@ -58,12 +81,12 @@ def _scores(correlation: Tensor, temperature: float | Tensor) -> Tensor:
             raise ShapeError(
                 f"temperature must be a number or a tensor of one, not of shape {tuple(temperature.shape)}"
             )
-        if temperature.requires_grad:  # whose gradient would be 0 * -inf = NaN at impossible cells
+        if temperature.requires_grad:  # its gradient would be 0 * -inf = NaN at impossible cells
             impossible = correlation == -torch.inf
             correlation = torch.where(impossible, torch.where(best.isfinite(), best, 0.0), correlation)
     scores = correlation / temperature
     overflows = best.isfinite() & ~(best / temperature).isfinite()
-    if bool(overflows.any()):  # of which only the differences to the largest have a meaning
+    if bool(overflows.any()):  # only differences to the largest value matter
         scores = torch.where(overflows, correlation - best, correlation) / temperature
     return scores if impossible is None else scores.masked_fill(impossible, -torch.inf)
 
@@ -77,14 +100,17 @@ def probability_mass(
 ) -> Float[Tensor, "batch points"]:
     """Compute the score of a match: the mass of softmax(correlation / temperature) around it.
 
+    Convention: a score depends on the temperature and on the size of the map: where the map is flat, it is about
+    (2 radius)^2 / (h w). Scores of maps of different sizes cannot be compared, and no threshold suits all of them.
+
     Args:
         correlation: (B, N, h, w).
-        cells: (B, N, 2), the matches.
-        temperature: the correlation is divided by it, as in Eq. 4; positive.
-        radius: largest distance in x and in y, in cells.
+        cells: (B, N, 2), (x, y), the matches.
+        temperature: divisor of the correlation, as in Eq. 4; > 0.
+        radius: largest distance in x and in y, in cells; >= 0.
 
     Returns:
-        (B, N), in [0, 1]; 1 if all probability is there, about (2 radius)^2 / (h w) where the map is flat.
+        (B, N), in [0, 1]; 1 if all of the probability lies within the radius.
 
     Raises:
         ShapeError: there are not as many cells as points.
@@ -99,7 +125,19 @@ def probability_mass(
 def mass_around(
     cells: Real[Tensor, "batch points 2"], probability: Float[Tensor, "batch points h w"], *, radius: float = 1.5
 ) -> Float[Tensor, "batch points"]:
-    """Sum a probability map around cells; see `probability_mass`.
+    """Sum a probability map around cells; `probability_mass` does so from a correlation.
+
+    Args:
+        cells: (B, N, 2), (x, y).
+        probability: (B, N, h, w).
+        radius: largest distance in x and in y, in cells; >= 0.
+
+    Returns:
+        (B, N), clamped to at most 1.
+
+    Raises:
+        ShapeError: there are not as many cells as points.
+        InputError: a radius that is negative or not finite, or tensors on several devices.
 
     >>> mass_around(torch.tensor([[[0.0, 1.0]]]), torch.full((1, 1, 4, 4), 1 / 16))
     tensor([[0.3750]])

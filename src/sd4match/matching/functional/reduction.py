@@ -24,10 +24,10 @@ def co_pca(
     Args:
         source: (B, C, h, w).
         target: (B, C, h', w').
-        components: number of directions; 0, or C and more, keeps the maps as they are.
+        components: number of directions, >= 0; with 0, or C and more, the maps are returned unchanged.
 
     Returns:
-        Both maps with `components` channels.
+        Both maps with `components` channels, in their data types.
 
     Raises:
         ShapeError: the maps differ in B or C.
@@ -64,9 +64,12 @@ def weighted_concatenation(
     """L2-normalize blocks of consecutive maps over their channels, weight each block, and concatenate.
 
     Args:
-        values: maps of one size.
+        values: maps (B, C_i, h, w).
         blocks: numbers of consecutive maps in each block; they sum to the number of maps.
         weights: weight of each block.
+
+    Returns:
+        (B, sum of C_i, h, w).
 
     Raises:
         ShapeError: the maps differ in B, h or w.
@@ -86,8 +89,8 @@ def weighted_concatenation(
         )
     weights = [check_number("weights", weight) for weight in weights]
     sizes: dict[str, int] = {}
-    for number, one in enumerate(values):
-        found = check_shape(f"values[{number}]", one, "B channels h w", of="floats", **sizes)
+    for number, features in enumerate(values):
+        found = check_shape(f"values[{number}]", features, "B channels h w", of="floats", **sizes)
         sizes = {name: found[name] for name in ("B", "h", "w")}
     pieces = iter(values)
     joined = [torch.cat([next(pieces) for _ in range(count)], dim=1) for count in blocks]

@@ -17,14 +17,15 @@ def sample_bilinear(
 
     Args:
         maps: (B, C, h, w).
-        cells: (B, N, 2), (x, y) in cells, cell centers at whole numbers. A location of which a coordinate is not finite
-            means cell (0, 0).
+        cells: (B, N, 2), (x, y) in cells, cell centers at whole numbers. Locations outside the map are clamped into it;
+            one of which a coordinate is not finite means cell (0, 0).
 
     Returns:
         (B, N, C), in float32 or float64.
 
     Raises:
         ShapeError: maps and cells differ in B, or have another number of dimensions.
+        InputError: maps of integers or booleans, or tensors on several devices.
 
     >>> sample_bilinear(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([[[0.5, 0.5]]]))
     tensor([[[1.5000]]])
@@ -46,7 +47,7 @@ def gather_cells(
     if maps.requires_grad:
         return maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
     rows = torch.arange(len(maps), device=maps.device)[:, None]
-    return maps.flatten(2).transpose(1, 2)[rows, index]  # the same values; faster, but its gradient is slower
+    return maps.flatten(2).transpose(1, 2)[rows, index]  # same values; faster, but with a slower gradient
 
 
 def bilinear_corners(
@@ -54,7 +55,7 @@ def bilinear_corners(
 ) -> tuple[Int[Tensor, "... 4"], Float[Tensor, "... 4"]]:
     """Return flat index and weight of the four cells around each location, (..., 4) both; weights sum to 1.
 
-    Locations beyond the border are clamped; one of which a coordinate is not finite is cell (0, 0).
+    Locations outside the map are clamped into it; a location of which a coordinate is not finite means cell (0, 0).
     """
     edge = cells.new_tensor([width - 1, height - 1])
     finite = cells.isfinite().all(dim=-1, keepdim=True)
@@ -74,6 +75,12 @@ def as_floats(points: Tensor) -> Tensor:
 
 def full_precision(values: Tensor) -> Tensor:
     """Convert half-precision floats to float32; leave other dtypes as they are.
+
+    Args:
+        values: tensor of any data type.
+
+    Raises:
+        InputError: it is no tensor.
 
     >>> full_precision(torch.zeros(1, dtype=torch.bfloat16)).dtype
     torch.float32

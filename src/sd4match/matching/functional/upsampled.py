@@ -1,9 +1,9 @@
 """Arg-max over pixels as if the target's features had been interpolated, without interpolating them.
 
-DIFT upsamples a map of 1280 channels to the photo, which costs gigabytes. What it needs is the cosine of a query q with
-every interpolated feature F(p) = sum_k w_k f_k, the sum over the four cells around pixel p. Both of its halves follow
-from the cells: q . F(p) is the interpolated correlation, and |F(p)|^2 = sum_kl w_k w_l f_k . f_l needs the Gram
-products of neighboring cells alone. This is exact, not an approximation.
+DIFT upsamples a map of 1280 channels to the photo, which costs gigabytes. Only the cosine of a query q with every
+interpolated feature F(p) = sum_k w_k f_k is needed, the sum over the four cells around pixel p. Numerator and
+denominator follow from the cells: q . F(p) is the interpolated correlation, and |F(p)|^2 = sum_kl w_k w_l f_k . f_l
+needs only the products of neighboring cells. The result is exact, not an approximation.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def upsampled_nearest_neighbor(
     Args:
         queries: (N, C).
         target_features: (C, h, w) of one image.
-        columns: (W,), the cell (fractional, clamped into the map) of each pixel of a row.
-        rows: (H,), likewise of a column.
+        columns: (W,), fractional cell x of each column of pixels; clamped into the map.
+        rows: (H,), fractional cell y of each row of pixels; clamped into the map.
         mask: (h, w), cells that may be matched; a pixel belongs to its nearest cell. None: all.
 
     Returns:
         (N, 2), (x, y), whole pixels; of equal ones, the first in reading order. NaN where a cosine is NaN.
 
     Raises:
-        ShapeError: queries and features differ in C, or there is no pixel.
-        InputError: a column or a row is not finite.
+        ShapeError: queries and features differ in C, the mask is not (h, w), or there is no pixel.
+        InputError: a column or a row is not finite, or tensors on several devices.
 
     >>> features = torch.eye(4).reshape(4, 2, 2)
     >>> upsampled_nearest_neighbor(torch.eye(4)[1:2], features, torch.linspace(0, 1, 7), torch.linspace(0, 1, 5))
@@ -59,7 +59,7 @@ def upsampled_nearest_neighbor(
     queries = unit_vectors(queries.to(features), dim=-1)
     scale = interpolated_norm(features, columns, rows)
     largest = float(scale.detach().max())
-    if not _LARGEST_NORM > largest > _SMALLEST_NORM:  # then all of the map is scaled, which no cosine shows
+    if not _LARGEST_NORM > largest > _SMALLEST_NORM:  # scaling the whole map changes no cosine
         features = features / features.abs().amax().clamp_min(torch.finfo(features.dtype).tiny)
         scale = interpolated_norm(features, columns, rows)
     scale = scale.clamp(min=_SMALLEST_NORM)
@@ -85,6 +85,18 @@ def interpolated_norm(
     features: Float[Tensor, "channels h w"], columns: Float[Tensor, " width"], rows: Float[Tensor, " height"]
 ) -> Float[Tensor, "height width"]:
     """Compute |F(p)| of the bilinearly interpolated feature at every pixel, from products of neighboring cells.
+
+    Args:
+        features: (C, h, w).
+        columns: (W,), fractional cell x of each column of pixels; clamped into the map.
+        rows: (H,), fractional cell y of each row of pixels; clamped into the map.
+
+    Returns:
+        (H, W), in the data type of the features.
+
+    Raises:
+        ShapeError: one has another number of dimensions, or there is no pixel.
+        InputError: a column or a row is not finite, or tensors on several devices.
 
     >>> features = torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])
     >>> interpolated_norm(features, torch.tensor([0.0, 0.5, 1.0]), torch.zeros(1))
