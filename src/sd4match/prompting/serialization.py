@@ -118,7 +118,7 @@ def save_prompt(
         raise InputError(f"prompt must be a Prompt, not {shown(prompt)}")
     _check_backbone(backbone)
     name = type(prompt).__name__
-    learned = [Learned(sort, component) for sort, component in (components or {}).items() if learns(component)]
+    learned = [Learned(role, component) for role, component in (components or {}).items() if learns(component)]
     if not prompt.parameter_groups() and not learned:
         raise InputError(f"{name} holds nothing learned, so there is nothing to save")
     if not isinstance(prompt.config, PromptConfig):
@@ -127,19 +127,19 @@ def save_prompt(
             "register_prompt, and build it with arguments that YAML can hold"
         )
     tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
-    for part in learned:
-        if part.sort not in COMPONENTS:
-            raise InputError(f"components are {', '.join(COMPONENTS)}, not {shown(part.sort)}")
-        if not isinstance(part.config, Component):
+    for own in learned:
+        if own.role not in COMPONENTS:
+            raise InputError(f"components are {', '.join(COMPONENTS)}, not {shown(own.role)}")
+        if not isinstance(own.config, Component):
             raise InputError(
-                f"{describe_component(part.sort, part.component)} has no config, without which it cannot be loaded: "
-                f"register the class with register_{part.sort}"
+                f"{describe_component(own.role, own.component)} has no config, without which it cannot be loaded: "
+                f"register the class with register_{own.role}"
             )
-        tensors |= {f"{part.sort}/{key}": value.detach().cpu().clone() for key, value in part.state_dict().items()}
+        tensors |= {f"{own.role}/{key}": value.detach().cpu().clone() for key, value in own.state_dict().items()}
     for tensor, value in tensors.items():
         check_finite(f"the values of {tensor} in {name}", value, "a prompt that diverged is not saved")
     info = PromptInfo(
-        components={part.sort: part.config for part in learned if part.config is not None},
+        components={own.role: own.config for own in learned if own.config is not None},
         config=prompt.config,
         architecture=backbone.spec.architecture,
         fingerprint=backbone.fingerprint,
@@ -166,7 +166,7 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
     try:
         details = json.dumps(dict(info.details), allow_nan=False)
         config = info.config.model_dump_json()
-        components = json.dumps({name: one.model_dump(mode="json") for name, one in info.components.items()})
+        components = json.dumps({name: own.model_dump(mode="json") for name, own in info.components.items()})
         parse_json(details, what="details")
     except (TypeError, ValueError, RecursionError) as error:  # pydantic's and JSON's, for what is not UTF-8 or no JSON
         raise InputError(f"config and details of {path} must be JSON: {_one_line(error)}") from None
