@@ -1,4 +1,4 @@
-"""`sd4match app --annotate FOLDER`: mark corresponding points on one's own photos in the browser."""
+"""Browser app of `sd4match app --annotate FOLDER`, in which users mark corresponding points of their photos."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SIDES = ("left", "right")
 _NO_SPLIT = "none"
 _SPLITS = (_NO_SPLIT, "train", "validation", "test")
 _CACHE_SECONDS = 3600
-"""How long gradio keeps the drawn photos in its folder for temporary files."""
+"""Interval and age in seconds at which gradio deletes drawn photos from its folder for temporary files."""
 _NAMED = 12
-"""Names that are listed as examples."""
+"""Largest number of names that the page gives as examples."""
 _NAME_INFO = "Type a name and press Enter; it changes in all photos of the category."
 _HINT = (
     "Click a point on the left: the matcher's guess appears on the right as a dashed ring. Accept it, or click the "
@@ -40,7 +40,7 @@ _MEASURE = """() => {
   const touched = matchMedia('(pointer: coarse)').matches;
   return [null, JSON.stringify([photo ? photo.clientWidth : innerWidth, height, touched])];
 }"""
-"""Says how much room a photo has on the page."""
+"""Script that reports the size that a photo may have on the page."""
 
 
 def build_annotation_app(
@@ -49,10 +49,10 @@ def build_annotation_app(
     """Build the app in which a user marks corresponding points of the photos of a folder.
 
     Args:
-        store: photos and points; held with `AnnotationStore.open` while the app runs.
-        matcher: guesses where a point of the left photo is in the right one.
-        category: what photos show whose annotation does not say it; for text prompts.
-        note: what a user should know about the guesses, for example that a small model makes them.
+        store: photos and points; its folder is locked with `AnnotationStore.open` while the app runs.
+        matcher: matcher that guesses where a point of the left photo is in the right one.
+        category: category of photos whose annotation has none, for text prompts.
+        note: remark about the guesses on the page, for example that a small model makes them.
 
     Raises:
         ConfigError: gradio is not installed.
@@ -63,7 +63,7 @@ def build_annotation_app(
     latest: dict[str, Pair] = {}  # the pair of the latest action, to which a page that is reloaded returns
 
     def handler(action: Callable[..., object], needs: Callable[[AnnotationSession], Needs]) -> Callable[..., list[Any]]:
-        """Return a handler that does something with the session and shows what came of it."""
+        """Return an event handler that runs an action on the session and shows the result."""
 
         def handle(session: AnnotationSession | None, seen: str | None, *values: Any) -> list[Any]:
             session = session or AnnotationSession(store, guesser, pair=latest.get("pair"))
@@ -272,9 +272,9 @@ class _Layout:
     def drawn(self, session: AnnotationSession, side: int) -> Image.Image | None:
         """Draw a photo with its points; None if it cannot be read, which the status says."""
         marks = [
-            Mark(place, number, is_selected=row.name == session.selected)
+            Mark(point, number, is_selected=row.name == session.selected)
             for number, row in enumerate(session.rows, start=1)
-            if (place := row.places[side]) is not None
+            if (point := row.points[side]) is not None
         ]
         if side == 1 and session.guess is not None:
             marks += [
