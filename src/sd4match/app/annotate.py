@@ -60,7 +60,7 @@ def build_annotation_app(
     gr = import_gradio()
     layout = _Layout(gr, store, note)
     guesser = Guesser(matcher, category=category)
-    latest: dict[str, Pair] = {}  # the pair of the latest action, to which a page that is reloaded returns
+    latest: dict[str, Pair] = {}  # the pair of the latest action, which a reloaded page shows
 
     def handler(action: Callable[..., object], needs: Callable[[AnnotationSession], Needs]) -> Callable[..., list[Any]]:
         """Return an event handler that runs an action on the session and shows the result."""
@@ -112,7 +112,7 @@ def build_annotation_app(
             action: Callable[..., object],
             shown: Callable[[AnnotationSession], str | None],
         ) -> None:
-            """Take the text of a field that is left; an unchanged one does nothing, not even show the page anew."""
+            """Return a handler that uses the text of a field when the field is left, unless the text is unchanged."""
             act = handler(action, lambda session: needs)
 
             def handle(session: AnnotationSession | None, seen: str | None, text: str | None) -> Any:
@@ -168,7 +168,7 @@ def _photo(session: AnnotationSession, side: int) -> Photo:
 
 
 class _Layout:
-    """Components of the page, and what they show."""
+    """Components of the page and their values."""
 
     def __init__(self, gr: Any, store: AnnotationStore, note: str) -> None:
         self.gr = gr
@@ -238,7 +238,7 @@ class _Layout:
         ]  # fmt: skip
 
     def shown(self, session: AnnotationSession) -> list[Any]:
-        """Return what `outputs` show of a session."""
+        """Return the values of `outputs` for a session."""
         gr, rows, pair = self.gr, session.rows, session.pair
         row = session.row
         choices = [
@@ -270,7 +270,7 @@ class _Layout:
         ]
 
     def drawn(self, session: AnnotationSession, side: int) -> Image.Image | None:
-        """Draw a photo with its points; None if it cannot be read, which the status says."""
+        """Draw a photo with its points; None if it cannot be read, and the status then says why."""
         marks = [
             Mark(point, number, is_selected=row.name == session.selected)
             for number, row in enumerate(session.rows, start=1)
@@ -292,13 +292,13 @@ class _Layout:
 
 
 def _examples(words: Sequence[str]) -> str:
-    """Return the words that are in use already."""
+    """Return a text with the words that are in use."""
     more = len(words) - _NAMED
     return f" In use: {', '.join(words[:_NAMED])}{f' and {more} more' if more > 0 else ''}." if words else ""
 
 
 def _state(text: str) -> str:
-    """Return the state of a point with a sign, which is seen before it is read."""
+    """Return the state of a point with a sign that is recognized at a glance."""
     signs = {"to do": "○ to do", "not visible": "– not visible"}
     return signs.get(text, "✓")
 

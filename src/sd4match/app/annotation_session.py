@@ -99,7 +99,7 @@ class Needs(IntEnum):
     PAIR = 1
     """Photos of the pair, their order, and whether clicks set points or boxes."""
     SELECTION = 2
-    """The selected point."""
+    """Selected point."""
     GUESS = 3
 
 
@@ -124,18 +124,18 @@ class AnnotationSession:
         """Photos on the left and on the right."""
         self.selected: str | None = None
         self._selected_as: str | None = None
-        """Name that the selected point had when it was selected: a new name makes no other selection."""
+        """Name that the selected point had when it was selected; renaming does not change the selection."""
         self.guess: Guess | None = None
         self.is_boxing = False
         self.corner: tuple[int, tuple[float, float]] | None = None
-        """First corner of a box, and on which side it is."""
+        """Side and coordinates of the first corner of a box."""
         self.photos_shown: tuple[str, ...] = ()
-        """Names that the page has to choose from."""
+        """Names of photos that can be chosen on the page."""
         self.message = ""
         self.is_refused = False
         self._show(self.pair)
 
-    # what is shown ----------------------------------------------------------------------------------------------------
+    # displayed state --------------------------------------------------------------------------------------------------
 
     @property
     def index(self) -> int | None:
@@ -151,7 +151,7 @@ class AnnotationSession:
 
     @property
     def rows(self) -> list[Row]:
-        """Return the points of both photos, those of the left one first."""
+        """Points of both photos, those of the left one first."""
         left, right = (self.store.points(photo) for photo in self.pair)
         return [
             Row(name, (left.get(name), right.get(name)), (name in left, name in right)) for name in {**left, **right}
@@ -159,12 +159,12 @@ class AnnotationSession:
 
     @property
     def row(self) -> Row | None:
-        """Return the selected point."""
+        """Selected point; None if no point is selected."""
         return next((row for row in self.rows if row.name == self.selected), None)
 
     @property
     def progress(self) -> str:
-        """Return the progress of the annotation as text."""
+        """Progress of the annotation as text."""
         rows = self.rows
         done = sum(all(row.known) for row in rows)
         left = f", {len(rows) - done} to do" if done < len(rows) else ""
@@ -176,7 +176,7 @@ class AnnotationSession:
             f"In the folder: {_count(total, 'point')} on {_count(len(self.store.photos), 'photo')}."
         )
 
-    # what the user does -----------------------------------------------------------------------------------------------
+    # actions of the user ----------------------------------------------------------------------------------------------
 
     def check(self, seen: str | None, needs: Needs) -> None:
         """Check that an action was made on the current state, since the page may have shown an older one.
@@ -367,7 +367,8 @@ class AnnotationSession:
         if all(self.store.category(photo) == wanted for photo in self.pair):
             return
         self.store.describe(self.pair, category=wanted)
-        others = (one for one in self.store.photos if one not in self.pair and self.store.category(one) == wanted)
+        in_category = (photo for photo in self.store.photos if self.store.category(photo) == wanted)
+        others = (photo for photo in in_category if photo not in self.pair)
         taken = {name for photo in others for name in self.store.points(photo)}
         joined = [row.name for row in self.rows if row.name in taken]
         selected_as = self._selected_as

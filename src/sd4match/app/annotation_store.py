@@ -65,7 +65,7 @@ class AnnotationStore:
     Args:
         root: folder with photos, in it or in folders below it; the first folder is the category of a photo whose
             annotation names none.
-        exif: whether points are in the frame that viewers show, as the field `data.exif` of the data set says.
+        exif: whether points are in the frame that image viewers show; see the field `data.exif` of the data set.
 
     Raises:
         DatasetError: there is no such folder, it holds fewer than two photos or two files of points, or the file of
@@ -94,7 +94,7 @@ class AnnotationStore:
         """Lock the folder during a block, so that no other app or run writes into it.
 
         Raises:
-            DatasetError: another one holds it, it cannot be written, or as the class.
+            DatasetError: another app or run has locked it, it cannot be written, or as the class.
         """
         folder = folder_of(root, "the folder of photos")
         with locked_folder(folder, error=DatasetError):
@@ -104,7 +104,7 @@ class AnnotationStore:
         """Read the photos and the file of points again, and clear the list of changes that can be undone.
 
         Raises:
-            DatasetError: as the class; what was read before stays.
+            DatasetError: as the class; the earlier content remains then.
         """
         with self._lock:
             photos, skipped = _photos_below(self.root)
@@ -124,18 +124,18 @@ class AnnotationStore:
 
     @property
     def has_boxes(self) -> bool:
-        """Return whether the file can hold boxes, which a table cannot."""
+        """True if the file can store boxes, which a table cannot."""
         return self.file.suffix == ".json"
 
     @property
     def alone(self) -> list[str]:
-        """Return the photos that are in no pair, for example the only one of its category."""
+        """Photos that are in no pair, for example the only photo of its category."""
         paired = {photo for pair in self.pairs for photo in pair}
         return [photo for photo in self.photos if photo not in paired]
 
     @property
     def left_out(self) -> str:
-        """Return a text about photos that are in no pair and files that are not read; empty if there are none."""
+        """Text about photos that are in no pair and files that are not read; empty if there are none."""
         alone = self.alone
         sentences = []
         if alone:
@@ -155,7 +155,7 @@ class AnnotationStore:
         return Photo.open(self.root / name, exif=self.exif)
 
     def points(self, photo: str) -> dict[str, Point]:
-        """Return the points of a photo by name; None for one that is said not to be visible."""
+        """Return the points of a photo by name; None for a point that is annotated as not visible."""
         return dict(self._annotations[photo].points) if photo in self._annotations else {}
 
     def category(self, photo: str) -> str | None:
@@ -176,7 +176,7 @@ class AnnotationStore:
 
     @property
     def categories(self) -> list[str]:
-        """Return the categories of all photos, sorted."""
+        """Categories of all photos, sorted."""
         return sorted({category for photo in self.photos if (category := self.category(photo)) is not None})
 
     def names(self, photos: Sequence[str]) -> list[str]:
@@ -189,7 +189,7 @@ class AnnotationStore:
         return next(name for number in range(1, len(taken) + 2) if (name := f"point {number}") not in taken)
 
     def _alike(self, photos: Sequence[str]) -> list[str]:
-        """Return the annotated photos of the categories of some photos, and these."""
+        """Return some photos, and all annotated photos of their categories."""
         categories = {self.category(photo) for photo in photos}
         return [
             name
@@ -200,12 +200,16 @@ class AnnotationStore:
     # changing ---------------------------------------------------------------------------------------------------------
 
     def mark(self, name: str, points: Mapping[str, Point]) -> None:
-        """Set a point in photos; None says that a photo does not show it.
+        """Set a point in photos.
 
-        Coordinates are moved into their photo and rounded to tenths of a pixel.
+        Coordinates are clamped to their photo and rounded to tenths of a pixel.
+
+        Args:
+            name: name of the point.
+            points: (x, y) by photo; None for a photo that does not show the point.
 
         Raises:
-            DatasetError: the name cannot be one, a photo is not in the folder, or the file cannot be written.
+            DatasetError: the name is not allowed, a photo is not in the folder, or the file cannot be written.
             PhotoError: a photo cannot be read.
         """
         as_word(name, "the name of a point")
@@ -231,12 +235,12 @@ class AnnotationStore:
         self._change(change, Change(f"the removal of {name} from {_named(photos)}", tuple(photos), name))
 
     def rename(self, old: str, new: str, photos: Sequence[str]) -> None:
-        """Rename a point in all photos of the categories of some photos, because points of one name correspond.
+        """Rename a point in all photos of the categories of some photos, since points of one name correspond.
 
-        A name that other photos use already makes it the same point as theirs.
+        If other photos use the new name already, the points become one.
 
         Raises:
-            DatasetError: the new name cannot be one, or a photo has both points; or as `mark`.
+            DatasetError: the new name is not allowed, or a photo has both points; or as `mark`.
         """
         as_word(new, "the name of a point")
         if new == old:
@@ -257,7 +261,7 @@ class AnnotationStore:
         """Set the category of photos; None removes it.
 
         Raises:
-            DatasetError: it cannot be the name of a category; or as `mark`.
+            DatasetError: the name is not allowed; or as `mark`.
         """
         if category is not None:
             as_category(category, "the category")
@@ -284,13 +288,13 @@ class AnnotationStore:
         self._change(change, Change(f"the split {split or 'none'} of {photo}", (photo,)))
 
     def share_out(self) -> dict[str, int]:
-        """Put every photo that shows a point into a split, so that a prompt is measured on photos that it never saw.
+        """Put every photo that shows a point into a split, so that a prompt is tested on photos it was not trained on.
 
-        Of the photos of a category, in the order of their names, the last three tenths are for the test, the two tenths
-        before them for validation, and the first half is for training; each split gets two at least.
+        The photos of a category are sorted by name. The first half is for training, the next two tenths for validation,
+        and the last three tenths for the test; each split gets two photos at least.
 
         Returns:
-            Photos of each split.
+            Number of photos of each split.
 
         Raises:
             DatasetError: a category has fewer than six such photos; or as `mark`.
@@ -326,7 +330,7 @@ class AnnotationStore:
         """Set the box of the object in a photo, or remove it.
 
         Raises:
-            DatasetError: it has nothing inside, or the file is a table, which has no boxes; or as `mark`.
+            DatasetError: the box is empty, or the file is a table, which has no boxes; or as `mark`.
         """
         if not self.has_boxes:
             raise DatasetError(f"{self.file.name} cannot hold boxes: only points.json can")
@@ -341,12 +345,12 @@ class AnnotationStore:
         self._change(change, Change(f"{'the removal of ' if box is None else ''}the box of {photo}", (photo,)))
 
     def add_pair(self, source: str, target: str) -> int:
-        """Return the index in `pairs` of two photos, in either order; they are added if they are not there.
+        """Return the index in `pairs` of two photos, in either order, after adding them if necessary.
 
-        Where the file lists its pairs, the new one is written there.
+        A new pair is also written to the file if the file lists its pairs.
 
         Raises:
-            DatasetError: they are one photo, or not in the folder; or as `mark`.
+            DatasetError: they are the same photo, or not in the folder; or as `mark`.
         """
         for photo in (source, target):
             self._check_photo(photo)
@@ -392,9 +396,9 @@ class AnnotationStore:
         """Write a change of the annotations.
 
         Args:
-            change: is called with a copy of them.
-            what: says what it is; photos of it that the annotations lack are added with their category.
-            pair: that is added to the listed ones.
+            change: function that is called with a copy of the annotations and changes it.
+            what: description of the change; its photos without annotations are added with their category.
+            pair: pair that is added to the listed ones.
 
         Raises:
             DatasetError: a photo is not in the folder, or the file cannot be written, or was changed meanwhile.
@@ -455,7 +459,7 @@ class AnnotationStore:
         paired with each of the others, so that all share its points, and any two of them are a pair of the data set.
 
         Raises:
-            DatasetError: the file lists pairs, and the photos of none of them are there.
+            DatasetError: the file lists pairs, and no pair has both photos in the folder.
         """
         if listed is not None:
             pairs = [pair for pair in listed if set(pair) <= set(photos)]
@@ -523,7 +527,7 @@ def _photos_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _named(names: Sequence[str]) -> str:
-    """Return names for one line: the first few, and the number of the others."""
+    """Return a list of names for one line, with the number of names that are left out."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -557,7 +561,7 @@ def _category_of_folder(photo: str) -> str | None:
 
 
 def _plain(number: float) -> float | int:
-    """Return a coordinate as it is written: whole numbers without a point."""
+    """Return a coordinate for a file, as an integer if possible."""
     return int(number) if number.is_integer() else number
 
 

@@ -23,7 +23,7 @@ class ExamplePair:
     target: Photo
 
     def thumbnail(self) -> Image.Image:
-        """Return both photos beside each other."""
+        """Return both photos side by side."""
         picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE), "white")
         for left, photo in ((0, self.source), (_SIDE + 8, self.target)):
             picture.paste(photo.to_image(), (left, 0))

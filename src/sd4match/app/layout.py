@@ -44,7 +44,7 @@ _STYLE = """<style>
 @media (max-width: 600px) { #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; } }
 </style>"""
 _HEIGHT, _HEIGHT_OF_HEAT = 440, 400
-"""Of photos, with the buttons below them, and of heat maps, in CSS pixels."""
+"""Height of photos with the buttons below them, and of heat maps, in CSS pixels."""
 _GRIDS = (2, 3, 4, 6, 8)
 _SOURCES = ["upload", "webcam", "clipboard"]
 
@@ -85,7 +85,7 @@ def build_app(
     gr = import_gradio()
     config = config or load_preset("empty")
     matching = Matching(models_here(config), device=device)
-    matching.model(config.backbone.model_name)  # now, so that what is wrong with it is said before the page is served
+    matching.model(config.backbone.model_name)  # so that errors in it are raised before the page is served
     with gr.Blocks(title="sd4match", analytics_enabled=False, delete_cache=(3600, 86_400)) as app:
         session = gr.State(
             lambda: Session(matching, dict(prompts or {})), delete_callback=lambda closed: closed.close()
@@ -124,7 +124,7 @@ class _Page:
         self._connect_matching()
         self._connect_training()
 
-    # what stands where
+    # layout
 
     def _lay_out_matching(self, first: ExperimentConfig, prompts: Mapping[str, Path]) -> None:
         gr = self.gr
@@ -248,7 +248,7 @@ class _Page:
             **options,
         )
 
-    # which event calls what
+    # events
 
     def _connect_matching(self) -> None:
         self.settings = [
@@ -309,11 +309,11 @@ class _Page:
         """Connect an event with a function that updates the matches, and then write their files.
 
         Args:
-            event: of a component, or `then` of an earlier one.
-            function: takes the session, the inputs and the settings.
-            inputs: further components that it takes.
-            outputs: further components whose values it returns, first.
-            options: of gradio's event.
+            event: event of a component, or `then` of an earlier one.
+            function: function of the session, the inputs and the settings.
+            inputs: further components that are inputs of the function.
+            outputs: further components whose values it returns first.
+            options: options of gradio's event.
         """
         inputs = [self.session, *inputs, *self.settings]
         matched = on(event, _in_turn(function), inputs, [*outputs, *self.shown], **options)
@@ -337,7 +337,7 @@ class _Page:
         on(self.stop.click, lambda session: session.stop_training(), [self.session], [])
         on(self.use.click, lambda name: name, [self.learned_name], [self.prompt])
 
-    # what the functions do
+    # handlers
 
     def _settings_of(
         self, session: Session, model: str, prompt: str, second: str, compare: bool, category: str, template: str,

@@ -105,7 +105,7 @@ class Answer:
 
     result: MatchResult
     correlation: Correlation
-    """Of the last point alone."""
+    """Correlation of the last point only."""
 
 
 @dataclass(frozen=True, eq=False)

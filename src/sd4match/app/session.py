@@ -71,24 +71,24 @@ class Session:
         self.photos: list[Photo | None] = [None, None]
         self.points: list[Point] = []
         self.clicked: list[list[Point]] = [[], []]
-        """Points of the training in both photos; the source has one more while the target is to be clicked."""
+        """Training points in both photos; the source has one more until the target is clicked."""
         self.prompts = dict(prompts or {})
         self.training: Training | None = None
         self.answers: dict[str, Answer] = {}
         """Last matches by prompt."""
         self.last_view: View | None = None
-        """What the page shows."""
+        """Current content of the page."""
         self.matched_last: tuple[object, ...] = ()
-        """Photos, points and fields of the page from which the last matches are, or that could not be matched."""
+        """Photos, points and settings of the last attempt to match."""
         self.dense_of: tuple[object, ...] | None = None
-        """Photos and settings of the matches of all pixels that the page shows."""
+        """Photos and settings of the displayed dense matches."""
         self.warned = ""
-        """Why the points could not be matched the last time; the page need not say it twice."""
+        """Reason of the last failure, so that the page shows it only once."""
         self._folder: Path | None = None
         self._numbers = count(1)
-        """Of files of prompts: one is named when its training begins."""
+        """Numbers for the names of prompt files, which are chosen when a training begins."""
         self.lock = RLock()
-        """Held while something changes; also by who changes something and then looks at the view."""
+        """Lock of changes of the session, held also until the view after a change is computed."""
 
     def __deepcopy__(self, memo: object) -> Session:
         return Session(self.matching, self.prompts)

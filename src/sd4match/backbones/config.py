@@ -480,7 +480,7 @@ class MirroredConfig(WrapperConfig):
 
 @register
 class DebiasedConfig(WrapperConfig):
-    """Config of a backbone whose features lose the directions that vary with position alone.
+    """Config of a backbone whose features lose the directions that depend on the position only.
 
     The directions are those in which the features of a blank image vary.
 

@@ -13,7 +13,7 @@ from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str
-"""Up-block (1), or "block.sub-block" ("1.2"): the output of a resnet and its attention, before the block upsamples."""
+"""Name of an up-block (1), or of a sub-block ("1.2"): a resnet and its attention, before the block upsamples."""
 Layers = Layer | tuple[Layer, ...]
 
 

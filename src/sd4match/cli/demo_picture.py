@@ -21,7 +21,7 @@ RULE = "the first pairs of the test split, of three categories, whose two photos
 _PAIRS = 3
 
 _WIDTH, _MARGIN, _COLUMN, _HEIGHT = 800, 8, 400, 186
-"""Of the picture, around it, from column to column, and of a photo, in pixels; 800 is the width of a page."""
+"""Width of the picture, margin, width of a column, and height of a photo, in pixels; 800 is the width of a page."""
 _TITLE, _TEXT = 17, 15
 _INK, _GRAY = (30, 30, 30), (96, 96, 96)
 

@@ -29,11 +29,11 @@ class PairDataset(ABC):
     split: str
     """Split of the data set, for example "test"."""
     categories: tuple[str, ...]
-    """Categories of all pairs, in the order of reports."""
+    """Categories of all pairs."""
     keys: Sequence[PairKey]
     """Ids and category of all pairs in order, known before annotations are read."""
     reference: Reference = "box"
-    """What alpha is a fraction of in this benchmark, for protocols that follow the data set."""
+    """Reference length of which alpha is a fraction, for protocols that follow the data set."""
     published_pairs: Mapping[str, int] = MappingProxyType({})
     """Number of pairs of the published data set, by split."""
 

@@ -26,7 +26,7 @@ from sd4match.structures.tensors import (
 )
 
 Scope = Literal["dataset", "category", "image", "pair"]
-"""What a prompt depends on."""
+"""Input that a prompt depends on."""
 
 Prepare = Callable[[Photo], View]
 """Preprocessing of one photo for one model. It needs no weights, depends on the photo only, and runs in threads."""
