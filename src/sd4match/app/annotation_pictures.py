@@ -121,18 +121,18 @@ def draw_annotation(
     draw = ImageDraw.Draw(picture)
     unit = (room or Room()).shrinkage((height, width))
 
-    def to_picture(point: tuple[float, float]) -> tuple[float, float]:
+    def place(point: tuple[float, float]) -> tuple[float, float]:
         x, y = ((value + 0.5) * scale for value in point)
         return x, y
 
     if box is not None:
-        corners = [*to_picture((box[0], box[1])), *to_picture((box[2], box[3]))]
+        corners = [*place((box[0], box[1])), *place((box[2], box[3]))]
         draw.rectangle(corners, outline=_PAPER, width=round(3 * unit))
         draw.rectangle(corners, outline=BLUE, width=round(1.8 * unit))
     if corner is not None:
-        _cross(draw, to_picture(corner), unit)
+        _cross(draw, place(corner), unit)
     for mark in sorted(marks, key=lambda mark: (mark.is_guess, mark.is_selected)):
-        _draw_mark(draw, to_picture(mark.point), mark, unit, picture.size)
+        _draw_mark(draw, place(mark.point), mark, unit, picture.size)
     return picture
 
 
@@ -160,7 +160,7 @@ def _draw_mark(
 def _label(
     draw: ImageDraw.ImageDraw, center: tuple[float, float], text: str, unit: float, size: tuple[int, int]
 ) -> None:
-    """Write a number next to a mark, on a side that is inside the picture."""
+    """Write a number beside a mark, on the side that lies in the picture."""
     font = ImageFont.load_default(round(_NUMBER * unit))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     edge, away = round(2 * unit), 1.8 * _MARK * unit
