@@ -262,19 +262,19 @@ def _literal(values: tuple[Any, ...]) -> _Kind:
     return _Kind(_either([repr(value) for value in values]), fits)
 
 
-def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
+def _generic(origin: type, arguments: tuple[Any, ...]) -> _Kind | None:
     """Return the kind of a class with parameters, such as `tuple[int, ...]` or `Mapping[str, float]`."""
     if origin.__name__ == "ndarray":
-        return _array(origin, parts)
+        return _array(origin, arguments)
     if origin is type:
         return _Kind("a class", lambda value: isinstance(value, type))
     if origin.__name__ == "Callable":
         return _Kind("a function", lambda value: callable(value) and not isinstance(value, type))
     name = a(origin.__name__.lower())
-    if origin is tuple and parts and parts[-1] is not Ellipsis:
-        return _fixed_tuple(parts)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return _fixed_tuple(arguments)
     if issubclass(origin, Mapping):
-        keys, values = map(_kind, parts) if len(parts) == 2 else (None, None)
+        keys, values = map(_kind, arguments) if len(arguments) == 2 else (None, None)
         wanted = f"{name} from {keys.wanted if keys else 'any'} to {values.wanted if values else 'any'}"
 
         def fits_mapping(value: Any) -> bool:
@@ -286,7 +286,7 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
 
         return _Kind(wanted, fits_mapping)
     if issubclass(origin, Iterable):
-        item = _kind(parts[0]) if parts else None
+        item = _kind(arguments[0]) if arguments else None
 
         def fits_items(value: Any) -> bool:
             if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)) or hasattr(value, "dtype"):
@@ -298,8 +298,8 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
     return _Kind(name, lambda value: isinstance(value, origin))
 
 
-def _fixed_tuple(parts: tuple[Any, ...]) -> _Kind:
-    items = tuple(_kind(part) for part in parts)
+def _fixed_tuple(arguments: tuple[Any, ...]) -> _Kind:
+    items = tuple(_kind(argument) for argument in arguments)
     tests = tuple(kind.fits if kind else (lambda value: True) for kind in items)
 
     def fits(value: Any) -> bool:
@@ -312,11 +312,11 @@ def _fixed_tuple(parts: tuple[Any, ...]) -> _Kind:
     return _Kind(f"a tuple ({', '.join(kind.wanted if kind else 'anything' for kind in items)})", fits)
 
 
-def _array(origin: type, parts: tuple[Any, ...]) -> _Kind:
+def _array(origin: type, arguments: tuple[Any, ...]) -> _Kind:
     """Return the kind of an array of numbers or booleans."""
     import numpy as np
 
-    scalar = typing.get_args(parts[1])[0] if len(parts) == 2 and typing.get_args(parts[1]) else None
+    scalar = typing.get_args(arguments[1])[0] if len(arguments) == 2 and typing.get_args(arguments[1]) else None
     letters, wanted = "biuf", "an array of numbers"
     if scalar is np.bool_:
         letters, wanted = "b", "an array of booleans"
