@@ -2,7 +2,7 @@
 
 dependencies = [
     "torch", "numpy", "scipy", "PIL", "diffusers", "transformers", "safetensors", "huggingface_hub", "pydantic", "yaml",
-    "lazy_loader", "jaxtyping",
+    "lazy_loader", "jaxtyping", "typing_extensions",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Checks of arguments and of fields against their annotations. Importing this module loads no torch.
 
-Shapes, bounds and names that are known are checked where they are known, in `checks`; here only types are.
+Only types are checked here. See `checks` for shapes, bounds and names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["check_arguments", "check_fields", "check_value"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _CHECKED_ITEMS = 100
-"""Number of items of a collection whose types are looked at."""
+"""Number of items of a collection whose types are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,14 @@ class _Kind:
 def check_arguments(function: Function) -> Function:
     """Check each argument of a call against its annotation, before the function runs.
 
-    A bool is no number, an int is a float, a string or a mapping is no sequence, a class is no function. The first
-    items of a collection are checked as well; of a tensor, only that it is one.
+    A bool is no number, an int is a float, a string or a mapping is no sequence, and a class is no function. The first
+    items of a collection are checked too. Shapes and dtypes of tensors are not checked.
 
-    Raises:
-        InputError: an argument is of another type; the message names it.
+    Args:
+        function: function or method with annotations.
+
+    Returns:
+        The function with checks. A call raises an `InputError` that names the argument of another type.
 
     >>> @check_arguments
     ... def scaled(values: list[float], factor: float = 2.0) -> list[float]:
@@ -91,7 +94,10 @@ def check_arguments(function: Function) -> Function:
 
 
 def check_fields(instance: Any) -> None:
-    """Check the fields of a dataclass against their annotations; for `__post_init__`.
+    """Check the fields of a dataclass against their annotations, in `__post_init__`.
+
+    Args:
+        instance: the dataclass object.
 
     Raises:
         InputError: a field is of another type; the message names it.
@@ -111,10 +117,15 @@ def check_fields(instance: Any) -> None:
 
 
 def check_value(owner: type, name: str, value: object) -> None:
-    """Check a value that is assigned to an attribute against the annotation of the class; for `__setattr__`.
+    """Check a value that is assigned to an attribute against the annotation of the class, in `__setattr__`.
+
+    Args:
+        owner: the class.
+        name: name of the attribute.
+        value: assigned value.
 
     Raises:
-        InputError: it is of another type; the message names the attribute.
+        InputError: the value is of another type; the message names the attribute.
 
     >>> class Named:
     ...     name: str
@@ -150,11 +161,11 @@ def _kinds_of_fields(owner: type) -> tuple[tuple[str, _Kind], ...]:
 
 
 def _kinds_of(annotations: Mapping[str, Any], outer: dict[str, Any]) -> dict[str, _Kind]:
-    """Return what annotations allow, by name, without those that allow anything or cannot be evaluated.
+    """Return the kinds of annotations by name, without those that allow anything or cannot be evaluated.
 
     Args:
-        annotations: by name, as texts or evaluated.
-        outer: what the names in them stand for: the globals of their module.
+        annotations: annotations by name, as strings or evaluated.
+        outer: globals of their module.
     """
     deferred = _Deferred(outer.get("__file__"))
     kinds = {}
@@ -163,7 +174,7 @@ def _kinds_of(annotations: Mapping[str, Any], outer: dict[str, Any]) -> dict[str
             continue
         try:
             kind = _kind(eval(annotation, outer, deferred) if isinstance(annotation, str) else annotation)
-        except (NameError, ImportError, AttributeError):  # a name of a scope that is gone, or of a library not there
+        except (NameError, ImportError, AttributeError):  # a local name, or a library that is not installed
             continue
         if kind is not None:
             kinds[name] = kind
@@ -186,10 +197,10 @@ class _Deferred(dict[str, Any]):
 
 @functools.cache
 def _type_checking_imports(source: str) -> dict[str, tuple[str, str | None]]:
-    """Return what the module in a file imports under `if TYPE_CHECKING:`, as name: (module, name there)."""
+    """Return the imports under `if TYPE_CHECKING:` in a source file, as name: (module, name there)."""
     try:
         tree = ast.parse(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):  # the source is not there
+    except (OSError, ValueError, SyntaxError):  # the source is not available
         return {}
     found: dict[str, tuple[str, str | None]] = {}
     for block in tree.body:
@@ -204,7 +215,7 @@ def _type_checking_imports(source: str) -> dict[str, tuple[str, str | None]]:
 
 
 def _kind(annotation: Any) -> _Kind | None:
-    """Return what an annotation allows; None for anything."""
+    """Return the kind of an annotation; None if it allows anything."""
     if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
         return None
     if annotation is None or annotation is types.NoneType:
@@ -212,17 +223,17 @@ def _kind(annotation: Any) -> _Kind | None:
     simple = _SIMPLE.get(annotation) if isinstance(annotation, type) else None
     if simple is not None:
         return simple
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _kind(parts[0])
+        return _kind(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return _union(parts)
+        return _union(arguments)
     if origin is typing.Literal:
-        return _literal(parts)
+        return _literal(arguments)
     if hasattr(annotation, "array_type"):  # of jaxtyping
         return _kind(annotation.array_type)
     if isinstance(origin, type):
-        return _generic(origin, parts)
+        return _generic(origin, arguments)
     if getattr(annotation, "__name__", "") == "ndarray":
         return _array(annotation, ())
     if not isinstance(annotation, type) or getattr(annotation, "_is_protocol", False):
@@ -232,13 +243,13 @@ def _kind(annotation: Any) -> _Kind | None:
     return _Kind(a(annotation.__name__), lambda value: isinstance(value, annotation))
 
 
-def _union(parts: tuple[Any, ...]) -> _Kind | None:
-    kinds = [_kind(part) for part in parts]
+def _union(members: tuple[Any, ...]) -> _Kind | None:
+    kinds = [_kind(member) for member in members]
     known = [kind for kind in kinds if kind is not None]
     if len(known) < len(kinds):
         return None
     wanted = _either([kind.wanted for kind in known])
-    if len(known) == 2:  # the frequent case: faster
+    if len(known) == 2:  # faster in the most frequent case
         first, second = (kind.fits for kind in known)
         return _Kind(wanted, lambda value: first(value) or second(value))
     return _Kind(wanted, lambda value: any(kind.fits(value) for kind in known))
@@ -246,24 +257,24 @@ def _union(parts: tuple[Any, ...]) -> _Kind | None:
 
 def _literal(values: tuple[Any, ...]) -> _Kind:
     def fits(value: Any) -> bool:
-        return any(isinstance(value, type(each)) and value == each for each in values)
+        return any(isinstance(value, type(allowed)) and value == allowed for allowed in values)
 
     return _Kind(_either([repr(value) for value in values]), fits)
 
 
-def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
-    """Return what a class with parameters allows, such as `tuple[int, ...]` or `Mapping[str, float]`."""
+def _generic(origin: type, arguments: tuple[Any, ...]) -> _Kind | None:
+    """Return the kind of a class with parameters, such as `tuple[int, ...]` or `Mapping[str, float]`."""
     if origin.__name__ == "ndarray":
-        return _array(origin, parts)
+        return _array(origin, arguments)
     if origin is type:
         return _Kind("a class", lambda value: isinstance(value, type))
     if origin.__name__ == "Callable":
         return _Kind("a function", lambda value: callable(value) and not isinstance(value, type))
     name = a(origin.__name__.lower())
-    if origin is tuple and parts and parts[-1] is not Ellipsis:
-        return _fixed_tuple(parts)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return _fixed_tuple(arguments)
     if issubclass(origin, Mapping):
-        keys, values = map(_kind, parts) if len(parts) == 2 else (None, None)
+        keys, values = map(_kind, arguments) if len(arguments) == 2 else (None, None)
         wanted = f"{name} from {keys.wanted if keys else 'any'} to {values.wanted if values else 'any'}"
 
         def fits_mapping(value: Any) -> bool:
@@ -275,7 +286,7 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
 
         return _Kind(wanted, fits_mapping)
     if issubclass(origin, Iterable):
-        item = _kind(parts[0]) if parts else None
+        item = _kind(arguments[0]) if arguments else None
 
         def fits_items(value: Any) -> bool:
             if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)) or hasattr(value, "dtype"):
@@ -287,8 +298,8 @@ def _generic(origin: type, parts: tuple[Any, ...]) -> _Kind | None:
     return _Kind(name, lambda value: isinstance(value, origin))
 
 
-def _fixed_tuple(parts: tuple[Any, ...]) -> _Kind:
-    items = tuple(_kind(part) for part in parts)
+def _fixed_tuple(arguments: tuple[Any, ...]) -> _Kind:
+    items = tuple(_kind(argument) for argument in arguments)
     tests = tuple(kind.fits if kind else (lambda value: True) for kind in items)
 
     def fits(value: Any) -> bool:
@@ -301,11 +312,11 @@ def _fixed_tuple(parts: tuple[Any, ...]) -> _Kind:
     return _Kind(f"a tuple ({', '.join(kind.wanted if kind else 'anything' for kind in items)})", fits)
 
 
-def _array(origin: type, parts: tuple[Any, ...]) -> _Kind:
-    """Return what an array type allows: of numbers, or of booleans."""
+def _array(origin: type, arguments: tuple[Any, ...]) -> _Kind:
+    """Return the kind of an array of numbers or booleans."""
     import numpy as np
 
-    scalar = typing.get_args(parts[1])[0] if len(parts) == 2 and typing.get_args(parts[1]) else None
+    scalar = typing.get_args(arguments[1])[0] if len(arguments) == 2 and typing.get_args(arguments[1]) else None
     letters, wanted = "biuf", "an array of numbers"
     if scalar is np.bool_:
         letters, wanted = "b", "an array of booleans"

@@ -1,4 +1,4 @@
-"""Checks of arguments and of computed values, whose messages name what is wrong and what would be right."""
+"""Checks of arguments and of computed values, with messages that say what is wrong and what would be right."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ __all__ = [
 ]
 
 SMALLEST_POSITIVE, LARGEST_POSITIVE = 1e-12, 1e12
-"""Bounds of numbers that are divided by in float32, such as temperatures."""
+"""Bounds of divisors in float32, such as temperatures."""
 LARGEST_WINDOW = 255
-"""Largest side, in cells, of a square around a cell."""
+"""Largest side in cells of a square around a cell."""
 LARGEST_SEED = 2**63 - 1
-"""Largest seed that torch takes for a generator."""
+"""Largest seed of a generator of torch."""
 _FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
@@ -57,16 +57,19 @@ def check_shape(
     """Check the shape of a tensor, and return the sizes of its named dimensions.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument in the message.
         value: the argument.
-        shape: names and numbers of the dimensions, for example "B N 2"; `_` is any size. No dimension but B, N, `_` and
-            those named in `sizes` may be 0. A leading "..." stands for any dimensions.
-        of: "floats" (16 to 64 bits), "numbers" (floats or integers) or "flags" (booleans); None for any data type.
-        sizes: sizes that dimensions must have.
+        shape: names and numbers of the dimensions, for example "B N 2". `_` is any size, and a leading "..." any number
+            of dimensions. Only B, N and `_` may be 0.
+        of: "floats" (16 to 64 bits), "numbers" (floats or integers) or "flags" (booleans); None for any dtype.
+        sizes: required sizes of dimensions by name.
+
+    Returns:
+        The sizes of all named dimensions.
 
     Raises:
-        ShapeError: the tensor has another number of dimensions, or one of another size.
-        InputError: it is no dense tensor, or its data type is another one.
+        ShapeError: the tensor has another number of dimensions, or a dimension of another size.
+        InputError: the value is no dense tensor, or of another dtype.
 
     >>> import torch
     >>> sizes = check_shape("predicted", torch.zeros(2, 3, 2), "B N 2")
@@ -120,10 +123,13 @@ def _strided() -> Any:
 
 
 def check_same_device(**tensors: Tensor) -> None:
-    """Check that tensors, named by keyword, are on one device.
+    """Check that tensors are on one device.
+
+    Args:
+        tensors: tensors by their names in the message, one or more.
 
     Raises:
-        InputError: one is on another device than the first; the message names both. Or they have no values (meta).
+        InputError: a tensor is on another device than the first one, or they are on the device "meta".
 
     >>> import torch
     >>> check_same_device(points=torch.zeros(1), frames=torch.zeros(1))
@@ -142,9 +148,9 @@ def check_finite(name: str, value: Tensor, hint: str = "") -> None:
     """Check that computed values are finite.
 
     Args:
-        name: what was computed, and from what, for example "the features of cat.jpg at layer 1 in float16".
+        name: name of the values in the message, for example "the features of cat.jpg at layer 1 in float16".
         value: any floating-point tensor.
-        hint: what would help, for example "dtype=bfloat16 or float32 has the range".
+        hint: remedy that the message suggests, for example "dtype=bfloat16 or float32 has the range".
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
@@ -163,17 +169,17 @@ def check_finite(name: str, value: Tensor, hint: str = "") -> None:
 
 
 def check_each_finite(what: str, names: Sequence[str], where: str, values: Tensor, dtype: torch.dtype | str) -> None:
-    """Check that what was computed for each photo is finite.
+    """Check that the computed values of each photo are finite.
 
     Args:
-        what: was computed, for example "the features".
-        names: of the photos, or their keys.
-        where: "at layer 1" and the like; "" if there is only one place.
-        values: the first dimension is that of the photos.
-        dtype: in which it was computed, or its name; several are joined by "+".
+        what: name of the values, for example "the features".
+        names: names of the photos, or their keys.
+        where: location in the network, for example "at layer 1"; may be "".
+        values: values whose first dimension is that of the photos.
+        dtype: dtype of the computation or its name; several names are joined by "+".
 
     Raises:
-        NonFiniteError: a value is NaN or infinite; the message names photo, place and dtype, and what helps.
+        NonFiniteError: a value is NaN or infinite; the message names photo, location and dtype, and a remedy.
     """
     import torch
 
@@ -185,7 +191,11 @@ def check_each_finite(what: str, names: Sequence[str], where: str, values: Tenso
 
 
 def range_hint(dtype: torch.dtype | str) -> str:
-    """Return what helps against values that are not finite in a dtype."""
+    """Return a remedy for values that are not finite, for messages.
+
+    Args:
+        dtype: dtype of the computation or its name.
+    """
     if "float16" in dtype_name(dtype).split("+"):
         return "its range may be too small; bfloat16 or float32 has the range, as with dtype=bfloat16"
     return "the weights, the prompt or the photo are damaged or too large; `sd4match models check` looks at the weights"
@@ -193,6 +203,9 @@ def range_hint(dtype: torch.dtype | str) -> str:
 
 def dtype_name(dtype: torch.dtype | str) -> str:
     """Return the name of a dtype as configs write it.
+
+    Args:
+        dtype: a dtype or its name.
 
     >>> import torch
     >>> dtype_name(torch.bfloat16)
@@ -202,10 +215,16 @@ def dtype_name(dtype: torch.dtype | str) -> str:
 
 
 def check_count(name: str, value: object, low: int = 1, high: int | None = None) -> int:
-    """Return a whole number within bounds.
+    """Return a whole number after a check of its bounds.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
+        low: smallest allowed number.
+        high: largest allowed number; None: no bound.
 
     Raises:
-        InputError: it is no whole number (a bool is none), or beyond a bound.
+        InputError: the value is no whole number (a bool is none), or out of bounds.
 
     >>> check_count("count", 5)
     5
@@ -220,10 +239,16 @@ def check_count(name: str, value: object, low: int = 1, high: int | None = None)
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return a finite number within bounds, both included.
+    """Return a finite number as a float after a check of its bounds.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
+        low: smallest allowed number.
+        high: largest allowed number.
 
     Raises:
-        InputError: it is no number (a bool is none), not finite, or beyond a bound.
+        InputError: the value is no number (a bool is none), not finite, or out of bounds.
 
     >>> check_number("radius", 2, low=0.0)
     2.0
@@ -245,10 +270,14 @@ def check_positive(name: str, value: Tensor) -> Tensor: ...
 @overload
 def check_positive(name: str, value: float) -> float: ...
 def check_positive(name: str, value: object) -> float | Tensor:
-    """Return a number that values are divided by: a positive number as a float, or a tensor of them as it is.
+    """Return a divisor after a check: a positive number as a float, or a tensor of them unchanged.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
 
     Raises:
-        InputError: it is not finite, not positive, or beyond what float32 divides by (1e-12 to 1e12).
+        InputError: a number is not finite, or not in [1e-12, 1e12], where float32 can divide by it.
 
     >>> check_positive("temperature", 0.04)
     0.04
@@ -271,10 +300,15 @@ def check_positive(name: str, value: object) -> float | Tensor:
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> str:
-    """Return one of some names.
+    """Return a name after a check that it is one of the choices.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
+        choices: allowed names.
 
     Raises:
-        InputError: it is none of them; the message names them.
+        InputError: the value is none of them; the message lists them.
 
     >>> check_choice("scope", "image", ("dataset", "category", "image", "pair"))
     'image'
@@ -285,10 +319,14 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
 
 
 def check_rows(rows: slice | Sequence[int], count: int) -> None:
-    """Check which of `count` items are chosen: a slice that goes forward, or indices.
+    """Check a selection of items.
+
+    Args:
+        rows: indices in [-count, count), or a slice with a positive step.
+        count: number of items.
 
     Raises:
-        InputError: an index is beyond the items, or the slice is none that goes forward.
+        InputError: an index is out of range, or the step of the slice is not positive.
 
     >>> check_rows([0, 2, -1], 3)
     """
@@ -298,17 +336,22 @@ def check_rows(rows: slice | Sequence[int], count: int) -> None:
         return
     try:
         _, _, step = rows.indices(count)
-    except (TypeError, ValueError):  # of bounds that are no whole numbers, or of a step of 0
+    except (TypeError, ValueError):  # bounds that are no whole numbers, or a step of 0
         step = 0
     if step < 1:
         raise InputError(f"rows must be a slice of whole numbers that goes forward, not {shown(rows)}")
 
 
 def check_odd(name: str, value: object, low: int = 1) -> int:
-    """Return an odd whole number of cells, from `low` to 255.
+    """Return an odd number of cells after a check.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument, in [low, 255].
+        low: smallest allowed number.
 
     Raises:
-        InputError: it is none.
+        InputError: the value is no odd whole number in this range.
 
     >>> check_odd("window", 15)
     15
@@ -320,10 +363,14 @@ def check_odd(name: str, value: object, low: int = 1) -> int:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a bool.
+    """Return a bool after a check of its type.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
 
     Raises:
-        InputError: it is none; 0, 1 and texts are refused.
+        InputError: the value is no bool; 0, 1 and texts are refused.
 
     >>> check_flag("mutual", True)
     True
@@ -334,10 +381,14 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object) -> str:
-    """Return a text of one line with at least one visible character.
+    """Return a text after a check that it is one line with at least one visible character.
+
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
 
     Raises:
-        InputError: it is no string, empty or invisible, holds a control character, or is not Unicode text.
+        InputError: the value is no string, empty or invisible, contains a control character, or is not Unicode text.
 
     >>> check_text("category", "cat")
     'cat'
@@ -356,8 +407,13 @@ def check_text(name: str, value: object) -> str:
 def check_instance(name: str, value: object, kind: type) -> None:
     """Check the class of an argument.
 
+    Args:
+        name: name of the argument in the message.
+        value: the argument.
+        kind: required class.
+
     Raises:
-        InputError: it is of another class.
+        InputError: the value is of another class.
 
     >>> check_instance("sampling", 50, str)
     Traceback (most recent call last):

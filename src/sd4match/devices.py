@@ -1,4 +1,4 @@
-"""Devices as users name them: checked against what torch sees on this machine. Importing this module loads no torch."""
+"""Names of devices and dtypes, checked against the devices of this machine. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
-    """Return the name of a device that exists; "auto" is CUDA if there is one.
+    """Return the name of a device after a check that it exists.
 
     Args:
-        device: a name, or a device of torch.
-        what: how messages call it, for example "--device".
+        device: a name, or a device of torch. "auto" is CUDA if there is a CUDA device, otherwise the CPU.
+        what: name of the argument in messages, for example "--device".
 
     Raises:
-        ConfigError: there is no such device here; the message names those that are.
+        ConfigError: there is no such device; the message lists those of this machine.
 
     >>> resolve_device("cpu")
     'cpu'
@@ -34,7 +34,7 @@ def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
     if not isinstance(device, (str, torch.device)):
         raise ConfigError(f"{what} must be {_NAMES}, not {shown(device)}")
     if device == "auto":
-        rank = os.environ.get("LOCAL_RANK")  # one of several processes takes a device of its own
+        rank = os.environ.get("LOCAL_RANK")  # each of several processes uses another device
         device = ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
@@ -52,14 +52,14 @@ def resolve_device(device: str | torch.device, *, what: str = "device") -> str:
 
 
 def resolve_dtype(dtype: str | torch.dtype, *, what: str = "dtype") -> str:
-    """Return the name of a precision that models run in: float32, float16 or bfloat16.
+    """Return the name of a dtype of models: "float32", "float16" or "bfloat16".
 
     Args:
         dtype: a name, or a dtype of torch.
-        what: how messages call it.
+        what: name of the argument in messages.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these dtypes.
 
     >>> resolve_dtype("bfloat16")
     'bfloat16'

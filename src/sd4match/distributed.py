@@ -1,4 +1,4 @@
-"""Communication between the processes of a run; a single process is the simplest case."""
+"""Communication between the processes of a run, which may be a single one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _VARIABLES = {
 
 
 def _check_launcher() -> None:
-    """Refuse environment variables that no launcher sets.
+    """Check the environment variables of the launcher.
 
     Raises:
-        ConfigError: names the variable.
+        ConfigError: a variable has an impossible value; the message names it.
     """
     numbers: dict[str, int] = {}
     for name, (low, high) in _VARIABLES.items():
@@ -54,11 +54,10 @@ def _close_at_exit() -> None:
 
 
 class Processes:
-    """All processes of this run, as `accelerate launch` or torchrun started them.
+    """Processes of this run, as started by `accelerate launch` or torchrun.
 
     Raises:
-        ConfigError: the environment variables of the launcher are not what a launcher sets, or the processes cannot
-            connect.
+        ConfigError: an environment variable of the launcher has an impossible value, or the processes cannot connect.
 
     >>> processes = Processes()
     >>> processes.share(["a", "b"]), processes.gather([1]), processes.any(False)
@@ -79,23 +78,39 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+        """True for the process that writes files and prints."""
         return self.index == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return the items of this process: every `count`-th."""
+        """Return the items of this process: every `count`-th item.
+
+        Args:
+            items: items of all processes.
+        """
         return items[self.index :: self.count]
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """Return the items of all processes, on each."""
+        """Return the items of all processes, on every process.
+
+        Args:
+            items: items of this process.
+        """
         return list(gather_object(items)) if self.count > 1 else items
 
     def any(self, flag: bool) -> bool:
-        """Return on each process whether the flag of any process is set."""
+        """Return on every process whether the flag of any process is set.
+
+        Args:
+            flag: flag of this process.
+        """
         return any(self.gather([flag]))
 
     def from_main(self, value: Item) -> Item:
-        """Return the main process's value, on each."""
+        """Return the value of the main process, on every process.
+
+        Args:
+            value: value of this process.
+        """
         if self.count == 1:
             return value
         values = [value]
@@ -103,7 +118,17 @@ class Processes:
         return values[0]
 
     def on_main(self, action: Callable[[], Item]) -> Item:
-        """Run an action on the main process only; all processes return its result, or raise its error."""
+        """Run an action on the main process only.
+
+        Args:
+            action: function without arguments.
+
+        Returns:
+            Its result, on every process.
+
+        Raises:
+            SD4MatchError: the error of the action, on every process.
+        """
         answer: Item | None = None
         failure: SD4MatchError | None = None
         if self.is_main:
@@ -115,6 +140,13 @@ class Processes:
         return cast(Item, self.from_main(answer))
 
     def together(self, failure: SD4MatchError | None) -> None:
-        """Wait for all processes; if one has failed, all raise its error, so that none waits forever."""
+        """Wait for all processes, and raise the error of one that has failed on all of them.
+
+        Args:
+            failure: error of this process; None if it has not failed.
+
+        Raises:
+            SD4MatchError: the first error of any process.
+        """
         for error in self.gather([failure] if failure is not None else []):
             raise error

@@ -1,8 +1,8 @@
-"""JSON and YAML as their authors meant them: strict, and bounded in depth and size.
+"""Strict readers of JSON and YAML, with bounds of depth and size. Importing this module loads no torch.
 
-Python's readers accept what the formats do not mean: the same key twice (the last one wins), NaN and Infinity in JSON,
-YAML 1.1's `yes`, `0123` (83) and `1:30` (90). They recurse without end on deep input, and a YAML file of ten lines can
-stand for billions of values. Importing this module loads no torch.
+Python's readers accept duplicate keys (the last one wins), NaN and Infinity in JSON, and YAML 1.1's `yes`, `0123` (83)
+and `1:30` (90). Deep input exceeds their recursion limit, and the aliases in a YAML file of ten lines can expand to
+billions of values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sd4match.paths import LARGEST_DOCUMENT, read_text
 __all__ = ["check_extent", "parse_json", "parse_yaml", "read_json", "to_yaml"]
 
 DEEPEST = 64
-"""Largest number of lists and mappings inside one another."""
+"""Largest depth of nested lists and mappings."""
 MOST_VALUES = 100_000
 """Largest number of values of a YAML document, aliases expanded."""
 LARGEST_YAML = 1 << 20
@@ -37,13 +37,13 @@ def read_json(
     """Return the content of a JSON file.
 
     Args:
-        path: of the file.
-        what: how messages call it, for example "report".
+        path: JSON file.
+        what: name of the file in messages, for example "report".
         error: class of the error.
-        largest: size in bytes above which it is refused.
+        largest: largest size in bytes.
 
     Raises:
-        SD4MatchError: it cannot be read, or is not JSON; see `error` and `parse_json`.
+        SD4MatchError: the file cannot be read, or is not JSON; of class `error`. See also `parse_json`.
     """
     return parse_json(read_text(path, what=what, error=error, largest=largest), what=f"the {what} {path}", error=error)
 
@@ -53,12 +53,12 @@ def parse_json(text: str, *, what: str, error: type[SD4MatchError] = InputError)
 
     Args:
         text: the document.
-        what: how messages call it.
+        what: name of the document in messages.
         error: class of the error.
 
     Raises:
-        SD4MatchError: it is not JSON, holds a key twice, a number that is not finite or has more than 40 digits, or
-            nests more than 64 deep; see `error`.
+        SD4MatchError: the text is not JSON, contains a key twice, or a number that is not finite or has more than 40
+            digits, or nests more than 64 deep; of class `error`.
 
     >>> parse_json('{"alpha": 0.1}', what="the report")
     {'alpha': 0.1}
@@ -127,12 +127,12 @@ def parse_yaml(text: str, *, what: str, error: type[SD4MatchError] = InputError)
 
     Args:
         text: the document.
-        what: how messages call it.
+        what: name of the document in messages.
         error: class of the error.
 
     Raises:
-        SD4MatchError: it is not YAML, holds a key twice, a tag or a merge key, nests more than 64 deep, or is too
-            large; see `error`.
+        SD4MatchError: the text is not YAML, contains a key twice, a tag or a merge key, nests more than 64 deep, or is
+            too large; of class `error`.
 
     >>> parse_yaml("{seed: 0123, resume: yes, rate: 1e-3}", what="the file")
     {'seed': 123, 'resume': 'yes', 'rate': 0.001}
@@ -144,12 +144,15 @@ def parse_yaml(text: str, *, what: str, error: type[SD4MatchError] = InputError)
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
         problem = getattr(reason, "problem", None) or getattr(reason, "reason", None) or str(reason)
         mark = getattr(reason, "problem_mark", None)
-        place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
-        raise error(f"{what} is not valid YAML: {' '.join(problem.split())}{place}") from None
+        location = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
+        raise error(f"{what} is not valid YAML: {' '.join(problem.split())}{location}") from None
 
 
 def to_yaml(value: object) -> str:
-    """Return a value as YAML that `parse_yaml` reads back to an equal one.
+    """Return a value as YAML text, from which `parse_yaml` returns an equal value.
+
+    Args:
+        value: nested lists and mappings of numbers, booleans, strings and None.
 
     >>> print(to_yaml({"name": "1e3", "steps": 5}), end="")
     name: '1e3'
@@ -159,15 +162,16 @@ def to_yaml(value: object) -> str:
 
 
 def check_extent(value: object, *, what: str, error: type[SD4MatchError] = InputError) -> None:
-    """Check that nested lists and mappings hold neither themselves nor more than a document may.
+    """Check that nested lists and mappings do not contain themselves, and are not too deep or too large.
 
     Args:
-        value: of any type; what is no list, tuple or mapping has no extent.
-        what: how messages call it.
+        value: any; only lists, tuples and mappings are checked.
+        what: name of the value in messages.
         error: class of the error.
 
     Raises:
-        SD4MatchError: a value holds itself, they nest more than 64 deep, or there are more than 100,000; see `error`.
+        SD4MatchError: a value contains itself, values nest more than 64 deep, or there are more than 100,000; of class
+            `error`.
 
     >>> fields = {"kind": "fusion"}
     >>> fields["backbones"] = [fields, fields]
@@ -212,7 +216,7 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _RESOLVERS
 
     def ignore_aliases(self, data: object) -> bool:
-        """Write equal objects out wherever they stand."""
+        """Write equal objects out in full instead of as aliases."""
         return True
 
 
@@ -224,7 +228,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, not deeper than `DEEPEST`, and without tags."""
+        """Compose a node after a check that it has no tag and is not deeper than `DEEPEST`."""
         event = self.peek_event()
         if getattr(event, "tag", None) not in (None, "!"):
             raise yaml.constructor.ConstructorError(None, None, f"the tag {shown(event.tag)}", event.start_mark)
@@ -236,7 +240,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_document(self, node: yaml.Node) -> Any:
-        """Return the value of a document of at most `MOST_VALUES` values."""
+        """Return the value of a document after a check that it has at most `MOST_VALUES` values."""
         _count_values(node, {}, set())
         return self._value(node)
 
@@ -262,7 +266,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _scalar(node: yaml.Node) -> Any:
-    """Return the value of a scalar; what is quoted or a block is text."""
+    """Return the value of a scalar. Quoted and block scalars are text."""
     text = str(node.value)
     tag = node.tag.rpartition(":")[2]
     if tag == "null":
@@ -279,10 +283,10 @@ def _scalar(node: yaml.Node) -> Any:
 
 
 def _count_values(node: yaml.Node, counts: dict[int, int], above: set[int]) -> int:
-    """Return the number of values below a node, aliases expanded.
+    """Return the number of values below a node, with aliases expanded.
 
     Raises:
-        ConstructorError: a node holds itself, or there are too many values.
+        ConstructorError: a node contains itself, or there are too many values.
     """
     if id(node) in above:
         raise yaml.constructor.ConstructorError(None, None, "a value holds itself", node.start_mark)

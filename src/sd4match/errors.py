@@ -5,11 +5,11 @@
     │   ├── PhotoError                 a photo that is missing or no image
     │   └── ShapeError                 a tensor of a wrong shape
     ├── ConfigError (ValueError)       a file, a preset, a field, or a combination that cannot work
-    │   └── UnknownComponentError      a kind that nobody registered
+    │   └── UnknownComponentError      a kind that is not registered
     ├── CheckpointError                a model folder that is missing, empty or of another layout
     ├── PromptFileError                a prompt file that cannot be read or written
     │   └── PromptMismatchError        a prompt learned on another architecture
-    ├── DatasetError                   a data set that is not what its layout promises
+    ├── DatasetError                   a data set that is incomplete or malformed
     ├── NonFiniteError (ValueError)    computed values that are NaN or infinite
     ├── ComponentError                 a component that raises, or returns what its interface does not allow
     └── TrainingError                  a training that cannot continue
@@ -48,55 +48,59 @@ class SD4MatchError(Exception):
 
 
 class InputError(SD4MatchError, ValueError):
-    """An argument is not usable."""
+    """Error about an argument that cannot be used."""
 
 
 class PhotoError(InputError):
-    """A photo that is not there or cannot be decoded."""
+    """Error about a photo that is missing or cannot be decoded."""
 
 
 class ShapeError(InputError):
-    """A tensor whose shape does not fit; the message gives expected and actual."""
+    """Error about a tensor of a wrong shape; the message gives the expected and the actual one."""
 
 
 class ConfigError(SD4MatchError, ValueError):
-    """A configuration that cannot work."""
+    """Error about a configuration that cannot work."""
 
 
 class UnknownComponentError(ConfigError):
-    """A component kind that is not registered."""
+    """Error about a component kind that is not registered."""
 
 
 class CheckpointError(SD4MatchError):
-    """A folder of model weights that cannot be loaded."""
+    """Error about model weights that cannot be found or loaded."""
 
 
 class PromptFileError(SD4MatchError):
-    """A prompt file that cannot be read or written."""
+    """Error about a prompt file that cannot be read or written."""
 
 
 class PromptMismatchError(PromptFileError):
-    """A prompt that was learned on another backbone; the message names both."""
+    """Error about a prompt that was learned on another backbone; the message names both."""
 
 
 class DatasetError(SD4MatchError):
-    """A data set that is incomplete or malformed."""
+    """Error about a data set that is incomplete or malformed."""
 
 
 class NonFiniteError(SD4MatchError, ValueError):
-    """Computed values that are NaN or infinite; the message names what was computed, from what, and what helps."""
+    """Error about computed values that are NaN or infinite; the message names them and suggests a remedy."""
 
 
 class ComponentError(SD4MatchError):
-    """Failure of a component, named: it raises an error of its own, or returns what its interface does not allow."""
+    """Error about a component that fails, or returns what its interface does not allow; the message names it."""
 
 
 class TrainingError(SD4MatchError):
-    """A training that cannot continue; the message says at which step and why."""
+    """Error about a training that cannot continue; the message says at which step and why."""
 
 
 def choose_from(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: the nearest known name, and all known names.
+
+    Args:
+        name: the unknown name.
+        known: all names that would be right.
 
     >>> choose_from("sinlge", ["empty", "single"])
     "did you mean 'single'? known: empty, single"
@@ -114,7 +118,10 @@ _SHORT.maxlevel = 2
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value for a message, cut to a length that can be read, on one line.
+    """Return the `repr` of a value for a message, shortened and on one line.
+
+    Args:
+        value: any.
 
     >>> shown("sigma"), shown(list(range(1000)))
     ("'sigma'", '[0, 1, 2, 3, 4, 5, ...]')
@@ -127,11 +134,14 @@ def shown(value: object) -> str:
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and symbols that are drawn as nothing."""
+"""Letters and symbols that are invisible."""
 
 
 def decimal_of(text: str) -> float:
-    """Return the number that a text is, in the digits 0 to 9; NaN for any other text, also for "inf" and "1_000".
+    """Return the number that a text spells in the digits 0 to 9; NaN for any other text, also for "inf" and "1_000".
+
+    Args:
+        text: for example "1.5e3"; spaces around the number are ignored.
 
     >>> decimal_of("1.5e3"), decimal_of(" -7 "), decimal_of("1_0"), decimal_of("\uff15")
     (1500.0, -7.0, nan, nan)
@@ -140,7 +150,10 @@ def decimal_of(text: str) -> float:
 
 
 def is_visible(text: str) -> bool:
-    r"""Return whether a text holds a character that is drawn: not only spaces, controls and marks of formatting.
+    r"""Return whether a text has a visible character, that is more than spaces, controls and marks of formatting.
+
+    Args:
+        text: any.
 
     >>> is_visible("cat"), is_visible(" \u200b\ufeff\0")
     (True, False)
@@ -151,6 +164,9 @@ def is_visible(text: str) -> bool:
 def control_character(text: str) -> str | None:
     r"""Return the first control character of a text, such as a line break or an escape; None if there is none.
 
+    Args:
+        text: any.
+
     >>> control_character("a\x1b[2J"), control_character("a b")
     ('\x1b', None)
     """
@@ -160,6 +176,9 @@ def control_character(text: str) -> str | None:
 def a(noun: str) -> str:
     """Return a noun with its indefinite article.
 
+    Args:
+        noun: any.
+
     >>> a("image encoder"), a("unit"), a("prompt file")
     ('an image encoder', 'a unit', 'a prompt file')
     """
@@ -167,7 +186,10 @@ def a(noun: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    r"""Return whether a text can be written as UTF-8; what stands for bytes that are none in a name cannot.
+    r"""Return whether a text can be written as UTF-8. Surrogates in names of files that are not UTF-8 cannot.
+
+    Args:
+        text: any.
 
     >>> is_unicode("\u00e9"), is_unicode(b"\xff".decode(errors="surrogateescape"))
     (True, False)

@@ -1,6 +1,6 @@
 """Types of config fields with their bounds. Importing this module loads no torch.
 
-A bound is there so that no number can take memory or time without end; each is far above what anybody needs.
+The bounds are far above any sensible value. They prevent a typing error from using up memory or time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ LONGEST_TEXT = 4096
 
 
 def check_field_text(text: str) -> str:
-    """Return a text that says something.
+    """Return a text of a config after a check.
+
+    Args:
+        text: any.
 
     Raises:
-        ValueError: it is empty, longer than 4096 characters, or no text that can be written to a file.
+        ValueError: the text is empty or invisible, is longer than 4096 characters, contains a null character, or is not
+            Unicode.
 
     >>> check_field_text("fish")
     'fish'
@@ -41,18 +45,18 @@ def check_field_text(text: str) -> str:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""Seed of random numbers; what torch and NumPy take."""
+"""Seed of random numbers for torch and NumPy."""
 Count = Annotated[int, Field(ge=1, le=10**9)]
-"""Number of things of which there is at least one."""
+"""Number of items, at least one."""
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 """Number of photos or pairs that are processed together."""
 Pixels = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-"""Side of a model's image."""
+"""Side of a model's image in pixels."""
 Cells = Annotated[int, Field(ge=1, le=1024)]
 """Side of a square of cells of a feature map."""
 PositiveNumber = Annotated[float, Field(ge=SMALLEST_POSITIVE, le=LARGEST_POSITIVE)]
-"""Number that values are divided by in float32: a temperature, a standard deviation, a learning rate."""
+"""Positive number that float32 can divide by: a temperature, a standard deviation, a learning rate."""
 Factor = Annotated[float, Field(ge=-1e6, le=1e6)]
-"""Number that values are multiplied by, or moved by, in float32."""
+"""Factor or offset in float32."""
 Text = Annotated[str, AfterValidator(check_field_text)]
-"""Name, path or text that says something."""
+"""Name, path or text with a visible character."""

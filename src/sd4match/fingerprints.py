@@ -1,4 +1,4 @@
-"""Fingerprints: short texts that tell networks apart, equal up to a tolerance for the same weights in another dtype."""
+"""Fingerprints of networks: short texts that are equal, up to a tolerance, for the same weights in another dtype."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sd4match.errors import InputError, decimal_of, shown
 from sd4match.hashing import arithmetic_config, digest
 
 _SUMS = 16
-"""Numbers of a network's fingerprint."""
+"""Number of sums in a network's fingerprint."""
 _SAMPLES = 4096
-"""Values that are read of each tensor."""
+"""Number of values that are read from each tensor."""
 _SMALL = 1e-4
 """Added to the size of a tensor, so that tensors of zeros have a logarithm."""
 _TOLERANCE = 0.3
@@ -28,14 +28,15 @@ _WORD = re.compile(r"([a-z_]+):([0-9a-f]+):([-0-9.,]*)", re.ASCII)
 def network_fingerprint(name: str, *networks: nn.Module, unused: Sequence[str] = (), config: object = None) -> str:
     """Return the fingerprint of networks that belong together: a digest of their config, and sums over all weights.
 
-    Each tensor adds to every sum, with a random sign: the logarithm of its size (root mean square), and a random
-    projection of its values. A single tensor with a factor of 1.1, another sign or other values changes the sums.
+    Each tensor adds two terms to every sum, with a random sign: the logarithm of its size (root mean square), and a
+    random projection of its values. A single tensor with a factor of 1.1, another sign or other values changes the
+    sums.
 
     Args:
-        name: of the networks, in small letters.
-        networks: whole, as they were loaded.
-        unused: patterns of tensors on which nothing depends.
-        config: what else must be the same; anything with a `repr`.
+        name: name of the networks, in small letters.
+        networks: complete networks, before any layer is removed.
+        unused: patterns of names of tensors on which no result depends.
+        config: further settings that must be the same; anything with a `repr`.
 
     >>> layer = nn.Linear(4, 4)
     >>> other = nn.Linear(4, 4)
@@ -55,29 +56,39 @@ def network_fingerprint(name: str, *networks: nn.Module, unused: Sequence[str] =
 
 
 def schedule_fingerprint(alphas_cumprod: Tensor) -> str:
-    """Return the fingerprint of a noise schedule, abar_t for every timestep: signal-to-noise ratios at some of them."""
-    places = torch.linspace(0, len(alphas_cumprod) - 1, min(_SUMS, len(alphas_cumprod)), dtype=torch.float64)
-    signal = alphas_cumprod.detach().cpu().double()[places.round().long()]
+    """Return the fingerprint of a noise schedule, which consists of signal-to-noise ratios at some timesteps.
+
+    Args:
+        alphas_cumprod: (T,), abar_t in (0, 1) for every timestep.
+    """
+    timesteps = torch.linspace(0, len(alphas_cumprod) - 1, min(_SUMS, len(alphas_cumprod)), dtype=torch.float64)
+    signal = alphas_cumprod.detach().cpu().double()[timesteps.round().long()]
     ratios = (signal.clamp_min(1e-8) / (1 - signal).clamp_min(1e-8)).log() * 100
     return f"schedule:{len(alphas_cumprod):x}:{','.join(f'{ratio:.3f}' for ratio in ratios.tolist())}"
 
 
 def same_weights(fingerprint: str, other: str) -> bool:
-    """Return whether two fingerprints are of the same networks, up to what another dtype changes.
+    """Return whether two fingerprints are of the same networks, up to the effect of another dtype.
 
     Args:
         fingerprint: words of `network_fingerprint` or numbers, separated by spaces; or "unknown".
-        other: the other one; of another number of words, it is of other networks.
+        other: likewise. Fingerprints with another number of words are different, and "unknown" equals none.
 
     Raises:
-        InputError: one is neither.
+        InputError: one of them is no fingerprint.
     """
     words, others = _parse(fingerprint), _parse(other)
     return len(words) == len(others) > 0 and all(map(_same, words, others))
 
 
 def abbreviated(fingerprint: str) -> str:
-    """Return a fingerprint for a screen: of each network its name, and digests of its config and of its sums.
+    """Return a short form of a fingerprint for display: name and digests of config and sums of each network.
+
+    Args:
+        fingerprint: any fingerprint.
+
+    Raises:
+        InputError: it is no fingerprint.
 
     >>> abbreviated("unet:0a1b2c3d4e5f:0.25,-1.5"), abbreviated("unknown")
     ('unet 0a1b2c3d-f7462797', 'unknown')
@@ -90,10 +101,14 @@ def abbreviated(fingerprint: str) -> str:
 
 
 def what_differs(fingerprint: str, other: str) -> list[str]:
-    """Return the names of the networks in which two fingerprints differ; [] where that is not known.
+    """Return the names of the networks in which two fingerprints differ; [] if that cannot be told.
+
+    Args:
+        fingerprint: any fingerprint.
+        other: another one.
 
     Raises:
-        InputError: one is no fingerprint.
+        InputError: one of them is no fingerprint.
     """
     words, others = _parse(fingerprint), _parse(other)
     names, other_names = ([name for name, _, _ in parsed] for parsed in (words, others))
@@ -109,7 +124,7 @@ def _sums(tensors: Iterable[Tensor]) -> Tensor:
     sums = torch.zeros(_SUMS, dtype=torch.float64)
     for tensor, sign in zip(tensors, signs, strict=True):
         flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _SAMPLES) | 1  # odd, so that it meets all rows and columns of a matrix
+        step = max(1, flat.numel() // _SAMPLES) | 1  # odd, to sample all rows and columns of a matrix
         values = flat[::step][:_SAMPLES].cpu().double()
         size = values.square().mean().sqrt() + _SMALL
         sums += sign * (4 * size.log() + values @ projections[: len(values)] / (size * len(values) ** 0.5))
@@ -117,7 +132,7 @@ def _sums(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def _signs(name: str, count: int) -> Tensor:
-    """Return random signs (count, 16), the same on every machine and for every release of every library."""
+    """Return random signs (count, 16), the same on all machines and with all versions of libraries."""
     content = np.frombuffer(hashlib.shake_128(name.encode()).digest(count * _SUMS // 8), np.uint8)
     return torch.from_numpy(np.unpackbits(content)).double().reshape(count, _SUMS) * 2 - 1
 

@@ -1,4 +1,4 @@
-"""Digests of content, and of what else decides the bits of a result."""
+"""Digests of content, weights, and settings that change the bits of a result."""
 
 from __future__ import annotations
 
@@ -12,40 +12,60 @@ import torch
 from torch import Tensor, nn
 
 
-def digest(*parts: object) -> str:
+def digest(*values: object) -> str:
     """Return a digest of the bytes of tensors and of the `repr` of everything else.
+
+    Args:
+        values: tensors and other objects.
+
+    Returns:
+        40 hexadecimal digits.
 
     >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
     (True, False)
     """
     state = hashlib.blake2b(digest_size=20)
-    for part in parts:
-        if isinstance(part, Tensor):
-            header, content = f"{part.dtype} {tuple(part.shape)} ".encode(), bytes_of(part)
+    for value in values:
+        if isinstance(value, Tensor):
+            header, content = f"{value.dtype} {tuple(value.shape)} ".encode(), bytes_of(value)
         else:
-            header, content = b"", memoryview(repr(part).encode())
+            header, content = b"", memoryview(repr(value).encode())
         state.update((len(header) + content.nbytes).to_bytes(8, "little") + header)
         state.update(content)
     return state.hexdigest()
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor; they are copied only if it is not contiguous on the CPU."""
+    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU.
+
+    Args:
+        tensor: any.
+    """
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """Return a digest of every weight and buffer of some modules, with its dtype, and of what their configs say."""
-    found = [(name, one) for module in modules for name, one in (*module.named_parameters(), *module.named_buffers())]
+    """Return a digest of all weights and buffers of modules, with their dtypes, and of the modules' configs.
+
+    Args:
+        modules: any.
+    """
+    found = [item for module in modules for item in (*module.named_parameters(), *module.named_buffers())]
     configs = [arithmetic_config(module) for module in modules]
-    return digest(configs, *(part for item in sorted(found, key=lambda item: item[0]) for part in item))
+    return digest(configs, *(value for item in sorted(found, key=lambda item: item[0]) for value in item))
 
 
 def arithmetic_config(module: nn.Module) -> list[dict[str, str]]:
-    """Return what the configs of diffusers and transformers within a module say of its arithmetic, network by network.
+    """Return the config fields of the diffusers and transformers networks in a module that change its arithmetic.
 
-    Names, paths, versions and fields of the class's default are left out, so that a config that another release
-    saved again is the same.
+    Names, paths, versions and fields with the default of the class are left out, so that a config that another release
+    has saved again is the same.
+
+    Args:
+        module: any.
+
+    Returns:
+        Values as text by name, for each network.
     """
     config = getattr(module, "config", None)
     if isinstance(config, Mapping):  # of diffusers, whose defaults are those of the network
@@ -55,27 +75,27 @@ def arithmetic_config(module: nn.Module) -> list[dict[str, str]]:
     if to_dict is not None:  # of transformers, whose defaults are those of the config
         fields = to_dict()
         return [_other_than({name: getattr(type(config), name, None) for name in fields}, fields)]
-    return [found for part in module.children() for found in arithmetic_config(part)]
+    return [found for child in module.children() for found in arithmetic_config(child)]
 
 
 def _other_than(defaults: Mapping[str, object], config: Mapping[str, object]) -> dict[str, str]:
-    """Return the fields that decide arithmetic and are not what they are by default."""
+    """Return the fields that change arithmetic and differ from their defaults."""
     fields = {name: _as_text(value) for name, value in config.items() if not _NO_ARITHMETIC.fullmatch(name)}
     return {name: text for name, text in sorted(fields.items()) if text != _as_text(defaults.get(name))}
 
 
 def _as_text(value: object) -> str:
-    """Return a value of a config; whole numbers are written as such, and tuples as lists."""
+    """Return a value of a config as text, with whole floats as integers and tuples as lists."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str([_as_text(one) for one in value]) if isinstance(value, list | tuple) else repr(value)
+    return str([_as_text(item) for item in value]) if isinstance(value, list | tuple) else repr(value)
 
 
 _NO_ARITHMETIC = re.compile(
     r"_.*|architectures|dtype|torch_dtype|transformers_version|name_or_path|initializer_.*|(bos|eos|pad)_token_id|"
     r"id2label|label2id|problem_type|return_dict|use_cache|chunk_.*|is_.*|output_.*|stage_names|out_features|out_indices"
 )
-"""Fields of configs that decide no arithmetic; the ids of tokens are those of the tokenizer."""
+"""Fields of configs that do not change arithmetic; ids of tokens are in the digest of the tokenizer."""
 
 
 _SETTINGS = (
@@ -90,11 +110,14 @@ _SETTINGS = (
     "backends.mkldnn.matmul.fp32_precision", "backends.mkldnn.conv.fp32_precision", "get_float32_matmul_precision",
     "are_deterministic_algorithms_enabled",
 )  # fmt: skip
-"""Attributes and functions of torch; which of them there are depends on its release."""
+"""Attributes and functions of torch, which exist or not depending on its version."""
 
 
 def arithmetic_settings(device_type: str) -> tuple[str, ...]:
-    """Return what decides the bits of a result on a type of device besides weights and inputs, as text.
+    """Return the settings besides weights and inputs that change the bits of a result, as text.
+
+    Args:
+        device_type: type of the device, for example "cuda".
 
     >>> before = arithmetic_settings("cpu")
     >>> with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -109,7 +132,7 @@ def arithmetic_settings(device_type: str) -> tuple[str, ...]:
 
 
 def _setting(name: str) -> str:
-    """Return a setting of torch; torch raises for some that were set by another of its interfaces."""
+    """Return a setting of torch; torch raises an error for settings that were made through another interface."""
     try:
         value = reduce(getattr, name.split("."), torch)
         return str(value() if callable(value) else value)

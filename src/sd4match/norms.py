@@ -1,7 +1,7 @@
-"""L2 norms of feature vectors, right also where their squares leave the range of the data type.
+"""L2 norms of feature vectors, also for vectors whose squares overflow or underflow.
 
-The ordinary path is the plain norm. Only vectors whose norm is not between 1e-12 and 1e18 are divided by a power of
-two, which is exact, before the norm is computed again. A vector of zeros keeps a cosine of 0 with everything.
+Usually this is the plain norm. Vectors whose norm is not between 1e-12 and 1e18 are divided by a power of two, which is
+exact, before the norm is computed again. Only vectors of zeros count as zero; their cosine with any vector is 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ _SMALLEST, _LARGEST = 1e-12, 1e18
 def vector_norms(values: Tensor, dim: int) -> Tensor:
     """Return the L2 norms of vectors along a dimension, in float32 or better; inf only if the norm itself overflows.
 
+    Args:
+        values: vectors of any magnitude.
+        dim: dimension of the vectors, which the result does not have.
+
     >>> vector_norms(torch.tensor([[3e25, 4e25], [3e-30, 4e-30]]), dim=1)
     tensor([5.0000e+25, 5.0000e-30])
     """
@@ -30,15 +34,15 @@ def vector_norms(values: Tensor, dim: int) -> Tensor:
 
 
 def in_range(values: Tensor, dim: int, norms: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return vectors along a dimension whose norms can be divided by, and the norms, with that dimension of size 1.
+    """Scale vectors whose norm is out of range, so that all vectors can be divided by their norms.
 
     Args:
         values: vectors of any magnitude.
         dim: dimension of the vectors.
-        norms: of the vectors, with that dimension of size 1, if they are known.
+        norms: norms of the vectors with `dim` of size 1; None: computed.
 
     Returns:
-        The same vectors, of which those whose norm is out of range are scaled; and their norms, 1 for zeros.
+        The vectors and their norms with `dim` of size 1. The norm of scaled vectors of zeros is 1.
 
     >>> vectors, norms = in_range(torch.tensor([[3.0, 4.0], [3e-30, 4e-30], [0.0, 0.0]]), dim=1)
     >>> (vectors / norms)
@@ -57,7 +61,11 @@ def in_range(values: Tensor, dim: int, norms: Tensor | None = None) -> tuple[Ten
 
 
 def unit_vectors(values: Tensor, dim: int) -> Tensor:
-    """Divide vectors along a dimension by their norms; zeros stay zeros.
+    """Divide vectors along a dimension by their norms; vectors of zeros are not changed.
+
+    Args:
+        values: vectors of any magnitude.
+        dim: dimension of the vectors.
 
     >>> unit_vectors(torch.tensor([3e25, 4e25]), dim=0)
     tensor([0.6000, 0.8000])
@@ -67,7 +75,11 @@ def unit_vectors(values: Tensor, dim: int) -> Tensor:
 
 
 def is_ordinary(norms: Tensor) -> Tensor:
-    """Return which norms are of vectors whose squares are in range."""
+    """Return which norms belong to vectors whose squares are in range.
+
+    Args:
+        norms: any shape.
+    """
     limits = torch.finfo(norms.dtype)
     return (norms >= max(_SMALLEST, limits.tiny)) & (norms <= min(_LARGEST, limits.max))
 

@@ -1,7 +1,7 @@
-"""Paths and files as users give them: checked without surprises, read within bounds.
+"""Checks of paths that users give, and readers with bounds. Importing this module loads no torch.
 
-The methods of `pathlib.Path` raise for a name that is too long or a user that does not exist, and reading a FIFO or a
-device never ends. Everything that reads a file of the user goes through this module. It loads no torch.
+The methods of `pathlib.Path` raise various errors for names that are too long or unknown users, and reading a FIFO or a
+device may never end. All files of users are therefore read through this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 LARGEST_DOCUMENT = 1 << 30
-"""Largest file, in bytes, that is read into memory as a whole, unless a caller says less."""
+"""Default largest size in bytes of files that are read into memory as a whole."""
 
 
 def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
@@ -33,12 +33,12 @@ def as_path(value: object, *, what: str, error: type[SD4MatchError] = InputError
 
     Args:
         value: a string or a path.
-        what: how messages call it, for example "--root".
+        what: name of the argument in messages, for example "--root".
         error: class of the error.
 
     Raises:
-        SD4MatchError: it is empty, no path, no UTF-8, holds a null character, or names a user that does not exist; see
-            `error`.
+        SD4MatchError: the value is empty, no path, not UTF-8, contains a null character, or names a user that does not
+            exist; of class `error`.
 
     >>> as_path("photos/cat.jpg", what="photo").name
     'cat.jpg'
@@ -66,24 +66,39 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def exists(path: Path) -> bool:
-    """Return whether something is there; False, not an error, for a name that no file can have."""
+    """Return whether a path exists; False, without an error, for a name that no file can have.
+
+    Args:
+        path: any.
+    """
     return _status(path) is not None
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a regular file is there; False for FIFOs and devices, and for a name that no file can have."""
+    """Return whether a path is a regular file; False for FIFOs, devices and names that no file can have.
+
+    Args:
+        path: any.
+    """
     status = _status(path)
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder is there; False for a name that no folder can have."""
+    """Return whether a path is a folder; False for a name that no folder can have.
+
+    Args:
+        path: any.
+    """
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def resolved(path: Path) -> Path:
-    """Return an absolute path without links; `Path.resolve` raises a RuntimeError where links form a loop.
+    """Return an absolute path without links, also if links form a loop, where `Path.resolve` raises a RuntimeError.
+
+    Args:
+        path: any.
 
     >>> resolved(Path("/usr/../tmp/..")).as_posix()
     '/'
@@ -92,15 +107,15 @@ def resolved(path: Path) -> Path:
 
 
 def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
-    """Return the path of a regular file.
+    """Return a path after a check that it is a regular file.
 
     Args:
-        path: where it must be.
-        what: how messages call it, for example "prompt file".
+        path: path of the file.
+        what: name of the file in messages, for example "prompt file".
         error: class of the error.
 
     Raises:
-        SD4MatchError: it is not there, or is a folder, a FIFO or a device; see `error`.
+        SD4MatchError: the path does not exist, or is a folder, a FIFO or a device; of class `error`.
 
     >>> require_file(Path("no-such.json"), what="report")
     Traceback (most recent call last):
@@ -116,10 +131,15 @@ def require_file(path: Path, *, what: str, error: type[SD4MatchError] = InputErr
 
 
 def require_folder(path: Path, *, what: str, error: type[SD4MatchError] = InputError) -> Path:
-    """Return the path of a folder; arguments as for `require_file`.
+    """Return a path after a check that it is a folder.
+
+    Args:
+        path: path of the folder.
+        what: name of the folder in messages.
+        error: class of the error.
 
     Raises:
-        SD4MatchError: it is not there, or is not a folder; see `error`.
+        SD4MatchError: the path does not exist, or is not a folder; of class `error`.
     """
     mode = _mode(path, what, error)
     if not stat.S_ISDIR(mode):
@@ -133,13 +153,14 @@ def read_bytes(
     """Return the content of a regular file.
 
     Args:
-        path: of the file.
-        what: how messages call it.
+        path: path of the file.
+        what: name of the file in messages.
         error: class of the error.
-        largest: size in bytes above which it is refused.
+        largest: largest size in bytes.
 
     Raises:
-        SD4MatchError: it is not there, cannot be read, is not a regular file, or is too large; see `error`.
+        SD4MatchError: the file does not exist, cannot be read, is not a regular file, or is too large; of class
+            `error`.
     """
     require_file(path, what=what, error=error)
     try:
@@ -155,10 +176,17 @@ def read_bytes(
 def read_text(
     path: Path, *, what: str, error: type[SD4MatchError] = InputError, largest: int = LARGEST_DOCUMENT
 ) -> str:
-    """Return the content of a UTF-8 file, without a byte-order mark; arguments and errors as for `read_bytes`.
+    """Return the content of a UTF-8 file, without a byte-order mark.
+
+    Args:
+        path: path of the file.
+        what: name of the file in messages.
+        error: class of the error.
+        largest: largest size in bytes.
 
     Raises:
-        SD4MatchError: as `read_bytes`, or it is not UTF-8; see `error`.
+        SD4MatchError: the file does not exist, cannot be read, is not a regular file, is too large, or is not UTF-8; of
+            class `error`.
     """
     try:
         return read_bytes(path, what=what, error=error, largest=largest).decode("utf-8-sig")
@@ -167,7 +195,7 @@ def read_text(
 
 
 def _mode(path: Path, what: str, error: type[SD4MatchError]) -> int:
-    """Return the mode of what is there, or raise the error that it cannot be read."""
+    """Return the mode of a path, or raise an error if it cannot be read."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:

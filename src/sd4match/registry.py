@@ -1,10 +1,10 @@
-"""Configs of components, and the one way in which built-in components and plugins are registered.
+"""Configs of components, and registries of built-in components and plugins.
 
 A component is known by its sort ("matcher", "prompt", ...) and its kind ("kernel_soft_argmax", "single", ...). It has
-one of two forms, and each parameter is declared once in both of them:
+one of two forms, and in both of them each parameter is declared once:
 
 - A component without tensors *is* its config: a frozen pydantic model with a method.
-- A component that loads weights or learns has a config whose `build` makes it from the config itself.
+- A component that loads weights or learns has a config whose `build` makes the component from the config.
 
 Importing this module loads no torch.
 """
@@ -94,38 +94,47 @@ __all__ = [
 
 
 class PluginWarning(UserWarning):
-    """An installed plugin cannot be imported or registered; everything else works without it."""
+    """Warning that an installed plugin cannot be imported or registered; everything else works without it."""
 
 
 def _with_strict_leaves(schema: Any) -> Any:
     """Return a pydantic schema in which numbers, booleans and strings are not converted into one another."""
     if isinstance(schema, list):
-        return [_with_strict_leaves(part) for part in schema]
+        return [_with_strict_leaves(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    strict = {key: part if key == "default" else _with_strict_leaves(part) for key, part in schema.items()}
+    strict = {key: inner if key == "default" else _with_strict_leaves(inner) for key, inner in schema.items()}
     if strict.get("type") in ("int", "float", "bool", "str"):
         strict["strict"] = True
-    if strict.get("type") == "literal" and any(isinstance(one, int) for one in strict["expected"]):
+    if strict.get("type") == "literal" and any(isinstance(value, int) for value in strict["expected"]):
         return no_info_before_validator_function(_refuse_equal_numbers, strict)
     return strict
 
 
 def _refuse_equal_numbers(value: object) -> object:
-    """Return a value that may be compared with whole numbers: True and 1.0 equal 1, and are none."""
+    """Return a value unless it is a bool or a float, which compare equal to whole numbers (True == 1.0 == 1)."""
     if isinstance(value, (bool, float)):
         raise ValueError(f"must be a whole number, not {shown(value)}")
     return value
 
 
 class Config(BaseModel):
-    """Frozen group of fields that refuses unknown ones.
+    """Base class of configs: frozen pydantic models that refuse unknown fields.
 
-    Numbers, booleans and strings are taken as they are: no bool for a number, no float for a whole number, no string
-    for either, and no number that is not finite.
+    Numbers, booleans and strings are not converted into one another: no bool for a number, no float for a whole number,
+    no string for either. Numbers must be finite.
 
     Raises:
         ConfigError: a field is unknown, of a wrong type, or does not go with another one.
+
+    >>> class Blur(Config):
+    ...     sigma: float = 1.0
+    >>> Blur(sigma=2).model_copy(update={"sigma": 0.5})
+    Blur(sigma=0.5)
+    >>> Blur(sigma="2")
+    Traceback (most recent call last):
+        ...
+    sd4match.errors.ConfigError: sigma: must be a valid number, not '2'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -142,10 +151,15 @@ class Config(BaseModel):
 
     @classmethod
     def model_validate(cls, obj: Any, *args: Any, **options: Any) -> Self:
-        """Return a config from a mapping, or the config that is given.
+        """Return a config from a mapping, or a config unchanged.
+
+        Args:
+            obj: mapping of field names to values, or a config of this class.
+            args: further arguments of pydantic.
+            options: further keyword arguments of pydantic.
 
         Raises:
-            ConfigError: as the constructor.
+            ConfigError: a field is unknown, of a wrong type, or does not go with another one.
         """
         check_extent(obj, what=cls.__name__, error=ConfigError)
         try:
@@ -155,10 +169,16 @@ class Config(BaseModel):
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, *args: Any, **options: Any) -> Self:
-        """Return a config from JSON.
+        """Return a config from JSON text.
+
+        Args:
+            json_data: a JSON object.
+            args: further arguments of pydantic.
+            options: further keyword arguments of pydantic.
 
         Raises:
-            ConfigError: as the constructor, or it is no JSON.
+            ConfigError: the text is no JSON object, or a field is unknown, of a wrong type, or does not go with another
+                one.
         """
         try:
             return super().model_validate_json(json_data, *args, **options)
@@ -167,14 +187,14 @@ class Config(BaseModel):
 
     @check_arguments
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other fields, which are checked as those of a new config are.
+        """Return a copy in which some fields have other values, which are checked as in a new config.
 
         Args:
-            update: the fields that differ.
-            deep: whether the values of the others are copied too.
+            update: values of the fields that differ, by name.
+            deep: whether the values of the other fields are copied too.
 
         Raises:
-            ConfigError: as the constructor.
+            ConfigError: a field is unknown, of a wrong type, or does not go with another one.
         """
         copy = super().model_copy(deep=deep)
         return type(self).model_validate({**dict(copy), **update}) if update else copy
@@ -194,34 +214,47 @@ class Config(BaseModel):
 
 
 class Component(Config):
-    """Config of a component. Subclasses fix `kind: Literal["..."] = "..."` and define `build`."""
+    """Base class of configs of components. Subclasses fix `kind: Literal["..."] = "..."` and define `build`.
+
+    >>> config = prompts.parse({"kind": "single", "num_tokens": 3})
+    >>> isinstance(config, Component), config.kind, config.registry is prompts
+    (True, 'single', True)
+    """
 
     registry: ClassVar[Registry[Any, Any]]
-    """Set by the base class of each sort: `Matcher`, `PromptConfig`, ..."""
+    """Registry of the sort of component; set by the base class of each sort (`Matcher`, `PromptConfig`, ...)."""
     target: ClassVar[Any] = None
-    """Class that `build` calls, for configs that were made from its signature."""
+    """Class that `build` calls, for configs made from the signature of a class; otherwise None."""
 
     kind: Any
     """Name of the component; a subclass narrows it to a Literal, which type checkers allow for Any only."""
 
     def build(self, *args: Any, **context: Any) -> Any:
-        """Return the component."""
+        """Build the component.
+
+        Args:
+            args: unused by the built-in sorts.
+            context: keywords that the sort needs to be built, such as `backbone` for prompts.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
     @classmethod
     def check_target(cls, target: Callable[..., Any]) -> None:
-        """Check a class that is registered by its signature; any is right by default.
+        """Check a class that is registered by its signature. Accepts all by default.
+
+        Args:
+            target: the class.
 
         Raises:
-            ConfigError: it is not what the interface of this sort asks for.
+            ConfigError: the class does not have the interface of this sort.
         """
 
     def attach(self, built: Any, **context: Any) -> Any:
-        """Complete a component that `build` has made, also one made from a signature.
+        """Complete a component at the end of `build`, also one built from a signature. By default, return it unchanged.
 
         Args:
             built: the component.
-            context: what `build` received.
+            context: keywords that `build` received.
         """
         return built
 
@@ -233,18 +266,18 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 _PACKAGES: dict[str, str] = {}
-"""Name and version of packages with entry points, by module: those of editable ones are found in no other way."""
+"""Name and version of packages with entry points, by module: `packages_distributions` lacks editable installs."""
 
 
 class Registry(Generic[ConfigT, Built]):
-    """Known kinds of one sort of component, with the types of their configs and of what these build.
+    """Registered kinds of one sort of component, generic in the types of their configs and components.
 
     Args:
-        sort: what messages call it, for example "matcher".
-        group: entry-point group through which installed packages register theirs.
+        sort: name of the sort in messages, for example "matcher".
+        group: entry-point group through which installed packages register their kinds.
         builtins: module whose import registers the kinds of this package.
         base: "module:class", the class that configs of this sort derive from.
-        context: keywords that `build` receives, which are no fields of a config.
+        context: keywords that `build` receives and that are no fields of a config.
         required: parameters that a class must have to be registered by its signature.
 
     >>> "kernel_soft_argmax" in matchers.kinds()
@@ -274,9 +307,15 @@ class Registry(Generic[ConfigT, Built]):
         self._is_loaded = False
 
     def register(self, config: ComponentClass) -> ComponentClass:
-        """Make a config class known by its kind; usable as a decorator.
+        """Register a config class by its kind; usable as a decorator.
 
-        A class of the same module and name replaces the one before, as when a cell of a notebook is run again.
+        A class of the same module and name replaces the earlier one, so that a cell of a notebook can be run again.
+
+        Args:
+            config: subclass of the base class of this sort, with a fixed `kind`.
+
+        Returns:
+            The class unchanged.
 
         Raises:
             ConfigError: it is no config class of this sort, has no fixed kind, or its kind is taken.
@@ -289,7 +328,7 @@ class Registry(Generic[ConfigT, Built]):
         kind = _kind_of(config)
         if kind is None:
             raise ConfigError(f'{config.__name__} needs a fixed kind: kind: Literal["name"] = "name"')
-        self._load_builtins()  # a kind of this package is taken, whatever is imported first
+        self._load_builtins()  # so that built-in kinds count as taken
         known: type[Component] = self._classes.get(kind, cast(type[ConfigT], config))
         if known is not config and _origin(known) != _origin(config):
             module, name = _origin(known)
@@ -298,13 +337,20 @@ class Registry(Generic[ConfigT, Built]):
         return config
 
     def register_class(self, kind: str) -> Callable[[Target], Target]:
-        """Make a class known by a kind, with a config made from the signature of its `__init__`.
+        """Return a decorator that registers a class by a kind, with a config made from its signature.
 
-        Every parameter but those of the context becomes a field, checked by its annotation.
+        Every parameter of `__init__` but those of the context becomes a field, checked by its annotation.
+
+        Args:
+            kind: name of the component in configs.
+
+        Returns:
+            A decorator that returns the class unchanged, and raises the errors below about the class.
 
         Raises:
-            ConfigError: the kind is no name; a parameter has no annotation, is `*args` or `**kwargs`, or has a name of
-                every config; a required one is missing; the class is not what its sort asks for; or the kind is taken.
+            ConfigError: the kind is empty or no text; a parameter has no annotation, is `*args` or `**kwargs`, or has a
+                name that every config has; a required parameter is missing; the class does not have the interface of
+                the sort; or the kind is taken.
         """
         if not isinstance(kind, str) or not kind.strip():
             raise ConfigError(f"the kind of {a(self.sort)} must be a name, not {shown(kind)}")
@@ -354,17 +400,20 @@ class Registry(Generic[ConfigT, Built]):
                 raise ConfigError(f"{name}: {a(self.sort)} needs a parameter {field!r}")
 
     def unregister(self, kind: str) -> None:
-        """Forget a kind.
+        """Remove a kind.
+
+        Args:
+            kind: a registered kind.
 
         Raises:
-            UnknownComponentError: it is not registered.
+            UnknownComponentError: the kind is not registered.
         """
         self._find(kind)
         del self._classes[kind]
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
-        """Forget at the end whatever was registered inside the block, for tests."""
+        """Undo at the end of a block what was registered inside it, for tests."""
         self._load_all()
         before = dict(self._classes), list(self._left_out)
         try:
@@ -384,16 +433,16 @@ class Registry(Generic[ConfigT, Built]):
         self._left_out += load_plugins(self.group, f"{self.sort} kinds", self._accept)
 
     def _accept(self, loaded: object, module: str) -> None:
-        """Register what an entry point names, if importing it has not done so."""
+        """Register the object of an entry point, if importing it has not registered it."""
         if isinstance(loaded, type) and issubclass(loaded, Component):
             self.register(loaded)
         elif not self._is_registered(loaded):
             raise ConfigError(f"{shown(loaded)} is no {self.sort}: it is not registered")
 
     def _is_registered(self, loaded: object) -> bool:
-        """Return whether importing what an entry point names has registered it, or something of a module."""
+        """Return whether the object of an entry point is registered; of a module, whether any class in it is."""
         if isinstance(loaded, ModuleType):
-            sources = {getattr(one.target or one, "__module__", None) for one in self._classes.values()}
+            sources = {getattr(config.target or config, "__module__", None) for config in self._classes.values()}
             return loaded.__name__ in sources
         return any(config.target is loaded for config in self._classes.values())
 
@@ -403,14 +452,15 @@ class Registry(Generic[ConfigT, Built]):
         return tuple(sorted(self._classes))
 
     def build(self, value: object, /, **context: Any) -> Built:
-        """Build a component from whatever `parse` takes.
+        """Build a component.
 
         Args:
             value: a kind, a mapping with `kind`, or a config.
-            context: what the sort needs to be built: `backbone` for prompts and image encoders, `device` for backbones.
+            context: keywords that the sort needs: `backbone` for prompts and image encoders, `device` for backbones.
 
         Raises:
-            UnknownComponentError, ConfigError: as `parse`; or the context is not that of the sort.
+            UnknownComponentError: the kind is not registered.
+            ConfigError: a field or the context is unknown, missing or of a wrong type.
 
         >>> matchers.build({"kind": "window_soft_argmax", "window": 5}).window
         5
@@ -428,7 +478,10 @@ class Registry(Generic[ConfigT, Built]):
         return built
 
     def package(self, kind: str) -> str:
-        """Return name and version of the package that a kind comes from, or its module where there is no package.
+        """Return name and version of the package that a kind comes from; its module if that is in no package.
+
+        Args:
+            kind: a registered kind.
 
         Raises:
             UnknownComponentError: the kind is not registered.
@@ -440,16 +493,19 @@ class Registry(Generic[ConfigT, Built]):
         return package_of(module)
 
     def left_out(self) -> tuple[str, ...]:
-        """Return why installed plugins are left out, a line each."""
+        """Return the reasons for which installed plugins could not be registered, one line for each."""
         self._load_all()
         return tuple(self._left_out)
 
     def parse(self, value: object, /) -> ConfigT:
-        """Return a config from a mapping with `kind`, from a bare kind, or from a config.
+        """Return the config of a component.
+
+        Args:
+            value: a kind, a mapping with `kind`, or a config, which is returned unchanged.
 
         Raises:
             UnknownComponentError: the kind is not registered.
-            ConfigError: a field is unknown or of a wrong type.
+            ConfigError: there is no kind, the config is of another sort, or a field is unknown or of a wrong type.
         """
         if isinstance(value, Component):
             if type(value).registry is not self:
@@ -467,13 +523,21 @@ class Registry(Generic[ConfigT, Built]):
     def config_class(self, kind: str) -> type[ConfigT]:
         """Return the config class of a kind.
 
+        Args:
+            kind: a registered kind.
+
         Raises:
             UnknownComponentError: the kind is not registered.
         """
         return self._find(kind)
 
     def has_field(self, kind: object, field: str) -> bool:
-        """Return whether configs of a kind have a field of that name; False for an unknown kind."""
+        """Return whether configs of a kind have a field; False for an unknown kind.
+
+        Args:
+            kind: any; usually a kind.
+            field: name of the field.
+        """
         return isinstance(kind, str) and kind in self.kinds() and field in self._classes[kind].model_fields
 
     def _find(self, kind: str) -> type[ConfigT]:
@@ -487,15 +551,15 @@ class Registry(Generic[ConfigT, Built]):
 
 
 def load_plugins(group: str, what: str, accept: Callable[[Any, str], object]) -> list[str]:
-    """Import what the entry points of a group name, and hand it over.
+    """Import the objects of all entry points of a group, and pass them on.
 
     Args:
         group: of entry points.
-        what: what plugins of the group are called in messages.
-        accept: takes what an entry point names, and its module; or raises an error that says why not.
+        what: name of the plugins of the group in messages.
+        accept: called with each object and its module; an error that it raises leaves the plugin out.
 
     Returns:
-        Why plugins are left out, a line each; every line is a warning too.
+        The reasons for which plugins are left out, one line for each. Each is also a `PluginWarning`.
     """
     left_out = []
     for point in entry_points(group=group):
@@ -506,7 +570,7 @@ def load_plugins(group: str, what: str, accept: Callable[[Any, str], object]) ->
             accept(point.load(), getattr(point, "module", ""))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever a foreign package does on import, sys.exit included
+        except BaseException as error:  # a foreign package may do anything on import, even call sys.exit
             package = f" of package {distribution.name}" if distribution is not None else ""
             reason = f"plugin {point.name!r} ({point.value}){package} is left out of the {what}: "
             left_out.append(reason + _shown_error(error))
@@ -516,12 +580,15 @@ def load_plugins(group: str, what: str, accept: Callable[[Any, str], object]) ->
 
 @cache
 def _packages_of_modules() -> Mapping[str, Sequence[str]]:
-    """Return the packages of all modules that are installed, which takes a second to read."""
+    """Return the packages of all installed modules. Cached, since reading them takes a second."""
     return packages_distributions()
 
 
 def package_of(module: str) -> str:
-    """Return name and version of the package of a module, or the module where there is none.
+    """Return name and version of the package of a module; the module if it is in no package.
+
+    Args:
+        module: dotted name.
 
     >>> package_of("sd4match.matching").split()[0]
     'sd4match'
@@ -545,7 +612,7 @@ def _shown_error(error: BaseException) -> str:
 
 
 def _parameters(target: Callable[..., Any], *, unread: Collection[str]) -> Mapping[str, Parameter]:
-    """Return the parameters of a class or function, annotations as types but for those that are left unread."""
+    """Return the parameters of a class or function, with annotations as types except for those in `unread`."""
     try:
         found = signature(target).parameters
     except Exception as error:  # no class or function
@@ -558,7 +625,7 @@ def _parameters(target: Callable[..., Any], *, unread: Collection[str]) -> Mappi
 
 
 def _with_type(parameter: Parameter, names: Mapping[str, Any], target: Callable[..., Any]) -> Parameter:
-    """Return a parameter whose annotation is a type and no text."""
+    """Return a parameter with its annotation evaluated, if it is a string."""
     if not isinstance(parameter.annotation, str):
         return parameter
     try:
@@ -572,9 +639,9 @@ def _with_type(parameter: Parameter, names: Mapping[str, Any], target: Callable[
 
 
 def _keep_config(target: Any, config: type[Component], fields: Mapping[str, Any]) -> None:
-    """Let a class keep, in `config`, the config of what is built directly, so that it can be saved.
+    """Wrap the `__init__` of a class so that objects built directly have a `config` too, and can be saved.
 
-    Arguments that no config can hold leave it as it is.
+    Objects whose arguments no config can hold get none.
     """
     initialize = target.__init__
 
@@ -617,11 +684,16 @@ _LONGEST_NAME = 80
 
 
 def describe(error: ValidationError, config: type[BaseModel]) -> str:
-    """Return one line for pydantic's many: each field, what it must be, and what it is."""
+    """Return pydantic's problems in one line: for each field, what it must be and what it is.
+
+    Args:
+        error: of pydantic.
+        config: class whose fields were checked.
+    """
     problems: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for problem in error.errors(include_url=False):
         problems.setdefault(_field_path(config, problem["loc"]), []).append(problem)
-    # What is wrong inside a value is all that is wrong with it: other members of a union, or its length, do not matter.
+    # A problem inside a value hides those of the value itself: its length, or other members of a union, do not matter.
     deepest = [path for path in problems if not any(path == other[: len(path)] != other for other in problems)]
     lines = [_problem_line(config, path, problems[path]) for path in deepest[:MOST_PROBLEMS]]
     if len(deepest) > MOST_PROBLEMS:
@@ -630,7 +702,7 @@ def describe(error: ValidationError, config: type[BaseModel]) -> str:
 
 
 def _problem_line(config: type[BaseModel], path: tuple[int | str, ...], problems: Sequence[ErrorDetails]) -> str:
-    field, last = ".".join(_short_name(part) for part in path), problems[0]
+    field, last = ".".join(_short_name(name) for name in path), problems[0]
     if last["type"] == "extra_forbidden":
         owner = _inside(config, path[:-1])
         known = owner.model_fields if isinstance(owner, type) and issubclass(owner, BaseModel) else None
@@ -657,17 +729,17 @@ def _message(problem: ErrorDetails) -> str:
     return text.removeprefix("Value error, ")
 
 
-def _short_name(part: int | str) -> str:
-    text = str(part)
+def _short_name(name: int | str) -> str:
+    text = str(name)
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def _field_path(config: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return where a problem is: pydantic's location without the members of unions that it tried."""
-    for length, part in enumerate(location):
+    """Return the path of a problem: pydantic's location without the members of unions that it tried."""
+    for length, name in enumerate(location):
         if _inside(config, location[:length]) is Union:
             return (*location[:length], *(index for index in location[length:] if isinstance(index, int)))
-        if part == "[key]":
+        if name == "[key]":
             return location[:length]
     return location
 
@@ -677,15 +749,16 @@ def _inside(annotation: Any, path: tuple[int | str, ...]) -> Any:
     members = [annotation]
     while get_origin(members[0]) in (Annotated, Union, UnionType):
         inner = get_args(members[0])
-        members = [inner[0]] if get_origin(members[0]) is Annotated else [one for one in inner if one is not NoneType]
+        is_annotated = get_origin(members[0]) is Annotated
+        members = [inner[0]] if is_annotated else [member for member in inner if member is not NoneType]
         if len(members) > 1:
             return Union
     annotation = members[0]
     if not path:
         return annotation
-    part, below = path[0], path[1:]
+    name, below = path[0], path[1:]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(str(part))
+        field = annotation.model_fields.get(str(name))
         return None if field is None else _inside(field.annotation, below)
     arguments = get_args(annotation)
     return _inside(arguments[-1 if get_origin(annotation) is dict else 0], below) if arguments else None
@@ -724,10 +797,16 @@ datasets: Registry[DatasetConfig, PairDataset] = Registry(
 
 
 def register(config: ComponentClass) -> ComponentClass:
-    """Register a config class by its kind, for the sort that its base class names; usable as a decorator.
+    """Register a config class by its kind, in the registry of its base class; usable as a decorator.
+
+    Args:
+        config: subclass of `Matcher`, `PromptConfig` or another base class of components, with a fixed `kind`.
+
+    Returns:
+        The class unchanged.
 
     Raises:
-        ConfigError: it has no fixed kind, or the kind is taken.
+        ConfigError: it is no component class, has no fixed kind, or its kind is taken.
 
     >>> from sd4match.matching import Matcher
     >>> with matchers.temporarily():
@@ -745,17 +824,63 @@ def register(config: ComponentClass) -> ComponentClass:
 
 
 def register_backbone(kind: str) -> Callable[[Target], Target]:
-    """Register a `Backbone` class by a kind; its typed signature, `device` aside, is its config."""
+    """Return a decorator that registers a `Backbone` class by a kind.
+
+    The parameters of `__init__`, `device` aside, become the fields of its config and need annotations.
+
+    Args:
+        kind: name of the backbone in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> from sd4match.testing import FakeBackbone
+    >>> with backbones.temporarily():
+    ...     @register_backbone("tinted")
+    ...     class Tinted(FakeBackbone):
+    ...         def __init__(self, *, side: int = 32) -> None:
+    ...             super().__init__(side=side)
+    ...     backbones.build({"kind": "tinted", "side": 64}).spec.native_size
+    (64, 64)
+    """
     return backbones.register_class(kind)
 
 
 def register_image_encoder(kind: str) -> Callable[[Target], Target]:
-    """Register an `ImageEncoder` class by a kind; its typed signature, `backbone` aside, is its config."""
+    """Return a decorator that registers an `ImageEncoder` class by a kind.
+
+    The parameters of `__init__`, `backbone` aside, become the fields of its config and need annotations.
+
+    Args:
+        kind: name of the image encoder in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> from sd4match.testing import FakeImageEncoder
+    >>> with image_encoders.temporarily():
+    ...     @register_image_encoder("colors")
+    ...     class Colors(FakeImageEncoder):
+    ...         def __init__(self, *, scale: float = 1.0) -> None:
+    ...             super().__init__()
+    ...             self.scale = scale
+    ...     image_encoders.parse({"kind": "colors", "scale": 2}).scale
+    2.0
+    """
     return image_encoders.register_class(kind)
 
 
 def register_prompt(kind: str) -> Callable[[Target], Target]:
-    """Register a `Prompt` class by a kind; its typed signature, `backbone` aside, is its config.
+    """Return a decorator that registers a `Prompt` class by a kind.
+
+    The parameters of `__init__`, `backbone` aside, become the fields of its config and need annotations. A parameter
+    `initialize`, if there is one, is False when a saved state dict is loaded next.
+
+    Args:
+        kind: name of the prompt in configs and prompt files.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
 
     >>> from sd4match.prompting import Prompt
     >>> with prompts.temporarily():
@@ -771,27 +896,105 @@ def register_prompt(kind: str) -> Callable[[Target], Target]:
 
 
 def register_matcher(kind: str) -> Callable[[Target], Target]:
-    """Register a matcher class by a kind; its typed signature is its config."""
+    """Return a decorator that registers a matcher class by a kind, for example a `torch.nn.Module`.
+
+    The parameters of `__init__` become the fields of its config and need annotations. A matcher without tensors can
+    also derive from `Matcher`, which is its own config; see `register`.
+
+    Args:
+        kind: name of the matcher in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> from sd4match.matching import SoftArgmax
+    >>> with matchers.temporarily():
+    ...     @register_matcher("soft")
+    ...     class Soft:
+    ...         def __init__(self, temperature: float = 0.1) -> None:
+    ...             self.temperature = temperature
+    ...         def __call__(self, correlation):
+    ...             return SoftArgmax(temperature=self.temperature)(correlation)
+    ...     matchers.build({"kind": "soft", "temperature": 0.5}).temperature
+    0.5
+    """
     return matchers.register_class(kind)
 
 
 def register_pair_transform(kind: str) -> Callable[[Target], Target]:
-    """Register a pair-transform class by a kind; its typed signature is its config."""
+    """Return a decorator that registers a pair-transform class by a kind, for example a `torch.nn.Module`.
+
+    The parameters of `__init__` become the fields of its config and need annotations.
+
+    Args:
+        kind: name of the transform in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> with pair_transforms.temporarily():
+    ...     @register_pair_transform("swapped")
+    ...     class Swapped:
+    ...         def __call__(self, source, target):
+    ...             return target, source
+    ...     pair_transforms.build("swapped")("source", "target")
+    ('target', 'source')
+    """
     return pair_transforms.register_class(kind)
 
 
 def register_loss(kind: str) -> Callable[[Target], Target]:
-    """Register a loss class by a kind; its typed signature is its config."""
+    """Return a decorator that registers a loss class by a kind.
+
+    The parameters of `__init__` become the fields of its config and need annotations.
+
+    Args:
+        kind: name of the loss in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> with losses.temporarily():
+    ...     @register_loss("constant")
+    ...     class Constant:
+    ...         def __init__(self, value: float = 0.0) -> None:
+    ...             self.value = value
+    ...         def __call__(self, correlation, targets):
+    ...             return correlation.values.new_tensor(self.value)
+    ...     losses.build({"kind": "constant", "value": 3}).value
+    3.0
+    """
     return losses.register_class(kind)
 
 
 def register_dataset(kind: str) -> Callable[[Target], Target]:
-    """Register a `PairDataset` class by a kind; its typed signature is its config."""
+    """Return a decorator that registers a `PairDataset` class by a kind.
+
+    The parameters of `__init__`, of which one must be `split`, become the fields of its config and need annotations.
+
+    Args:
+        kind: name of the data set in configs.
+
+    Raises:
+        ConfigError: as `Registry.register_class`.
+
+    >>> from sd4match.testing import FakePairs
+    >>> with datasets.temporarily():
+    ...     @register_dataset("noise")
+    ...     class Noise(FakePairs):
+    ...         def __init__(self, *, split: str = "test", pairs: int = 6) -> None:
+    ...             super().__init__(split=split, pairs=pairs)
+    ...     len(datasets.build({"kind": "noise", "split": "test", "pairs": 2}))
+    2
+    """
     return datasets.register_class(kind)
 
 
 def packages_of(value: object) -> tuple[str, ...]:
     """Return the packages besides sd4match that the components in a config come from, in alphabetical order.
+
+    Args:
+        value: config, or mapping or sequence of configs.
 
     >>> packages_of(matchers.parse("mutual"))
     ()
@@ -810,7 +1013,7 @@ def packages_of(value: object) -> tuple[str, ...]:
 
 
 REGISTRIES = (matchers, losses, pair_transforms, prompts, backbones, image_encoders, ensembles, datasets)
-"""Of all sorts of components."""
+"""Registries of all sorts of components."""
 
 AnyImageEncoder = Annotated[SerializeAsAny[Component], BeforeValidator(image_encoders.parse)]
 """Config field that holds the config of an image encoder, of this package or of a plugin."""

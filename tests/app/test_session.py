@@ -17,7 +17,7 @@ from sd4match.app import build_app
 from sd4match.app.examples import example_pairs
 from sd4match.app.learning import ClickedPairs, Training
 from sd4match.app.marks import LONGEST_SHOWN, draw_marks, point_of_click, shown_size
-from sd4match.app.matching import Matching, Settings, models_here
+from sd4match.app.matching import Matching, MatchSettings, models_here
 from sd4match.app.session import MOST_POINTS, MOST_PROMPTS, SOURCE, TARGET, Session, find_prompts, label_of
 from sd4match.config import ExperimentConfig, load_preset
 from sd4match.errors import ConfigError, InputError, PhotoError, PromptFileError, PromptMismatchError
@@ -26,7 +26,7 @@ from sd4match.prompting.serialization import write_prompt
 from sd4match.structures.images import Photo
 from sd4match.testing import random_photo
 
-FAKE = Settings("fake")
+FAKE = MatchSettings("fake")
 HINT = "Click a point in the left photo."
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -97,9 +97,9 @@ def test_features_are_extracted_once_for_all_clicks(session, matching):
     for x in (10.0, 20.0, 30.0):
         session.add_point((x, 20.0))
         session.view([FAKE])
-    session.view([Settings("fake", matcher="nearest_neighbor")])
+    session.view([MatchSettings("fake", matcher="nearest_neighbor")])
     assert backbone.extracted == 1  # both photos are the same
-    session.view([Settings("fake", timestep=7)])
+    session.view([MatchSettings("fake", timestep=7)])
     assert backbone.extracted == 2
 
 
@@ -167,7 +167,7 @@ def test_a_prompt_that_is_compared_with_itself_is_said_to_be_the_same(session):
 
 
 def test_two_prompts_are_compared_and_saved(session):
-    settings = [FAKE, Settings("fake", "text", category="cat")]
+    settings = [FAKE, MatchSettings("fake", "text", category="cat")]
     session.set_grid(2)
     view = session.view(settings)
     assert len(view.columns) == 2
@@ -188,7 +188,7 @@ def test_two_prompts_are_compared_and_saved(session):
 def test_a_point_without_a_match_is_said_to_have_none(session):
     session.set_photo(TARGET, random_photo((60, 90), seed=5))
     session.set_grid(8)
-    table = session.view([Settings("fake", mutual=True)]).text
+    table = session.view([MatchSettings("fake", mutual=True)]).text
     result = session.answers["empty prompt"].result
     assert 0 < len(result) < 64
     assert table.count("no match") == 64 - len(result)
@@ -197,11 +197,11 @@ def test_a_point_without_a_match_is_said_to_have_none(session):
 def test_what_cannot_be_matched_is_said_in_one_line(session):
     session.add_point((5, 5))
     for settings, message in (
-        (Settings("fake", "text"), "fill in Category"),
-        (Settings("nothing"), "no model 'nothing'"),
-        (Settings("fake", matcher="nothing"), "nothing"),
-        (Settings("fake", "text", category="cat", template="{x}"), "braces"),
-        (Settings("fake", timestep=1000), "timestep"),
+        (MatchSettings("fake", "text"), "fill in Category"),
+        (MatchSettings("nothing"), "no model 'nothing'"),
+        (MatchSettings("fake", matcher="nothing"), "nothing"),
+        (MatchSettings("fake", "text", category="cat", template="{x}"), "braces"),
+        (MatchSettings("fake", timestep=1000), "timestep"),
     ):
         with pytest.raises((InputError, ConfigError), match=message):
             session.view([settings])
@@ -213,7 +213,7 @@ def test_what_cannot_be_matched_is_said_in_one_line(session):
 
 def test_a_backbone_without_prompts_ignores_the_choice(session):
     session.add_point((5, 5))
-    assert session.view([Settings("hog", "text")]).columns[0].heat is not None
+    assert session.view([MatchSettings("hog", "text")]).columns[0].heat is not None
 
 
 def test_photos_are_read_as_viewers_show_them(session, tmp_path):
@@ -272,7 +272,7 @@ def test_a_prompt_is_learned_and_used(session):
     info, tensors = read_prompt(last.file)
     assert (info.config.kind, info.details["points"], info.details["step"]) == ("single", 3, 5)
     session.add_point((5, 5))
-    view = session.view([Settings("fake", session.prompt_of(name), name=name)])
+    view = session.view([MatchSettings("fake", session.prompt_of(name), name=name)])
     assert "learned 1" in view.text
     again = [name for _, name in session.train("fake", 5) if name]
     assert again == ["learned 2"]
@@ -280,7 +280,7 @@ def test_a_prompt_is_learned_and_used(session):
     assert all(same[key].equal(tensors[key]) for key in tensors)  # the same seed
     write_prompt(replace(info, architecture="another one"), tensors, last.file)
     with pytest.raises(PromptMismatchError, match="another one"):
-        session.view([Settings("fake", last.file)])
+        session.view([MatchSettings("fake", last.file)])
 
 
 def test_the_values_of_the_last_step_are_kept_whatever_the_points_score(session):
@@ -398,7 +398,7 @@ def test_prompts_of_earlier_runs_are_found(session, tmp_path):
         (tmp_path / name).write_bytes(last.file.read_bytes())
     (tmp_path / "demo/other.safetensors").write_bytes(b"nothing")
     assert list(find_prompts(tmp_path)) == ["demo/single.safetensors", "runs/a/prompt.safetensors"]
-    named = Settings("fake", tmp_path / "runs/a/prompt.safetensors", name="runs/a")
+    named = MatchSettings("fake", tmp_path / "runs/a/prompt.safetensors", name="runs/a")
     assert label_of(named) == "runs/a"
 
 

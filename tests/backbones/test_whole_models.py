@@ -520,15 +520,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path, change, message)
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
     retokenized(folder, change)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_tokenizer(folder, vocabulary=779)
+        load_tokenizer(folder, vocab_size=779)
     one_line(caught, str(folder))
 
 
 def test_settings_of_a_tokenizer_are_checked(tmp_path):
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
-    assert len(load_tokenizer(folder, vocabulary=779)) == 779
+    assert len(load_tokenizer(folder, vocab_size=779)) == 779
     with pytest.raises(CheckpointError, match=r"the text encoder embeds ids 0 to 799 \(vocab_size 800\)"):
-        load_tokenizer(folder, vocabulary=800)
+        load_tokenizer(folder, vocab_size=800)
     for fields, message in (
         ({"model_max_length": "77"}, "model_max_length must be a whole number"),
         ({"model_max_length": True}, "model_max_length must be a whole number"),
@@ -546,14 +546,14 @@ def test_settings_of_a_tokenizer_are_checked(tmp_path):
         change_without(copy / "tokenizer_config.json", fields)
         text_encoder = json.loads((MINI_FOLDER / "text_encoder/config.json").read_text())
         with pytest.raises(CheckpointError, match=message):
-            load_tokenizer(copy, vocabulary=779, text_encoder=text_encoder)
+            load_tokenizer(copy, vocab_size=779, text_encoder=text_encoder)
 
 
 def test_a_tokenizer_whose_small_letters_are_special_is_refused(other_model, tmp_path):
     folder = copy_of(other_model / "tokenizer", tmp_path / "tokenizer")
     change_json(folder / "tokenizer_config.json", pad_token="a")
     with pytest.raises(CheckpointError, match="must read capital letters as small ones"):
-        load_tokenizer(folder, vocabulary=55)
+        load_tokenizer(folder, vocab_size=55)
 
 
 def exchanged(content):
@@ -574,7 +574,7 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, change, message):
     folder = copy_of(MINI_FOLDER / "tokenizer", tmp_path / "tokenizer")
     retokenized(folder, change)
     with pytest.raises(CheckpointError, match=message):
-        load_tokenizer(folder, vocabulary=779)
+        load_tokenizer(folder, vocab_size=779)
 
 
 def test_a_tokenizer_without_its_vocabulary_lacks_files(other_model, tmp_path):
@@ -592,7 +592,7 @@ def test_clips_tokenizer_knows_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_IDS", {779: module._IDS[49408]})
     with pytest.raises(CheckpointError, match=r"is not CLIP's: 'a photo of a cat' must be \[49406, 320, 1125"):
-        load_tokenizer(MINI_FOLDER / "tokenizer", vocabulary=779)
+        load_tokenizer(MINI_FOLDER / "tokenizer", vocab_size=779)
 
 
 # families

@@ -946,7 +946,7 @@ def frozen_tower(self, backbone):
 
 
 def of_the_backbone(self, backbone):
-    self.register_buffer("stolen", backbone.text_encoder.vocabulary)
+    self.register_buffer("stolen", backbone.text_encoder.embeddings)
 
 
 def unsaid(self, backbone):

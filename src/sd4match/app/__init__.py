@@ -1,4 +1,4 @@
-"""App in the browser: click points of one photo and see their matches in another, train a prompt on clicked points."""
+"""Browser app that matches clicked points of two photos, and trains a prompt on clicked points."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""`sd4match app --annotate FOLDER`: mark corresponding points on one's own photos in the browser."""
+"""Browser app of `sd4match app --annotate FOLDER`, in which users mark corresponding points of their photos."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SIDES = ("left", "right")
 _NO_SPLIT = "none"
 _SPLITS = (_NO_SPLIT, "train", "validation", "test")
 _CACHE_SECONDS = 3600
-"""How long gradio keeps the drawn photos in its folder for temporary files."""
+"""Interval and age in seconds at which gradio deletes drawn photos from its folder for temporary files."""
 _NAMED = 12
-"""Names that are listed as examples."""
+"""Largest number of names that the page gives as examples."""
 _NAME_INFO = "Type a name and press Enter; it changes in all photos of the category."
 _HINT = (
     "Click a point on the left: the matcher's guess appears on the right as a dashed ring. Accept it, or click the "
@@ -40,7 +40,7 @@ _MEASURE = """() => {
   const touched = matchMedia('(pointer: coarse)').matches;
   return [null, JSON.stringify([photo ? photo.clientWidth : innerWidth, height, touched])];
 }"""
-"""Says how much room a photo has on the page."""
+"""Script that reports the size that a photo may have on the page."""
 
 
 def build_annotation_app(
@@ -49,10 +49,10 @@ def build_annotation_app(
     """Build the app in which a user marks corresponding points of the photos of a folder.
 
     Args:
-        store: photos and points; held with `AnnotationStore.open` while the app runs.
-        matcher: guesses where a point of the left photo is in the right one.
-        category: what photos show whose annotation does not say it; for text prompts.
-        note: what a user should know about the guesses, for example that a small model makes them.
+        store: photos and points; its folder is locked with `AnnotationStore.open` while the app runs.
+        matcher: matcher that guesses where a point of the left photo is in the right one.
+        category: category of photos whose annotation has none, for text prompts.
+        note: remark about the guesses on the page, for example that a small model makes them.
 
     Raises:
         ConfigError: gradio is not installed.
@@ -60,10 +60,10 @@ def build_annotation_app(
     gr = import_gradio()
     layout = _Layout(gr, store, note)
     guesser = Guesser(matcher, category=category)
-    latest: dict[str, Pair] = {}  # the pair of the latest action, to which a page that is reloaded returns
+    latest: dict[str, Pair] = {}  # the pair of the latest action, which a reloaded page shows
 
     def handler(action: Callable[..., object], needs: Callable[[AnnotationSession], Needs]) -> Callable[..., list[Any]]:
-        """Return a handler that does something with the session and shows what came of it."""
+        """Return an event handler that runs an action on the session and shows the result."""
 
         def handle(session: AnnotationSession | None, seen: str | None, *values: Any) -> list[Any]:
             session = session or AnnotationSession(store, guesser, pair=latest.get("pair"))
@@ -112,7 +112,7 @@ def build_annotation_app(
             action: Callable[..., object],
             shown: Callable[[AnnotationSession], str | None],
         ) -> None:
-            """Take the text of a field that is left; an unchanged one does nothing, not even show the page anew."""
+            """Return a handler that uses the text of a field when the field is left, unless the text is unchanged."""
             act = handler(action, lambda session: needs)
 
             def handle(session: AnnotationSession | None, seen: str | None, text: str | None) -> Any:
@@ -168,7 +168,7 @@ def _photo(session: AnnotationSession, side: int) -> Photo:
 
 
 class _Layout:
-    """Components of the page, and what they show."""
+    """Components of the page and their values."""
 
     def __init__(self, gr: Any, store: AnnotationStore, note: str) -> None:
         self.gr = gr
@@ -238,7 +238,7 @@ class _Layout:
         ]  # fmt: skip
 
     def shown(self, session: AnnotationSession) -> list[Any]:
-        """Return what `outputs` show of a session."""
+        """Return the values of `outputs` for a session."""
         gr, rows, pair = self.gr, session.rows, session.pair
         row = session.row
         choices = [
@@ -270,11 +270,11 @@ class _Layout:
         ]
 
     def drawn(self, session: AnnotationSession, side: int) -> Image.Image | None:
-        """Draw a photo with its points; None if it cannot be read, which the status says."""
+        """Draw a photo with its points; None if it cannot be read, and the status then says why."""
         marks = [
-            Mark(place, number, is_selected=row.name == session.selected)
+            Mark(point, number, is_selected=row.name == session.selected)
             for number, row in enumerate(session.rows, start=1)
-            if (place := row.places[side]) is not None
+            if (point := row.points[side]) is not None
         ]
         if side == 1 and session.guess is not None:
             marks += [
@@ -292,13 +292,13 @@ class _Layout:
 
 
 def _examples(words: Sequence[str]) -> str:
-    """Return the words that are in use already."""
+    """Return a text with the words that are in use."""
     more = len(words) - _NAMED
     return f" In use: {', '.join(words[:_NAMED])}{f' and {more} more' if more > 0 else ''}." if words else ""
 
 
 def _state(text: str) -> str:
-    """Return the state of a point with a sign, which is seen before it is read."""
+    """Return the state of a point with a sign that is recognized at a glance."""
     signs = {"to do": "○ to do", "not visible": "– not visible"}
     return signs.get(text, "✓")
 

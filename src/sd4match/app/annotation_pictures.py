@@ -1,4 +1,4 @@
-"""Photos with the marks of an annotation, as large as a screen needs them."""
+"""Pictures of photos with the marks of an annotation, in a size that suits the screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sd4match.viz.colors import BLUE, ORANGE, RGB
 
 LONGEST_SIDE = 1024
 _SMALLEST_SIDE = 480
-"""A smaller photo is enlarged to this, so that marks do not cover it."""
+"""Size in pixels to which smaller photos are enlarged, so that marks do not cover them."""
 _MARK, _NUMBER = 8, 15
 """Radius of a mark and height of its number, in CSS pixels of the page."""
 _REACH, _REACH_OF_A_FINGER = 12, 20
@@ -32,8 +32,8 @@ Rectangle = tuple[float, float, float, float]
 class Mark:
     """Point to draw.
 
-    A circle with its number; with a square around it if it is selected; a dashed ring with a question mark if it is a
-    guess, so that the form alone says what it is.
+    A point is a circle with its number, with a square around it if it is selected. A guess is a dashed ring with a
+    question mark. The kinds of marks thus differ by their shape and not only by their color.
     """
 
     point: tuple[float, float]
@@ -44,12 +44,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Room:
-    """Space that a page has for a photo, so that marks can be read and hit on a phone as well.
+    """Space that a page has for a photo, which decides the size of marks.
 
     Args:
-        width: CSS pixels that a picture may have.
-        height: as well.
-        is_touched: whether a finger clicks.
+        width: largest width of a picture in CSS pixels.
+        height: largest height in CSS pixels.
+        is_touched: whether the user has a touch screen, which needs larger marks.
     """
 
     width: float = 580
@@ -58,7 +58,7 @@ class Room:
 
     @classmethod
     def read(cls, text: str | None) -> Room:
-        """Read what a page says of itself, [width, height, is touched]; the usual room if it says nothing sensible.
+        """Return the space that a page reports as "[width, height, is touched]"; the default if that is not valid.
 
         >>> Room.read("[358, 250, true]")
         Room(width=358.0, height=250.0, is_touched=True)
@@ -78,7 +78,7 @@ class Room:
         return max(size[0] / self.height, size[1] / self.width, 1.0)
 
     def reach(self, size: Size) -> float:
-        """Return how near to a mark a click selects it, in pixels of a photo (H, W)."""
+        """Return the largest distance of a click that selects a mark, in pixels of a photo of size (H, W)."""
         scale = _scale(size)
         shown = round(size[0] * scale), round(size[1] * scale)
         return (_REACH_OF_A_FINGER if self.is_touched else _REACH) * self.shrinkage(shown) / scale
@@ -95,7 +95,7 @@ def _scale(size: Size) -> float:
 
 
 def to_photo(photo: Photo, pixel: Sequence[float]) -> tuple[float, float]:
-    """Return where in the photo the center of a pixel of its picture lies.
+    """Return the point of the photo at the center of a pixel of its picture.
 
     >>> import numpy as np
     >>> large = Photo(np.zeros((1000, 2048, 3), dtype=np.uint8))
@@ -115,7 +115,7 @@ def draw_annotation(
     corner: tuple[float, float] | None = None,
     room: Room | None = None,
 ) -> Image.Image:
-    """Draw the points of a photo, its box, and the first corner of a box to be, in sizes that suit the room."""
+    """Draw the points of a photo, its box, and the first corner of a new box, in sizes that suit the page."""
     scale = scale_of(photo)
     height, width = (max(1, round(side * scale)) for side in photo.size)
     picture = photo.to_image()

@@ -1,4 +1,4 @@
-"""What a user does while annotating pairs of photos: clicks, corrections of guesses, and the way from pair to pair."""
+"""State and actions of a user who annotates pairs of photos: clicks, corrections of guesses, and navigation."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NOT_VISIBLE = "not visible"
 
 @dataclass(frozen=True)
 class Guess:
-    """Match that the matcher proposes for a point, in the other photo."""
+    """Match that the matcher proposes for a point."""
 
     point: tuple[float, float]
     score: float
 
 
 class Guesser:
-    """Matcher that keeps the features of the photos that it saw last.
+    """Matcher that caches the features of the last photos.
 
     Args:
-        matcher: guesses.
-        category: what photos show whose annotation does not say it; for text prompts.
+        matcher: matcher that guesses.
+        category: category of photos whose annotation has none, for text prompts.
     """
 
     def __init__(self, matcher: SemanticMatcher, *, category: str | None = None) -> None:
@@ -77,43 +77,43 @@ class Guesser:
 
 @dataclass(frozen=True)
 class Row:
-    """Point of the pair, with its places on the left and on the right."""
+    """Named point of a pair, with its coordinates in the left and in the right photo."""
 
     name: str
-    places: tuple[Point, Point]
+    points: tuple[Point, Point]
     known: tuple[bool, bool]
-    """True if each photo has the point, or says that it is not visible."""
+    """Whether the point is annotated in each photo, as a location or as not visible."""
 
     def state(self, side: int) -> str:
-        """Return what is known of it in a photo, in words."""
+        """Return the annotation of the point in a photo as text."""
         if not self.known[side]:
             return TO_DO
-        place = self.places[side]
-        return NOT_VISIBLE if place is None else f"{place[0]:g}, {place[1]:g}"
+        point = self.points[side]
+        return NOT_VISIBLE if point is None else f"{point[0]:g}, {point[1]:g}"
 
 
 class Needs(IntEnum):
-    """Parts of the state that an action of the page relies on as they were shown; each includes those before it."""
+    """State that an action of the page depends on, and that must be as shown; each level includes those before it."""
 
     NOTHING = 0
     PAIR = 1
-    """Photos of the pair, which of them is on the left, and whether clicks set points or boxes."""
+    """Photos of the pair, their order, and whether clicks set points or boxes."""
     SELECTION = 2
-    """The selected point."""
+    """Selected point."""
     GUESS = 3
 
 
 class AnnotationSession:
-    """One user's way through the pairs; every change is in the store when a method returns.
+    """Session of one user. Every change is in the store when a method returns.
 
-    It holds its pair by the names of the photos: other pages change the list of pairs meanwhile.
+    The current pair is stored by the names of its photos, since other pages may change the list of pairs.
 
     Args:
         store: photos and points.
-        guesser: guesses where a point of the left photo is in the right one.
+        guesser: matcher that guesses where a point of the left photo is in the right one.
         pair: photos to begin with; the first pair of the store if none is given, or they are not in the folder.
 
-    After each call `message` says what was done, or what was refused and why, and `is_refused` which of the two.
+    After each call `message` says what was done, or what was refused and why; `is_refused` tells the two cases apart.
     """
 
     def __init__(self, store: AnnotationStore, guesser: Guesser, *, pair: Pair | None = None) -> None:
@@ -124,34 +124,34 @@ class AnnotationSession:
         """Photos on the left and on the right."""
         self.selected: str | None = None
         self._selected_as: str | None = None
-        """Name that the selected point had when it was selected: a new name makes no other selection."""
+        """Name that the selected point had when it was selected; renaming does not change the selection."""
         self.guess: Guess | None = None
         self.is_boxing = False
         self.corner: tuple[int, tuple[float, float]] | None = None
-        """First corner of a box, and on which side it is."""
+        """Side and coordinates of the first corner of a box."""
         self.photos_shown: tuple[str, ...] = ()
-        """Names that the page has to choose from."""
+        """Names of photos that can be chosen on the page."""
         self.message = ""
         self.is_refused = False
         self._show(self.pair)
 
-    # what is shown ----------------------------------------------------------------------------------------------------
+    # displayed state --------------------------------------------------------------------------------------------------
 
     @property
     def index(self) -> int | None:
-        """Return the place of the pair among those of the store, in either order; None if it is none of them."""
+        """Index of the pair in the store, in either order; None if it is not there."""
         either = self.pair, self.pair[::-1]
         return next((index for index, pair in enumerate(self.store.pairs) if pair in either), None)
 
     @property
     def view(self) -> str:
-        """Return a token of what is shown, which the page sends back with each action; see `check`."""
-        parts = (self.pair, self.is_boxing), self._selected_as, self.guess
-        return ".".join(blake2b(repr(part).encode(), digest_size=8).hexdigest() for part in parts)
+        """Token of the displayed state, which the page sends back with each action; see `check`."""
+        values = (self.pair, self.is_boxing), self._selected_as, self.guess
+        return ".".join(blake2b(repr(value).encode(), digest_size=8).hexdigest() for value in values)
 
     @property
     def rows(self) -> list[Row]:
-        """Return the points of both photos, those of the left one first."""
+        """Points of both photos, those of the left one first."""
         left, right = (self.store.points(photo) for photo in self.pair)
         return [
             Row(name, (left.get(name), right.get(name)), (name in left, name in right)) for name in {**left, **right}
@@ -159,12 +159,12 @@ class AnnotationSession:
 
     @property
     def row(self) -> Row | None:
-        """Return the selected point."""
+        """Selected point; None if no point is selected."""
         return next((row for row in self.rows if row.name == self.selected), None)
 
     @property
     def progress(self) -> str:
-        """Return how far the user has come."""
+        """Progress of the annotation as text."""
         rows = self.rows
         done = sum(all(row.known) for row in rows)
         left = f", {len(rows) - done} to do" if done < len(rows) else ""
@@ -176,17 +176,17 @@ class AnnotationSession:
             f"In the folder: {_count(total, 'point')} on {_count(len(self.store.photos), 'photo')}."
         )
 
-    # what the user does -----------------------------------------------------------------------------------------------
+    # actions of the user ----------------------------------------------------------------------------------------------
 
     def check(self, seen: str | None, needs: Needs) -> None:
-        """Check that an action was made on what is shown now: an answer may have been on its way to the page.
+        """Check that an action was made on the current state, since the page may have shown an older one.
 
         Args:
             seen: the `view` that the page showed.
-            needs: what the action depends on.
+            needs: state that the action depends on.
 
         Raises:
-            InputError: the page showed something else, or a photo of the pair is not in the folder any more.
+            InputError: the page showed another state, or a photo of the pair is no longer in the folder.
         """
         gone = [photo for photo in self.pair if photo not in self.store.photos]
         if gone:
@@ -198,28 +198,28 @@ class AnnotationSession:
             )
 
     def needs_of_click(self, side: int) -> Needs:
-        """Return what a click on a photo depends on: on the left one mostly on the photo alone."""
+        """Return the state that a click on a photo depends on; on the left usually the photos only."""
         if self.is_boxing:
             return Needs.PAIR
         sets_selected = side == 1 or (self.row is not None and not self.row.known[0])
         return Needs.SELECTION if sets_selected else Needs.PAIR
 
     def move(self, step: int) -> None:
-        """Go some pairs further, or back; beyond the last one comes the first again."""
+        """Move forward or back by some pairs; the first pair follows the last one."""
         index = self.index
         if index is None:
             index = -1 if step > 0 else 0
         self._show(self.store.pairs[(index + step) % len(self.store.pairs)])
 
     def swap(self) -> None:
-        """Show the left photo on the right, and the other way round."""
+        """Swap the left and the right photo."""
         self._show(self.pair[::-1])
 
     def open_pair(self, left: str, right: str) -> None:
-        """Show two photos beside each other, as a further pair if it is none yet.
+        """Show two photos, and add them as a pair if they are none yet.
 
         Raises:
-            SD4MatchError: they make no pair.
+            SD4MatchError: they cannot be a pair.
         """
         self.store.add_pair(left, right)
         self._show((left, right))
@@ -238,12 +238,12 @@ class AnnotationSession:
         if row is None:
             self._choose(None)
             return
-        if row.known[1] or row.places[0] is None:
+        if row.known[1] or row.points[0] is None:
             self._say(f"{row.name}: {row.state(0)} on the left, {row.state(1)} on the right. A click moves it.")
             return
         self._say(f"{row.name}: click where it is on the right.")
         try:
-            self.guess = self.guesser.guess(self.store, self.pair, row.places[0])
+            self.guess = self.guesser.guess(self.store, self.pair, row.points[0])
         except SD4MatchError as error:
             self.refuse(f"no guess, click on the right yourself: {error}")
         else:
@@ -303,7 +303,7 @@ class AnnotationSession:
         self._done(row.name, "accepted")
 
     def hide(self) -> None:
-        """Say that the right photo does not show the selected point.
+        """Annotate the selected point as not visible in the right photo.
 
         Raises:
             SD4MatchError: nothing is selected, or it cannot be saved.
@@ -341,7 +341,7 @@ class AnnotationSession:
             self._say_first(f"{old} is now the same point as {name} of other photos; Undo takes it back.")
 
     def undo(self) -> None:
-        """Take the last change back, say which it was, and show a pair of its photos.
+        """Undo the last change, name it in the message, and show a pair of its photos.
 
         Raises:
             SD4MatchError: it cannot be saved.
@@ -358,16 +358,17 @@ class AnnotationSession:
         self._say_first(f"Taken back: {change.text}.")
 
     def describe(self, category: str) -> None:
-        """Say what both photos show; an empty text for nothing.
+        """Set the category of both photos; an empty text removes it.
 
         Raises:
-            SD4MatchError: it cannot be a category, or it cannot be saved.
+            SD4MatchError: the text cannot be a category, or it cannot be saved.
         """
         wanted = category.strip() or None
         if all(self.store.category(photo) == wanted for photo in self.pair):
             return
         self.store.describe(self.pair, category=wanted)
-        others = (one for one in self.store.photos if one not in self.pair and self.store.category(one) == wanted)
+        in_category = (photo for photo in self.store.photos if self.store.category(photo) == wanted)
+        others = (photo for photo in in_category if photo not in self.pair)
         taken = {name for photo in others for name in self.store.points(photo)}
         joined = [row.name for row in self.rows if row.name in taken]
         selected_as = self._selected_as
@@ -378,7 +379,7 @@ class AnnotationSession:
             self._say_first(f"Points that are now the same as those of other photos: {', '.join(joined)}.")
 
     def box(self, is_boxing: bool) -> None:
-        """Say whether clicks set the corners of boxes, or points."""
+        """Set whether clicks set the corners of boxes, or points."""
         self._forget()
         self.is_boxing = is_boxing
         if is_boxing:
@@ -451,12 +452,12 @@ class AnnotationSession:
         near = [
             (distance, row.name)
             for row in self.rows
-            if row.places[0] is not None and (distance := math.dist(row.places[0], point)) <= reach
+            if row.points[0] is not None and (distance := math.dist(row.points[0], point)) <= reach
         ]
         return min(near)[1] if near else None
 
     def _done(self, name: str, what: str) -> None:
-        """Say what was saved, and select the next point that is to do."""
+        """Set a message about a saved change, and select the next point without annotation."""
         self._forget()
         if not self._next_to_do():
             self._choose(name)
@@ -465,8 +466,8 @@ class AnnotationSession:
             self._say_first(f"{name}: {what}.")
 
     def _next_to_do(self) -> bool:
-        """Select the first point of the left photo of which nothing is known on the right."""
-        waiting = next((row.name for row in self.rows if row.places[0] is not None and not row.known[1]), None)
+        """Select the first point of the left photo that is not annotated on the right."""
+        waiting = next((row.name for row in self.rows if row.points[0] is not None and not row.known[1]), None)
         if waiting is None:
             self._say("Click a point on the left.")
             return False
@@ -483,14 +484,14 @@ class AnnotationSession:
         self.selected = self._selected_as = name
 
     def _say_first(self, text: str) -> None:
-        """Say something before what is said already."""
+        """Prepend a text to the message."""
         self.message = f"{text} {self.message}".strip()
 
     def _say(self, text: str) -> None:
         self.message, self.is_refused = text, False
 
     def refuse(self, text: str) -> None:
-        """Say why something was not done."""
+        """Set a message about a refused action."""
         self.message, self.is_refused = text, True
 
 

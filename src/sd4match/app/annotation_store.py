@@ -1,4 +1,4 @@
-"""Points of one's own photos, in the files of the data set `folder`; every change is on the disk when it returns."""
+"""Annotations of a user's photos, in the files of the data set `folder`. Every change is written to disk at once."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _OTHER_PICTURES = (
     ".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".jfif",
 )  # fmt: skip
-"""Endings of pictures that are not read, of which a user should hear."""
+"""Endings of pictures that cannot be read, which users are told about."""
 _NAMED = 3
-"""Names of files in one line; of the others it gives the number."""
+"""Largest number of names in one line; the line gives the number of the others."""
 _MOST_PHOTOS = 10_000
 _LARGEST_FILE = 1 << 28
 _MOST_UNDONE = 100
 _DECIMALS = 1
-"""Digits behind the point of a coordinate; nobody clicks more exactly."""
+"""Number of decimals of a coordinate."""
 _SHARES = (("test", 0.3), ("validation", 0.2))
 _FEWEST = 2
-"""Photos of a category that a split needs to make a pair."""
+"""Number of photos of a category that a split needs for a pair."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change that was made, and can be taken back."""
+    """Change that was made and can be undone."""
 
     text: str
-    """What it was, to be read after "Taken back:"."""
+    """Description that is shown after "Taken back:"."""
     photos: tuple[str, ...]
     point: str | None = None
     """Name that its point had before."""
@@ -59,13 +59,13 @@ class Change:
 class AnnotationStore:
     """Photos of a folder and their points, read from `points.json` or `points.csv` if there is one.
 
-    A change is checked, written to a file beside it that then takes its place, and seen by the reader only after that:
-    a process that is killed leaves the old file or the new one. Photos are only read.
+    Changes are checked and then written atomically: a process that is killed leaves the old file or the new one. Photos
+    are never changed.
 
     Args:
         root: folder with photos, in it or in folders below it; the first folder is the category of a photo whose
             annotation names none.
-        exif: whether points are in the frame that viewers show, as the field `data.exif` of the data set says.
+        exif: whether points are in the frame that image viewers show; see the field `data.exif` of the data set.
 
     Raises:
         DatasetError: there is no such folder, it holds fewer than two photos or two files of points, or the file of
@@ -91,20 +91,20 @@ class AnnotationStore:
     @classmethod
     @contextmanager
     def open(cls, root: str | Path, *, exif: bool = False) -> Iterator[AnnotationStore]:
-        """Hold the folder for a block, so that no other app or run writes into it.
+        """Lock the folder during a block, so that no other app or run writes into it.
 
         Raises:
-            DatasetError: another one holds it, it cannot be written, or as the class.
+            DatasetError: another app or run has locked it, it cannot be written, or as the class.
         """
         folder = folder_of(root, "the folder of photos")
         with locked_folder(folder, error=DatasetError):
             yield cls(folder, exif=exif)
 
     def reload(self) -> None:
-        """Read the photos and the file of points again; what can be undone is forgotten.
+        """Read the photos and the file of points again, and clear the list of changes that can be undone.
 
         Raises:
-            DatasetError: as the class; what was read before stays.
+            DatasetError: as the class; the earlier content remains then.
         """
         with self._lock:
             photos, skipped = _photos_below(self.root)
@@ -113,7 +113,7 @@ class AnnotationStore:
             listed: list[Pair] | None = None
             if content is not None:
                 annotations, listed = read_points(file)
-                raise_problems([problem for one in annotations.values() for problem in one.problems])
+                raise_problems([problem for annotation in annotations.values() for problem in annotation.problems])
             self.pairs = self._pairs_to_annotate(photos, annotations, listed)
             self.file, self._content = file, content
             self.photos, self.skipped = photos, skipped
@@ -124,18 +124,18 @@ class AnnotationStore:
 
     @property
     def has_boxes(self) -> bool:
-        """Return whether the file can hold boxes, which a table cannot."""
+        """True if the file can store boxes, which a table cannot."""
         return self.file.suffix == ".json"
 
     @property
     def alone(self) -> list[str]:
-        """Return the photos that are in no pair, for example the only one of its category."""
+        """Photos that are in no pair, for example the only photo of its category."""
         paired = {photo for pair in self.pairs for photo in pair}
         return [photo for photo in self.photos if photo not in paired]
 
     @property
     def left_out(self) -> str:
-        """Return which photos no pair shows, and which files are not read; an empty text if there are none."""
+        """Text about photos that are in no pair and files that are not read; empty if there are none."""
         alone = self.alone
         sentences = []
         if alone:
@@ -155,7 +155,7 @@ class AnnotationStore:
         return Photo.open(self.root / name, exif=self.exif)
 
     def points(self, photo: str) -> dict[str, Point]:
-        """Return the points of a photo by name; None for one that is said not to be visible."""
+        """Return the points of a photo by name; None for a point that is annotated as not visible."""
         return dict(self._annotations[photo].points) if photo in self._annotations else {}
 
     def category(self, photo: str) -> str | None:
@@ -176,7 +176,7 @@ class AnnotationStore:
 
     @property
     def categories(self) -> list[str]:
-        """Return the categories of all photos, sorted."""
+        """Categories of all photos, sorted."""
         return sorted({category for photo in self.photos if (category := self.category(photo)) is not None})
 
     def names(self, photos: Sequence[str]) -> list[str]:
@@ -189,19 +189,27 @@ class AnnotationStore:
         return next(name for number in range(1, len(taken) + 2) if (name := f"point {number}") not in taken)
 
     def _alike(self, photos: Sequence[str]) -> list[str]:
-        """Return the annotated photos of the categories of some photos, and these."""
+        """Return some photos, and all annotated photos of their categories."""
         categories = {self.category(photo) for photo in photos}
-        return [name for name, one in self._annotations.items() if name in photos or one.category in categories]
+        return [
+            name
+            for name, annotation in self._annotations.items()
+            if name in photos or annotation.category in categories
+        ]
 
     # changing ---------------------------------------------------------------------------------------------------------
 
     def mark(self, name: str, points: Mapping[str, Point]) -> None:
-        """Set a point in photos; None says that a photo does not show it.
+        """Set a point in photos.
 
-        Coordinates are moved into their photo and rounded to tenths of a pixel.
+        Coordinates are clamped to their photo and rounded to tenths of a pixel.
+
+        Args:
+            name: name of the point.
+            points: (x, y) by photo; None for a photo that does not show the point.
 
         Raises:
-            DatasetError: the name cannot be one, a photo is not in the folder, or the file cannot be written.
+            DatasetError: the name is not allowed, a photo is not in the folder, or the file cannot be written.
             PhotoError: a photo cannot be read.
         """
         as_word(name, "the name of a point")
@@ -227,12 +235,12 @@ class AnnotationStore:
         self._change(change, Change(f"the removal of {name} from {_named(photos)}", tuple(photos), name))
 
     def rename(self, old: str, new: str, photos: Sequence[str]) -> None:
-        """Rename a point in all photos of the categories of some photos, because points of one name correspond.
+        """Rename a point in all photos of the categories of some photos, since points of one name correspond.
 
-        A name that other photos use already makes it the same point as theirs.
+        If other photos use the new name already, the points become one.
 
         Raises:
-            DatasetError: the new name cannot be one, or a photo has both points; or as `mark`.
+            DatasetError: the new name is not allowed, or a photo has both points; or as `mark`.
         """
         as_word(new, "the name of a point")
         if new == old:
@@ -250,10 +258,10 @@ class AnnotationStore:
         self._change(change, Change(f"the new name {new} of {old} on {_named(holders)}", tuple(holders), old))
 
     def describe(self, photos: Sequence[str], *, category: str | None) -> None:
-        """Say what photos show; None for nothing.
+        """Set the category of photos; None removes it.
 
         Raises:
-            DatasetError: it cannot be the name of a category; or as `mark`.
+            DatasetError: the name is not allowed; or as `mark`.
         """
         if category is not None:
             as_category(category, "the category")
@@ -265,7 +273,7 @@ class AnnotationStore:
         self._change(change, Change(f"the category {category or 'none'} of {_named(photos)}", tuple(photos)))
 
     def assign(self, photo: str, split: str | None) -> None:
-        """Put a photo into a split; None takes it out of all.
+        """Put a photo into a split; None removes it from its split.
 
         Raises:
             InputError: there is no such split.
@@ -280,13 +288,13 @@ class AnnotationStore:
         self._change(change, Change(f"the split {split or 'none'} of {photo}", (photo,)))
 
     def share_out(self) -> dict[str, int]:
-        """Put every photo that shows a point into a split, so that a prompt is measured on photos that it never saw.
+        """Put every photo that shows a point into a split, so that a prompt is tested on photos it was not trained on.
 
-        Of the photos of a category, in the order of their names, the last three tenths are for the test, the two tenths
-        before them for validation, and the first half is for training; each split gets two at least.
+        The photos of a category are sorted by name. The first half is for training, the next two tenths for validation,
+        and the last three tenths for the test; each split gets two photos at least.
 
         Returns:
-            Photos of each split.
+            Number of photos of each split.
 
         Raises:
             DatasetError: a category has fewer than six such photos; or as `mark`.
@@ -322,7 +330,7 @@ class AnnotationStore:
         """Set the box of the object in a photo, or remove it.
 
         Raises:
-            DatasetError: it has nothing inside, or the file is a table, which has no boxes; or as `mark`.
+            DatasetError: the box is empty, or the file is a table, which has no boxes; or as `mark`.
         """
         if not self.has_boxes:
             raise DatasetError(f"{self.file.name} cannot hold boxes: only points.json can")
@@ -337,12 +345,12 @@ class AnnotationStore:
         self._change(change, Change(f"{'the removal of ' if box is None else ''}the box of {photo}", (photo,)))
 
     def add_pair(self, source: str, target: str) -> int:
-        """Return the index in `pairs` of two photos, in either order; they are added if they are not there.
+        """Return the index in `pairs` of two photos, in either order, after adding them if necessary.
 
-        Where the file lists its pairs, the new one is written there.
+        A new pair is also written to the file if the file lists its pairs.
 
         Raises:
-            DatasetError: they are one photo, or not in the folder; or as `mark`.
+            DatasetError: they are the same photo, or not in the folder; or as `mark`.
         """
         for photo in (source, target):
             self._check_photo(photo)
@@ -358,9 +366,9 @@ class AnnotationStore:
         return len(self.pairs) - 1
 
     def undo(self) -> Change | None:
-        """Take the last change back, whichever page made it; return what it was, None if there was none.
+        """Undo the last change, whichever page made it, and return it; None if there was none.
 
-        Photos that it brought into the file stay there, without points.
+        Photos that the change added to the file remain there, without points.
 
         Raises:
             DatasetError: the file cannot be written.
@@ -370,9 +378,9 @@ class AnnotationStore:
                 return None
             undone, annotations, listed = self._earlier[-1]
             added = [name for name in self._annotations if name not in annotations]
-            kept = {name: PhotoAnnotation(category=self._annotations[name].category) for name in added}
+            restored = {name: PhotoAnnotation(category=self._annotations[name].category) for name in added}
             changes_pairs = listed != self._listed
-            self._write({**annotations, **kept}, listed)
+            self._write({**annotations, **restored}, listed)
             self._earlier.pop()
             if changes_pairs:
                 self.pairs = self._pairs_to_annotate(self.photos, self._annotations, self._listed)
@@ -388,15 +396,18 @@ class AnnotationStore:
         """Write a change of the annotations.
 
         Args:
-            change: is called with a copy of them.
-            what: says what it is; photos of it that the annotations lack are added with their category.
-            pair: that is added to the listed ones.
+            change: function that is called with a copy of the annotations and changes it.
+            what: description of the change; its photos without annotations are added with their category.
+            pair: pair that is added to the listed ones.
 
         Raises:
             DatasetError: a photo is not in the folder, or the file cannot be written, or was changed meanwhile.
         """
         with self._lock:
-            annotations = {name: replace(one, points=dict(one.points)) for name, one in self._annotations.items()}
+            annotations = {
+                name: replace(annotation, points=dict(annotation.points))
+                for name, annotation in self._annotations.items()
+            }
             for photo in what.photos:
                 if photo not in annotations:
                     self._check_photo(photo)
@@ -444,11 +455,11 @@ class AnnotationStore:
     ) -> list[Pair]:
         """Return the pairs that are offered one after the other.
 
-        Those that the file lists; if it lists none, the photo of a category with the most points, beside each of the
-        others: then all share the points of that one, and the data set makes a pair of any two of them.
+        These are the pairs that the file lists. If it lists none, the photo with the most points of each category is
+        paired with each of the others, so that all share its points, and any two of them are a pair of the data set.
 
         Raises:
-            DatasetError: the file lists pairs, and the photos of none of them are there.
+            DatasetError: the file lists pairs, and no pair has both photos in the folder.
         """
         if listed is not None:
             pairs = [pair for pair in listed if set(pair) <= set(photos)]
@@ -474,7 +485,7 @@ def _star(photos: Sequence[str], annotations: Mapping[str, PhotoAnnotation]) -> 
 def _photos_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the photos in a folder and below it, and what is skipped there; both sorted.
 
-    Hidden files and those that are no pictures are left out without a word.
+    Hidden files and files that are no pictures are ignored.
 
     Raises:
         DatasetError: there are fewer than two photos, or too many.
@@ -491,7 +502,9 @@ def _photos_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for folder, below, files in os.walk(root, onerror=skip_folder):
         below[:] = [name for name in below if not name.startswith(".")]
         skipped += [
-            f"{shown(relative(link))} (a linked folder)" for one in below if (link := Path(folder, one)).is_symlink()
+            f"{shown(relative(link))} (a linked folder)"
+            for entry in below
+            if (link := Path(folder, entry)).is_symlink()
         ]
         for file in files:
             if file.startswith(".") or not file.lower().endswith((*SUFFIXES, *_OTHER_PICTURES)):
@@ -514,7 +527,7 @@ def _photos_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _named(names: Sequence[str]) -> str:
-    """Return names for one line: the first few, and the number of the others."""
+    """Return a list of names for one line, with the number of names that are left out."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -548,19 +561,19 @@ def _category_of_folder(photo: str) -> str | None:
 
 
 def _plain(number: float) -> float | int:
-    """Return a coordinate as it is written: whole numbers without a point."""
+    """Return a coordinate for a file, as an integer if possible."""
     return int(number) if number.is_integer() else number
 
 
 def _to_json(annotations: Mapping[str, PhotoAnnotation], listed: Sequence[Pair] | None) -> bytes:
     photos = {
         name: {
-            **({} if one.category is None else {"category": one.category}),
-            **({} if one.split is None else {"split": one.split}),
-            **({} if one.box is None else {"box": [_plain(side) for side in one.box]}),
-            "points": {key: point and [_plain(value) for value in point] for key, point in one.points.items()},
+            **({} if annotation.category is None else {"category": annotation.category}),
+            **({} if annotation.split is None else {"split": annotation.split}),
+            **({} if annotation.box is None else {"box": [_plain(side) for side in annotation.box]}),
+            "points": {key: point and [_plain(value) for value in point] for key, point in annotation.points.items()},
         }
-        for name, one in annotations.items()
+        for name, annotation in annotations.items()
     }
     lines = ",\n  ".join(f"{_dump(name)}: {_dump(photo)}" for name, photo in photos.items())
     pairs = "" if listed is None else ',\n "pairs": [\n  ' + ",\n  ".join(_dump(pair) for pair in listed) + "\n ]"
@@ -577,15 +590,21 @@ def _to_csv(annotations: Mapping[str, PhotoAnnotation], file: Path) -> bytes:
     Raises:
         DatasetError: there is no point, so that the table could not be read again.
     """
-    rows = [(name, one, key, point) for name, one in annotations.items() for key, point in one.points.items()]
+    rows = [
+        (name, annotation, key, point)
+        for name, annotation in annotations.items()
+        for key, point in annotation.points.items()
+    ]
     if not rows:
         raise DatasetError(f"{file.name} needs a point: mark another one before you remove the last")
-    has_category = any(one.category for _, one, _, _ in rows)
-    has_split = any(one.split for _, one, _, _ in rows)
+    has_category = any(annotation.category for _, annotation, _, _ in rows)
+    has_split = any(annotation.split for _, annotation, _, _ in rows)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["photo", "point", "x", "y", *["category"] * has_category, *["split"] * has_split])
-    for name, one, key, point in rows:
+    for name, annotation, key, point in rows:
         x, y = ("", "") if point is None else map(_plain, point)
-        writer.writerow([name, key, x, y, *[one.category or ""] * has_category, *[one.split or ""] * has_split])
+        writer.writerow(
+            [name, key, x, y, *[annotation.category or ""] * has_category, *[annotation.split or ""] * has_split]
+        )
     return text.getvalue().encode()

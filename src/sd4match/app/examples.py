@@ -1,4 +1,4 @@
-"""Pairs of photos that come with the app: drawings of the synthetic data set, rendered when the app starts."""
+"""Example pairs of the app: drawings of the synthetic data set, rendered when the app starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sd4match.data.config import SyntheticConfig
 from sd4match.structures.images import Photo
 
 _PHOTOS = (("fish-4", "fish-3"), ("bird-4", "bird-5"), ("car-2", "car-4"), ("robot-2", "robot-5"))
-"""Pairs in which both photos show the whole object, whatever is matched in them."""
+"""Pairs in which both photos show the whole object."""
 _SIDE = 256
 
 
@@ -23,7 +23,7 @@ class ExamplePair:
     target: Photo
 
     def thumbnail(self) -> Image.Image:
-        """Return both photos beside each other."""
+        """Return both photos side by side."""
         picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE), "white")
         for left, photo in ((0, self.source), (_SIDE + 8, self.target)):
             picture.paste(photo.to_image(), (left, 0))

@@ -1,4 +1,4 @@
-"""Layout of the app: what stands where on the page, and which event calls what of the session."""
+"""Layout of the app: components of the page, and the events that call methods of the session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import gradio
     from PIL import Image
 
-    from sd4match.app.matching import Settings
+    from sd4match.app.matching import MatchSettings
     from sd4match.app.session import Session, View
 
 _HEAD = """# sd4match
@@ -44,7 +44,7 @@ _STYLE = """<style>
 @media (max-width: 600px) { #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; } }
 </style>"""
 _HEIGHT, _HEIGHT_OF_HEAT = 440, 400
-"""Of photos, with the buttons below them, and of heat maps, in CSS pixels."""
+"""Height of photos with the buttons below them, and of heat maps, in CSS pixels."""
 _GRIDS = (2, 3, 4, 6, 8)
 _SOURCES = ["upload", "webcam", "clipboard"]
 
@@ -56,16 +56,16 @@ def build_app(
     prompts: Mapping[str, Path] | None = None,
     device: str = "auto",
 ) -> gradio.Blocks:
-    """Build the app: a tab that matches clicked points, and one that trains a prompt on them.
+    """Build the app, with a tab that matches clicked points, and one that trains a prompt on them.
 
     Args:
-        config: experiment of the first model to choose from; the preset "empty", on mini, if not given. Further models
-            are those that need no download.
+        config: experiment of the first model to choose from; the preset "empty", on mini, if not given. All models that
+            need no download can be chosen too.
         prompts: files of learned prompts to choose from, by the names that the page shows.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        Blocks of gradio: `launch` them with `**launch_options()`, or mount them into an application of your own.
+        Blocks of gradio: `launch` them with `**launch_options()`, or mount them in another application.
 
     Raises:
         ConfigError: gradio is not installed, or there is no such device.
@@ -85,9 +85,11 @@ def build_app(
     gr = import_gradio()
     config = config or load_preset("empty")
     matching = Matching(models_here(config), device=device)
-    matching.model(config.backbone.model_name)  # now, so that what is wrong with it is said before the page is served
+    matching.model(config.backbone.model_name)  # so that errors in it are raised before the page is served
     with gr.Blocks(title="sd4match", analytics_enabled=False, delete_cache=(3600, 86_400)) as app:
-        session = gr.State(lambda: Session(matching, dict(prompts or {})), delete_callback=lambda one: one.close())
+        session = gr.State(
+            lambda: Session(matching, dict(prompts or {})), delete_callback=lambda closed: closed.close()
+        )
         _Page(gr, session, matching.experiments, dict(prompts or {}))
     return app
 
@@ -96,10 +98,10 @@ class _Page:
     """Components of the page, and the functions that their events call.
 
     Args:
-        gr: gradio.
+        gr: module gradio.
         session: state of the user.
         experiments: models to choose from.
-        prompts: files to choose from, by name.
+        prompts: files of prompts to choose from, by name.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class _Page:
         self._connect_matching()
         self._connect_training()
 
-    # what stands where
+    # layout
 
     def _lay_out_matching(self, first: ExperimentConfig, prompts: Mapping[str, Path]) -> None:
         gr = self.gr
@@ -157,7 +159,7 @@ class _Page:
                 allow_preview=False, show_label=False, interactive=False, object_fit="contain", buttons=[],
                 elem_id="examples", label="Examples",
             )  # fmt: skip
-        with gr.Accordion("Settings", open=True):
+        with gr.Accordion("MatchSettings", open=True):
             self._lay_out_settings(first, prompts)
 
     def _lay_out_settings(self, first: ExperimentConfig, prompts: Mapping[str, Path]) -> None:
@@ -227,14 +229,14 @@ class _Page:
                 self.learned_name = gr.State()
 
     def _photo(self, label: str, elem_id: str) -> Any:
-        """Lay out a place for a photo of the user's."""
+        """Return a component for a photo of the user."""
         return self.gr.Image(
             label=label, sources=_SOURCES, type="filepath", image_mode=None, format="jpeg", height=_HEIGHT, buttons=[],
             elem_id=elem_id, interactive=True, placeholder="Drop a photo here\n- or -\nclick to choose one",
         )  # fmt: skip
 
     def _picture(self, label: str, name: str, **options: Any) -> Any:
-        """Return a picture that is only shown."""
+        """Return a component for a picture that users cannot change."""
         return self.gr.Image(
             label=label,
             interactive=False,
@@ -246,7 +248,7 @@ class _Page:
             **options,
         )
 
-    # which event calls what
+    # events
 
     def _connect_matching(self) -> None:
         self.settings = [
@@ -304,14 +306,14 @@ class _Page:
         outputs: Sequence[Any] = (),
         **options: Any,
     ) -> None:
-        """Let an event call a function that returns what is shown of the matches, and then write the files of them.
+        """Connect an event with a function that updates the matches, and then write their files.
 
         Args:
-            event: of a component, or `then` of an earlier one.
-            function: takes the session, the inputs and the settings.
-            inputs: further components that it takes.
-            outputs: further components whose values it returns, first.
-            options: of gradio's event.
+            event: event of a component, or `then` of an earlier one.
+            function: function of the session, the inputs and the settings.
+            inputs: further components that are inputs of the function.
+            outputs: further components whose values it returns first.
+            options: options of gradio's event.
         """
         inputs = [self.session, *inputs, *self.settings]
         matched = on(event, _in_turn(function), inputs, [*outputs, *self.shown], **options)
@@ -335,16 +337,16 @@ class _Page:
         on(self.stop.click, lambda session: session.stop_training(), [self.session], [])
         on(self.use.click, lambda name: name, [self.learned_name], [self.prompt])
 
-    # what the functions do
+    # handlers
 
     def _settings_of(
         self, session: Session, model: str, prompt: str, second: str, compare: bool, category: str, template: str,
         matcher: str, timestep: int, mutual: bool,
-    ) -> list[Settings]:  # fmt: skip
-        from sd4match.app.matching import Settings
+    ) -> list[MatchSettings]:  # fmt: skip
+        from sd4match.app.matching import MatchSettings
 
         return [
-            Settings(
+            MatchSettings(
                 model=model, prompt=session.prompt_of(name), name=name, template=template, category=category.strip(),
                 matcher=matcher, timestep=timestep, mutual=mutual,
             )
@@ -352,13 +354,13 @@ class _Page:
         ]  # fmt: skip
 
     def _setting_chosen(self, session: Session, *values: Any) -> tuple[Any, ...]:
-        """As `_refreshed`, if anything is new: a field that is left may hold what it held before."""
+        """Call `_refreshed` if a setting has changed, since leaving a field does not always change it."""
         if session.matched_last == (*session.photos, *session.points, *values):
             return (self.gr.skip(),) * len(self.shown)
         return self._refreshed(session, *values)
 
     def _refreshed(self, session: Session, *values: Any) -> tuple[Any, ...]:
-        """Match all points, and return what `shown` shows, whether they can be matched or not."""
+        """Match all points if possible, and return the values of the components in `shown`."""
         session.matched_last = (*session.photos, *session.points, *values)
         try:
             settings = self._settings_of(session, *values)
@@ -382,7 +384,7 @@ class _Page:
         )  # fmt: skip
 
     def _shown(self, session: Session, side: int, picture: Image.Image | None) -> str | None:
-        """Return the file of a photo with its marks, whose name says of which photo it is: `_key_of` reads it."""
+        """Return the file of a photo with its marks; its name contains the key of the photo, see `_key_of`."""
         from gradio.processing_utils import save_pil_to_cache
 
         photo = session.photos[side]
@@ -392,7 +394,7 @@ class _Page:
         return file
 
     def _dense_if(self, session: Session, now: tuple[Any, ...]) -> Any:
-        """Hide the matches of all pixels if photos or settings are others than theirs."""
+        """Hide the dense matches if photos or settings have changed."""
         if session.dense_of == now:
             return self.gr.skip()
         session.dense_of = None
@@ -429,7 +431,7 @@ class _Page:
 
     def _emptied(self, side: int) -> Callable[..., Any]:
         def emptied(session: Session, payload: dict[str, Any] | None) -> Any:
-            """Show a photo again that the page took away for a file too large to be uploaded."""
+            """Show a photo again that the page removed because of a file that is too large to upload."""
             view = session.last_view
             if payload is not None or session.photos[side] is None or view is None:
                 return self.gr.skip()
@@ -545,7 +547,7 @@ class _Page:
 
     @contextmanager
     def _errors_shown(self) -> Iterator[None]:
-        """Show our errors in the page, in one line."""
+        """Show errors of sd4match on the page, in one line."""
         try:
             yield
         except SD4MatchError as error:
@@ -553,7 +555,7 @@ class _Page:
 
 
 def on(event: Any, function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> Any:
-    """Let an event of a component call a function; its first parameter is the data of the event, if it is `event`."""
+    """Connect an event with a function, whose first parameter is the data of the event if it is named `event`."""
     called = function
     if _takes_event(function):
 
@@ -566,7 +568,7 @@ def on(event: Any, function: Callable[..., Any], inputs: list[Any], outputs: lis
 
 
 def _in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let calls for one session wait for each other, so that the last one to end shows what all have changed."""
+    """Run calls for one session one after the other, so that the last one shows all changes."""
     position = int(_takes_event(function))
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Training of a prompt on corresponding points that a user clicked, watched and stopped from the page."""
+"""Training of a prompt on points that a user clicked, with progress and a stop button on the page."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _NOTHING_LEARNED = "the training was stopped before its first step: nothing was 
 
 
 class ClickedPairs(PairDataset):
-    """One pair of photos in memory, with the points that a user clicked in both.
+    """Data set of one pair of photos in memory, with the points that a user clicked in both.
 
     Args:
         photos: source and target.
-        source_points: N, (x, y) in pixels of the source.
-        target_points: N, of the same parts in the target.
+        source_points: N points (x, y) in pixels of the source.
+        target_points: N corresponding points in pixels of the target.
 
     Raises:
         InputError: there are fewer than `FEWEST_POINTS`, or not as many in both.
@@ -96,12 +96,12 @@ class Progress:
     """State of a training at one moment."""
 
     losses: tuple[float, ...]
-    """Of every step so far: the part that a prompt can change."""
+    """Loss of every step above its lower bound; the loss itself if it has no bound."""
     steps: int
     pck: tuple[float, ...]
     """PCK@0.1 on the clicked points themselves, before the first step and after the last one."""
     file: Path | None = None
-    """Of the learned prompt, once the training is over."""
+    """File of the learned prompt, once the training is over."""
     waits: bool = False
     """Whether the training of another page has to end first."""
 
@@ -123,15 +123,15 @@ class Progress:
 class Training:
     """Training of a Single prompt in a thread of its own.
 
-    The values after the last step are kept: the clicked points are all that there is to learn from, and none are left
-    to choose the best step by.
+    The prompt after the last step is saved. The best step cannot be chosen, since all clicked points are used for
+    training.
 
     Args:
-        model: whose backbone stays frozen; its lock is given free between steps, so that others can match meanwhile.
-        pairs: what is learned from.
-        steps: of Adam.
-        file: of the prompt.
-        seed: of the initial prompt and the noise.
+        model: model with a frozen backbone; its lock is released between steps, so that other sessions can match.
+        pairs: training pairs.
+        steps: number of steps of Adam.
+        file: prompt file to write.
+        seed: seed of the initial prompt and the noise.
 
     Raises:
         InputError: the model takes no prompt, or another number of steps than 1 to `MOST_STEPS`.
@@ -149,14 +149,14 @@ class Training:
         self._thread = Thread(target=self._run, daemon=True)
 
     def stop(self) -> None:
-        """End the training after the current step; what was learned so far is kept."""
+        """Stop the training after the current step; the prompt of that step is saved."""
         self._stop.set()
 
     def progress(self, turn: Lock | None = None) -> Generator[Progress]:
-        """Start the training, and yield its state now and then, and at the end; leaving the iteration stops it.
+        """Start the training, and yield its state repeatedly and at the end; leaving the iteration stops it.
 
         Args:
-            turn: held while it runs; until it is free, the state says that the training waits.
+            turn: lock that is held while the training runs; until it is free, the state says that the training waits.
 
         Raises:
             InputError: it was stopped before its first step.
@@ -243,7 +243,7 @@ class Training:
         return Progress(tuple(losses), self.steps, tuple(pck for _, pck in run.validation), file)
 
     def _let_others_match(self) -> None:
-        """Give the lock of the model free for a moment; a lock that is taken again at once goes to nobody else."""
+        """Release the lock of the model for a moment, since no other thread gets a lock that is taken again at once."""
         self.model.lock.release()
         time.sleep(0.002)
         self.model.lock.acquire()

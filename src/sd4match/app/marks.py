@@ -1,4 +1,4 @@
-"""Photos as the page shows them, with numbered marks, and the way back from a click to a pixel of the photo."""
+"""Pictures of photos with numbered marks, and the conversion of a click to a point of the photo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matching for the page: loaded models, built prompts and features of photos, kept for further clicks."""
+"""Matching for the page, with a cache of models, prompts and features of photos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sd4match.structures.images import Photo
 from sd4match.structures.tensors import Correlation
 
 DEFAULT_MATCHER = "default"
-"""Choice of the matcher that the experiment, or the file of the prompt, names."""
+"""Choice of the matcher of the experiment or of the prompt file."""
 MATCHERS = (
     DEFAULT_MATCHER, "nearest_neighbor", "soft_argmax", "kernel_soft_argmax", "window_soft_argmax",
     "bilinear_nearest_neighbor", "pixel_nearest_neighbor",
@@ -62,7 +62,7 @@ class Kept(Generic[Key, Value]):
         self._lock = Lock()
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, which is made if it is not there."""
+        """Return the value of a key; a missing value is made with `make`."""
         value = self._values.get(key)
         if value is None:
             value = make()
@@ -78,34 +78,34 @@ class Kept(Generic[Key, Value]):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the user has chosen for matching."""
+class MatchSettings:
+    """Settings of the user for matching."""
 
     model: str
     """Name of one of the models."""
     prompt: str | Path = EMPTY
     """"empty", "text", or the file of a learned prompt."""
     name: str = ""
-    """How the user calls that file."""
+    """Name of that file on the page."""
     template: str = "a photo of a {category}"
     """Text of the prompt "text"."""
     category: str = ""
-    """What both photos show; prompts that need no category ignore it."""
+    """Category of both photos; ignored by prompts that need none."""
     matcher: str = DEFAULT_MATCHER
     """One of `MATCHERS`."""
     timestep: int | None = None
-    """At which features are extracted; None: that of the experiment."""
+    """Timestep of the extraction; None: that of the experiment."""
     mutual: bool = False
-    """Keep only points whose match, matched back, comes near to them."""
+    """Whether to reject points whose match, matched back, is not near them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Matches of points, and how well each cell of the target fits the last of the points."""
+    """Matches of points, and the correlation of the last point with the target."""
 
     result: MatchResult
     correlation: Correlation
-    """Of the last point alone."""
+    """Correlation of the last point only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +116,16 @@ class Model:
     config: ExperimentConfig
     backbone: Backbone
     lock: RLock = field(default_factory=RLock, repr=False)
-    """Held by whoever computes with the backbone: what is read from inside of a network is not for two threads."""
+    """Lock of the backbone, whose hooks do not allow two threads at once."""
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether prompts change its features."""
+        """True if prompts change its features."""
         return self.backbone.spec.prompt_width is not None
 
     @property
     def is_mini(self) -> bool:
-        """Whether it is the packaged model, which has only seen drawings."""
+        """True for the packaged model, which was trained on drawings only."""
         return self.config.backbone.model_name == "mini"
 
 
@@ -146,11 +146,11 @@ def models_here(first: ExperimentConfig) -> dict[str, ExperimentConfig]:
 
 
 class Matching:
-    """Everything that pages of all users share: models, built prompts and features.
+    """Matching for the pages of all users, with shared models, prompts and features.
 
     Args:
-        experiments: of the models to choose from, by name.
-        device: "auto", "cpu", "cuda", ...
+        experiments: experiments of the models to choose from, by name.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         ConfigError: there is no such device.
@@ -160,7 +160,7 @@ class Matching:
         self.experiments = dict(experiments)
         self.device = resolve_device(device)
         self.training_turn = Lock()
-        """Held by the one training that runs."""
+        """Lock of the running training; there is only one at a time."""
         self._lock = RLock()
         self._models: Kept[str, Model] = Kept(_MODELS_HELD)
         self._prompts: Kept[Hashable, tuple[Prompt, dict[str, Any]]] = Kept(_PROMPTS_HELD)
@@ -169,11 +169,11 @@ class Matching:
         )
 
     def model(self, name: str) -> Model:
-        """Return a model, which is loaded if it is not there.
+        """Return a model, after loading it if necessary.
 
         Raises:
-            InputError: there is none of that name.
-            CheckpointError: it cannot be loaded.
+            InputError: there is no model of that name.
+            CheckpointError: the model cannot be loaded.
         """
         if name not in self.experiments:
             raise InputError(f"no model {shown(name)}: {choose_from(str(name)[:80], self.experiments)}")
@@ -186,13 +186,13 @@ class Matching:
         with self._lock:
             return self._models.get(name, load)
 
-    def match(self, photos: tuple[Photo, Photo], points: Iterable[Point], settings: Settings) -> Answer:
+    def match(self, photos: tuple[Photo, Photo], points: Iterable[Point], settings: MatchSettings) -> Answer:
         """Match points of the first photo.
 
         Args:
             photos: source and target.
-            points: at least one, in original pixels of the source.
-            settings: as the user has chosen.
+            points: at least one point in original pixels of the source.
+            settings: settings of the user.
 
         Raises:
             InputError: a point is outside of its photo, there is no such model or matcher, or the prompt needs a
@@ -207,14 +207,14 @@ class Matching:
             result = matcher.match(*sides, wanted, category=category, mutual=settings.mutual)
             return Answer(result, matcher.correlate(*sides, wanted[-1:], category=category))
 
-    def match_dense(self, photos: tuple[Photo, Photo], settings: Settings) -> DenseMatch:
+    def match_dense(self, photos: tuple[Photo, Photo], settings: MatchSettings) -> DenseMatch:
         """Match every cell of the first photo, and back; arguments and errors are those of `match`."""
         model = self.model(settings.model)
         with model.lock:
             matcher = self._matcher(model, settings)
             return matcher.match_dense(*self._sides(matcher, photos, settings), category=settings.category or None)
 
-    def _matcher(self, model: Model, settings: Settings) -> SemanticMatcher:
+    def _matcher(self, model: Model, settings: MatchSettings) -> SemanticMatcher:
         config = model.config
         prompt, learned = self._prompts.get(_prompt_key(model, settings), lambda: _build_prompt(model, settings))
         if prompt.scope == "category" and not settings.category:
@@ -233,9 +233,9 @@ class Matching:
         )  # fmt: skip
 
     def _sides(
-        self, matcher: SemanticMatcher, photos: tuple[Photo, Photo], settings: Settings
+        self, matcher: SemanticMatcher, photos: tuple[Photo, Photo], settings: MatchSettings
     ) -> tuple[Photo | Features, Photo | Features]:
-        """Return the features of both photos; the photos themselves if the prompt depends on both of them."""
+        """Return the features of both photos, or the photos if the prompt depends on both of them."""
         if matcher.prompt.scope == "pair":
             return photos
         category = settings.category or None
@@ -247,8 +247,8 @@ class Matching:
         return source, target
 
 
-def _prompt_key(model: Model, settings: Settings) -> tuple[Hashable, ...]:
-    """Return what tells built prompts apart; a file that was written anew is another one."""
+def _prompt_key(model: Model, settings: MatchSettings) -> tuple[Hashable, ...]:
+    """Return the cache key of a prompt, which changes if its file is written again."""
     if not model.takes_prompt:
         return (model.name,)
     if isinstance(settings.prompt, Path):
@@ -257,8 +257,8 @@ def _prompt_key(model: Model, settings: Settings) -> tuple[Hashable, ...]:
     return (model.name, settings.prompt, settings.template if settings.prompt == TEXT else None)
 
 
-def _build_prompt(model: Model, settings: Settings) -> tuple[Prompt, dict[str, Any]]:
-    """Return the prompt, and what was learned beside it."""
+def _build_prompt(model: Model, settings: MatchSettings) -> tuple[Prompt, dict[str, Any]]:
+    """Return the prompt, and the components that were learned together with it."""
     backbone = model.backbone
     if not model.takes_prompt:
         return NoPromptConfig().build(backbone=backbone), {}

@@ -1,4 +1,4 @@
-"""Serving an app to pages of this machine alone, with temporary files that are gone when it ends."""
+"""Serving an app on this machine only, with temporary files that are removed at the end."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ TEMPORARY_FILES = "GRADIO_TEMP_DIR"
 """Environment variable of gradio, by which uploads and pictures go into a folder."""
 
 _PREFIX = "sd4match-app-"
-"""Of the names of folders for temporary files."""
+"""Prefix of the names of folders for temporary files."""
 
 
 def launch_options() -> dict[str, Any]:
-    """Return the arguments of `gradio.Blocks.launch` that all apps share."""
+    """Return the arguments of `gradio.Blocks.launch` that all apps share.
+
+    Raises:
+        ConfigError: gradio is not installed.
+
+    >>> launch_options()["server_name"]  # doctest: +SKIP
+    '127.0.0.1'
+    """
     import_gradio()
     from starlette.middleware import Middleware
 
@@ -39,13 +46,13 @@ def launch_options() -> dict[str, Any]:
 
 
 class OwnPagesAlone:
-    """ASGI middleware that answers requests to a name of the loopback address, and of the app's own pages.
+    """ASGI middleware that refuses requests unless they are for the loopback address and from the app's own page.
 
-    Any page that a browser shows can send requests to this machine, and a name of its owner can be made to mean
-    127.0.0.1. Such a request has that name as its Host, or the address of that page as its Origin.
+    Any web page in a browser can send requests to this machine, also by a host name that resolves to 127.0.0.1 (DNS
+    rebinding). Such a request has that name as its Host, or the address of that page as its Origin.
 
     Args:
-        app: that is served.
+        app: ASGI application.
     """
 
     def __init__(self, app: Callable[..., Any]) -> None:
@@ -68,7 +75,7 @@ class OwnPagesAlone:
 
 
 def _why_refused(host: str, origin: str | None) -> str | None:
-    """Return why a request is refused; None if it is not. Without an Origin it is of no other page that could write.
+    """Return why a request is refused; None if it is not. Requests of other pages that could write have an Origin.
 
     >>> _why_refused("localhost:7860", "http://localhost:7860"), _why_refused("127.0.0.1:7860", None)
     (None, None)
@@ -120,8 +127,8 @@ def served(build: Callable[[], Any], *, port: int) -> Iterator[str]:
     """Build an app and serve it while the block runs.
 
     Args:
-        build: returns the `gradio.Blocks`; is called when the folder of its temporary files is there.
-        port: free one of the loopback address; see `choose_port`.
+        build: function that returns the `gradio.Blocks`; called after its folder for temporary files was created.
+        port: free port of the loopback address; see `choose_port`.
 
     Returns:
         The address of the page.
@@ -144,10 +151,10 @@ def served(build: Callable[[], Any], *, port: int) -> Iterator[str]:
 
 
 def remove_left_folders(parent: Path) -> None:
-    """Remove the folders of apps that were killed: a running one holds its folder locked, and those of others stay.
+    """Remove the folders of apps that were killed. A running app has locked its folder, which remains.
 
     Args:
-        parent: where apps make their folders.
+        parent: folder in which apps create their folders.
     """
     for folder in parent.glob(f"{_PREFIX}*"):
         # without the file of the lock it is no folder of an app, or one that is being made
@@ -160,7 +167,7 @@ def remove_left_folders(parent: Path) -> None:
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """Let gradio keep its files in a folder, and ask this machine for the page without a proxy."""
+    """Set gradio's folder for files, and exclude this machine from proxies."""
     names = (TEMPORARY_FILES, "NO_PROXY", "no_proxy")
     before = {name: os.environ.get(name) for name in names}
     os.environ[TEMPORARY_FILES] = folder

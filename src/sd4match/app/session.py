@@ -1,4 +1,4 @@
-"""What one user has on the page: photos, points, prompts, results and a training. Knows nothing of the layout."""
+"""State of one user's page: photos, points, prompts, results and a training, independent of the layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from sd4match.app.learning import ClickedPairs, Progress, Training
 from sd4match.app.marks import color_of, draw_marks, ink_on, point_of_click
-from sd4match.app.matching import EMPTY, TEXT, Answer, Matching, Point, Settings
+from sd4match.app.matching import EMPTY, TEXT, Answer, Matching, MatchSettings, Point
 from sd4match.app.serving import TEMPORARY_FILES
 from sd4match.dense import DenseMatch
 from sd4match.errors import InputError, PhotoError, PromptFileError, SD4MatchError
@@ -36,34 +36,34 @@ SOURCE, TARGET = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """What the page shows of the matches under one prompt."""
+    """Matches under one prompt, as the page shows them."""
 
     target: Image.Image
-    """With the matches as numbered marks."""
+    """Target photo with the matches as numbered marks."""
     heat: Image.Image | None
-    """How well each cell of the target fits the last point; None without a point."""
+    """Heat map of the last point in the target; None without a point."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the page shows."""
+    """Content of the page."""
 
     source: Image.Image | None
     target: Image.Image | None
     columns: tuple[Column, ...]
-    """One for each prompt that is compared; () without two photos."""
+    """Matches of each compared prompt; () without two photos."""
     text: str
-    """HTML: a table of the points, their matches and scores, or what is to be done, or why there are none."""
+    """HTML with a table of points, matches and scores, or with a hint what to do, or the reason of a failure."""
 
 
 class Session:
     """State of one user's page. Its methods may be called from several threads.
 
     Args:
-        matching: shared by all users.
-        prompts: files of learned prompts that everybody may choose, by the names under which they are chosen.
+        matching: models and features, shared by all users.
+        prompts: files of learned prompts that all users may choose, by name.
 
-    Every session that is copied from another one is a new one, as gradio copies the first state of a page.
+    A copy of a session is a new session, since gradio copies the first state of a page.
     """
 
     def __init__(self, matching: Matching, prompts: dict[str, Path] | None = None) -> None:
@@ -71,24 +71,24 @@ class Session:
         self.photos: list[Photo | None] = [None, None]
         self.points: list[Point] = []
         self.clicked: list[list[Point]] = [[], []]
-        """Points of the training in both photos; the source has one more while the target is to be clicked."""
+        """Training points in both photos; the source has one more until the target is clicked."""
         self.prompts = dict(prompts or {})
         self.training: Training | None = None
         self.answers: dict[str, Answer] = {}
         """Last matches by prompt."""
         self.last_view: View | None = None
-        """What the page shows."""
+        """Current content of the page."""
         self.matched_last: tuple[object, ...] = ()
-        """Photos, points and fields of the page from which the last matches are, or that could not be matched."""
+        """Photos, points and settings of the last attempt to match."""
         self.dense_of: tuple[object, ...] | None = None
-        """Photos and settings of the matches of all pixels that the page shows."""
+        """Photos and settings of the displayed dense matches."""
         self.warned = ""
-        """Why the points could not be matched the last time; the page need not say it twice."""
+        """Reason of the last failure, so that the page shows it only once."""
         self._folder: Path | None = None
         self._numbers = count(1)
-        """Of files of prompts: one is named when its training begins."""
+        """Numbers for the names of prompt files, which are chosen when a training begins."""
         self.lock = RLock()
-        """Held while something changes; also by who changes something and then looks at the view."""
+        """Lock of changes of the session, held also until the view after a change is computed."""
 
     def __deepcopy__(self, memo: object) -> Session:
         return Session(self.matching, self.prompts)
@@ -109,15 +109,15 @@ class Session:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def open_photo(self, side: int, file: Path, name: str) -> None:
-        """Take an uploaded file as a photo. The old one stays if it cannot be read.
+        """Open an uploaded file as a photo. The old photo remains if the file cannot be read.
 
         Args:
             side: `SOURCE` or `TARGET`.
-            file: where it lies.
-            name: as the user calls it.
+            file: path of the uploaded file.
+            name: original name of the file.
 
         Raises:
-            PhotoError: it is no photo, or too large; the message has the user's name of it.
+            PhotoError: the file is no photo, or too large; the message gives the original name.
         """
         try:
             photo = Photo.open(file)
@@ -126,7 +126,7 @@ class Session:
         self.set_photo(side, Photo(photo.pixels, name))
 
     def set_photo(self, side: int, photo: Photo | None) -> None:
-        """Replace a photo. Points are of the source, and clicked pairs of both: they go with it."""
+        """Replace a photo, and remove the points and clicked pairs that belong to the old one."""
         with self.lock:
             self.photos[side] = photo
             self.clicked = [[], []]
@@ -135,11 +135,11 @@ class Session:
                 self.points = []
 
     def check_shown(self, side: int, key: str) -> None:
-        """Check that a click was made on the photo that is here, and not on one before or after it.
+        """Check that a click was made on the current photo, and not on an earlier or later one.
 
         Args:
             side: `SOURCE` or `TARGET`.
-            key: of the photo that the page showed, or anything else for a file that was just uploaded.
+            key: key of the photo that the page showed, or anything else for a file that was just uploaded.
 
         Raises:
             InputError: it is another photo, or there is none.
@@ -148,7 +148,7 @@ class Session:
             raise InputError("the photo was still being read: click again, now that it is there")
 
     def add_point(self, click: Sequence[float]) -> None:
-        """Add the point that a click on the shown source means.
+        """Add the point at a click on the displayed source.
 
         Raises:
             InputError: there is no source, or there are `MOST_POINTS` already.
@@ -173,8 +173,8 @@ class Session:
             points = grid_points(self._photo(SOURCE).size, side=side).tolist() if side else []
             self.points = [(x, y) for x, y in points]
 
-    def view(self, compared: Sequence[Settings]) -> View:
-        """Match all points under each of the settings, and return what is shown.
+    def view(self, compared: Sequence[MatchSettings]) -> View:
+        """Match all points under each of the settings, and return the content of the page.
 
         Raises:
             SD4MatchError: matching fails; nothing of the session is changed.
@@ -185,7 +185,7 @@ class Session:
             (source, target), points = self.photos, list(self.points)
         if source is None or target is None or not points:
             return self.unmatched_view(len(compared))
-        answers = {label_of(one): self.matching.match((source, target), points, one) for one in compared}
+        answers = {label_of(settings): self.matching.match((source, target), points, settings) for settings in compared}
         shown = []
         for answer in answers.values():
             result, values = answer.result, answer.correlation.values[0, 0]
@@ -205,8 +205,8 @@ class Session:
         """Return the points without matches, and forget older matches.
 
         Args:
-            columns: how many prompts are compared.
-            reason: why the points cannot be matched; "" if there is something to choose or to click first.
+            columns: number of compared prompts.
+            reason: why the points cannot be matched; "" if the user has to choose or click something first.
         """
         with self.lock:
             (source, target), points = self.photos, list(self.points)
@@ -223,7 +223,7 @@ class Session:
         shown = () if plain is None else tuple(Column(plain, None) for _ in range(columns))
         return View(None if source is None else draw_marks(source, enumerate(points, 1)), plain, shown, text)
 
-    def match_dense(self, settings: Settings) -> DenseMatch:
+    def match_dense(self, settings: MatchSettings) -> DenseMatch:
         """Match every cell of the source.
 
         Raises:
@@ -231,7 +231,7 @@ class Session:
         """
         return self.matching.match_dense((self._photo(SOURCE), self._photo(TARGET)), settings)
 
-    def save_results(self, settings: Settings) -> tuple[Path, Path]:
+    def save_results(self, settings: MatchSettings) -> tuple[Path, Path]:
         """Write the last matches as JSON and as a picture, and return both files.
 
         Matches under a second prompt are in the JSON under "compared", and in the picture below the first.
@@ -264,22 +264,22 @@ class Session:
         return folder / "matches.json", folder / "compared.png"
 
     def add_prompt(self, file: Path, name: str) -> str:
-        """Take an uploaded file as a prompt, and return the name under which it is chosen.
+        """Add an uploaded file to the prompts, and return its name on the page.
 
         Raises:
-            PromptFileError: it is no prompt file; the message has the user's name of it.
+            PromptFileError: it is no prompt file; the message gives the original name.
             InputError: there are `MOST_PROMPTS` already.
         """
         try:
             read_prompt(file)
         except PromptFileError as error:
             raise PromptFileError(str(error).replace(str(file), name)) from None
-        kept = self.new_prompt_file()
-        shutil.copyfile(file, kept)
-        return self._name_prompt(name, kept)
+        saved = self.new_prompt_file()
+        shutil.copyfile(file, saved)
+        return self._name_prompt(name, saved)
 
     def new_prompt_file(self) -> Path:
-        """Return the path of a prompt file that is not there yet.
+        """Return the path of a new prompt file.
 
         Raises:
             InputError: there are `MOST_PROMPTS` already.
@@ -297,7 +297,7 @@ class Session:
             return free
 
     def prompt_of(self, choice: str) -> str | Path:
-        """Return what a chosen name stands for: "empty", "text" or a file.
+        """Return the prompt of a name on the page: "empty", "text" or a file.
 
         Raises:
             InputError: there is no such prompt.
@@ -309,7 +309,7 @@ class Session:
         return self.prompts[choice]
 
     def click_corresponding(self, side: int, click: Sequence[float]) -> None:
-        """Add a point of the training: first in the source, then the same part in the target.
+        """Add a training point: first in the source, then its correspondence in the target.
 
         Another click in the source moves the point that has no partner yet.
 
@@ -350,9 +350,9 @@ class Session:
         return source, target
 
     def train(self, model: str, steps: int) -> Iterator[tuple[Progress, str | None]]:
-        """Train a Single prompt on the clicked points, and yield the progress, and at last the name of the prompt.
+        """Train a Single prompt on the clicked points; yield the progress and finally the name of the prompt.
 
-        It waits until the trainings of other pages have ended.
+        The training starts after those of other pages have ended.
 
         Raises:
             InputError: there are too few points, a training of this page runs already, the model takes no prompt, or
@@ -398,10 +398,10 @@ MINI_NOTE = (
 )
 
 
-def label_of(settings: Settings) -> str:
-    """Return how a prompt is called beside its matches.
+def label_of(settings: MatchSettings) -> str:
+    """Return the title of the matches under a prompt.
 
-    >>> label_of(Settings("mini", "text", category="fish"))
+    >>> label_of(MatchSettings("mini", "text", category="fish"))
     '"a photo of a fish"'
     """
     if isinstance(settings.prompt, Path):
@@ -424,7 +424,7 @@ def table_of(points: Sequence[Point], answers: dict[str, Answer]) -> str:
 
 
 def _match_of(index: int, result: MatchResult) -> str:
-    """Return match and score of a point in words."""
+    """Return match and score of a point as text."""
     found = np.flatnonzero(result.indices == index)
     if not len(found):
         return "no match"

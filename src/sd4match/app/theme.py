@@ -1,4 +1,4 @@
-"""What all apps look like: system fonts, and nothing from elsewhere."""
+"""Theme of all apps, with system fonts and without external resources."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ footer { display: none !important; }
 
 
 def require_gradio() -> None:
-    """Check that gradio is installed, without importing it: its import remembers where its temporary files go.
+    """Check that gradio is installed without importing it, since the import fixes its folder for temporary files.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: gradio is not installed.
     """
     if find_spec("gradio") is None:
         raise ConfigError("the app needs gradio: pip install 'sd4match[app]'")
@@ -61,7 +61,7 @@ def import_gradio() -> Any:
 
 
 def build_theme() -> gradio.themes.Base:
-    """Return the theme of all apps, which asks no server for fonts."""
+    """Return the theme of all apps, which needs no fonts from a server."""
     gr = import_gradio()
     fonts, monospace = ([gr.themes.Font(name) for name in names] for names in (_FONTS, _MONOSPACE))
     theme = gr.themes.Default(primary_hue="blue", secondary_hue="sky", font=fonts, font_mono=monospace)

@@ -1,4 +1,4 @@
-"""How much each place of a photo attends to each token of a prompt, read from the cross-attention of the UNet."""
+"""Cross-attention maps of the UNet: how much each cell of a photo attends to each token of a prompt."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def token_attention(
 
     In every cross-attention that runs for the features, the weights are softmax(Q K^T / sqrt(d)) of the cell's query Q
     and the tokens' keys K. They are averaged over heads and over the noise ensemble, resized to the cells of the
-    features (bilinear, as the features of several layers are) and averaged over the layers. At each cell the tokens
-    share an attention of 1.
+    features (bilinear, as the features of several layers are) and averaged over the layers. At each cell the attention
+    of all tokens adds up to 1.
 
-    Convention: that of DAAM (Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL
-    2023, Sec. 3), which sums the resized maps of all layers, heads and timesteps, where there is one timestep, and
-    means take the place of sums. `cells` chooses layers by their size, as Hertz et al. do ("Prompt-to-Prompt Image
-    Editing with Cross-Attention Control", 2022), who average those of 16 x 16.
+    Convention: as DAAM (Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL 2023,
+    Sec. 3), but with one timestep, and with means where DAAM sums over layers, heads and timesteps. `cells` chooses
+    layers by their size, as Hertz et al. do ("Prompt-to-Prompt Image Editing with Cross-Attention Control", 2022), who
+    average the maps of 16 x 16 cells.
 
     Args:
-        backbone: Stable Diffusion, also inside of a fusion or another wrapper; nothing in it is changed.
-        photo: that attends.
+        backbone: Stable Diffusion, also inside a fusion or another wrapper; it is not changed.
+        photo: photo whose cells are the queries.
         prompt: (1, L, D).
         sampling: timestep and ensemble.
-        cells: side of the attention maps that count, for example 24; those of all sizes, if not given.
+        cells: side of the attention maps to average, for example 24; None: maps of all sizes.
 
     Returns:
-        (1, L, h, w) on the cells of the features: the channels are the tokens.
+        (1, L, h, w) in [0, 1], on the cells of the features; the channels are the tokens.
 
     Raises:
         InputError: the backbone has no cross-attention, or none of that size; the message says which there are.
@@ -63,12 +63,12 @@ def token_attention(
     """
     if cells is not None:
         check_count("cells", cells)
-    inner = next((part for part in backbone.modules() if isinstance(part, StableDiffusionBackbone)), None)
+    inner = next((module for module in backbone.modules() if isinstance(module, StableDiffusionBackbone)), None)
     missing = f"the backbone ({backbone.spec.architecture}) has no cross-attention with tokens"
     if inner is None:
         raise InputError(f"{missing}: give a Stable Diffusion")
-    around = (part for part in backbone.modules() if isinstance(part, CachedBackbone) and part.backbone is inner)
-    encoder = next(around, inner)
+    caches = (module for module in backbone.modules() if isinstance(module, CachedBackbone))
+    encoder = next((cached for cached in caches if cached.backbone is inner), inner)
     encoded = encoder.encode(Views.of([encoder.prepare(photo)]))
     with _recorded(inner.unet) as records:
         features = inner.extract(encoded, prompt, sampling)
@@ -85,7 +85,7 @@ def token_attention(
 
 @contextmanager
 def _recorded(unet: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
-    """Record the attention of every layer that reads a prompt, while a UNet runs; its processors stay as they are."""
+    """Record the attention of every layer that reads a prompt, while a UNet runs. Its processors are not replaced."""
     records: dict[nn.Module, list[Tensor]] = {}
     layers = [layer for layer in unet.modules() if isinstance(layer, Attention)]
     hooks = [layer.register_forward_pre_hook(partial(_record, records), with_kwargs=True) for layer in layers]

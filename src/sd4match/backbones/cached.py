@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.precision import without_autocast
@@ -34,15 +35,15 @@ Tensors = Mapping[str, Tensor]
 
 
 class CacheWarning(UserWarning):
-    """Computed tensors cannot be written to the cache on disk; no number changes."""
+    """Warning that computed tensors cannot be written to the cache on disk; results do not change."""
 
 
 class _EncodedPhotos:
-    """Tensors computed for each photo: in memory up to `max_bytes`, and on disk if there is a cache.
+    """Tensors computed for each photo, in memory up to `max_bytes`, and on disk if there is a cache.
 
-    A photo is identified by the digest of its view. Photos are encoded in batches that the encoder declares to have no
-    effect on their bits, and outside of any autocast, so that tensors depend neither on the rest of the batch, nor on
-    the precision of a training, nor on what is cached already.
+    A photo is identified by the digest of its view. Photos are encoded outside of any autocast, and in batches of a
+    size that does not change their bits according to the encoder. Tensors thus depend neither on the rest of the batch,
+    nor on the precision of a training, nor on which photos are cached.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class _EncodedPhotos:
         self.folder = folder
         self.encoder = encoder
         self.shapes = shapes
-        """Shape of each tensor of a photo, which entries on disk must have; None if they are not known."""
+        """Shape of each tensor of a photo, checked in entries on disk; None if not known."""
         self.max_bytes = max_bytes
         self.cache = cache
         self._may_write = True
@@ -69,7 +70,7 @@ class _EncodedPhotos:
 
         Args:
             views: B photos.
-            compute: encodes a batch; the first dimension of each tensor is the batch.
+            compute: function that encodes a batch; the first dimension of each tensor is the batch.
         """
         digests = [view.digest for view in views.views]
         entries: dict[str, Tensors] = {}
@@ -95,7 +96,7 @@ class _EncodedPhotos:
         return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
     def _read(self, name: str) -> Tensors | None:
-        """Return the tensors of one photo from disk; None if they are not there."""
+        """Return the tensors of one photo from disk; None if they are not cached or damaged."""
         if self.cache is None or self._origin is None:
             return None
         key = self._key(name)
@@ -109,7 +110,7 @@ class _EncodedPhotos:
         return None
 
     def _write(self, name: str, computed: Tensors) -> Tensors:
-        """Write the tensors of one photo, if there is a cache, and return them as they are read from it."""
+        """Write the tensors of one photo, if there is a cache, and return them rounded as the cache rounds them."""
         cache = self.cache
         if cache is None:
             return computed
@@ -129,7 +130,7 @@ class _EncodedPhotos:
         return self.encoder.encoded_at_once if isinstance(self.encoder, Backbone) else 1
 
     def _problem(self, tensors: Tensors) -> str | None:
-        """Return why the tensors of a file cannot be those of a photo; None if they can."""
+        """Return why the tensors of a file cannot be used; None if they can."""
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self.shapes is not None and shapes != self.shapes:
             return f"its shapes are {shapes}, not {dict(self.shapes)}"
@@ -138,9 +139,9 @@ class _EncodedPhotos:
 
     @cached_property
     def _origin(self) -> str | None:
-        """Digest of the weights, and of how entries are stored; None if it is not known, so that nothing is written.
+        """Digest of the weights and of the format of entries; None if it is not known, and nothing is written then.
 
-        It is computed when it is first read, after the encoder was moved to its device.
+        It is computed on first use, after the encoder was moved to its device.
         """
         weights = self.encoder.weights_digest() if self.cache is not None else None
         if self.cache is None or weights is None:
@@ -167,12 +168,19 @@ def _size(entry: Tensors) -> int:
 
 
 class CachedBackbone(Backbone):
-    """Backbone that encodes each photo once. The VAE costs more than the UNet and does not depend on the prompt.
+    """Backbone that encodes each photo once, since its encoding does not depend on the prompt.
 
     Args:
         backbone: any. Photos are cached on disk only if it has a `weights_digest`.
-        max_bytes: size of the encoded photos in memory.
-        cache: on disk, shared with other processes and later runs; None: in memory only.
+        max_bytes: largest size in bytes of the encoded photos in memory.
+        cache: cache on disk, shared with other processes and later runs; None: in memory only.
+
+    >>> from sd4match.testing import FakeBackbone, random_photo
+    >>> backbone = CachedBackbone(FakeBackbone())
+    >>> views = Views.of([backbone.prepare(random_photo())])
+    >>> encoded = [backbone.encode(views) for _ in range(2)]
+    >>> backbone.backbone.encoded
+    1
     """
 
     @check_arguments
@@ -188,27 +196,40 @@ class CachedBackbone(Backbone):
         shapes = getattr(backbone, "encoded_shapes", None)
         self._photos = _EncodedPhotos("encoded", backbone, shapes=shapes, max_bytes=max_bytes, cache=cache)
 
+    @override
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo for the inner backbone."""
         return self.backbone.prepare(photo)
 
+    @override
     def encode(self, views: Views) -> Encoded:
-        """Encode the photos that are not cached, and read the others from memory or disk."""
         tensors = self._photos.tensors(views, lambda missing: self.backbone.encode(missing).tensors)
         return Encoded(tensors, views.frames, views.keys, views.names)
 
+    @override
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Compute the feature maps with the inner backbone."""
         return self.backbone.extract(encoded, prompt, sampling)
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return the digest of the inner backbone."""
         return self.backbone.weights_digest()
 
 
 @check_arguments
 def cached(backbone: Backbone, cache: Cache | None = None) -> CachedBackbone:
-    """Wrap a backbone so that it encodes each photo once; return it as it is if it is wrapped already."""
+    """Wrap a backbone so that it encodes each photo once.
+
+    Args:
+        backbone: any.
+        cache: cache on disk; None: in memory only.
+
+    Returns:
+        The wrapped backbone; a `CachedBackbone` is returned unchanged.
+
+    >>> from sd4match.testing import FakeBackbone
+    >>> backbone = cached(FakeBackbone())
+    >>> cached(backbone) is backbone
+    True
+    """
     return backbone if isinstance(backbone, CachedBackbone) else CachedBackbone(backbone, cache=cache)
 
 
@@ -217,8 +238,8 @@ class CachedImageEncoder(ImageEncoder):
 
     Args:
         encoder: any. Features are cached on disk only if it has a `weights_digest`.
-        max_bytes: size of the features in memory.
-        cache: on disk, shared with other processes and later runs; None: in memory only.
+        max_bytes: largest size in bytes of the features in memory.
+        cache: cache on disk, shared with other processes and later runs; None: in memory only.
     """
 
     def __init__(self, encoder: ImageEncoder, *, max_bytes: int = 1 << 30, cache: Cache | None = None) -> None:
@@ -229,13 +250,12 @@ class CachedImageEncoder(ImageEncoder):
         shapes = {"local": (spec.patches, spec.local), "pooled": (spec.pooled,)}
         self._photos = _EncodedPhotos("image-features", encoder, shapes=shapes, max_bytes=max_bytes, cache=cache)
 
+    @override
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo for the inner encoder."""
         return self.encoder.prepare(photo)
 
+    @override
     def encode(self, views: Views) -> ImageFeatures:
-        """Encode the photos that are not cached, and read the others from memory or disk."""
-
         def compute(missing: Views) -> Tensors:
             features = self.encoder.encode(missing)
             return {"local": features.local, "pooled": features.pooled}
@@ -243,8 +263,8 @@ class CachedImageEncoder(ImageEncoder):
         tensors = self._photos.tensors(views, compute)
         return ImageFeatures(tensors["local"], tensors["pooled"])
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return the digest of the inner encoder."""
         return self.encoder.weights_digest()
 
 
@@ -253,7 +273,7 @@ def cached_image_encoder(encoder: ImageEncoder, backbone: Backbone) -> CachedIma
 
     Args:
         encoder: any.
-        backbone: whose cache on disk is used, if it has one.
+        backbone: backbone whose cache on disk is used, if it has one.
     """
     cache = backbone.cache if isinstance(backbone, CachedBackbone) else None
     return CachedImageEncoder(encoder, cache=cache)

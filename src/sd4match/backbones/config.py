@@ -1,4 +1,4 @@
-"""Configs of backbones and image encoders, and what they declare before weights load.
+"""Configs of backbones and image encoders, with the shapes that they declare before weights load.
 
 Importing this module loads no torch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from typing_extensions import override
 
 from sd4match.backbones.fusion_spec import debiased_spec, fused_spec, mirrored_spec
 from sd4match.backbones.layers import Layers, stable_diffusion_spec
@@ -34,11 +35,16 @@ if TYPE_CHECKING:
 
 _Intermediate = Annotated[int, Field(ge=0, le=1024)]
 _MOST_VALUES = 2**27
-"""Largest number of values of one feature map that is made of nothing but settings: half a gigabyte."""
+"""Largest number of values of a feature map that `HogConfig` allows: half a gigabyte in float32."""
 
 
 class BackboneConfig(Component):
-    """Base class of configs of backbones."""
+    """Base class of configs of backbones. Subclasses define `build`, and `spec` if the shapes are known before.
+
+    >>> config = backbones.parse({"kind": "hog", "image_size": 128})
+    >>> isinstance(config, BackboneConfig), config.spec().native_size
+    (True, (128, 128))
+    """
 
     registry: ClassVar[Registry[Any, Any]] = backbones
 
@@ -62,7 +68,7 @@ class BackboneConfig(Component):
         """Load the backbone.
 
         Args:
-            device: of the weights, for example "cpu", "cuda" or "mps".
+            device: device of the weights, for example "cpu", "cuda" or "mps".
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
@@ -91,10 +97,10 @@ class ModelConfig(BackboneConfig):
         raise NotImplementedError(f"{type(self).__name__} does not define spec")
 
     def check(self) -> None:
-        """Check that there is such a model and layer, and that the image size fits.
+        """Check that the model and the layer exist, and that the image size fits.
 
         Raises:
-            ConfigError: the image size is not a multiple of what the model needs.
+            ConfigError: the image size is not a multiple of the model's stride.
             CheckpointError: there is no such model or layer.
         """
         spec = self.spec()
@@ -107,7 +113,12 @@ class ModelConfig(BackboneConfig):
 
 @register
 class StableDiffusionConfig(ModelConfig):
-    """Features of a frozen Stable Diffusion, or of any model of the same diffusers classes."""
+    """Config of the features of a frozen Stable Diffusion, or of any model of the same diffusers classes.
+
+    >>> spec = StableDiffusionConfig(weights="mini", layers=("0.1", 1)).spec()
+    >>> spec.layer, spec.channels, spec.groups
+    ('0.1+1', 288, (192, 96))
+    """
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
     weights: Text = Field(
@@ -143,7 +154,7 @@ class StableDiffusionConfig(ModelConfig):
 
     @property
     def is_clean(self) -> bool:
-        """Return whether the UNet takes latents without noise: `clean`, or what is known of the model."""
+        """True if the UNet takes latents without noise: `clean`, or the property of the known model."""
         return is_known_as_clean(self.weights) if self.clean is None else self.clean
 
     def spec(self) -> FeatureSpec:
@@ -176,7 +187,12 @@ class StableDiffusionConfig(ModelConfig):
 
 @register
 class VisionTransformerConfig(ModelConfig):
-    """Patch features of a vision transformer: DINO, DINOv2, DINOv3, iBOT, CLIP, SigLIP; takes no prompt."""
+    """Config of the patch features of a vision transformer (DINO, DINOv2, DINOv3, iBOT, CLIP, SigLIP), without prompt.
+
+    >>> spec = VisionTransformerConfig(weights="dinov2-base").spec()
+    >>> spec.channels, spec.stride, spec.layer
+    (768, 14, 11)
+    """
 
     kind: Literal["vision_transformer"] = "vision_transformer"
     weights: Text = Field(default="dinov2-base", description="a known name, a transformers folder, or a hub id")
@@ -214,7 +230,11 @@ class VisionTransformerConfig(ModelConfig):
 
 @register
 class TimmConfig(ModelConfig):
-    """Features of any model of timm that has `forward_intermediates`; takes no prompt. Needs the extra `timm`."""
+    """Config of the features of any timm model with `forward_intermediates`. It needs the extra `timm`, and no prompt.
+
+    >>> TimmConfig(weights="resnet50", layers=(2, 3)).model_name
+    'resnet50'
+    """
 
     kind: Literal["timm"] = "timm"
     weights: Text = Field(
@@ -228,7 +248,7 @@ class TimmConfig(ModelConfig):
     )
 
     def spec(self) -> FeatureSpec:
-        """Return the shapes that the model declares, which is made without its weights.
+        """Return the shapes of the model, which is created without memory for its weights.
 
         Raises:
             ConfigError: timm cannot be imported, or a layer is given twice.
@@ -258,7 +278,11 @@ class TimmConfig(ModelConfig):
 
 @register
 class HogConfig(BackboneConfig):
-    """Dense histograms of oriented gradients: no weights, no prompt, and shapes that mean something on any photo."""
+    """Config of dense histograms of oriented gradients: features without weights and without a prompt.
+
+    >>> HogConfig(image_size=64, window=3).spec().channels
+    243
+    """
 
     kind: Literal["hog"] = "hog"
     image_size: Pixels = Field(default=256, description="side in pixels of the square that photos are squashed to")
@@ -312,10 +336,10 @@ class HogConfig(BackboneConfig):
         )  # fmt: skip
 
     def build(self, *, device: str | torch.device = "cpu") -> HogBackbone:
-        """Return the backbone; there is nothing to load.
+        """Return the backbone; there are no weights to load.
 
         Args:
-            device: on which it computes.
+            device: device on which it computes.
         """
         device = resolve_device(device)
 
@@ -325,7 +349,11 @@ class HogConfig(BackboneConfig):
 
 
 class FusionOptions(Config):
-    """Options for combining the maps of several backbones."""
+    """Options for combining the maps of several backbones.
+
+    >>> FusionOptions(weights=(1, 0.5)).factors(2)
+    (1.0, 0.5)
+    """
 
     weights: tuple[Factor, ...] | None = Field(default=None, description="factor of each backbone's map; None: all 1")
     normalize: bool = Field(
@@ -333,7 +361,14 @@ class FusionOptions(Config):
     )
 
     def factors(self, count: int) -> tuple[float, ...]:
-        """Return the factor of each of `count` maps."""
+        """Return the factor of each map.
+
+        Args:
+            count: number of maps.
+
+        Returns:
+            `weights`, or `count` times 1.0 if there are none.
+        """
         return (1.0,) * count if self.weights is None else self.weights
 
 
@@ -343,7 +378,12 @@ InnerBackbone = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(backbo
 
 @register
 class FusionConfig(FusionOptions, BackboneConfig):
-    """Several backbones as one, for example Stable Diffusion and DINOv2."""
+    """Config of several backbones as one, for example Stable Diffusion and DINOv2.
+
+    >>> config = FusionConfig(backbones=({"kind": "stable_diffusion", "weights": "mini"}, "hog"))
+    >>> config.spec().groups
+    (96, 2187)
+    """
 
     kind: Literal["fusion"] = "fusion"
     backbones: tuple[InnerBackbone, ...] = Field(
@@ -367,8 +407,8 @@ class FusionConfig(FusionOptions, BackboneConfig):
         specs = [_declared(backbone) for backbone in self.backbones]
         return fused_spec(specs, weights=self.factors(len(specs)), normalize=self.normalize)
 
+    @override
     def check(self) -> None:
-        """Check each backbone and that they fit together."""
         for backbone in self.backbones:
             backbone.check()
         self.spec()
@@ -385,7 +425,12 @@ class FusionConfig(FusionOptions, BackboneConfig):
 
 
 class WrapperConfig(BackboneConfig):
-    """Base class of configs of backbones around another one."""
+    """Base class of configs of backbones that wrap another backbone.
+
+    >>> config = backbones.parse({"kind": "mirrored", "backbone": "hog"})
+    >>> isinstance(config, WrapperConfig), config.backbone.kind
+    (True, 'hog')
+    """
 
     backbone: InnerBackbone = Field(description="the backbone whose features are changed")
 
@@ -395,7 +440,7 @@ class WrapperConfig(BackboneConfig):
         return self.backbone.model_name
 
     def spec(self) -> FeatureSpec:
-        """Return the shapes that the inner backbone declares, as the wrapper changes them."""
+        """Return the shapes of the inner backbone as the wrapper changes them."""
         raise NotImplementedError(f"{type(self).__name__} does not define spec")
 
     def check(self) -> None:
@@ -406,7 +451,11 @@ class WrapperConfig(BackboneConfig):
 
 @register
 class MirroredConfig(WrapperConfig):
-    """Backbone that also sees each photo mirrored; goes with the pair transform `mirrored_alignment`."""
+    """Config of a backbone that also extracts each photo mirrored; used with the pair transform `mirrored_alignment`.
+
+    >>> MirroredConfig(backbone="hog").spec().groups
+    (2187, 2187)
+    """
 
     kind: Literal["mirrored"] = "mirrored"
 
@@ -431,7 +480,13 @@ class MirroredConfig(WrapperConfig):
 
 @register
 class DebiasedConfig(WrapperConfig):
-    """Backbone without the directions in which the features of a blank image vary: those that tell positions."""
+    """Config of a backbone whose features lose the directions that depend on the position only.
+
+    The directions are those in which the features of a blank image vary.
+
+    >>> DebiasedConfig(backbone="hog", components=3).spec().options
+    'without 3 directions of a blank image'
+    """
 
     kind: Literal["debiased"] = "debiased"
     components: Count = Field(default=5, description="principal directions that each channel group loses")
@@ -467,7 +522,12 @@ def _declared(backbone: BackboneConfig) -> FeatureSpec:
 
 
 class ImageEncoderConfig(Component):
-    """Base class of configs of image encoders."""
+    """Base class of configs of image encoders. Subclasses define `build`.
+
+    >>> config = image_encoders.parse("dinov2")
+    >>> isinstance(config, ImageEncoderConfig), config.weights
+    (True, 'facebook/dinov2-base')
+    """
 
     registry: ClassVar[Registry[Any, Any]] = image_encoders
 
@@ -475,12 +535,17 @@ class ImageEncoderConfig(Component):
         """Load the image encoder.
 
         Args:
-            backbone: whose device, and cache on disk if it has one, the encoder shares.
+            backbone: backbone whose device and cache on disk, if there is one, the encoder shares.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
     def attach(self, built: Any, **context: Any) -> Any:
-        """Wrap an encoder, also one made from a signature, so that each photo is encoded once."""
+        """Wrap an image encoder so that each photo is encoded once.
+
+        Args:
+            built: the image encoder.
+            context: keyword `backbone`, whose cache on disk is used.
+        """
         from sd4match.backbones.cached import cached_image_encoder
 
         return cached_image_encoder(built, context["backbone"])
@@ -488,7 +553,11 @@ class ImageEncoderConfig(Component):
 
 @register
 class Dinov2Config(ImageEncoderConfig):
-    """DINOv2, the image encoder of CPM."""
+    """Config of DINOv2, the image encoder of CPM.
+
+    >>> Dinov2Config().weights
+    'facebook/dinov2-base'
+    """
 
     kind: Literal["dinov2"] = "dinov2"
     weights: Text = Field(default="facebook/dinov2-base", description="a transformers folder, or its name on the hub")
@@ -497,7 +566,7 @@ class Dinov2Config(ImageEncoderConfig):
         """Load DINOv2.
 
         Args:
-            backbone: whose device, and cache on disk if it has one, the encoder shares.
+            backbone: backbone whose device and cache on disk, if there is one, the encoder shares.
 
         Raises:
             CheckpointError: the model is not found, or is not a DINOv2.
@@ -510,7 +579,11 @@ class Dinov2Config(ImageEncoderConfig):
 
 @register
 class ClipConfig(ImageEncoderConfig):
-    """Image tower of CLIP, the image encoder of the implicit captioner."""
+    """Config of CLIP's image tower, the image encoder of the implicit captioner.
+
+    >>> ClipConfig().weights
+    'openai/clip-vit-large-patch14'
+    """
 
     kind: Literal["clip"] = "clip"
     weights: Text = Field(
@@ -521,7 +594,7 @@ class ClipConfig(ImageEncoderConfig):
         """Load CLIP's image tower.
 
         Args:
-            backbone: whose device, and cache on disk if it has one, the encoder shares.
+            backbone: backbone whose device and cache on disk, if there is one, the encoder shares.
 
         Raises:
             CheckpointError: the model is not found, or is not a CLIP.
@@ -534,7 +607,13 @@ class ClipConfig(ImageEncoderConfig):
 
 @register
 class BackboneEncoderConfig(ImageEncoderConfig):
-    """Image encoder that is the backbone itself under the empty prompt."""
+    """Config of an image encoder that is the backbone itself under the empty prompt.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> BackboneEncoderConfig(side=4).build(backbone=backbone).spec
+    ImageFeatureSpec(patches=16, local=48, pooled=48)
+    """
 
     kind: Literal["backbone"] = "backbone"
     side: int = Field(default=8, ge=1, le=128, description="patches per side, pooled from the feature map")
@@ -544,7 +623,7 @@ class BackboneEncoderConfig(ImageEncoderConfig):
         """Return an image encoder around the backbone.
 
         Args:
-            backbone: whose features are pooled; it must take a prompt.
+            backbone: backbone whose features are pooled; it must take a prompt.
 
         Raises:
             InputError: the backbone takes no prompt.

@@ -1,4 +1,4 @@
-"""A backbone without the part of its features that says where a cell is rather than what it shows."""
+"""Backbone whose features do not contain the directions that depend on the position of a cell alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.config import DebiasedConfig
@@ -21,18 +22,18 @@ from sd4match.structures.images import Photo, View, Views
 from sd4match.structures.tensors import Encoded, EvaluationNoise, FeatureMap, PromptEmbedding, Sampling
 
 _SMALLEST_SHARE = 1e-10
-"""Share of a blank image's energy below which a direction is rounding: a backbone without positions has none."""
+"""Share of a blank image's energy below which a direction is rounding error, as in a backbone without positions."""
 _PROMPTS = 64
-"""Prompts whose directions are kept."""
+"""Number of prompts whose directions are cached."""
 
 
 class DebiasedBackbone(Backbone):
-    """Backbone whose features have lost the directions in which those of a blank image vary.
+    """Backbone that removes the directions in which the features of a blank image vary.
 
-    A blank image shows the same everywhere, so its features differ from cell to cell by position alone. Let the rows of
-    V be the first principal directions of these differences, of each group of channels. Features F become F - V^T V F.
+    A blank image is the same everywhere, so its features differ from cell to cell by position alone. Let the rows of V
+    be the first principal directions of these differences, of each group of channels. Features F become F - V^T V F.
 
-    The blank image is encoded once, and extracted once for each prompt, with a noise of its own.
+    The blank image is encoded once, and extracted once for each prompt, with evaluation noise of seed 0.
 
     Args:
         config: number of directions, and brightness of the blank image.
@@ -57,12 +58,12 @@ class DebiasedBackbone(Backbone):
         self.encoded_at_once = backbone.encoded_at_once
         self._known: OrderedDict[str, Tensor] = OrderedDict()
 
+    @override
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo for the inner backbone."""
         return self.backbone.prepare(photo)
 
+    @override
     def encode(self, views: Views) -> Encoded:
-        """Encode the photos with the inner backbone."""
         return self.backbone.encode(views)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
@@ -70,8 +71,15 @@ class DebiasedBackbone(Backbone):
 
         Args:
             encoded: B photos.
-            prompt: for the photos, and for the blank image. Directions are constants: no gradient goes through them.
-            sampling: for the photos; the blank image has its timestep and ensemble.
+            prompt: (B, L, D) or (1, L, D), for the photos and the blank image. No gradient goes through the directions.
+            sampling: timestep, ensemble and noise; the blank image has the same timestep and ensemble.
+
+        Returns:
+            (B, C, h, w) features on the grid of the inner backbone.
+
+        Raises:
+            InputError: the inner backbone needs a prompt and there is none.
+            ShapeError: the prompt has another width or batch.
         """
         maps = self.backbone.extract(encoded, prompt, sampling)
         rows = [None] if prompt is None else [PromptEmbedding(row.detach()[None]) for row in prompt.values]
@@ -82,11 +90,11 @@ class DebiasedBackbone(Backbone):
 
     @property
     def encoded_shapes(self) -> Mapping[str, tuple[int, ...]] | None:
-        """Shape of each encoded tensor of one photo; None if the inner backbone does not tell it."""
+        """Shape of each encoded tensor of one photo; None if the inner backbone does not declare it."""
         return getattr(self.backbone, "encoded_shapes", None)
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return the digest of the inner backbone, which encodes the photos."""
         return self.backbone.weights_digest()
 
     @cached_property
@@ -112,10 +120,10 @@ class DebiasedBackbone(Backbone):
 
 
 def _principal_directions(cells: Float[Tensor, "channels cells"], count: int) -> Float[Tensor, "{count} channels"]:
-    """Return the eigenvectors of the covariance of cells with the largest eigenvalues; zeros in place of rounding."""
+    """Return the first principal directions of cells; zeros for those of which only rounding error is left."""
     exact = cells.double()
     centered = exact - exact.mean(dim=1, keepdim=True)
     energies, vectors = torch.linalg.eigh(centered @ centered.T)
     real = energies[-count:] > _SMALLEST_SHARE * exact.square().sum()
-    kept: Tensor = vectors[:, -count:] * real
-    return kept.T.to(cells)
+    directions: Tensor = vectors[:, -count:] * real
+    return directions.T.to(cells)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.config import FusionOptions
@@ -33,12 +34,12 @@ class _FusedView(View):
 
     @cached_property
     def digest(self) -> str:
-        """Digest of everything that any of the backbones sees of the photo."""
+        """Digest of the views of all backbones."""
         return digest(*(view.digest for view in self.views))
 
 
 class Fusion(Backbone):
-    """Several backbones as one, as SD+DINO fuses two.
+    """Backbone that fuses the maps of several backbones, as SD+DINO fuses two.
 
     Each map is L2-normalized over its channels. Maps after the first are read at the photo pixels of the first map's
     cells (a squashed and a padded view of a photo do not share a grid), multiplied by their weights and concatenated.
@@ -52,6 +53,11 @@ class Fusion(Backbone):
 
     Raises:
         ConfigError: there are fewer than two backbones, another number of weights, or two backbones with a prompt.
+
+    >>> from sd4match.backbones import HogBackbone, HogConfig
+    >>> from sd4match.testing import FakeBackbone
+    >>> Fusion(backbones=[FakeBackbone(), HogBackbone(HogConfig(image_size=64, window=3))]).spec.groups
+    (48, 243)
     """
 
     @check_arguments
@@ -72,12 +78,19 @@ class Fusion(Backbone):
         self.fingerprint = "unknown" if "unknown" in names else " ".join(names)
 
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo for every backbone; the frame is that of the first one."""
+        """Preprocess a photo for every backbone; the frame is that of the first one.
+
+        Args:
+            photo: any.
+        """
         views = tuple(backbone.prepare(photo) for backbone in self._all())
         return _FusedView(views[0].pixels, views[0].frame, views[0].key, views[0].name, views=views)
 
     def encode(self, views: Views) -> Encoded:
         """Encode the photos with every backbone.
+
+        Args:
+            views: B photos, as `prepare` returns them.
 
         Returns:
             Tensors "0.NAME", "1.NAME", ... of the backbones, and "frame.1", ...: the frames of all but the first one.
@@ -98,10 +111,15 @@ class Fusion(Backbone):
 
         Args:
             encoded: B photos.
-            prompt: for the backbone that takes one.
-            sampling: for every backbone.
+            prompt: (B, L, D) or (1, L, D), for the backbone that takes one.
+            sampling: timestep, ensemble and noise, for every backbone.
+
+        Returns:
+            (B, C, h, w) features of all backbones, concatenated.
 
         Raises:
+            InputError: a backbone needs a prompt and there is none.
+            ShapeError: the prompt has another width or batch.
             NonFiniteError: the fused features are not finite.
         """
         maps = []
@@ -120,7 +138,7 @@ class Fusion(Backbone):
 
     @property
     def encoded_shapes(self) -> dict[str, tuple[int, ...]] | None:
-        """Shape of each encoded tensor of one photo; None if a backbone does not tell those of its own."""
+        """Shape of each encoded tensor of one photo; None if a backbone does not declare its own."""
         shapes: dict[str, tuple[int, ...]] = {}
         for index, backbone in enumerate(self._all()):
             own = getattr(backbone, "encoded_shapes", None)
@@ -130,8 +148,8 @@ class Fusion(Backbone):
             shapes |= {f"frame.{index}": (8,)} if index else {}
         return shapes
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return a digest of those of all backbones; None if one of them is not known."""
         digests = [backbone.weights_digest() for backbone in self._all()]
         return None if None in digests else digest(*digests)
 
@@ -147,7 +165,7 @@ class Fusion(Backbone):
 
 
 def _encoded_of(index: int, encoded: Encoded) -> Encoded:
-    """Return what one of the backbones has encoded."""
+    """Return the encoded photos of one of the backbones."""
     prefix = f"{index}."
     tensors = {name.removeprefix(prefix): tensor for name, tensor in encoded.tensors.items() if name.startswith(prefix)}
     frames = encoded.frames if index == 0 else _unpack_frames(encoded.tensors[f"frame.{index}"])
@@ -155,7 +173,7 @@ def _encoded_of(index: int, encoded: Encoded) -> Encoded:
 
 
 def _pack_frames(frames: Sequence[ImageFrame]) -> Int[Tensor, "batch 8"]:
-    """Return the numbers of frames as the int64 bits of float64, which no cache rounds to its floating-point dtype."""
+    """Return the numbers of frames as int64 bits of float64, since a cache rounds only floating-point tensors."""
     rows = [(*frame.original_size, *frame.model_size, *frame.scale, *frame.offset) for frame in frames]
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 8).view(torch.int64)
 

@@ -1,4 +1,4 @@
-"""Shapes that backbones around other backbones declare. Importing this module loads no torch."""
+"""Shapes of backbones that wrap other backbones. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sd4match.structures.specs import FeatureSpec as FeatureSpec
 
 
 def fused_spec(specs: Sequence[FeatureSpec], *, weights: Sequence[float], normalize: bool) -> FeatureSpec:
-    """Return the spec of a fusion: the grid of the first backbone, all channels, the prompt of the one that takes one.
+    """Return the spec of a fusion, with the grid of the first backbone and the channels of all.
 
     Args:
-        specs: one for each backbone, at least one.
+        specs: spec of each backbone, at least one.
         weights: factor of each backbone's map.
         normalize: whether each map is normalized over its channels.
 
@@ -37,10 +37,10 @@ def fused_spec(specs: Sequence[FeatureSpec], *, weights: Sequence[float], normal
 
 
 def mirrored_spec(spec: FeatureSpec) -> FeatureSpec:
-    """Return the spec of a backbone that also sees each photo mirrored: every channel group twice.
+    """Return the spec of a backbone that also extracts each photo mirrored: every channel group twice.
 
     Args:
-        spec: of the backbone.
+        spec: spec of the inner backbone.
     """
     groups = spec.groups or (spec.channels,)
     return replace(spec, channels=2 * spec.channels, groups=2 * groups, options=_with_option(spec, "mirrored"))
@@ -50,11 +50,11 @@ def debiased_spec(spec: FeatureSpec, *, components: int) -> FeatureSpec:
     """Return the spec of a backbone without the first directions of a blank image.
 
     Args:
-        spec: of the backbone.
-        components: directions that each channel group loses.
+        spec: spec of the inner backbone.
+        components: number of directions that are removed from each channel group.
 
     Raises:
-        ConfigError: a group has no more channels.
+        ConfigError: a group has no more channels than that.
     """
     fewest = min(spec.groups or (spec.channels,))
     if components >= fewest:

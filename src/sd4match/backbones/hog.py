@@ -1,8 +1,8 @@
-"""Dense histograms of oriented gradients: a backbone without weights, and the worked example of a backbone.
+"""Dense histograms of oriented gradients: a backbone without weights, and a worked example of a backbone.
 
-A backbone answers three questions in three methods: how a photo is brought into the model's image (`prepare`), what of
-its features depends on nothing else and is worth keeping (`encode`), and what the feature map is (`extract`).
-docs/extending.md explains this file step by step.
+A backbone has three methods: `prepare` brings a photo into the model's image, `encode` computes everything that depends
+on the photo alone and can be cached, and `extract` returns the feature map. docs/extending.md explains this file step
+by step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.config import HogConfig
@@ -28,10 +29,10 @@ from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sa
 
 
 class HogBackbone(Backbone):
-    """Histograms of the directions of gradients in cells, seen through a window of cells (Dalal and Triggs, 2005).
+    """Backbone of histograms of gradient directions in a window of cells (Dalal and Triggs, 2005).
 
     Neither a prompt nor noise changes the features. Gradients are divided by those around them, so that a brighter
-    photo has the same features, as far as its gradients are above the floor.
+    photo has nearly the same features where its gradients are above the config's `floor`.
 
     Convention: cells and pixels cover the same area ("centers").
 
@@ -46,9 +47,9 @@ class HogBackbone(Backbone):
     """
 
     pooling: Tensor
-    """(cells, pixels), the weight of each pixel of a row or a column in each cell."""
+    """Weight of each pixel of a row or a column in each cell, (cells, pixels)."""
     weights: Tensor
-    """(window * window, 1), the weight of each cell of the window."""
+    """Weight of each cell of the window, (window * window, 1)."""
 
     @check_arguments
     def __init__(self, config: HogConfig) -> None:
@@ -60,11 +61,18 @@ class HogBackbone(Backbone):
         self.register_buffer("weights", _gaussian_window(config.window, config.sigma), persistent=False)
 
     def prepare(self, photo: Photo) -> View:
-        """Squash a photo to the square whose side is `image_size`; pixels are in [-1, 1]."""
+        """Squash a photo to the square whose side is `image_size`; pixels are in [-1, 1].
+
+        Args:
+            photo: any.
+        """
         return squash(photo, (self.config.image_size, self.config.image_size))
 
     def encode(self, views: Views) -> Encoded:
-        """Compute the histogram of every cell, which is small and can be cached; windows are made when they are needed.
+        """Compute the histogram of every cell. `extract` gathers the windows, so that cached tensors stay small.
+
+        Args:
+            views: B photos, as `prepare` returns them.
 
         Returns:
             Tensor "histograms", (B, 2 * orientations, h, w), float32: gradients per pixel, by direction.
@@ -87,20 +95,23 @@ class HogBackbone(Backbone):
             encoded: B photos.
             prompt: without effect.
             sampling: without effect.
+
+        Returns:
+            (B, C, h, w) features with mean 0 over the cells of each photo.
         """
         signed = encoded.tensors["histograms"].to(self.device)
-        # An edge from dark to light and one from light to dark are told apart by the signed directions alone: an object
-        # may stand before a dark or a light background.
+        # Unsigned directions do not distinguish dark-to-light from light-to-dark edges, so that an object looks similar
+        # in front of a dark and of a light background.
         unsigned = signed[:, : self.config.orientations] + signed[:, self.config.orientations :]
-        step = self.config.overlap  # cells overlap: those of a block or a window that touch are so many positions apart
+        step = self.config.overlap  # cells overlap, so neighbors in a block or window are this many positions apart
         energy = unsigned.square().sum(dim=1, keepdim=True)
         energy = _neighbors(energy, self.config.block, step).sum(dim=2)
-        # The floor keeps the noise of plain areas small, and a photo without gradients at zero. The limit keeps one
-        # strong edge from outweighing all others in the cosine of two windows.
+        # `floor` suppresses noise in plain areas, and gives a photo without gradients zeros. `clip` limits the weight
+        # of a single strong edge in the cosine of two windows.
         cells = torch.cat([signed, unsigned], dim=1) / (energy + self.config.floor**2).sqrt()
         windows = _neighbors(cells.clamp(max=self.config.clip), self.config.window, step).mul_(self.weights[..., None])
         features = windows.flatten(1, 2)
-        # What all cells of a photo share tells none of them from the others.
+        # The mean over all cells does not distinguish them.
         features -= features.mean(dim=(2, 3), keepdim=True)
         return FeatureMap(features, Grid(encoded.frames, (features.shape[2], features.shape[3]), "centers"))
 
@@ -110,8 +121,8 @@ class HogBackbone(Backbone):
         cells = self.config.image_size // self.config.stride
         return {"histograms": (2 * self.config.orientations, cells, cells)}
 
+    @override
     def weights_digest(self) -> str:
-        """Return a digest of the settings, which are all that `encode` depends on."""
         return digest("hog", self.config)
 
 
@@ -120,8 +131,8 @@ def _strongest_gradients(
 ) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch height width"]]:
     """Return length and angle of the longest of the gradients of the three colors at each pixel.
 
-    Differences are taken of the square roots of intensities, since what makes an edge visible is a ratio rather than a
-    difference. At the border the outermost pixels are repeated, which makes no edge there.
+    Differences are taken of the square roots of intensities, since the visibility of an edge depends on a ratio rather
+    than on a difference. At the border the outermost pixels are repeated, so that no edge appears there.
     """
     padded = F.pad(pixels.sqrt(), (1, 1, 1, 1), mode="replicate")
     across = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
@@ -134,7 +145,7 @@ def _strongest_gradients(
 def _votes(
     magnitudes: Float[Tensor, "batch height width"], angles: Float[Tensor, "batch height width"], *, bins: int
 ) -> Float[Tensor, "batch {bins} height width"]:
-    """Divide each gradient between the two directions next to its own, so that a small turn changes little."""
+    """Divide each gradient between the two nearest directions, so that a small rotation changes little."""
     position = angles[:, None] * (bins / (2 * math.pi))
     directions = torch.arange(bins, device=angles.device)[:, None, None]
     away = (position - directions + bins / 2).remainder(bins) - bins / 2  # on the circle
@@ -142,13 +153,13 @@ def _votes(
 
 
 def _pooling(side: int, cell: int, stride: int) -> Float[Tensor, "cells pixels"]:
-    """Return weights that fall from the center of a cell to zero at the centers of those that touch it."""
+    """Return weights that fall linearly from the center of a cell to zero at the centers of the adjacent cells."""
     centers = torch.arange(side // stride) * stride + (stride - 1) / 2
     return (1 - (torch.arange(side) - centers[:, None]).abs() / cell).clamp(min=0) / cell
 
 
 def _gaussian_window(window: int, sigma: float) -> Float[Tensor, "neighbors 1"]:
-    """Return weights of the cells of a window, less for those far from its center, where shapes differ more."""
+    """Return Gaussian weights of the cells of a window, since shapes differ more far from its center."""
     offsets = torch.arange(window) - window // 2
     weights = torch.exp(-offsets.square() / (2 * sigma**2))
     return torch.outer(weights, weights).reshape(-1, 1)

@@ -1,4 +1,4 @@
-"""Image encoders of conditional prompts: DINOv2, CLIP, or the backbone itself. All are frozen."""
+"""Frozen image encoders of conditional prompts: DINOv2, CLIP, or the backbone itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithRegistersModel, PreTrainedModel
+from typing_extensions import override
 
 from sd4match.backbones.config import BackboneEncoderConfig, ClipConfig, Dinov2Config
 from sd4match.backbones.loading import load_whole
@@ -42,7 +43,7 @@ class Dinov2Encoder(ImageEncoder):
     """DINOv2 on a 224 x 224 center crop: patch vectors without CLS and registers, and the pooled output (CLS).
 
     Args:
-        model: loaded; it is frozen.
+        model: loaded model; it is frozen.
         normalization: mean and standard deviation of the colors; ImageNet's if not given.
     """
 
@@ -59,20 +60,24 @@ class Dinov2Encoder(ImageEncoder):
         self.spec = ImageFeatureSpec((_DINOV2_SIDE // model.config.patch_size) ** 2, width, width)
 
     def prepare(self, photo: Photo) -> View:
-        """Resize the shorter side to 256, crop 224 x 224, normalize, as DINOv2's processor does."""
+        """Resize the shorter side to 256, crop 224 x 224, and normalize, as DINOv2's processor does.
+
+        Args:
+            photo: any.
+        """
         return center_crop(photo, shorter=256, side=_DINOV2_SIDE, mean=self.mean, std=self.std)
 
+    @override
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
-        """Return (B, P, d) and (B, d) features."""
         outputs = _outputs(views, self.model)
         patches = self.spec.patches
         return _concatenate(
             [(output.last_hidden_state[:, -patches:], output.pooler_output) for output in outputs], views, self.model
         )
 
+    @override
     def weights_digest(self) -> str:
-        """Return the digest of the model."""
         return weights_digest(self.model)
 
 
@@ -80,7 +85,7 @@ class ClipEncoder(ImageEncoder):
     """CLIP on a center crop of its image size: patch vectors without CLS, and the image embedding, not normalized.
 
     Args:
-        model: loaded; it is frozen.
+        model: loaded model; it is frozen.
         normalization: mean and standard deviation of the colors; CLIP's if not given.
     """
 
@@ -93,19 +98,23 @@ class ClipEncoder(ImageEncoder):
         self.spec = ImageFeatureSpec((self.side // config.patch_size) ** 2, config.hidden_size, config.projection_dim)
 
     def prepare(self, photo: Photo) -> View:
-        """Resize the shorter side to the model's, crop the center, normalize, as CLIP's processor does."""
+        """Resize the shorter side to the model's, crop the center, and normalize, as CLIP's processor does.
+
+        Args:
+            photo: any.
+        """
         return center_crop(photo, shorter=self.side, side=self.side, mean=self.mean, std=self.std)
 
+    @override
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
-        """Return (B, P, d) and (B, e) features."""
         outputs = _outputs(views, self.model)
         return _concatenate(
             [(output.last_hidden_state[:, 1:], output.image_embeds) for output in outputs], views, self.model
         )
 
+    @override
     def weights_digest(self) -> str:
-        """Return the digest of the model."""
         return weights_digest(self.model)
 
 
@@ -117,7 +126,7 @@ class BackboneEncoder(ImageEncoder):
 
     Args:
         config: number of patches and timestep; the defaults if not given.
-        backbone: it must take a prompt.
+        backbone: backbone that takes a prompt.
 
     Raises:
         InputError: the backbone takes no prompt.
@@ -141,13 +150,13 @@ class BackboneEncoder(ImageEncoder):
             empty = text_encoder.encode(text_encoder.embed(text_encoder.tokenize([""])))
         self.register_buffer("empty_prompt", empty, persistent=False)
 
+    @override
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo for the backbone."""
         return self.backbone.prepare(photo)
 
+    @override
     @torch.no_grad()
     def encode(self, views: Views) -> ImageFeatures:
-        """Return (B, side^2, C) and (B, C) features."""
         prompt = PromptEmbedding(self.empty_prompt)
         with without_autocast(self.backbone.device):
             maps = [
@@ -157,8 +166,8 @@ class BackboneEncoder(ImageEncoder):
         local = local / local.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
         return ImageFeatures(local, local.mean(dim=1))
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return a digest of the whole backbone, prompt and pooling; None if the backbone's digest is not known."""
         own = self.backbone.weights_digest()
         if own is None:
             return None
@@ -177,10 +186,10 @@ def _outputs(views: Views, model: PreTrainedModel) -> list[Any]:
 
 
 def _concatenate(features: Sequence[tuple[Tensor, Tensor]], views: Views, model: PreTrainedModel) -> ImageFeatures:
-    """Return the features of all photos, which must be finite.
+    """Return the features of all photos.
 
     Raises:
-        NonFiniteError: they are not; the message names photo and dtype.
+        NonFiniteError: the features are not finite; the message names photo and dtype.
     """
     local, pooled = (torch.cat(tensors).float() for tensors in zip(*features, strict=True))
     for values in (local, pooled):
@@ -190,6 +199,10 @@ def _concatenate(features: Sequence[tuple[Tensor, Tensor]], views: Views, model:
 
 def load_dinov2(config: Dinov2Config, *, device: str | torch.device = "cpu") -> Dinov2Encoder:
     """Load DINOv2, with registers or without, from a transformers folder or from the hub.
+
+    Args:
+        config: name of the weights.
+        device: device of the weights.
 
     Raises:
         CheckpointError: the model is not found, damaged, or not a DINOv2.
@@ -205,23 +218,27 @@ def load_dinov2(config: Dinov2Config, *, device: str | torch.device = "cpu") -> 
 def load_clip(config: ClipConfig, *, device: str | torch.device = "cpu") -> ClipEncoder:
     """Load CLIP's image tower from a transformers folder or from the hub.
 
+    Args:
+        config: name of the weights.
+        device: device of the weights.
+
     Raises:
         CheckpointError: the model is not found, damaged, or not a CLIP.
     """
     folder, content = _find(config.weights, ("clip", "clip_vision_model"), "CLIP")
     if content["model_type"] == "clip_vision_model":
         _check(Fields(content, str(folder / "config.json")), "hidden_act", "projection_dim")
-    elif isinstance(content.get("vision_config"), dict):  # of a whole CLIP, which may leave out what is the default
+    elif isinstance(content.get("vision_config"), dict):  # of a whole CLIP, where fields may be left out
         check_table(Fields(content["vision_config"], f"{folder / 'config.json'}: vision_config"), TRANSFORMER)
     model = _load(CLIPVisionModelWithProjection, folder, others=_CLIP_OTHER_TOWER)
     return ClipEncoder(model, normalization=read_normalization(folder, default=_CLIP)).to(device)
 
 
 def _find(weights: str, families: tuple[str, ...], name: str) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of an image encoder and its config, which must be of one of some families.
+    """Return the folder of an image encoder and its config, after a check of its family.
 
     Raises:
-        CheckpointError: there is no such folder, or it is of another family.
+        CheckpointError: there is no such folder, or the model is of another family.
     """
     try:
         folder = find_pretrained(weights, "vision_transformer")

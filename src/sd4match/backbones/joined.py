@@ -1,4 +1,4 @@
-"""Maps of several layers as one map."""
+"""Concatenation of the maps of several layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def joined(
     """Resize the maps of some layers to one size (bilinear, by cell centers, as SD-DINO does) and concatenate them.
 
     Args:
-        layers: one (B, C, h, w) for each.
+        layers: map (B, C, h, w) of each layer.
         size: (h, w) of the result.
 
     >>> joined([torch.zeros(1, 3, 2, 2), torch.ones(1, 2, 4, 4)], (4, 4)).shape

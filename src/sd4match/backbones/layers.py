@@ -1,4 +1,4 @@
-"""Layers of a UNet whose outputs are read: up-blocks, or sub-blocks of them. Importing this module loads no torch."""
+"""Names of UNet layers (up-blocks and sub-blocks), and the spec of their features. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sd4match.fields import LARGEST_SIDE
 from sd4match.structures.specs import FeatureSpec
 
 Layer = int | str
-"""Up-block (1), or "block.sub-block" ("1.2"): the output of a resnet and its attention, before the block upsamples."""
+"""Name of an up-block (1), or of a sub-block ("1.2"): a resnet and its attention, before the block upsamples."""
 Layers = Layer | tuple[Layer, ...]
 
 
@@ -26,6 +26,9 @@ class LayerIndex(NamedTuple):
 
 def parse_layers(layers: Layers | Sequence[Layer]) -> tuple[LayerIndex, ...]:
     """Return the indices of one or several layers, in the order given.
+
+    Args:
+        layers: up-blocks (1) or sub-blocks of them ("1.2").
 
     Raises:
         ConfigError: one of them is not a layer, or is given twice.
@@ -48,7 +51,10 @@ def parse_layers(layers: Layers | Sequence[Layer]) -> tuple[LayerIndex, ...]:
 
 
 def layer_name(indices: Sequence[LayerIndex]) -> int | str:
-    """Return what specs and prompt files call layers: 1 for one up-block, "0.1+1.1" for more.
+    """Return the name of layers in specs and prompt files: 1 for one up-block, "0.1+1.1" for several layers.
+
+    Args:
+        indices: one or several layers.
 
     >>> layer_name(parse_layers(1)), layer_name(parse_layers(("0.1", 2)))
     (1, '0.1+2')
@@ -73,17 +79,17 @@ def stable_diffusion_spec(
     Args:
         configs: content of the JSON files of unet, vae and text_encoder.
         where: name of the model in error messages.
-        layers: one or several.
+        layers: one or several layers.
         frame: how photos are fitted into the model's image.
-        dtype: of weights and arithmetic.
+        dtype: dtype of weights and arithmetic.
         image_size: side of the model's image in pixels; None: the size that the model was trained on.
         cells: side of the feature map in cells; None: that of the finest layer.
         clean: whether the UNet takes latents without noise.
 
     Raises:
-        CheckpointError: a field is missing or has a value that cannot work, the UNet wants more than a prompt, parts of
-            the model do not fit together, or there is no such layer.
-        ConfigError: `cells` does not divide the side of the image.
+        CheckpointError: a field is missing or has a value that cannot work, the UNet needs other inputs than a prompt,
+            UNet, VAE and text encoder do not fit together, or there is no such layer.
+        ConfigError: a layer is given twice or is none, or `cells` does not divide the side of the image.
     """
     indices = parse_layers(layers)
     unet, vae, text = (
@@ -116,7 +122,7 @@ def stable_diffusion_spec(
 
 
 def _check_parts(unet: Fields, vae: Fields, text: Fields, *, blocks: int, width: int) -> int:
-    """Check that UNet, VAE and text encoder are those of a Stable Diffusion; return the number of latent channels."""
+    """Check that UNet, VAE and text encoder form a Stable Diffusion, and return the number of latent channels."""
     for fields, table in ((unet, UNET), (vae, VAE), (text, TEXT_ENCODER)):
         check_table(fields, table)
     for fields, sides in ((unet, ("down", "up")), (vae, ("down", "up"))):
@@ -155,7 +161,7 @@ def _heads(unet: Fields, blocks: int) -> int | list[int]:
 
 
 def _stride_of(cells: int | None, side: int, finest: int) -> int:
-    """Return the image pixels per cell of a map of `cells` per side; None: those of the finest layer."""
+    """Return the image pixels per cell of a map of `cells` per side, or of the finest layer if that is None."""
     if cells is None:
         return finest
     if not 1 <= cells <= side or side % cells:

@@ -1,4 +1,4 @@
-"""Loading networks whole: what a file holds is compared with what the network wants, and nothing is left random."""
+"""Loading of networks, with a check that every weight comes from the file and none is left random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _POSITIONS = r"(^|\.)position_ids$"
 """Index buffers that older releases of transformers saved."""
 _NAMED = 3
-"""Number of tensors that a message names."""
+"""Largest number of tensors that a message names."""
 
 
 def load_whole(
@@ -36,16 +36,16 @@ def load_whole(
     """Load a network of transformers or diffusers from its folder, with every tensor from the file.
 
     Args:
-        network_class: with `from_pretrained`.
-        folder: that holds config.json and the weights.
-        stem: of the names of weight files, "model" or "diffusion_pytorch_model".
-        variant: of the weight files, for example "fp16".
-        unused: patterns of tensors that may be missing, because nothing that is computed depends on them; they are 0.
-        others: patterns of tensors that the file may hold besides, for example those of the other tower of a CLIP.
-        options: for `from_pretrained`.
+        network_class: class with `from_pretrained`.
+        folder: folder with config.json and the weights.
+        stem: stem of the names of weight files, "model" or "diffusion_pytorch_model".
+        variant: variant of the weight files, for example "fp16".
+        unused: patterns of tensors that may be missing because no result depends on them; they are set to 0.
+        others: patterns of further tensors that the file may hold, for example those of the other tower of a CLIP.
+        options: further keyword arguments of `from_pretrained`.
 
     Raises:
-        CheckpointError: weights are missing, damaged, of integers, of other names or shapes, or not finite.
+        CheckpointError: weights are missing, damaged, integers, not finite, or have other names or shapes.
     """
     files = weight_files(folder, stem, variant)
     if not files:
@@ -69,8 +69,11 @@ def load_whole(
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file of weights.
 
+    Args:
+        file: safetensors file.
+
     Raises:
-        CheckpointError: it is damaged, or holds integers.
+        CheckpointError: the file is damaged or holds integers.
     """
     _check_dtypes(file)
     tensors: dict[str, Tensor] = load_file(file)
@@ -78,7 +81,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _check_dtypes(file: Path) -> None:
-    """Check that a file of weights can be read, and holds floating-point numbers."""
+    """Check that a file of weights can be read and holds floating-point numbers."""
     refuse_pointer(file)
     try:
         if file.suffix == ".safetensors":
@@ -105,7 +108,7 @@ def _check_dtypes(file: Path) -> None:
 
 
 def _check_report(report: Any, folder: Path, *, unused: Sequence[str], others: Sequence[str]) -> None:
-    """Check what `from_pretrained` reports: tensors that are missing, of another shape, or not of the network."""
+    """Check the report of `from_pretrained` for tensors that are missing, of another shape, or not of the network."""
     missing = [name for name in report["missing_keys"] if not _matches(name, unused)]
     mismatched = [name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]]
     surplus = [name for name in report["unexpected_keys"] if not _matches(name, [*others, *unused, _POSITIONS])]
@@ -128,7 +131,7 @@ def _first(what: str, names: Iterable[str]) -> str:
 
 
 def _zero(network: nn.Module, names: Iterable[str]) -> None:
-    """Set tensors that nothing depends on to 0, so that the digest of the network is always the same."""
+    """Set unused tensors to 0, so that the digest of the network is always the same."""
     tensors = network.state_dict(keep_vars=True)
     with torch.no_grad():
         for name in names:
@@ -137,10 +140,14 @@ def _zero(network: nn.Module, names: Iterable[str]) -> None:
 
 
 def check_values(network: nn.Module, where: Path) -> None:
-    """Check that every weight of a network is there and finite.
+    """Check that every weight of a network is loaded and finite.
+
+    Args:
+        network: loaded network.
+        where: its folder or file, for messages.
 
     Raises:
-        CheckpointError: one is not; the message names it.
+        CheckpointError: a weight is missing or not finite; the message names it.
     """
     for name, tensor in network.state_dict().items():
         if tensor.is_meta:

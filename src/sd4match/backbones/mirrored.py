@@ -1,4 +1,4 @@
-"""A backbone that also sees each photo mirrored, so that the better orientation of a pair can be chosen."""
+"""Backbone that also extracts each photo mirrored, so that the better orientation of a pair can be chosen."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.fusion_spec import mirrored_spec
@@ -30,18 +31,19 @@ class _MirroredView(View):
 
     @cached_property
     def digest(self) -> str:
-        """Digest of everything that the backbone sees of the photo."""
+        """Digest of the views of the photo and of its mirror image."""
         return digest(*(view.digest for view in self.sides))
 
 
 class MirroredBackbone(Backbone):
-    """Backbone whose map holds the features of a photo and those of its mirror image, on the same cells.
+    """Backbone whose map holds the features of a photo and of its mirror image, on the same cells.
 
-    The map of the mirror image is turned back: the second half of the channels of a cell describes the same part of the
-    photo as the first, seen mirrored. `MirroredAlignment` keeps one of the halves when a pair is matched.
+    The map of the mirror image is flipped back: the second half of a cell's channels describes the same spot of the
+    photo as the first half, as seen in the mirror image. `MirroredAlignment` selects one of the halves when a pair is
+    matched.
 
-    Convention: prompt and noise of the mirror image are those of the photo. A photo that cannot be centered in a padded
-    view is off by one pixel of the model's image when it is mirrored.
+    Convention: prompt and noise of the mirror image are those of the photo. If a photo cannot be centered exactly in a
+    padded view, its mirror image is off by one pixel of the model's image.
 
     Args:
         backbone: any; it encodes and extracts each photo twice.
@@ -63,7 +65,11 @@ class MirroredBackbone(Backbone):
         self.encoded_at_once = backbone.encoded_at_once
 
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo and its mirror image; the frame is that of the photo."""
+        """Preprocess a photo and its mirror image; the frame is that of the photo.
+
+        Args:
+            photo: any.
+        """
         mirrored = Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), photo.name)
         view = self.backbone.prepare(photo)
         sides = (view, self.backbone.prepare(mirrored))
@@ -71,6 +77,9 @@ class MirroredBackbone(Backbone):
 
     def encode(self, views: Views) -> Encoded:
         """Encode the photos and their mirror images.
+
+        Args:
+            views: B photos, as `prepare` returns them.
 
         Returns:
             Tensors "photo.NAME" and "mirrored.NAME".
@@ -87,12 +96,19 @@ class MirroredBackbone(Backbone):
         return Encoded(tensors, views.frames, views.keys, views.names)
 
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Compute both maps, turn the mirrored one back, and concatenate them.
+        """Compute both maps, flip the mirrored one back, and concatenate them.
 
         Args:
             encoded: B photos.
-            prompt: for the photos and their mirror images.
-            sampling: for both.
+            prompt: (B, L, D) or (1, L, D), for the photos and their mirror images.
+            sampling: timestep, ensemble and noise, for both.
+
+        Returns:
+            (B, 2 C, h, w) features on the grid of the photos.
+
+        Raises:
+            InputError: the inner backbone needs a prompt and there is none.
+            ShapeError: the prompt has another width or batch.
         """
         photo, mirrored = (self.backbone.extract(_side(side, encoded), prompt, sampling) for side in _SIDES)
         groups = photo.groups or (photo.values.shape[1],)
@@ -100,18 +116,18 @@ class MirroredBackbone(Backbone):
 
     @property
     def encoded_shapes(self) -> Mapping[str, tuple[int, ...]] | None:
-        """Shape of each encoded tensor of one photo; None if the backbone does not tell those of its own."""
+        """Shape of each encoded tensor of one photo; None if the inner backbone does not declare its own."""
         shapes: Mapping[str, tuple[int, ...]] | None = getattr(self.backbone, "encoded_shapes", None)
         return None if shapes is None else {side + name: shape for side in _SIDES for name, shape in shapes.items()}
 
+    @override
     def weights_digest(self) -> str | None:
-        """Return a digest of that of the backbone; None if it is not known."""
         inner = self.backbone.weights_digest()
         return None if inner is None else digest("mirrored", inner)
 
 
 def _side(prefix: str, encoded: Encoded) -> Encoded:
-    """Return what the backbone has encoded of one side."""
+    """Return the encoded photos, or their encoded mirror images."""
     items: Iterable[tuple[str, Tensor]] = encoded.tensors.items()
     tensors = {name.removeprefix(prefix): tensor for name, tensor in items if name.startswith(prefix)}
     return Encoded(tensors, encoded.frames, encoded.keys, encoded.names)

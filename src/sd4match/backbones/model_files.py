@@ -1,4 +1,4 @@
-"""Files of model folders: whole, no Git-LFS pointers, and JSON whose fields are checked by name. Loads no torch."""
+"""Files of model folders: checks against Git-LFS pointers, weight files, and fields of JSON files. Loads no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _POINTER = b"version https://git-lfs"
 
 
 def refuse_pointer(path: Path) -> Path:
-    """Return the path of a file, after a check that it is no Git-LFS pointer in place of the file.
+    """Return the path of a file after a check that the file is not a Git-LFS pointer.
+
+    Args:
+        path: file to check.
 
     Raises:
-        CheckpointError: it is a pointer, or cannot be read.
+        CheckpointError: the file is a pointer, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -33,7 +36,14 @@ def refuse_pointer(path: Path) -> Path:
 
 
 def refuse_pointers(folder: Path) -> None:
-    """Check the regular files of a folder, as `refuse_pointer` does each."""
+    """Check that none of the files in a folder is a Git-LFS pointer.
+
+    Args:
+        folder: folder to check, without its subfolders.
+
+    Raises:
+        CheckpointError: a file is a pointer, or cannot be read.
+    """
     for path in sorted(folder.iterdir()):
         if is_file(path):
             refuse_pointer(path)
@@ -41,6 +51,9 @@ def refuse_pointers(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a model.
+
+    Args:
+        path: JSON file.
 
     Raises:
         CheckpointError: the file cannot be read, is a Git-LFS pointer, or holds no object.
@@ -58,9 +71,9 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     """Return the files from which a model is loaded, in the order of preference of transformers and diffusers.
 
     Args:
-        folder: of the model, or of one part of it.
+        folder: folder of the model, or a subfolder of it.
         stem: "model", "pytorch_model" or "diffusion_pytorch_model".
-        variant: "fp16" and the like; None: files without a variant.
+        variant: for example "fp16"; None: files without a variant.
 
     Returns:
         One file, or all shards that the index names; [] if there is neither.
@@ -105,10 +118,10 @@ def find_variant(folder: Path, stem: str, wanted: str | None) -> str | None:
 
 
 class Fields:
-    """Fields of a JSON file of a model. Every message names file and field.
+    """Fields of a JSON file of a model, read with checks. Every error message names file and field.
 
     Args:
-        content: of the file.
+        content: content of the file.
         where: name of the file in messages.
 
     >>> Fields({"sample_size": [64]}, "unet/config.json").whole("sample_size", high=512)
@@ -122,7 +135,7 @@ class Fields:
         self.where = where
 
     def refuse(self, message: str) -> CheckpointError:
-        """Return the error of this file."""
+        """Return an error about this file."""
         return CheckpointError(f"{self.where}: {message}")
 
     def _value(self, name: str, default: Any) -> Any:
@@ -131,28 +144,28 @@ class Fields:
         return self.content.get(name, default)
 
     def whole(self, name: str, *, low: int = 1, high: int = 1 << 20, default: int | None = None) -> int:
-        """Return a whole number; `default` where the field is missing (None: it must be there)."""
+        """Return a whole number; `default` if the field is missing (None: it is required)."""
         try:
             return check_count(name, self._value(name, default), low, high)
         except InputError as error:
             raise self.refuse(str(error)) from None
 
     def number(self, name: str, *, low: float, high: float, default: float | None = None) -> float:
-        """Return a number within bounds."""
+        """Return a number within bounds; `default` if the field is missing (None: it is required)."""
         try:
             return check_number(name, self._value(name, default), low, high)
         except InputError as error:
             raise self.refuse(str(error)) from None
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """Return true or false; `default` where the field is missing."""
+        """Return a flag; `default` if the field is missing."""
         value = self.content.get(name, default)
         if not isinstance(value, bool):
             raise self.refuse(f"{name} must be true or false, not {shown(value)}")
         return value
 
     def choice(self, name: str, choices: tuple[str, ...], *, default: str | None = None) -> str:
-        """Return one of some names."""
+        """Return one of several names; `default` if the field is missing (None: it is required)."""
         try:
             return check_choice(name, self._value(name, default), choices)
         except InputError as error:
@@ -166,14 +179,14 @@ class Fields:
         return values
 
     def text_list(self, name: str, *, length: int, choices: tuple[str, ...]) -> list[str]:
-        """Return a list of some names, of a given length."""
+        """Return a list of names out of `choices`, of a given length."""
         values = self._list(name, length)
         if not all(isinstance(value, str) and value in choices for value in values):
             raise self.refuse(f"{name} must be a list of names among {', '.join(choices)}, not {shown(values)}")
         return values
 
     def only(self, name: str, value: object, *, why: str) -> None:
-        """Check that a field is missing or has the one value that is supported."""
+        """Check that a field is missing or has the only supported value."""
         given = self.content.get(name, value)
         if given != value or isinstance(given, bool) != isinstance(value, bool):
             raise self.refuse(f"{name} must be {json.dumps(value)}, {why}, not {shown(given)}")
@@ -189,7 +202,7 @@ class Fields:
     def colors(
         self, name: str, *, low: float, default: tuple[float, float, float] | None
     ) -> tuple[float, float, float]:
-        """Return numbers for red, green and blue; `default` where the field is missing (None: it must be there)."""
+        """Return numbers for red, green and blue; `default` if the field is missing (None: it is required)."""
         values = self.content.get(name)
         if values is None and default is not None:
             return default
@@ -202,7 +215,7 @@ class Fields:
         return red, green, blue
 
     def absent(self, name: str, why: str, *, allowed: tuple[Any, ...] = (None, False)) -> None:
-        """Check that a field is missing, or has a value that asks for nothing."""
+        """Check that a field is missing, or has one of the values that are without effect."""
         value = self.content.get(name)
         if not any(value is other or (value == other and type(value) is type(other)) for other in allowed):
             raise self.refuse(f"{name} = {shown(value)} {why}")

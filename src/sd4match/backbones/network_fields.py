@@ -1,7 +1,7 @@
-"""What each field of a network's JSON file may hold: types and bounds, by table. Importing this module loads no torch.
+"""Tables of types and bounds of the fields in networks' JSON files. Importing this module loads no torch.
 
-A field that is missing is not checked here: the libraries take their default, which is Stable Diffusion's; fields of
-which the default may be another one must be there (`require`).
+Missing fields are not checked: the libraries use their defaults, which are Stable Diffusion's. Fields for which that is
+not so are required (`require`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ Check = Callable[[Fields, str], object]
 
 
 def check_table(fields: Fields, table: Mapping[str, Check]) -> None:
-    """Check every field of a table that a file holds.
+    """Check the fields of a file against a table.
+
+    Args:
+        fields: fields of the file.
+        table: check of each field by name.
 
     Raises:
-        CheckpointError: one has a value that cannot work; the message names file and field and says what would.
+        CheckpointError: a field has a value that cannot work; the message names file, field and allowed values.
 
     >>> check_table(Fields({"conv_in_kernel": None}, "unet/config.json"), UNET)
     Traceback (most recent call last):
@@ -32,10 +36,14 @@ def check_table(fields: Fields, table: Mapping[str, Check]) -> None:
 
 
 def require(fields: Fields, *names: str) -> None:
-    """Check that a file holds fields for which a library would take a default of its own.
+    """Check that a file has fields for which a library would otherwise use a default.
+
+    Args:
+        fields: fields of the file.
+        names: names of the required fields.
 
     Raises:
-        CheckpointError: one is missing; the message names it.
+        CheckpointError: a field is missing; the message names it.
     """
     missing = [name for name in names if name not in fields.content]
     if missing:
@@ -208,7 +216,10 @@ SCHEDULE = (
 
 
 def check_scheduler(fields: Fields) -> None:
-    """Check the noise schedule in a scheduler_config.json, of which every field must be there.
+    """Check the noise schedule in a scheduler_config.json, whose betas are required.
+
+    Args:
+        fields: fields of the file.
 
     Raises:
         CheckpointError: a field is missing or has a value that cannot work.

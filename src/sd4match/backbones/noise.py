@@ -1,4 +1,4 @@
-"""Noisy latents of Eq. 1. Every image has its own random streams."""
+"""Noisy latents of Eq. 1, with random streams of their own for every image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def noisy_latents(
         (members * B, C, h, w): all images of the first member, then of the next.
 
     Raises:
-        ComponentError: an ensemble of the user's raises an error, or returns no noises of these members.
+        ComponentError: a custom ensemble raises an error, or returns noises of another shape or that are not finite.
     """
     mean = encoded.tensors["mean"].to(alpha_cumprod.device)
     std = torch.exp(0.5 * encoded.tensors["log_variance"].to(mean))
@@ -74,7 +74,7 @@ def image_noise(
         sampling: noise policy, which seeds the streams.
         image: index of the image.
         purpose: "noise" of Eq. 1, or "posterior" of the VAE.
-        number: of the draw.
+        number: index of the draw.
 
     Returns:
         (C, h, w), float32, on the CPU.

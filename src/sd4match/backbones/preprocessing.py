@@ -1,4 +1,4 @@
-"""Preprocessing of photos: squash, pad, center crop, colors; and the check of what was made."""
+"""Preprocessing of photos (squash, pad, center crop, colors), and a check of its results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ _LONGEST_SIDE = 16_384
 
 @check_arguments
 def squash(photo: Photo, size: Size) -> View:
-    """Resize a photo without regard to its aspect (antialiased bilinear) and scale it to [-1, 1].
+    """Resize a photo to a size whatever its aspect ratio (antialiased bilinear), and scale it to [-1, 1].
 
     Args:
         photo: any.
-        size: (H, W) of the view.
+        size: (H, W) of the view in pixels, in [1, 16384].
+
+    Returns:
+        (3, H, W) pixels, and the frame that maps original pixels to them.
+
+    Raises:
+        InputError: a side is out of range.
 
     >>> view = squash(Photo.from_image(Image.new("RGB", (8, 4), "white")), (6, 6))
     >>> view.pixels.shape, view.pixels.max().item(), view.frame.scale
@@ -50,7 +56,13 @@ def pad(photo: Photo, side: int) -> View:
 
     Args:
         photo: any.
-        side: side of the square in pixels.
+        side: side S of the square in pixels, in [1, 16384].
+
+    Returns:
+        (3, S, S) pixels, and the frame that maps original pixels to them.
+
+    Raises:
+        InputError: the side is out of range.
 
     >>> view = pad(Photo.from_image(Image.new("RGB", (8, 4), "white")), 6)
     >>> view.pixels[0, :, 0].tolist(), view.frame.offset
@@ -87,10 +99,14 @@ def normalize_colors(view: View, mean: Tensor, std: Tensor) -> View:
 
 
 def check_views(views: Views, size: Size) -> None:
-    """Check that views have the size of a model's image; the batch is not stacked.
+    """Check that views have the size of a model's image, without stacking the batch.
+
+    Args:
+        views: B photos.
+        size: (H, W) in pixels.
 
     Raises:
-        ShapeError: they have not.
+        ShapeError: a view has another size.
     """
     expected = (3, *size)
     for view in views.views:
@@ -111,10 +127,16 @@ def center_crop(photo: Photo, *, shorter: int, side: int, mean: Colors, std: Col
 
     Args:
         photo: any.
-        shorter: length of the shorter side after resizing, in pixels.
-        side: side of the crop, in pixels.
-        mean: subtracted from the channels, which are in [0, 1].
-        std: the channels are divided by it.
+        shorter: length of the shorter side after resizing, in pixels, in [1, 16384].
+        side: side S of the crop, in pixels, in [1, 16384].
+        mean: means that are subtracted from the channels, which are in [0, 1].
+        std: standard deviations > 0, by which the channels are then divided.
+
+    Returns:
+        (3, S, S) pixels, and the frame that maps original pixels to them.
+
+    Raises:
+        InputError: a length is out of range, a mean is not finite, or a standard deviation is not positive.
 
     >>> photo = Photo.from_image(Image.new("RGB", (32, 16)))
     >>> view = center_crop(photo, shorter=8, side=6, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -123,15 +145,15 @@ def center_crop(photo: Photo, *, shorter: int, side: int, mean: Colors, std: Col
     """
     check_count("shorter", shorter, 1, _LONGEST_SIDE)
     check_count("side", side, 1, _LONGEST_SIDE)
-    for average, deviation in zip(mean, std, strict=True):
-        check_number("mean", average)
-        check_positive("std", deviation)
+    for channel_mean, channel_std in zip(mean, std, strict=True):
+        check_number("mean", channel_mean)
+        check_positive("std", channel_std)
     height, width = photo.size
     scale = shorter / min(height, width)
     size = (shorter, int(scale * width)) if height < width else (int(scale * height), shorter)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     crop = (left, top, left + side, top + side)
-    if max(size) > _LONGEST_RESIZED:  # a strip: resizing the square alone differs by rounding, and needs no gigabytes
+    if max(size) > _LONGEST_RESIZED:  # resizing the square alone saves gigabytes and differs by rounding only
         across, down = width / size[1], height / size[0]
         box = (left * across, top * down, (left + side) * across, (top + side) * down)
         square_image = photo.to_image().resize((side, side), Image.Resampling.BICUBIC, box=box)

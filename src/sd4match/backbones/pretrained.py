@@ -1,4 +1,4 @@
-"""Known models, where they are found, and what their JSON files declare. Importing this module loads no torch."""
+"""Known pretrained models, how they are found, and their declared shapes. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -56,12 +56,16 @@ _TIMM_DINOV3 = {
 """Networks of DINOv3 by their name on the hub, and the start of their name in timm."""
 
 _Tried = list[str | HubError]
-"""Places where a model was searched, each with what was found there."""
+"""Locations where a model was searched, each with the reason why it was not found there."""
 
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """Model that is known by name."""
+    """Pretrained model that is known by name.
+
+    >>> PRETRAINED["dinov2-base"].hub_ids
+    ('facebook/dinov2-base',)
+    """
 
     name: str
     kind: ModelKind
@@ -70,7 +74,7 @@ class PretrainedModel:
     gigabytes: float
     """Size of the download."""
     declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields of its JSON files that a spec is made from, so that a config can be checked before the download."""
+    """Fields of its JSON files from which a spec is made, so that configs are checked before the download."""
     overlay: tuple[str, str] | None = None
     """(hub id, file) of a UNet that replaces the UNet of the folder."""
     overlay_of: str | None = None
@@ -78,7 +82,7 @@ class PretrainedModel:
     clean: bool = False
     """Whether its UNet takes latents without noise (CleanDIFT)."""
     license: str = "apache-2.0"
-    """License of the weights, by its name on the hub, where the text that counts is."""
+    """Name of the license of the weights on the hub; the text there is authoritative."""
 
 
 def _stable_diffusion(side: int, heads: int | list[int], width: int, text_layers: int) -> dict[str, dict[str, Any]]:
@@ -130,7 +134,7 @@ PRETRAINED: dict[str, PretrainedModel] = {
 
 
 def model_facts(weights: str) -> dict[str, str]:
-    """Return what a card says of a model: its name, its id on the hub, and the license of the weights, where known.
+    """Return facts about a model for a model card: its name, its id on the hub and its license, where known.
 
     Args:
         weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
@@ -189,6 +193,9 @@ def find_overlay(weights: str) -> Path | None:
 
     It is searched in `SD4MATCH_MODELS`, next to the folders of models, then on the hub.
 
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+
     Raises:
         CheckpointError: it is not found.
     """
@@ -236,6 +243,9 @@ def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str
     They are read from the model's folder if it is on this machine. Otherwise the fields of the known model are
     returned, or the JSON files are downloaded from the hub without the weights.
 
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+
     Raises:
         CheckpointError: the model is not found, or is not a Stable Diffusion.
     """
@@ -255,6 +265,9 @@ def declared_configs(weights: str) -> tuple[Mapping[str, Mapping[str, Any]], str
 def declared_transformer(weights: str) -> Mapping[str, Any]:
     """Return the config of a vision transformer, found as `declared_configs` finds those of a Stable Diffusion.
 
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+
     Raises:
         CheckpointError: the model is not found, or is not a vision transformer.
     """
@@ -273,7 +286,10 @@ def declared_transformer(weights: str) -> Mapping[str, Any]:
 
 
 def likely_kinds(weights: str) -> tuple[str, ...]:
-    """Return the kinds of which a model may be, the likely one first: by its name, or by what its folder holds.
+    """Return the possible backbone kinds of a model, the likeliest first, from its name or the files in its folder.
+
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
 
     >>> likely_kinds("dinov2-base"), likely_kinds("hf-hub:timm/resnet50.a1_in1k")
     (('vision_transformer',), ('timm',))
@@ -292,7 +308,11 @@ def likely_kinds(weights: str) -> tuple[str, ...]:
 
 
 def whereabouts(weights: str) -> Path | None:
-    """Return the folder of a model on this machine; None if a part of it would have to be downloaded."""
+    """Return the folder of a model on this machine; None if any file would have to be downloaded.
+
+    Args:
+        weights: a name of `PRETRAINED`, the path of a folder, or a hub id.
+    """
     known = PRETRAINED.get(weights)
     kind: ModelKind = known.kind if known else "stable_diffusion"
     folder = _on_this_machine(weights, known, kind, [])
@@ -363,13 +383,13 @@ def _on_this_machine(weights: str, known: PretrainedModel | None, kind: ModelKin
 
 
 def _snapshot(hub_id: str, kind: ModelKind) -> Path | None:
-    """Return the snapshot of a model in the hub's cache; None if there is none, or if only a part of it is there."""
+    """Return the snapshot of a model in the hub's cache; None if there is none, or if it is not complete."""
     from huggingface_hub import try_to_load_from_cache
 
     marker = Path("unet/config.json" if kind == "stable_diffusion" else "config.json")
     try:
         file = try_to_load_from_cache(hub_id, marker.as_posix())
-    except Exception:  # of the hub client, for a name that it does not take
+    except Exception:  # of the hub client, for an invalid name
         return None
     if not isinstance(file, str):
         return None
@@ -378,11 +398,11 @@ def _snapshot(hub_id: str, kind: ModelKind) -> Path | None:
 
 
 def _missing_files(folder: Path, kind: ModelKind) -> list[str]:
-    """Return the files that a folder lacks to be the whole of a model."""
+    """Return the files of a model that a folder lacks."""
     if kind == "vision_transformer":
         missing = [] if is_file(folder / "config.json") else ["config.json"]
         return missing if _has_weights(folder, "model") else [*missing, "model.safetensors"]
-    weights = [f"{part}/{stem}.safetensors" for part, stem in WEIGHTS.items() if not _has_weights(folder / part, stem)]
+    weights = [f"{name}/{stem}.safetensors" for name, stem in WEIGHTS.items() if not _has_weights(folder / name, stem)]
     return missing_in_subfolders(folder) + weights
 
 
@@ -429,7 +449,7 @@ def _sentence(text: str) -> str:
 
 
 def alternative_to(hub_id: str) -> str | None:
-    """Return what is known to stand in for a model of the hub that was deleted or is gated; None if nothing is known.
+    """Return a known replacement for a model of the hub that was deleted or is gated; None if there is none.
 
     timm publishes the weights of DINOv3 without a gate, under DINOv3's license.
 
@@ -452,13 +472,20 @@ def alternative_to(hub_id: str) -> str | None:
 
 
 def known_instead(hub_id: str) -> str:
-    """Return the end of a message that names what is known to stand in for a model of the hub, if anything is."""
+    """Return the end of a message that names a known replacement for a model of the hub, if there is one.
+
+    Args:
+        hub_id: "owner/name".
+    """
     other = alternative_to(hub_id)
     return f". Known instead: {other}" if other else ""
 
 
 def check_subfolders(folder: Path) -> None:
     """Check that a folder is a Stable Diffusion in diffusers' layout.
+
+    Args:
+        folder: folder to check.
 
     Raises:
         CheckpointError: files are missing; the message names them.
@@ -469,7 +496,11 @@ def check_subfolders(folder: Path) -> None:
 
 
 def missing_in_subfolders(folder: Path) -> list[str]:
-    """Return the JSON files, and the files of the vocabulary, that a Stable Diffusion folder lacks."""
+    """Return the JSON files, and the files of the vocabulary, that a Stable Diffusion folder lacks.
+
+    Args:
+        folder: folder to check.
+    """
     words = () if is_file(folder / "tokenizer/tokenizer.json") else ("tokenizer/vocab.json", "tokenizer/merges.txt")
     wanted = (*words, *(f"{name}/{file}" for name, file in SUBFOLDERS.items()))
     return [file for file in wanted if not is_file(folder / file)]

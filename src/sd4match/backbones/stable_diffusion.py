@@ -36,14 +36,14 @@ from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sa
 _CLEAN_TIMESTEP = 261
 """Timestep of the time embedding of a CleanDIFT UNet, at which its features were trained."""
 _PIXELS_ENCODED_AT_ONCE = 4 * 96 * 96
-"""Smaller photos do not employ the cores one by one; larger ones do."""
+"""Pixels that the VAE encodes in one batch: a single small photo does not keep all cores busy."""
 
 
 class StableDiffusionBackbone(Backbone):
     """Stable Diffusion as a feature extractor (Eqs. 1 and 2).
 
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps; the feature map is the output of up-blocks of the UNet, or of
-    sub-blocks of them, averaged over an ensemble of noises eps. The UNet runs only up to the last layer that is read.
+    sub-blocks of them, averaged over an ensemble of noises eps. The UNet runs only up to the last requested layer.
     Weights are frozen; features are differentiable in the prompt.
 
     Several layers are resized to one map size (bilinear, by cell centers, as SD-DINO does) and concatenated; their
@@ -53,19 +53,20 @@ class StableDiffusionBackbone(Backbone):
     Convention: feature cells are aligned with the corners of the image ("corners").
 
     Args:
-        config: layers, image size, clean, and passes at once; its other fields were used to load the networks.
-        unet: it is frozen; pruned or not.
-        vae: it is frozen; only its encoder is used.
-        text_encoder: of the same model.
-        alphas_cumprod: abar_t for every timestep t.
+        config: layers, image size, clean, and passes at once; the other fields concern loading.
+        unet: UNet, pruned or not; it is frozen.
+        vae: VAE, of which only the encoder is used; it is frozen.
+        text_encoder: text encoder of the same model.
+        alphas_cumprod: (T,), abar_t for every timestep t.
         spec: shapes of the features; see `stable_diffusion_spec`.
-        fingerprint: of the networks, if the UNet is pruned; None: computed from them.
+        fingerprint: fingerprint of the networks before the UNet was pruned; None: computed from them.
 
     Raises:
         InputError: the image size does not fit the model.
     """
 
     alphas_cumprod: Tensor
+    """Cumulative products abar_t for every timestep t, (T,)."""
 
     def __init__(
         self,
@@ -96,21 +97,28 @@ class StableDiffusionBackbone(Backbone):
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
 
     def prepare(self, photo: Photo) -> View:
-        """Squash or pad a photo to the model's square, as `spec.frame` says, and scale it to [-1, 1]."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and scale it to [-1, 1].
+
+        Args:
+            photo: any.
+        """
         return put_into_frame(photo, self.spec.frame, self.image_size)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
         """Compute the VAE's posterior, in batches whose size depends on the size of the model's image only.
 
-        The VAE runs in its own dtype, also inside an autocast, so that latents have the same bits everywhere.
+        The VAE runs in its own dtype, also inside an autocast, so that latents always have the same bits.
+
+        Args:
+            views: B photos, as `prepare` returns them.
 
         Returns:
             Tensors "mean" and "log_variance", (B, C, h, w), float32.
 
         Raises:
             ShapeError: the views have another size than the model's image.
-            NonFiniteError: the dtype of the VAE does not have the range.
+            NonFiniteError: the latents are not finite, for example beyond the range of float16.
         """
         check_views(views, self.image_size)
         where = {"device": self.alphas_cumprod.device, "dtype": self.vae.encoder.conv_in.weight.dtype}
@@ -128,12 +136,16 @@ class StableDiffusionBackbone(Backbone):
         """Compute features under a prompt (Eq. 2).
 
         Args:
-            encoded: B images.
-            prompt: (B, L, D), or (1, L, D) for one prompt for all.
-            sampling: timestep, ensemble, noise, posterior.
+            encoded: B photos.
+            prompt: (B, L, D), or (1, L, D) for one prompt for all photos.
+            sampling: timestep, ensemble, noise and posterior. A clean UNet ignores it, after a check of the timestep.
+
+        Returns:
+            (B, C, h, w) features, float32.
 
         Raises:
-            InputError: there is no prompt, or the model does not have that timestep.
+            InputError: there is no prompt, it has no tokens or is not floating-point, or the model does not have the
+                timestep.
             ShapeError: the prompt has another width or batch.
             NonFiniteError: the prompt or the features are not finite; the message names photo, layer and dtype.
         """
@@ -166,7 +178,7 @@ class StableDiffusionBackbone(Backbone):
         return {"mean": shape, "log_variance": shape}
 
     def weights_digest(self) -> str:
-        """Return a digest of the VAE's encoder and of its memory format, on which the order of sums depends."""
+        """Return a digest of the VAE's encoder and of its memory format, which changes results by rounding."""
         contiguous = self.vae.encoder.conv_in.weight.is_contiguous()
         return digest(weights_digest(self.vae), *(() if contiguous else ("channels last",)))
 
@@ -204,13 +216,13 @@ class StableDiffusionBackbone(Backbone):
 def load_stable_diffusion(
     config: StableDiffusionConfig, *, device: str | torch.device = "cpu"
 ) -> StableDiffusionBackbone:
-    """Load a model: the encoder of the VAE, the text encoder, and the UNet up to the last layer that is read.
+    """Load a model: the encoder of the VAE, the text encoder, and the UNet up to the last requested layer.
 
     On a CPU the VAE is loaded in float32, whatever the dtype of the config is.
 
     Args:
-        config: which model, and how it is read.
-        device: of the weights.
+        config: model, layers and options.
+        device: device of the weights.
 
     Raises:
         CheckpointError: the model is not found, incomplete or damaged.
@@ -223,8 +235,8 @@ def load_stable_diffusion(
     )  # fmt: skip
     for name, needed in _NEEDED.items():
         require(Fields(configs[name], str(folder / name / "config.json")), *needed)
-    vocabulary: int = configs["text_encoder"]["vocab_size"]
-    tokenizer = load_tokenizer(folder / "tokenizer", vocabulary=vocabulary, text_encoder=configs["text_encoder"])
+    vocab_size: int = configs["text_encoder"]["vocab_size"]
+    tokenizer = load_tokenizer(folder / "tokenizer", vocab_size=vocab_size, text_encoder=configs["text_encoder"])
     alphas_cumprod = _read_schedule(folder / "scheduler" / "scheduler_config.json")
     variants = {name: find_variant(folder / name, stem, config.variant) for name, stem in WEIGHTS.items()}
     dtype: torch.dtype = getattr(torch, config.dtype)
@@ -266,11 +278,11 @@ def fingerprint_of(
     unet: nn.Module, text_encoder: ClipTextEncoder, vae: AutoencoderKL, alphas_cumprod: Float[Tensor, " timesteps"]
 ) -> str:
     """Return the fingerprint of everything that features depend on; see `sd4match.fingerprints`."""
-    vae_parts = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
+    vae_modules = [module for module in (vae.encoder, vae.quant_conv) if module is not None]
     return " ".join([
         network_fingerprint("unet", unet),
         network_fingerprint("text_encoder", text_encoder.model, config=tokenizer_digest(text_encoder.tokenizer)),
-        network_fingerprint("vae", *vae_parts, config=arithmetic_config(vae)),
+        network_fingerprint("vae", *vae_modules, config=arithmetic_config(vae)),
         schedule_fingerprint(alphas_cumprod),
     ])  # fmt: skip
 
@@ -290,7 +302,7 @@ def _read_schedule(file: Path) -> Float[Tensor, " timesteps"]:
 
 
 def _replace_weights(unet: UNet2DConditionModel, file: Path) -> None:
-    """Lay the UNet of a file over another one."""
+    """Load the weights of a file into a UNet."""
     try:
         unet.load_state_dict(read_weights(file), strict=True)
     except RuntimeError as error:
@@ -306,4 +318,4 @@ _NEEDED = {
     "vae": ("layers_per_block", "latent_channels", "down_block_types", "up_block_types"),
     "text_encoder": ("num_attention_heads", "hidden_size", "intermediate_size", "hidden_act"),
 }
-"""Fields for which the libraries would take a default that is that of no, or of another Stable Diffusion."""
+"""Fields whose defaults in the libraries are those of another Stable Diffusion, or of none."""

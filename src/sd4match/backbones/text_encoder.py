@@ -8,19 +8,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from typing_extensions import override
 
 from sd4match.errors import InputError, ShapeError, shown
 from sd4match.interfaces import TextEncoder as TextEncoder
 
 
 class ClipTextEncoder(TextEncoder):
-    """CLIP text encoder of Stable Diffusion: from token ids to the (B, 77, D) embedding that cross-attention reads.
+    """CLIP text encoder of Stable Diffusion, which computes the (B, 77, D) embedding that cross-attention reads.
 
-    Convention: padding is the tokenizer's pad token (EOS in Stable Diffusion 1, id 0 in Stable Diffusion 2).
+    Convention: padding and placeholders are the tokenizer's pad token (EOS in Stable Diffusion 1, id 0 in Stable
+    Diffusion 2).
 
     Args:
         model: text transformer; it is frozen.
-        tokenizer: the tokenizer that belongs to it.
+        tokenizer: tokenizer of the same model.
     """
 
     def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
@@ -30,12 +32,8 @@ class ClipTextEncoder(TextEncoder):
         self.width = model.config.hidden_size
         self.max_length = model.config.max_position_embeddings
 
+    @override
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
-        """Return token ids (B, L) with BOS, EOS and padding.
-
-        Raises:
-            InputError: a text has more than L - 2 tokens.
-        """
         lengths = [len(ids) for ids in self.tokenizer(list(texts)).input_ids]
         for text, length in zip(texts, lengths, strict=True):
             if length > self.max_length:
@@ -44,12 +42,8 @@ class ClipTextEncoder(TextEncoder):
         ids: Tensor = padded.input_ids
         return ids.to(self.device)
 
+    @override
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
-        """Return ids (L,) of BOS, `num_tokens` placeholders (the pad token), EOS and padding.
-
-        Raises:
-            ShapeError: they do not fit into L.
-        """
         if not 0 <= num_tokens <= self.max_length - 2:
             raise ShapeError(f"{num_tokens} tokens with BOS and EOS do not fit into {self.max_length}")
         tokenizer = self.tokenizer
@@ -57,18 +51,18 @@ class ClipTextEncoder(TextEncoder):
         ids = [ends[0], *[pad] * num_tokens, ends[1]]
         return torch.tensor(ids + [pad] * (self.max_length - len(ids)), device=self.device)
 
+    @override
     def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
-        """Return the embedding of every token of the vocabulary, without positions."""
         weight: Tensor = self.model.embeddings.token_embedding.weight
         return weight
 
+    @override
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
-        """Return token embeddings plus positions."""
         embedded: Tensor = self.model.embeddings(input_ids=ids)
         return embedded
 
+    @override
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Run the causal transformer and the final layer norm; differentiable in `inputs`."""
         inputs = inputs.to(self.token_embeddings().dtype)
         length = inputs.shape[1]
         causal = torch.full((length, length), -torch.inf, dtype=inputs.dtype, device=inputs.device).triu(1)

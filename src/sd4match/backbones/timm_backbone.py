@@ -1,4 +1,4 @@
-"""Features of a frozen model of timm: vision transformers, convolutional networks, and what stands between them."""
+"""Features of a frozen model of timm: vision transformers, convolutional and hybrid networks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sd4match.backbones.config import TimmConfig
 from sd4match.backbones.joined import joined
@@ -24,18 +25,18 @@ from sd4match.structures.tensors import Encoded, FeatureMap, PromptEmbedding, Sa
 
 
 class TimmBackbone(Backbone):
-    """Model of timm as a feature extractor.
+    """Backbone that reads features from a model of timm.
 
-    The map is what `forward_intermediates` returns of a layer: the output of a transformer's block without the tokens
-    that are not patches and before the final norm, or of a stage of a convolutional network. Several layers are resized
-    to the finest and concatenated, as those of Stable Diffusion are. `encode` does all the work, so that it can be
-    cached; neither a prompt nor noise changes the features.
+    The map is the result of `forward_intermediates` for a layer: the patch tokens of a transformer's block before the
+    final norm, or the output of a stage of a convolutional network. Several layers are resized to the finest and
+    concatenated, as in Stable Diffusion. All computation is in `encode`, whose result is cached; neither a prompt nor
+    noise changes the features.
 
     Convention: cells and pixels cover the same area ("centers").
 
     Args:
-        config: which model, and how it is read.
-        model: loaded; it is frozen, and what follows its last layer that is read is removed.
+        config: model, layers and options.
+        model: loaded model; it is frozen, and the layers after the last requested one are removed.
         spec: shapes of the model's features; see `declared`.
         normalization: mean and standard deviation of the colors, which are in [0, 1].
 
@@ -63,19 +64,26 @@ class TimmBackbone(Backbone):
             model.prune_intermediate_layers(sorted(self.layers), prune_norm=False, prune_head=True)
 
     def prepare(self, photo: Photo) -> View:
-        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors.
+
+        Args:
+            photo: any.
+        """
         return normalize_colors(put_into_frame(photo, self.spec.frame, self.image_size), self._mean, self._std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
         """Compute the features, in batches of one photo and in the model's own dtype, also inside an autocast.
 
+        Args:
+            views: B photos, as `prepare` returns them.
+
         Returns:
             Tensor "features", (B, C, h, w), float32.
 
         Raises:
             ShapeError: the views have another size than the model's image.
-            CheckpointError: the model cannot compute them, or not of the shape that it declares.
+            CheckpointError: the model fails, or returns features of another shape than it declares.
             NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
         check_views(views, self.image_size)
@@ -95,8 +103,8 @@ class TimmBackbone(Backbone):
             )
         return Encoded({"features": values}, views.frames, views.keys, views.names)
 
+    @override
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Return the encoded features; neither the prompt nor the sampling changes them."""
         features = encoded.tensors["features"].to(next(self.model.parameters()).device)
         height, width = features.shape[-2:]
         return FeatureMap(features, Grid(encoded.frames, (height, width), "centers"), self.spec.groups)
@@ -106,8 +114,8 @@ class TimmBackbone(Backbone):
         """Shape of each encoded tensor of one photo."""
         return {"features": (self.spec.channels, *self._cells)}
 
+    @override
     def weights_digest(self) -> str:
-        """Return a digest of the model, its settings, and the layers."""
         return digest(weights_digest(self.model), self._settings, self.layers)
 
     def _intermediates(self, pixels: Tensor) -> list[Tensor]:
@@ -132,8 +140,8 @@ def load_timm(config: TimmConfig, *, device: str | torch.device = "cpu") -> Timm
     """Load a model of timm.
 
     Args:
-        config: which model, and how it is read.
-        device: of the weights.
+        config: model, layers and options.
+        device: device of the weights.
 
     Raises:
         ConfigError: timm cannot be imported.

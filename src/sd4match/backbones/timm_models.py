@@ -1,6 +1,6 @@
-"""Models of timm: where they are found, what they declare, and loading them. Importing this module loads no timm.
+"""Models of timm: finding them, reading their shapes, and loading them. Importing this module does not import timm.
 
-timm has no file that says the shapes of a model's layers: they are read from the model itself, which is made without
+timm has no file with the shapes of a model's layers. They are read from the model itself, which is created without
 memory for its weights (torch's "meta" device).
 """
 
@@ -43,11 +43,14 @@ class Declared:
 
 
 def declared(config: TimmConfig) -> Declared:
-    """Return what a model of timm declares, without loading weights.
+    """Return the shapes, colors and source of a model of timm, without loading weights.
+
+    Args:
+        config: model and layers.
 
     Raises:
         ConfigError: timm cannot be imported, or a layer is given twice.
-        CheckpointError: timm does not have the model or cannot make it, or the model has no such layer, or no
+        CheckpointError: timm does not have the model or cannot create it, or the model has no such layer, or no
             intermediates that can be read.
     """
     source = _source(config.weights)
@@ -74,7 +77,7 @@ def declared(config: TimmConfig) -> Declared:
 
 
 def _chosen(config: TimmConfig, count: int, name: str) -> tuple[int, ...]:
-    """Return the layers of a config, of which there are `count`; the last one by default."""
+    """Return the layers of a config, after a check that they are below `count`; by default the last one."""
     layers = count - 1 if config.layers is None else config.layers
     chosen = (layers,) if isinstance(layers, int) else layers
     if not chosen or len(set(chosen)) < len(chosen):
@@ -97,13 +100,17 @@ def _data_config(model: Any, name: str) -> tuple[tuple[int, int], tuple[Colors, 
 
 
 def _own_size(model: Any) -> tuple[int, int] | None:
-    """Return the (H, W) for which a model was made, which may be another one than that of its data config."""
+    """Return the (H, W) for which a model was created, which may differ from its data config."""
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     return size if isinstance(size, tuple) and len(size) == 2 else None
 
 
 def load(config: TimmConfig, found: Declared) -> Any:
-    """Load a model of timm whole, on the CPU and in its own dtype.
+    """Load a model of timm on the CPU and in its own dtype.
+
+    Args:
+        config: model and layers.
+        found: result of `declared` for this config.
 
     Raises:
         CheckpointError: the weights are not found, damaged, not those of the model, or not finite.
@@ -124,7 +131,11 @@ def load(config: TimmConfig, found: Declared) -> Any:
 
 
 def settings_digest(model: nn.Module) -> str:
-    """Return a digest of what the modules of a model compute with besides weights: classes, numbers, flags, texts."""
+    """Return a digest of everything but weights that a model's results depend on: classes, numbers, flags, texts.
+
+    Args:
+        model: any.
+    """
     return digest([
         (name, type(module).__name__, sorted(
             (key, repr(value)) for key, value in vars(module).items()
@@ -138,7 +149,7 @@ def _timm() -> Any:
     """Import timm.
 
     Raises:
-        ConfigError: it is not installed, or it cannot be imported.
+        ConfigError: timm is not installed, or cannot be imported.
     """
     try:
         return import_module("timm")
@@ -159,10 +170,10 @@ def _source(weights: str) -> str:
 
 
 def _created(weights: str, source: str, device: torch.device, **options: Any) -> Any:
-    """Let timm make a model.
+    """Create a model with timm.
 
     Raises:
-        CheckpointError: it cannot.
+        CheckpointError: timm fails.
     """
     timm = _timm()
     try:
@@ -176,7 +187,7 @@ def _created(weights: str, source: str, device: torch.device, **options: Any) ->
 
 
 def _refusal(error: Exception, source: str) -> str:
-    """Return why the weights of a model cannot be had from the hub, and what to do."""
+    """Return why the weights of a model cannot be downloaded from the hub, and what to do."""
     hub_id = source.removeprefix("hf-hub:")
     if hub_id == source:
         hub_id = str(_timm().get_pretrained_cfg(source).hf_hub_id)

@@ -1,4 +1,4 @@
-"""Tokenizers of CLIP's text encoder, checked against it: another vocabulary would give other words without a word."""
+"""Tokenizers of CLIP's text encoder, checked against it: a wrong vocabulary would change words without an error."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _IDS = {
 }
 """Ids of the sentence in the vocabularies of CLIP (of every Stable Diffusion 1 and 2) and of mini, by their size."""
 _LEGACY_IDS = {"bos_token": (0,), "eos_token": (2,), "pad_token": (1,)}
-"""Ids in configs of text encoders that mean nothing: old defaults of transformers."""
+"""Ids in configs of text encoders that are ignored: old defaults of transformers."""
 _WORD_END = "</w>"
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, object] | None = None) -> CLIPTokenizer:
+def load_tokenizer(folder: Path, *, vocab_size: int, text_encoder: Mapping[str, object] | None = None) -> CLIPTokenizer:
     """Load the tokenizer of a text encoder.
 
     Args:
         folder: tokenizer folder of a model.
-        vocabulary: number of tokens that the text encoder embeds.
-        text_encoder: its config, whose ids of special tokens must be those of the tokenizer, where it gives them.
+        vocab_size: number of tokens that the text encoder embeds.
+        text_encoder: config of the text encoder; the ids of special tokens that it gives must be the tokenizer's.
 
     Raises:
         CheckpointError: it cannot be read, or is not that of the text encoder.
@@ -60,9 +60,9 @@ def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, 
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"cannot load the tokenizer in {folder}: {reason}") from None
     for name in _SPECIAL:
-        if getattr(tokenizer, f"{name}_id") == vocabulary:  # transformers adds a token that it does not find
+        if getattr(tokenizer, f"{name}_id") == vocab_size:  # transformers adds a token that it does not find
             raise settings.refuse(f"{name} {shown(getattr(tokenizer, name))} is not in the vocabulary")
-    _check_vocabulary(tokens, vocabulary, folder)
+    _check_vocabulary(tokens, vocab_size, folder)
     _check_merges(model, set(tokens) - set(tokenizer.get_added_vocab()), folder)
     for name in ("bos_token", "eos_token", "pad_token"):
         own, wanted = getattr(tokenizer, f"{name}_id"), (text_encoder or {}).get(f"{name}_id")
@@ -72,30 +72,30 @@ def load_tokenizer(folder: Path, *, vocabulary: int, text_encoder: Mapping[str, 
                 f"{name} is {shown(getattr(tokenizer, name))}, of id {own}, and the {name}_id of the text encoder is "
                 f"{wanted}"
             )
-    whose, known = _IDS.get(vocabulary, ("that of the text encoder", None))
+    whose, known = _IDS.get(vocab_size, ("that of the text encoder", None))
     if known is not None and ids != known:
         raise CheckpointError(
             f"the tokenizer in {folder} is not {whose}: {_SENTENCE!r} must be {known}, not {ids[:12]}"
         )
     if tokenizer(_SENTENCE.upper()).input_ids != ids:
         raise CheckpointError(f"the tokenizer in {folder} must read capital letters as small ones, as CLIP's does")
-    if vocabulary == max(_IDS) and tokenizer.pad_token_id not in (0, tokenizer.eos_token_id):
+    if vocab_size == max(_IDS) and tokenizer.pad_token_id not in (0, tokenizer.eos_token_id):
         raise settings.refuse(f"pad_token must be '!' or {tokenizer.eos_token}, not {shown(tokenizer.pad_token)}")
     return tokenizer
 
 
-def _check_vocabulary(tokens: Mapping[str, int], vocabulary: int, folder: Path) -> None:
+def _check_vocabulary(tokens: Mapping[str, int], vocab_size: int, folder: Path) -> None:
     """Check that the ids are those that the text encoder embeds, each once."""
-    if sorted(tokens.values()) != list(range(vocabulary)):
+    if sorted(tokens.values()) != list(range(vocab_size)):
         raise CheckpointError(
             f"the tokenizer in {folder} is not that of the text encoder: it has {len(tokens)} tokens with ids from "
             f"{min(tokens.values(), default=0)} to {max(tokens.values(), default=0)}, and the text encoder embeds ids "
-            f"0 to {vocabulary - 1} (vocab_size {vocabulary})"
+            f"0 to {vocab_size - 1} (vocab_size {vocab_size})"
         )
 
 
 def _check_merges(model: Mapping[str, object], words: set[str], folder: Path) -> None:
-    """Check that tokens of several letters can be reached, which they are only by merges."""
+    """Check that tokens of several letters can be produced, which needs merges."""
     merges = model.get("merges")
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in (merges or ()))  # type: ignore[attr-defined]
     reached = {"".join(pair) for pair in pairs}

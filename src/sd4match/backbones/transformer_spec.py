@@ -19,9 +19,9 @@ _WHOLE: dict[str, dict[str, Any]] = {
     "clip": {"model_type": "clip_vision_model", "patch_size": 32},
     "siglip": {"model_type": "siglip_vision_model", "patch_size": 16},
 }
-"""Model types with a text tower beside the image tower, and the fields of the image tower that differ by default."""
+"""Model types with a text tower besides the image tower, and defaults of the image tower that differ between them."""
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224}
-"""Fields that the image tower has by default, which many a config.json leaves out."""
+"""Defaults of the image tower, since a config.json may leave out these fields."""
 _REFUSED = {
     "vit_mae": "a masked autoencoder drops patches of the photo at random; load its encoder as transformers' ViTModel, "
     "and save that",
@@ -30,7 +30,7 @@ _REFUSED = {
         "a NaFlex model takes a sequence of patches and no image; a SigLIP 2 of a fixed resolution is of type siglip",
     ),
 }
-"""Model types that people bring and that cannot be read, and why."""
+"""Popular model types that cannot be read, with the reasons."""
 
 
 def transformer_spec(
@@ -72,7 +72,11 @@ def transformer_spec(
 
 
 def image_tower(config: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
-    """Return the config of the image tower of a whole CLIP or SigLIP; that of any other model as it is.
+    """Return the config of the image tower of a whole CLIP or SigLIP, and any other config unchanged.
+
+    Args:
+        config: content of a config.json.
+        where: name of the model in error messages.
 
     Raises:
         CheckpointError: `vision_config` is no object.
@@ -90,7 +94,10 @@ def image_tower(config: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
 
 
 def prefix_tokens(config: Mapping[str, Any]) -> int:
-    """Return the number of tokens before the patches: those of the class and of a teacher, and registers.
+    """Return the number of tokens before the patches: class token, distillation token and registers.
+
+    Args:
+        config: content of a config.json.
 
     >>> prefix_tokens({"model_type": "dinov3_vit", "num_register_tokens": 4})
     5
@@ -100,10 +107,15 @@ def prefix_tokens(config: Mapping[str, Any]) -> int:
 
 
 def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where: str) -> str:
-    """Return the model type of a transformers config, which must be one of some.
+    """Return the model type of a transformers config after a check.
+
+    Args:
+        config: content of a config.json.
+        families: allowed model types.
+        where: name of the model in error messages.
 
     Raises:
-        CheckpointError: it is another one.
+        CheckpointError: the model type is not allowed.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in families:
@@ -116,7 +128,13 @@ def check_family(config: Mapping[str, Any], families: tuple[str, ...], *, where:
 
 
 def check_transformer(fields: Fields) -> tuple[int, int, int, int]:
-    """Check the fields of a vision transformer; return its width, its blocks, and the sides of its image and patch.
+    """Check the fields of a vision transformer.
+
+    Args:
+        fields: fields of its config.json.
+
+    Returns:
+        Width, number of blocks, and sides of image and patch in pixels.
 
     Raises:
         CheckpointError: a field is missing or has a value that cannot work.

@@ -1,4 +1,4 @@
-"""Running and pruning a UNet up to the last layer whose output is read."""
+"""Running and pruning a UNet up to the last requested layer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def features_at(
     """Return the outputs of some layers of the up path; blocks after the last of them do not run.
 
     Args:
-        unet: of Stable Diffusion 1 or 2, or of any of their block types; pruned or not.
-        noisy: z_t.
+        unet: UNet of Stable Diffusion 1 or 2, or of any of their block types; pruned or not.
+        noisy: noisy latents z_t, (B, C, h, w).
         timestep: t.
-        context: prompt embedding that cross-attention reads.
+        context: prompt embedding that cross-attention reads, (B, L, D).
         layers: up-blocks (after their upsampling) or sub-blocks of them (after resnet and attention).
 
     Returns:
-        A (B, C, h, w) for each layer, in their order.
+        Features (B, C, h, w) of each layer, in the order of `layers`.
     """
     outputs: dict[LayerIndex, Tensor] = {}
     times = torch.full((noisy.shape[0],), timestep, device=noisy.device)
@@ -61,7 +61,12 @@ def features_at(
 
 
 def prune(unet: UNet2DConditionModel, layers: Sequence[LayerIndex]) -> None:
-    """Remove everything after the last layer that is read, in place."""
+    """Remove everything after the last requested layer, in place.
+
+    Args:
+        unet: UNet to prune.
+        layers: requested layers.
+    """
     last = max(layer.block for layer in layers)
     unet.up_blocks = unet.up_blocks[: last + 1]
     unet.conv_norm_out = unet.conv_act = unet.conv_out = None
@@ -76,7 +81,7 @@ def prune(unet: UNet2DConditionModel, layers: Sequence[LayerIndex]) -> None:
 
 
 def _sub_block(block: nn.Module, index: int | None) -> nn.Module:
-    """Return the module whose output is that of the sub-block: its attention if it has one, else its resnet."""
+    """Return the last module of a sub-block: its attention if it has one, else its resnet."""
     modules: nn.ModuleList = block.attentions if _has_cross_attention(block) else block.resnets  # type: ignore[assignment]
     return modules[index or 0]
 
@@ -95,5 +100,5 @@ def _has_cross_attention(block: nn.Module) -> bool:
 
 
 def _conditioning(block: nn.Module, context: Tensor) -> dict[str, Tensor]:
-    """Return the context as a keyword for blocks with cross-attention; {} for the others, which do not take it."""
+    """Return the context as a keyword argument for blocks with cross-attention; {} for other blocks."""
     return {"encoder_hidden_states": context} if _has_cross_attention(block) else {}

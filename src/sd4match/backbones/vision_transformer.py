@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, CLIPVisionModel, PreTrainedModel, SiglipVisionModel
+from typing_extensions import override
 
 from sd4match.backbones.config import VisionTransformerConfig
 from sd4match.backbones.loading import load_whole
@@ -34,28 +35,28 @@ _IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _IMAGENETS_COLORS = ("dinov2", "dinov2_with_registers")
 """Model types of which every published model has ImageNet's colors, as every known name has."""
 _TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
-"""Classes of the image tower of models that have a text tower too, by model type."""
+"""Classes of the image tower of models that also have a text tower, by model type."""
 
 _UNUSED = (r"(^|\.)pooler\.", r"(^|\.)mask_token$")
 """Tensors on which no block depends; the checkpoints of DINO have no pooler."""
 _HEADS = (r"^classifier\.", r"^cls_classifier\.", r"^distillation_classifier\.", r"^visual_projection\.",
           r"^text_model\.", r"^text_projection\.", r"^logit_(scale|bias)$")  # fmt: skip
-"""Tensors that follow the transformer, and those of a text tower beside it."""
+"""Tensors after the transformer, and those of a text tower."""
 
 
 class VisionTransformerBackbone(Backbone):
-    """Vision transformer as a feature extractor.
+    """Backbone that reads patch features from a vision transformer.
 
     The map is the output of a block ("token", before the final norm, as SD+DINO reads it) or the keys of its attention
-    ("key", all heads concatenated), without the tokens that are not patches. Positions are interpolated for images of
-    another size than the model's. `encode` does all the work, so that it can be cached; neither a prompt nor noise
-    changes the features.
+    ("key", all heads concatenated), for the patch tokens only. Positions are interpolated for images of another size
+    than the model's. All computation is in `encode`, whose result is cached; neither a prompt nor noise changes the
+    features.
 
     Convention: patches and pixels cover the same area ("centers").
 
     Args:
         config: facet and image size.
-        model: loaded; it is frozen, and its blocks after `spec.layer` are removed.
+        model: loaded model; it is frozen, and its blocks after `spec.layer` are removed.
         spec: shapes of the model's features; see `transformer_spec`.
         normalization: mean and standard deviation of the colors; ImageNet's if not given.
 
@@ -90,19 +91,26 @@ class VisionTransformerBackbone(Backbone):
             self._forward_options["interpolate_pos_encoding"] = True
 
     def prepare(self, photo: Photo) -> View:
-        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors."""
+        """Squash or pad a photo to the model's square, as `spec.frame` says, and normalize its colors.
+
+        Args:
+            photo: any.
+        """
         return normalize_colors(put_into_frame(photo, self.spec.frame, self.image_size), self._mean, self._std)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Encoded:
         """Compute the features, in batches of one photo and in the model's own dtype, also inside an autocast.
 
+        Args:
+            views: B photos, as `prepare` returns them.
+
         Returns:
             Tensor "features", (B, C, h, w), float32.
 
         Raises:
             ShapeError: the views have another size than the model's image.
-            CheckpointError: the model gives another number of tokens than it declares.
+            CheckpointError: the model returns another number of tokens than it declares.
             NonFiniteError: the features are not finite; the message names photo, layer and dtype.
         """
         check_views(views, self.image_size)
@@ -133,8 +141,8 @@ class VisionTransformerBackbone(Backbone):
         features = patches.transpose(1, 2).unflatten(2, (height, width))
         return Encoded({"features": features}, views.frames, views.keys, views.names)
 
+    @override
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Return the encoded features; neither the prompt nor the sampling changes them."""
         features = encoded.tensors["features"].to(self.model.device)
         height, width = features.shape[-2:]
         return FeatureMap(features, Grid(encoded.frames, (height, width), "centers"))
@@ -145,8 +153,8 @@ class VisionTransformerBackbone(Backbone):
         height, width = (side // self.spec.stride for side in self.image_size)
         return {"features": (self.spec.channels, height, width)}
 
+    @override
     def weights_digest(self) -> str:
-        """Return a digest of the model, the layer and the facet."""
         return digest(weights_digest(self.model), self.spec.layer, self.config.facet)
 
 
@@ -156,8 +164,8 @@ def load_vision_transformer(
     """Load a transformers folder.
 
     Args:
-        config: which model, and how it is read.
-        device: of the weights.
+        config: model, block and options.
+        device: device of the weights.
 
     Raises:
         CheckpointError: the model is not found, damaged, or not a vision transformer, or does not say how its colors
@@ -185,8 +193,8 @@ def read_normalization(folder: Path, *, default: tuple[Colors, Colors] | None) -
     That is preprocessor_config.json, or `image_processor` in processor_config.json.
 
     Args:
-        folder: of the model.
-        default: for a model without such a file, and for a field that the file does not have; None: they must be there.
+        folder: folder of the model.
+        default: values for a model without such a file or field; None: both are required.
 
     Raises:
         CheckpointError: the file is missing or damaged, or a field is missing or not three numbers.
@@ -213,7 +221,7 @@ def read_normalization(folder: Path, *, default: tuple[Colors, Colors] | None) -
 
 
 def _blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of the transformer, which each class of transformers keeps elsewhere."""
+    """Return the blocks of the transformer, whose attribute differs between classes of transformers."""
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layer", "layers", "blocks"):
             return module

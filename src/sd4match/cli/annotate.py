@@ -1,4 +1,4 @@
-"""`sd4match app --annotate FOLDER`: mark corresponding points of one's own photos in the browser."""
+"""Command `sd4match app --annotate FOLDER`, which opens an annotation app for a folder of photos."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def serve_annotation(
     """Serve the annotation of a folder until Ctrl-C.
 
     Args:
-        folder: photos, and the file of points if there is one.
-        config: matcher that guesses.
-        prompts: its prompt, "empty", "text" or a file; the one of the config, if none is given.
-        category: what photos show whose annotation does not say it.
-        exif: whether points are in the frame that viewers show.
-        port: of this machine; None for a free one.
-        device: where the matcher runs.
+        folder: folder of photos, with the file of points if there is one.
+        config: experiment of the matcher that guesses.
+        prompts: prompt of the matcher, "empty", "text" or a file; the one of the config, if none is given.
+        category: category of photos whose annotation has none.
+        exif: whether points are in the frame that image viewers show.
+        port: port of this machine; None: a free one.
+        device: device of the matcher.
         open_browser: whether to open the page, or only to print its address.
 
     Raises:
-        SD4MatchError: the folder cannot be annotated, another app holds it, there are several prompts, or as
+        SD4MatchError: the folder cannot be annotated, another app has locked it, there are several prompts, or as
             `build_for_matching`.
     """
     from sd4match.app.serving import choose_port

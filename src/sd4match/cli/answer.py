@@ -1,7 +1,7 @@
-"""Answers of commands: text for people, or with `--json` one document for machines.
+"""Output of commands: text, or one JSON document with `--json`.
 
-A command returns the document, and prints what people read. With `--json`, what it prints on stdout is dropped, and the
-document is printed instead. A command whose return type is None has no `--json`. Importing this module loads no torch.
+A command prints text and returns the document. With `--json`, the text on stdout is dropped and the document is printed
+instead. A command whose return type is None has no `--json`. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 Document = dict[str, Any] | list[Any]
-"""JSON object or list; its paths are printed as they were given, and values that are not finite as null."""
+"""JSON object or list. Paths in it are printed as text, and numbers that are not finite as null."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -26,7 +26,7 @@ _NAME = "print_json"
 
 
 class Leave(typer.Exit):
-    """End of a command whose answer is not what it returns, or whose exit code is not 0."""
+    """Exception that ends a command with a document or with an exit code other than 0."""
 
     def __init__(self, document: Document, code: int = 0) -> None:
         super().__init__(code)
@@ -34,7 +34,7 @@ class Leave(typer.Exit):
 
 
 def answering(command: Callable[..., Document | None]) -> Callable[..., None]:
-    """Give a command that returns a document the option `--json`, which prints it."""
+    """Add the option `--json` to a command that returns a document."""
     hints = get_type_hints(command, include_extras=True)
     has_answer = hints.pop("return", None) is not type(None)
     parameters = [
@@ -66,7 +66,7 @@ def answering(command: Callable[..., Document | None]) -> Callable[..., None]:
 
 
 def to_json(document: Document) -> str:
-    """Return a document as JSON that every reader takes.
+    """Return a document as strict JSON.
 
     >>> print(to_json({"pck": float("nan"), "grid": (8, 8)}))
     {

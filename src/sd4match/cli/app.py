@@ -1,4 +1,4 @@
-"""The `sd4match` command. Commands import their dependencies when they run, so that `--help` is fast."""
+"""Command `sd4match`. Subcommands import their dependencies when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ app.command("doctor")(doctor.command)
 
 
 def _equip(group: typer.Typer, *path: str) -> None:
-    """Give every command below a group its examples, its completions and, if it has an answer, `--json`."""
+    """Add examples, completions and, if it returns a document, `--json` to every command of a group."""
     for info in group.registered_commands:
         assert info.callback is not None
         info.cls = Command
@@ -89,7 +89,7 @@ def _equip(group: typer.Typer, *path: str) -> None:
 
 
 def _with_examples(own: object) -> type[TyperGroup]:
-    """Return the class of a group: ours, over its own one if it has one."""
+    """Return a class of groups with examples, derived from the group's own class if it has one."""
     if isinstance(own, type) and issubclass(own, TyperGroup):
         return own if issubclass(own, Group) else type(own.__name__, (Group, own), {})
     return Group

@@ -1,4 +1,4 @@
-"""`sd4match cache`: look at and clear the disk cache."""
+"""Commands `sd4match cache`, which show and clear the disk cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _open(folder: str | None) -> Cache:
     """Return the cache in a folder, which need not exist yet.
 
     Raises:
-        InputError: there is something else, or no folder can be there.
+        InputError: the path is no folder, or no folder can be created there.
     """
     from sd4match.io.cache import Cache, cache_folder
     from sd4match.paths import as_path, require_folder
@@ -59,7 +59,7 @@ def _open(folder: str | None) -> Cache:
 
 
 def _may_exist(path: Path) -> bool:
-    """Return False if nothing is there yet, but something could be."""
+    """Return False if the path does not exist but could be created, True otherwise."""
     try:
         path.lstat()
     except FileNotFoundError:

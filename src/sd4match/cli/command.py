@@ -1,4 +1,4 @@
-"""How commands and groups of commands behave: words that say something, and examples below every help."""
+"""Classes of commands and groups, with checks of arguments and with examples below the help."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sd4match.paths import as_path
 
 
 class Command(TyperCommand):
-    """Command whose options and arguments say something, and whose paths may begin with ~ even in quotes."""
+    """Command that refuses empty arguments, and whose paths may begin with ~ even in quotes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of a command line.
 
         Raises:
-                InputError: one of them is empty, consists of spaces, or is no path or no number where one is wanted.
+                InputError: an argument is empty, consists of spaces, or is no path or number where that is needed.
         """
         if not ctx.resilient_parsing:  # a line that is being completed may hold anything
             self._check_words(ctx, args)
@@ -59,7 +59,7 @@ class Group(TyperGroup):
 
 
 def _write_examples(ctx: Any, formatter: Any) -> None:
-    """Write the examples of a command line by line: wrapped ones could not be copied."""
+    """Write the examples of a command without wrapping, so that they can be copied."""
     names = []
     while ctx.parent is not None:
         names.append(ctx.info_name)

@@ -1,4 +1,4 @@
-"""Options and checks that several commands share. Importing this module loads neither torch nor rich."""
+"""Shared options and checks of commands. Importing this module loads neither torch nor rich."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class ExperimentOptions:
         """Return the experiment; with --show-config, print it and exit.
 
         Args:
-            default: preset to take if neither --preset nor --config is given.
-            changes: `a.b=c` changes that other options stand for; --set comes after them.
+            default: preset to use if neither --preset nor --config is given.
+            changes: changes `a.b=c` of other options; --set is applied after them.
 
         Raises:
             ConfigError: the options do not go together, or the experiment cannot work.
@@ -81,10 +81,10 @@ class DataOptions:
     cache_limit: CacheLimit = None
 
     def changes(self) -> list[str]:
-        """Return the changes `a.b=c` that these options stand for.
+        """Return these options as changes `a.b=c` of the experiment.
 
         Raises:
-            ConfigError: an unknown kind, or one of --dataset and --root without the other.
+            ConfigError: the kind is unknown, or one of --dataset and --root is missing.
         """
         return [*data_changes(self.dataset, self.root), *changed("cache.limit", self.cache_limit)]
 
@@ -93,7 +93,11 @@ _Command = TypeVar("_Command", bound=Callable[..., Document | None])
 
 
 def option_groups(command: _Command) -> _Command:
-    """Turn every parameter of a command whose type is a dataclass into one option per field of that dataclass."""
+    """Replace parameters of a command whose type is a dataclass by one option per field of that dataclass.
+
+    Args:
+        command: function of the command.
+    """
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters = list(_expand(command, hints))
@@ -132,7 +136,15 @@ def read_config(
     backbone: str | None = None,
     dtype: str | None = None,
 ) -> ExperimentConfig:
-    """Return the experiment that the options describe.
+    """Return the experiment of the options.
+
+    Args:
+        preset: name of a preset.
+        config: YAML file, instead of a preset.
+        overrides: changes `a.b=c`.
+        default: preset to use if neither is given.
+        backbone: name of the model; None: that of the experiment.
+        dtype: dtype of the model; None: that of the experiment.
 
     Raises:
         ConfigError: the options do not go together, or the experiment cannot work.
@@ -169,10 +181,14 @@ def changed(field: str, value: object) -> list[str]:
 
 
 def data_changes(dataset: str | None, root: Path | None) -> list[str]:
-    """Return the changes that --dataset and --root stand for.
+    """Return --dataset and --root as changes of the experiment.
+
+    Args:
+        dataset: kind of data set.
+        root: its folder.
 
     Raises:
-        ConfigError: an unknown kind, or one of the two without the other.
+        ConfigError: the kind is unknown, or one of the two options is missing.
     """
     from sd4match.data.config import RootedConfig, dataset_kind
     from sd4match.errors import ConfigError
@@ -191,10 +207,13 @@ def data_changes(dataset: str | None, root: Path | None) -> list[str]:
 
 
 def check_split(name: str) -> Split:
-    """Return the name of a split.
+    """Return the name of a split after a check.
+
+    Args:
+        name: "train", "validation" or "test".
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: it is another name.
     """
     from sd4match.data.config import Split
     from sd4match.errors import ConfigError
@@ -205,13 +224,16 @@ def check_split(name: str) -> Split:
 
 
 def check_output(output: Path) -> Path:
-    """Check that a folder can be written, before any work is done.
+    """Check before a computation that a folder can be written.
+
+    Args:
+        output: folder of the results.
 
     Returns:
-        The folder, or the nearest existing one above it, for temporary files.
+        The folder, or its nearest existing parent, for temporary files.
 
     Raises:
-        InputError: it is a file or lies below one, or it cannot be written.
+        InputError: the path is a file or below one, or the folder cannot be written.
     """
     from sd4match.errors import InputError
     from sd4match.paths import exists, is_folder
@@ -232,10 +254,14 @@ def check_output(output: Path) -> Path:
 
 
 def prompt_changes(fallback: str | None, file: Path | str | None) -> dict[str, str]:
-    """Return what --fallback changes in the config of a prompt file.
+    """Return --fallback as changes of the config of a prompt file.
+
+    Args:
+        fallback: value of the option.
+        file: prompt file.
 
     Raises:
-        InputError: there is no file, or it does not hold a class prompt.
+        InputError: there is no file, or it is not of a class prompt.
     """
     from sd4match.errors import InputError, a
     from sd4match.prompting.serialization import read_prompt
@@ -251,10 +277,13 @@ def prompt_changes(fallback: str | None, file: Path | str | None) -> dict[str, s
 
 
 def prepare_device(name: str) -> str:
-    """Silence other libraries and return a device that exists.
+    """Return the name of a device after a check, and silence other libraries.
+
+    Args:
+        name: value of --device.
 
     Raises:
-        ConfigError: it does not exist.
+        ConfigError: there is no such device.
     """
     from sd4match.devices import resolve_device
 
@@ -277,7 +306,7 @@ def quiet_libraries() -> None:
 
 
 def program() -> str:
-    """Return the words that call this program again from the same folder: `sd4match` only where the shell finds it."""
+    """Return a command that starts this program again from the same folder, since `sd4match` may not be on the PATH."""
     called = sys.argv[0]
     if Path(called).name == "__main__.py":
         interpreter = Path(sys.executable)

@@ -1,4 +1,4 @@
-"""`sd4match compare`: compare two reports on the same pairs."""
+"""Command `sd4match compare`, which compares two reports on the same pairs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Words that the shell completes: names of presets, data sets, models, protocols, prompts and devices.
+"""Shell completion of names of presets, data sets, models, protocols, prompts and devices.
 
-Candidates are read when the shell asks for them, and none of them loads torch. Where nothing fits, as for the path of a
-file, shells complete the names of files.
+Candidates are computed when the shell asks for them, without loading torch. If none fits, as for the path of a file,
+shells complete file names.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ COMPLETIONS: dict[str, Words] = {
 
 
 def complete(command: Callable[..., Any], path: str) -> None:
-    """Let the shell complete the values of a command's options and arguments.
+    """Add shell completion to the options and arguments of a command.
 
     Args:
-        command: whose parameters have typer's options and arguments as metadata of their types.
-        path: words that call the command, for example "models check".
+        command: function whose parameters have typer's options and arguments as metadata of their types.
+        path: words of the command, for example "models check".
     """
     for name, hint in get_type_hints(command, include_extras=True).items():
         words = COMPLETIONS.get(f"{path} {name}") or COMPLETIONS.get(name)

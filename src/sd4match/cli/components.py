@@ -1,4 +1,4 @@
-"""`sd4match components`: what an experiment can be composed of, of this package and of installed plugins."""
+"""Command `sd4match components`, which lists the components of this package and of installed plugins."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _protocol_rows() -> list[dict[str, Any]]:
 
 
 def _shown(default: Any) -> str:
-    """Return a default as it is written in YAML: the kind of a component, the value of anything else."""
+    """Return a default as in YAML: the kind of a component, or the value."""
     import json
 
     from pydantic import BaseModel

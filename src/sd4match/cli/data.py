@@ -1,4 +1,4 @@
-"""`sd4match data`: write the synthetic data set, and check data sets on disk."""
+"""Commands `sd4match data`, which write the synthetic data set and check data sets on disk."""
 
 from __future__ import annotations
 

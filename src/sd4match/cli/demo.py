@@ -1,4 +1,4 @@
-"""`sd4match demo`: train a prompt on the packaged mini model and compare it with text prompts."""
+"""Command `sd4match demo`, which trains a prompt on the packaged mini model and compares it with text prompts."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def hand_written_prompts(backbone: Backbone) -> dict[str, Prompt]:
-    """Return the prompts that nothing was learned for; "part words" names every part of each category."""
+    """Return the prompts that are not learned; "part words" names all parts of each category."""
     from sd4match.data.synthetic.anatomy import ANATOMIES, part_words
     from sd4match.prompting.config import TextPromptConfig
     from sd4match.prompting.text import EmptyPrompt, TextPrompt
@@ -203,7 +203,7 @@ def _files(output: Path) -> list[Path]:
 
 
 def _commands(output: Path) -> list[str]:
-    """Return commands that work as they are, in the folder that the demo was called in."""
+    """Return commands that can be run in the folder in which the demo was called."""
     from sd4match.cli.common import program
 
     source, target, prompt = (

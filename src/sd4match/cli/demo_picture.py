@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from sd4match.structures.pairs import PairRecord
 
 RULE = "the first pairs of the test split, of three categories, whose two photos show every part"
-"""How the pairs are chosen, whatever is found in them."""
+"""Rule by which the pairs are chosen, independent of the results."""
 _PAIRS = 3
 
 _WIDTH, _MARGIN, _COLUMN, _HEIGHT = 800, 8, 400, 186
-"""Of the picture, around it, from column to column, and of a photo, in pixels; 800 is the width of a page."""
+"""Width of the picture, margin, width of a column, and height of a photo, in pixels; 800 is the width of a page."""
 _TITLE, _TEXT = 17, 15
 _INK, _GRAY = (30, 30, 30), (96, 96, 96)
 
@@ -30,14 +30,14 @@ PointArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Matched:
-    """What one prompt finds in one pair."""
+    """Matches of one pair under one prompt."""
 
     source: Photo
     target: Photo
     points: PointArray
-    """(N, 2), in pixels of the source."""
+    """Points (N, 2) in pixels of the source."""
     predicted: PointArray
-    """(N, 2), in pixels of the target, as is `truth`."""
+    """Matches (N, 2) in pixels of the target, like `truth`."""
     truth: PointArray
     hits: Sequence[bool]
     category: str | None
@@ -49,7 +49,7 @@ def chosen_pairs(records: Sequence[PairRecord]) -> list[PairRecord]:
 
 
 def _first_of_categories(records: Sequence[PairRecord]) -> Iterator[PairRecord]:
-    """Yield the first complete pair of each category; without any, as in a tiny data set, the first of all."""
+    """Yield the first complete pair of each category; if there is none, the first pair."""
     complete = [record for record in records if record.visible.all()]
     seen: set[str | None] = set()
     for record in complete or records[:1]:
@@ -62,7 +62,7 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
     """Draw a column of pairs for each prompt, with a legend below.
 
     Args:
-        titles: of the columns, which are two.
+        titles: titles of the two columns.
         columns: pairs of each column, the same pairs in the same order.
     """
     drawn = [[_drawn(pair) for pair in pairs] for pairs in columns]
@@ -82,7 +82,7 @@ def draw_columns(titles: Sequence[str], columns: Sequence[Sequence[Matched]]) ->
 
 
 def _drawn(pair: Matched) -> Image.Image:
-    """Draw a pair as wide as its column, or narrower: marks on the border of a photo make it wider."""
+    """Draw a pair that fits into its column together with marks at the border of the photos."""
     picture = draw_matches(
         pair.source, pair.target, pair.points, pair.predicted, hits=pair.hits, truth=pair.truth, height=_HEIGHT
     )
@@ -91,7 +91,7 @@ def _drawn(pair: Matched) -> Image.Image:
 
 
 def _draw_legend(canvas: Image.Image, top: int) -> None:
-    """Draw one match of each sort as in the pairs, with what it means: in a strip of a picture of their height."""
+    """Draw a legend with a hit and a miss in the style of the pairs."""
     draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(_TEXT), _MARGIN
     middle = _HEIGHT / 2
     blank = Photo(np.full((_HEIGHT, 60, 3), 150, dtype=np.uint8), "legend")

@@ -1,4 +1,4 @@
-"""`sd4match doctor`: what is installed, what is missing, and the command that mends it."""
+"""Command `sd4match doctor`, which lists what is installed and what is missing, with commands to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOR_USERS = {
     "timm": "timm's networks as backbones",
     "track": "a training's curves in TensorBoard",
 }
-"""What the extras for users add; the others are for developers."""
+"""Features that the extras for users add; the other extras are for developers."""
 
 
 def command() -> Document:
@@ -61,7 +61,7 @@ def command() -> Document:
 
 
 def _look() -> dict[str, Any]:
-    """Return what is installed and found, as JSON has it."""
+    """Return the facts about the installation as JSON values."""
     import os
     import platform
     import sys
@@ -112,7 +112,7 @@ def _devices() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _fixes(found: dict[str, Any]) -> list[str]:
-    """Return what is to be done, as commands where there is one."""
+    """Return how to fix problems, as commands if possible."""
     missing = [name for name, version in found["packages"].items() if version is None]
     fixes = [f"pip install {' '.join(missing)}"] if missing else []
     fixes += [f"pip install --force-reinstall {name}" for name in found["broken"] if name not in missing]
@@ -144,7 +144,7 @@ def _extra(name: str, packages: dict[str, str | None]) -> str:
 
 
 def _plugins() -> tuple[dict[str, list[str]], list[str]]:
-    """Return the kinds that each installed package registers, and why others are left out."""
+    """Return the kinds that each installed package registers, and the reasons why plugins are left out."""
     import warnings
 
     from sd4match.registry import REGISTRIES, PluginWarning

@@ -1,4 +1,4 @@
-"""`sd4match evaluate`: measure the PCK of prompts and baselines on the pairs of a data set."""
+"""Command `sd4match evaluate`, which measures the PCK of prompts and baselines on the pairs of a data set."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def command(
 
 
 def _protocol_changes(name: str | None) -> list[str]:
-    """Return what a protocol changes in an experiment: how matches are counted, the matcher, and the photos' frame."""
+    """Return the changes of an experiment for a protocol: counting, matcher, and the frame of photos."""
     if name is None:
         return []
     from sd4match.config.protocols import get_protocol

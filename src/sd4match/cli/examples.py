@@ -1,6 +1,6 @@
-"""Examples that stand below the help of each command, by the words that call it, and notes below that of the program.
+"""Examples below the help of each command, and notes below the help of the program.
 
-An example is (what it does, the words after `sd4match`); one that names photos takes those that `sd4match demo` writes.
+An example is (description, words after `sd4match`). Photos in examples are those that `sd4match demo` writes.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("In another folder", "new plugin sd4match-other --output plugins/other"),
     ),
 }  # fmt: skip
-"""Examples by the words that call the command; "" is the program."""
+"""Examples by the words of the command; "" is the program."""
 
 NOTES: Mapping[str, Mapping[str, str]] = {
     "": {

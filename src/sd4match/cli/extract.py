@@ -1,4 +1,4 @@
-"""`sd4match extract`: write the features of photos to files."""
+"""Command `sd4match extract`, which writes the features of photos to files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def command(
 
 
 def _is_feature_file(path: Path) -> bool:
-    """Return whether a file holds features that an earlier `extract` wrote."""
+    """Return whether an earlier `extract` wrote a file."""
     from safetensors import safe_open
 
     try:
@@ -83,10 +83,10 @@ def _is_feature_file(path: Path) -> bool:
 
 
 def _file_names(photos: Sequence[Path]) -> list[str]:
-    """Return the name of each photo's file of features.
+    """Return the name of each photo's feature file.
 
     Raises:
-        InputError: two photos have the same.
+        InputError: two photos have the same name.
     """
     from sd4match.errors import InputError
 

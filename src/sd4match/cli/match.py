@@ -1,4 +1,4 @@
-"""`sd4match match`: match two photos; write a table, a JSON file and a picture."""
+"""Command `sd4match match`, which matches two photos and writes a table, a JSON file and a picture."""
 
 from __future__ import annotations
 

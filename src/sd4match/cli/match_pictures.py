@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from sd4match.structures.images import Photo
 
 KINDS = ("heat", "dense", "warp", "features", "attention")
-"""Pictures that `--draw` knows; each is written as NAME.png."""
+"""Kinds of pictures of `--draw`; each is written to NAME.png."""
 _MOST_POINTS = 8
 """Points whose heat maps are drawn, below each other."""
 
 
 def check_pictures(draw: Sequence[str] | None, compare: Sequence[str] | None, category: str | None) -> list[str]:
-    """Return which pictures to draw, each once, in the order of `KINDS`; `--compare` asks for heat maps.
+    """Return the kinds of pictures to draw, each once and in the order of `KINDS`; `--compare` adds heat maps.
 
     Raises:
-        InputError: a kind is not known, or "text" is compared without a category.
+        InputError: a kind is unknown, or "text" is compared without a category.
     """
     from sd4match.errors import InputError, choose_from, shown
 
@@ -48,15 +48,15 @@ def _needs_category(name: str) -> InputError:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What pictures of a match are drawn from.
+    """Inputs of the pictures of a match.
 
     Args:
-        matcher: of the match.
-        sides: source and target, extracted if the prompt allows it.
+        matcher: matcher that was used.
+        sides: features of source and target, or the photos if the prompt depends on both.
         photos: source and target.
-        result: the match.
-        points: that were asked for; None for a grid.
-        category: of both photos.
+        result: result of the match.
+        points: points of the command line; None for a grid.
+        category: category of both photos.
         label: name of the prompt.
         others: matchers of `--compare`, by the names of their prompts.
     """
@@ -71,10 +71,10 @@ class Pictures:
     others: dict[str, SemanticMatcher]
 
     def draw(self, kinds: Sequence[str]) -> dict[str, Image.Image]:
-        """Return the pictures of some kinds, by their names.
+        """Return pictures by kind.
 
         Raises:
-            InputError: heat maps are wanted and nothing was matched, or the backbone has no attention.
+            InputError: there is no match for heat maps, or the backbone has no attention.
         """
         makers: dict[str, Callable[[], Image.Image]] = {
             "heat": self._heat, "dense": self._dense, "warp": self._warp, "features": self._features,
@@ -134,9 +134,9 @@ def compared_matchers(
     *,
     file: str | None = None,
 ) -> tuple[str, dict[str, SemanticMatcher]]:
-    """Return what pictures call the prompt of a match, and a matcher for each other prompt of `--compare` by its name.
+    """Return the name of the prompt of a match in pictures, and matchers for the other prompts of `--compare` by name.
 
-    A prompt is called by its text or its file. One that is given twice, or is that of the match, is drawn once.
+    A prompt is named by its text or its file. A prompt that is given twice, or is that of the match, is drawn once.
 
     Args:
         names: "empty", "text" or files of prompts.
@@ -181,10 +181,10 @@ def _text_of(prompt: Prompt, category: str | None) -> str:
 
 
 def prompt_labels(prompts: Sequence[str | Path]) -> list[str]:
-    """Return what pictures call prompts: a text by itself, a file by its name and the folders that tell it from others.
+    """Return names of prompts for pictures: a text, or the name of a file with the folders that make it unique.
 
     Args:
-        prompts: texts, and absolute files of prompts; no two are equal.
+        prompts: texts, and absolute paths of prompt files; no two are equal.
 
     >>> prompt_labels(["empty prompt", Path("/runs/single/prompt.safetensors")])
     ['empty prompt', 'prompt']

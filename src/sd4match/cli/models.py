@@ -1,4 +1,4 @@
-"""`sd4match models`: known models, where they are, and whether one works here."""
+"""Commands `sd4match models`, which list the known models and check one on this machine."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def list_models() -> Document:
 
 
 def _print_models(models: list[dict[str, Any]]) -> None:
-    """Print two lines for each model, which fit into 80 columns but for long folders."""
+    """Print two lines for each model, within 80 columns except for long folders."""
     name, license = (max(len(model[field]) for model in models) + 2 for field in ("name", "license"))
     typer.echo(f"{'name':<{name}}{'download':<10}{'license':<{license}}here")
     for model in models:
         size = f"{model['gigabytes']:g} GB" if model["gigabytes"] else "none"
         here = "yes" if model["folder"] else "no"
         typer.echo(f"{model['name']:<{name}}{size:<10}{model['license']:<{license}}{here}")
-        places = [" + ".join(model["hub"])] if model["hub"] else ["comes with this package"]
-        places += [str(model["folder"])] if model["folder"] and model["hub"] else []
-        for place in places:
-            typer.echo(f"{'':<{name}}{place}")
+        locations = [" + ".join(model["hub"])] if model["hub"] else ["comes with this package"]
+        locations += [str(model["folder"])] if model["folder"] and model["hub"] else []
+        for location in locations:
+            typer.echo(f"{'':<{name}}{location}")
 
 
 @app.command("check")
@@ -100,7 +100,7 @@ def check(
 
 
 def _parse_fields(dtype: str | None, overrides: list[str] | None) -> dict[str, object]:
-    """Return the fields of the backbone that --dtype and --set FIELD=VALUE give."""
+    """Return --dtype and --set FIELD=VALUE as fields of the backbone."""
     from sd4match.documents import parse_yaml
     from sd4match.errors import ConfigError, shown
 
@@ -166,7 +166,7 @@ def _extract(backbone: Backbone) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what people read of an extraction."""
+    """Return the facts of an extraction as text."""
     from sd4match.fingerprints import abbreviated
 
     def shape(values: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""`sd4match new`: skeletons of packages."""
+"""Commands `sd4match new`, which write skeletons of packages."""
 
 from __future__ import annotations
 

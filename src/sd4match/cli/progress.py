@@ -1,7 +1,7 @@
-"""Progress of the commands, on stderr: bars on a terminal, elsewhere a plain line now and then.
+"""Progress of commands on stderr: bars on a terminal, plain lines elsewhere.
 
-A pipe, a log file or a dumb terminal gets no control characters: what takes less than two seconds is silent, what takes
-longer is one line at its end, and one each half minute before.
+A pipe, a log file or a dumb terminal gets no control characters. Tasks that take two seconds or more print a line at
+their end, and one every half minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ console = Console(stderr=True, highlight=False, markup=False)
 """Console for progress and remarks; results go to stdout."""
 
 _SPEED_STEPS = 50
-"""Number of last steps over which the speed is averaged."""
+"""Number of steps over which the speed is averaged."""
 _SILENT_SECONDS, _SECONDS_BETWEEN_LINES = 2.0, 30.0
 
 
@@ -45,7 +45,7 @@ def is_live() -> bool:
 
 
 def tell(line: str) -> None:
-    """Print a remark on stderr: folded at the width of a terminal, one line anywhere else."""
+    """Print a remark on stderr, folded at the width of a terminal, or on one line elsewhere."""
     console.print(line, soft_wrap=not is_live())
 
 
@@ -61,7 +61,7 @@ class _Left(TimeRemainingColumn):
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """Return the columns that fit into a terminal: a narrow one has no bar, and no elapsed time."""
+    """Return the columns that fit into a terminal; narrow ones have no bar and no elapsed time."""
     name = min(28, max(width // 3, 14))
     one_line = Column(no_wrap=True, overflow="ellipsis", min_width=name, max_width=name)
     bar = min(40, width - name - (36 if width >= 70 else 28))
@@ -75,13 +75,13 @@ def _columns(width: int) -> list[ProgressColumn]:
 
 
 class Bars(Progress):
-    """One bar per task, and a line of text below them.
+    """Progress display with one bar per task, and a line of text below them.
 
-    Nothing is drawn before the first task, so that earlier errors are one line.
+    Nothing is drawn before the first task, so that earlier errors are printed on one line.
 
     Args:
         visible: False for a process that is not the main one.
-        before: what is done until the first task, for example "loading the model"; it disappears then.
+        before: text until the first task, for example "loading the model".
         transient: whether the bars disappear at the end.
     """
 
@@ -140,7 +140,7 @@ class Bars(Progress):
             self._first = None
 
     def _tell(self, task_id: TaskID) -> None:
-        """Print a plain line of a task, if it is time for one."""
+        """Print a plain line about a task, if enough time has passed."""
         if not self._is_plain or task_id in self._ended:
             return
         task = self._tasks[task_id]
@@ -154,11 +154,11 @@ class Bars(Progress):
         left = task.time_remaining
         times = _clock(elapsed) if task.finished else f"{'?' if left is None else _clock(left)} left"
         told = [f"{task.description}: {task.completed:.0f} of {task.total:.0f}", times, *self.status.split("  ")]
-        tell(", ".join(part for part in told if part.strip()))
+        tell(", ".join(text for text in told if text.strip()))
 
 
 def _clock(seconds: float) -> str:
-    """Return a time as people read it.
+    """Return a time as m:ss or h:mm:ss.
 
     >>> _clock(61), _clock(3605)
     ('1:01', '1:00:05')
@@ -174,14 +174,14 @@ def _is_main() -> bool:
 
 @contextmanager
 def progress_bar(*, visible: bool = True, before: str = "") -> Iterator[Bars]:
-    """Show a bar per task, with counts and the remaining time; until the first task, what is done `before` it."""
+    """Show a bar per task, with counts and the remaining time; until the first task, show the text `before`."""
     with Bars(visible=visible, before=before) as bars:
         yield bars
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Show on a terminal that something is done of which nobody knows how long it takes, and for how long already."""
+    """Show on a terminal a task of unknown duration, with the elapsed time."""
     with Bars(visible=_is_main(), before=what, transient=True):
         yield
 
@@ -199,7 +199,7 @@ def evaluation_progress(bar: Bars) -> Callable[[str, str, int, int], None]:
 
 
 def count_progress(bar: Bars, description: str) -> Callable[[int, int], None]:
-    """Return a callback that shows how many things are done, and how many there are, as one task of a bar."""
+    """Return a callback that shows a count and its total as one task of a bar."""
     tasks: list[TaskID] = []
 
     def on_progress(done: int, total: int) -> None:
@@ -247,8 +247,8 @@ def training_progress(steps: int) -> Iterator[TrainerCallbacks]:
 
 def _describe_loss(run: TrainingRun) -> str:
     last = run.last()
-    excess = f" ({last['excess_loss']:.3f} above its lower bound)" if "excess_loss" in last else ""
-    return f"loss {last['loss']:.3f}{excess}"
+    above_bound = f" ({last['excess_loss']:.3f} above its lower bound)" if "excess_loss" in last else ""
+    return f"loss {last['loss']:.3f}{above_bound}"
 
 
 def _describe_speed(times: list[tuple[float, int]]) -> str:

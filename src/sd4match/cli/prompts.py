@@ -1,4 +1,4 @@
-"""`sd4match prompts`: inspect, convert, export and visualize prompt files."""
+"""Commands `sd4match prompts`, which inspect, convert, export and visualize prompt files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prompt files: inspect, convert, export, imagine.", no_args_is_help=True, rich_markup_mode=None)
 
 SOFTWARE = "sd4match prompts imagine"
-"""What pictures of `imagine` say that they were made by."""
+"""Name of `imagine` in the metadata of its pictures."""
 
 MINI_REMARK = (
     "mini is too small to compose an object from noise: it draws colored parts on a background, and only their change "
@@ -38,7 +38,7 @@ PromptArgument = Annotated[str, typer.Argument(help="Prompt file.", metavar="FIL
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """Options that choose what a prompt is computed from, and where."""
+    """Options for the inputs of a prompt and its device."""
 
     category: Category = None
     pair: Annotated[tuple[Path, Path] | None, typer.Option(help="Two photos, for a prompt that depends on photos.")] = (
@@ -177,7 +177,7 @@ def imagine(
 
 
 def _encode(picture: Image, target: Path) -> bytes:
-    """Return the content of a PNG or JPEG file that says what made it."""
+    """Return the content of a PNG or JPEG file whose metadata name `imagine`."""
     from io import BytesIO
 
     from PIL.PngImagePlugin import PngInfo
@@ -193,7 +193,7 @@ def _encode(picture: Image, target: Path) -> bytes:
 
 
 def _is_imagined(path: Path) -> bool:
-    """Return whether a picture says that `imagine` made it."""
+    """Return whether the metadata of a picture name `imagine`."""
     from PIL import Image
 
     try:
@@ -205,7 +205,7 @@ def _is_imagined(path: Path) -> bool:
 
 
 def _load(file: Path, options: PromptOptions) -> tuple[ExperimentConfig, Backbone, Prompt]:
-    """Load the backbone and the prompt of a file; the file is read first, because that is fast."""
+    """Load the backbone and the prompt of a file. The file is read first, so that errors in it come at once."""
     from sd4match.cli.common import prepare_device, read_config
     from sd4match.cli.progress import waiting
     from sd4match.prompting.serialization import load_prompt, read_prompt
@@ -222,7 +222,7 @@ def _load(file: Path, options: PromptOptions) -> tuple[ExperimentConfig, Backbon
 
 
 def _inputs(prompt: Prompt, backbone: Backbone, options: PromptOptions) -> tuple[ImageBatch, ImageBatch | None]:
-    """Return the images that the prompt is computed from.
+    """Return the images for the prompt.
 
     Raises:
         InputError: the prompt needs --category or --pair.
@@ -256,7 +256,7 @@ def _reference_rows(backbone: Backbone, category: str | None) -> list[Row]:
 
 
 def _rows(prompt: Prompt, backbone: Backbone, options: PromptOptions) -> list[Row]:
-    """Return the rows of a learned prompt: one per category it has learned, per photo, or one."""
+    """Return the rows of a learned prompt: one for each learned category or photo, or a single one."""
     from sd4match.prompting.learned import ClassPrompt
     from sd4match.structures.images import ImageBatch
 

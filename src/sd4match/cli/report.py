@@ -1,4 +1,4 @@
-"""`sd4match report`: write one HTML page of a report."""
+"""Command `sd4match report`, which writes one HTML page of a report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(
 def _pictures(
     report: Report, folder: Path, count: int, row: str | None, device: str, progress: Callable[[int, int], None]
 ) -> tuple[list[PairPicture], str]:
-    """Return pictures of pairs, or none and why there are none."""
+    """Return pictures of pairs, or none and the reason."""
     from sd4match.errors import SD4MatchError
     from sd4match.evaluation.pairs import pair_pictures
 
@@ -68,7 +68,7 @@ def _pictures(
 
 
 def _curve(folder: Path) -> Image.Image | None:
-    """Return the plot that a training has left in a folder; None if there is none."""
+    """Return the plot of a training in a folder; None if there is none."""
     from sd4match.errors import PhotoError
     from sd4match.evaluation.run_folders import CURVE_FILE
     from sd4match.structures.images import Photo

@@ -1,4 +1,4 @@
-"""`sd4match reproduce`: tables and figures of the paper, each by one command."""
+"""Command `sd4match reproduce`, which reproduces tables and figures of the paper."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def _roots(kinds: Sequence[str], roots: Sequence[Path]) -> dict[str, str]:
 def _seeds(text: str) -> tuple[int, ...]:
     from sd4match.errors import InputError, shown
 
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
+    items = [item.strip() for item in text.split(",")]
+    if not all(item.isascii() and item.isdigit() for item in items):
         raise InputError(f"--seeds are whole numbers such as 0,1,2, not {shown(text)}")
-    return tuple(map(int, parts))
+    return tuple(map(int, items))
 
 
 def _callbacks(bar: Bars, rows: Sequence[PlannedRow]) -> SweepCallbacks:
-    """Return callbacks that show all work as one task of a bar, with the time that is left, and a row as another."""
+    """Return callbacks that show the whole work as one task of a bar, and the current row as another."""
     from sd4match.reproduction.run import work_of
     from sd4match.training.measuring import SweepCallbacks
 
@@ -151,7 +151,7 @@ def _callbacks(bar: Bars, rows: Sequence[PlannedRow]) -> SweepCallbacks:
 
 
 def _print(results: Sequence[Reproduction], output: Path) -> None:
-    """Print the claims of each target, and where its files are."""
+    """Print the claims of each target, and the paths of its files."""
     from sd4match.reproduction.pages import extent_line
 
     said = ""

@@ -1,4 +1,4 @@
-"""Folders of trainings: which one may be written, and the config that a new training leaves there at once."""
+"""Run folders of trainings: checks, locks, and the config that a new training writes first."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def find_config(folder: Path) -> Path:
 
 
 def check_is_free(folder: Path, *, overwrite: bool, config: Path | None) -> None:
-    """Check that a new training loses nothing of the user's or of another run.
+    """Check that a new training overwrites no files of the user or of another run.
 
     Args:
-        folder: where it writes.
-        overwrite: whether it may replace another training.
-        config: file that the experiment is read from, if any.
+        folder: run folder.
+        overwrite: whether the training may replace another one.
+        config: config file of the experiment, if any.
 
     Raises:
-        InputError: the folder contains another run, a training that is not to be replaced, or the user's own files.
+        InputError: the folder contains another run, a training that may not be replaced, or other files.
     """
     from sd4match.errors import InputError
     from sd4match.evaluation.run_folders import CONFIG_FILE, check_run_folder, has_learned, is_written_config
@@ -59,10 +59,10 @@ def check_is_free(folder: Path, *, overwrite: bool, config: Path | None) -> None
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run, in its main process, so that no second run writes into it.
+    """Lock the folder of a run, in its main process, so that no second run writes into it.
 
     Raises:
-        InputError: another run holds it.
+        InputError: another run has locked it.
     """
     from sd4match.io.locks import locked_folder
 
@@ -78,8 +78,8 @@ def _is_main() -> bool:
 def config_on_disk(config: ExperimentConfig, folder: Path) -> Iterator[None]:
     """Write the config of a new training before models load, so that it can be resumed if it is killed meanwhile.
 
-    If the training is refused before its first step, what it has written is removed again. An existing file is not
-    changed; the training replaces it when it starts.
+    If the training fails before its first step, the files that it has written are removed again. An existing config is
+    not changed; the training replaces it when it starts.
     """
     from sd4match.errors import SD4MatchError
     from sd4match.evaluation.run_folders import CHECKPOINTS, CONFIG_FILE, LOG_FILES, has_learned, has_steps

@@ -1,4 +1,4 @@
-"""`sd4match app`: match photos and train a prompt in the browser."""
+"""Command `sd4match app`, which serves the browser app."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def command(
 
 
 def check_annotation_options(**options: object) -> None:
-    """Check that options of the annotation are not given without it.
+    """Check that options of the annotation are not given without --annotate.
 
     Raises:
-        InputError: one is.
+        InputError: one is given.
     """
     from sd4match.errors import InputError
 
@@ -86,7 +86,7 @@ def check_annotation_options(**options: object) -> None:
 
 
 def serve_until_stopped(build: Callable[[], object], *, port: int, open_browser: bool) -> None:
-    """Serve an app until Ctrl-C, and say where it is; arguments as for `served`."""
+    """Serve an app until Ctrl-C, and print its address; arguments as for `served`."""
     from sd4match.app.serving import served
 
     with served(build, port=port) as address:
@@ -97,7 +97,7 @@ def serve_until_stopped(build: Callable[[], object], *, port: int, open_browser:
 
 
 def _wait() -> None:
-    """Wait for Ctrl-C, which is the usual end of an app and no failure."""
+    """Wait for Ctrl-C, the usual end of an app."""
     from threading import Event
 
     try:

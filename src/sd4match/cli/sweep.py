@@ -1,4 +1,4 @@
-"""`sd4match sweep`: train and evaluate many experiments, with one report."""
+"""Commands `sd4match sweep`, which train and evaluate many experiments, with one report."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PLOT, _MADE_BY = "sweep.png", "sd4match sweep"
 
 
 class _Sweeps(TyperGroup):
-    """Commands of which `fields` needs no name: `sweep FIELD=a,b,c` is `sweep fields FIELD=a,b,c`."""
+    """Group in which the name of the command `fields` may be left out: `sweep FIELD=a,b,c`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the command before what is no command and no --help."""
+        """Insert the name `fields` unless the first argument is a command or --help."""
         named = not args or args[0] in self.commands or args[0] == "--help"
         parsed: list[str] = super().parse_args(ctx, args if named else ["fields", *args])
         return parsed

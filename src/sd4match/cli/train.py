@@ -1,4 +1,4 @@
-"""`sd4match train`: train a prompt, or resume a training."""
+"""Command `sd4match train`, which trains a prompt or resumes a training."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _train(
 
 
 def _answer(run: TrainingRun, config: ExperimentConfig, output: Path) -> Document | None:
-    """Print how the training ended, on the main process, and return it."""
+    """Print the result of the training on the main process, and return it."""
     from sd4match.distributed import Processes
     from sd4match.training.run import resume_command
 

@@ -1,4 +1,4 @@
-"""Adapters to the interfaces of other libraries, which are imported only where they are used."""
+"""Adapters to the interfaces of other libraries, which are imported when an adapter is called."""
 
 import lazy_loader
 

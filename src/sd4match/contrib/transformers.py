@@ -1,4 +1,4 @@
-"""A semantic matcher in the form of transformers' pipeline "keypoint-matching"."""
+"""Semantic matcher with the interface of transformers' pipeline "keypoint-matching"."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def as_pipeline(
     mutual: bool = False,
     batch_size: int = 8,
 ) -> Callable[..., list[Any]]:
-    """Return a function that is called as `transformers.pipeline("keypoint-matching")` is.
+    """Return a function with the interface of `transformers.pipeline("keypoint-matching")`.
 
-    It takes `inputs`, a pair of images or a list of pairs, and `threshold`, the least score. It returns a list of
-    {"keypoint_image_0": {"x", "y"}, "keypoint_image_1": {"x", "y"}, "score"} for a pair, best first, or a list of such
-    lists; for a list of one pair, the list of that pair, as the pipeline does. `timeout` is taken, and has nothing to
-    do: photos are not fetched from addresses.
+    Its arguments are `inputs`, a pair of images or a list of pairs, and `threshold`, the smallest score. The result is
+    a list of {"keypoint_image_0": {"x", "y"}, "keypoint_image_1": {"x", "y"}, "score"} for a pair, best first, or a
+    list of such lists. For a list of one pair it is the list of that pair, as in the pipeline. `timeout` has no effect,
+    since photos are not downloaded from URLs.
 
     Args:
         matcher: any.
         category: as in `SemanticMatcher.match`.
-        grid: points a side of the grid that is matched.
+        grid: number of points per side of the grid that is matched.
         mutual: as in `SemanticMatcher.match`.
         batch_size: as in `SemanticMatcher.match_pairs`.
 

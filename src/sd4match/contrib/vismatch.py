@@ -1,6 +1,7 @@
-"""A semantic matcher in the interface of vismatch (image-matching-models), which has none of its own.
+"""Semantic matcher with the interface of vismatch (image-matching-models).
 
-vismatch's matchers take two images and return matched key points; homographies, drawing and its command line follow.
+vismatch's matchers take two images and return matched keypoints. Its homographies, drawing functions and command line
+can thus be used with a semantic matcher.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ def as_vismatch(
     Args:
         matcher: any.
         category: as in `SemanticMatcher.match`.
-        grid: points a side of the grid that is matched.
-        mutual: keep only points whose match, matched back, comes near them.
-        min_score: least score of a match that is kept.
-        options: of `BaseMatcher`, for example ransac_reproj_thresh.
+        grid: number of points per side of the grid that is matched, in [1, 1000].
+        mutual: whether to return only points whose match, matched back, is near them.
+        min_score: smallest score of returned matches, in [0, 1].
+        options: options of `BaseMatcher`, for example ransac_reproj_thresh.
 
     Raises:
-        InputError: vismatch is not installed.
+        InputError: vismatch is not installed, or an argument is out of range.
+
+    >>> vismatcher = as_vismatch(matcher, grid=16)  # doctest: +SKIP
+    >>> vismatcher("cat.jpg", "other_cat.jpg")["matched_kpts0"]  # doctest: +SKIP
     """
     check_count("grid", grid, 1, 1000)
     check_number("min_score", min_score, 0.0, 1.0)
@@ -65,7 +69,7 @@ def as_vismatch(
         def _forward(
             self, img0: Tensor, img1: Tensor
         ) -> tuple[_Points, _Points, _Points, _Points, None, None, _Points]:
-            """Match two images (3, H, W) in [0, 1]: matched and all key points, no descriptors, and confidences."""
+            """Return matched and all keypoints of two images (3, H, W) in [0, 1], no descriptors, and confidences."""
             result = matcher.match(
                 img0.clamp(0, 1), img1.clamp(0, 1), category=category, mutual=mutual, grid=grid
             ).filter(min_score=min_score)

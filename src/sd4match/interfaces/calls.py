@@ -10,34 +10,41 @@ from sd4match.errors import ComponentError, SD4MatchError, shown
 Answer = TypeVar("Answer")
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
-"""Parts of messages of torch when memory runs out; training then splits its batches."""
+"""Fragments of torch's messages when memory runs out; training then splits its batches."""
 
 
 def describe_component(role: str, component: object) -> str:
     """Return the name of a component for messages.
 
+    Args:
+        role: what the component is, for example "matcher".
+        component: an object, or a function.
+
     >>> describe_component("matcher", len)
     'the matcher len'
     """
-    inner = {"backbone": "backbone", "loss": "function"}.get(role)  # what a cache or a plain function is wrapped in
+    inner = {"backbone": "backbone", "loss": "function"}.get(role)  # attribute of our wrappers that holds the user's
     component = getattr(component, inner, component) if inner else component
     name = getattr(component, "__name__", None) or type(component).__name__
     return f"the {role} {name}"
 
 
 def call_component(role: str, component: object, function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a component, or a method of one; errors of its own become a `ComponentError`.
+    """Call a component or one of its methods, and turn foreign errors into a `ComponentError`.
 
-    Errors of sd4match pass through, and so does running out of memory.
+    Errors of sd4match and errors of exhausted memory are raised unchanged.
 
     Args:
-        role: of the component, for example "matcher".
-        component: whose name the message gives.
-        function: what is called; often the component itself.
-        arguments: of the call.
+        role: what the component is, for example "matcher".
+        component: the component that the error message names.
+        function: the function to call; often the component itself.
+        arguments: positional arguments of the call.
+
+    Returns:
+        The result of the call.
 
     Raises:
-        ComponentError: it raises an error that is not of sd4match.
+        ComponentError: the call raises an error that is neither of sd4match nor about memory.
 
     >>> call_component("matcher", len, len, "ab")
     2
@@ -48,7 +55,7 @@ def call_component(role: str, component: object, function: Callable[..., Any], *
         raise
     except Exception as reason:
         text = " ".join(str(reason).split())
-        if isinstance(reason, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY):
+        if isinstance(reason, RuntimeError) and any(fragment in text for fragment in _OUT_OF_MEMORY):
             raise
         raise ComponentError(
             f"{describe_component(role, component)} failed: {type(reason).__name__}: {text[:200]}"
@@ -56,10 +63,16 @@ def call_component(role: str, component: object, function: Callable[..., Any], *
 
 
 def check_answer(role: str, component: object, answer: object, kind: type[Answer]) -> Answer:
-    """Return what a component answered, if it is of the type that its interface promises.
+    """Return the result of a component after a check of its type.
+
+    Args:
+        role: what the component is, for example "matcher".
+        component: the component that the error message names.
+        answer: its result.
+        kind: type that the interface promises.
 
     Raises:
-        ComponentError: it is of another type.
+        ComponentError: the result is of another type.
     """
     if not isinstance(answer, kind):
         raise ComponentError(f"{describe_component(role, component)} must return {kind.__name__}, not {shown(answer)}")

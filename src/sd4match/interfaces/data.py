@@ -11,18 +11,29 @@ from sd4match.structures.pairs import PairKey, PairRecord, Reference
 
 
 class PairDataset(ABC):
-    """Annotated pairs by index and photos by id, so that a photo of many pairs is decoded only when it is needed.
+    """Base class of data sets: annotated pairs by index, and photos by id.
 
-    A subclass sets `name`, `split`, `categories` and `keys`, and defines `__getitem__` and `photo`.
+    Photos are read apart from the pairs, since one photo belongs to many pairs. A subclass sets `name`, `split`,
+    `categories` and `keys`, and defines `__getitem__` and `photo`.
+
+    >>> from sd4match.testing import FakePairs
+    >>> pairs = FakePairs(pairs=2)
+    >>> len(pairs), pairs[0].category, pairs[0].source_points.shape
+    (2, 'left', (5, 2))
+    >>> pairs.photo(pairs[0].source_id).size
+    (24, 32)
     """
 
     name: str
+    """Name of the data set in reports."""
     split: str
+    """Split of the data set, for example "test"."""
     categories: tuple[str, ...]
+    """Categories of all pairs."""
     keys: Sequence[PairKey]
-    """All pairs in order: what is known of each before its annotation is read."""
+    """Ids and category of all pairs in order, known before annotations are read."""
     reference: Reference = "box"
-    """What alpha is a fraction of in this benchmark, for protocols that follow the data set."""
+    """Reference length of which alpha is a fraction, for protocols that follow the data set."""
     published_pairs: Mapping[str, int] = MappingProxyType({})
     """Number of pairs of the published data set, by split."""
 
@@ -36,7 +47,10 @@ class PairDataset(ABC):
 
     @abstractmethod
     def photo(self, image_id: str) -> Photo:
-        """Decode the photo of an id, in the frame of its annotations; called from several threads.
+        """Decode a photo. The points and boxes of pairs are in its pixels. Called from several threads.
+
+        Args:
+            image_id: `source_id` or `target_id` of a pair.
 
         Raises:
             PhotoError: it cannot be read; the message names the file.

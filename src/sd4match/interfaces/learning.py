@@ -1,4 +1,4 @@
-"""What a training learns of a component: any `torch.nn.Module`, or one around a module, or none."""
+"""Learned parameters of components, whether these are modules, contain a module, or learn nothing."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sd4match.registry import Component
 from sd4match.structures.tensors import ParameterGroup
 
 SORTS = ("prompt", "loss", "matcher", "pair_transform")
-"""Components of an experiment that may learn, by the names of their fields."""
+"""Fields of an experiment whose components may learn."""
 
 
 class Learned:
-    """View of a component by what is learned of it; everything is empty for one that learns nothing.
+    """Learned state of a component: parameters, tensors and values to log; empty if the component learns nothing.
 
-    A component that learns is a `torch.nn.Module`, or has one in an attribute `module`, as matchers around another one
-    have. Its methods `parameter_groups` and `log_values` are used where it has them; without them all parameters are
-    learned at the base rate, and nothing is logged.
+    A component that learns is a `torch.nn.Module`, or has one in an attribute `module`, as matchers that wrap another
+    matcher do. Its methods `parameter_groups` and `log_values` are called where they exist. Without them all parameters
+    are learned at the base rate, and nothing is logged.
 
     Args:
-        sort: name of the component in an experiment, for example "matcher".
-        component: any, also a plain function.
+        role: field of the component in an experiment, for example "matcher".
+        component: any object or plain function.
 
     >>> learned = Learned("matcher", nn.Linear(2, 1))
     >>> [group.name for group in learned.parameter_groups()], list(learned.state_dict())
@@ -36,8 +36,8 @@ class Learned:
     []
     """
 
-    def __init__(self, sort: str, component: object) -> None:
-        self.sort = sort
+    def __init__(self, role: str, component: object) -> None:
+        self.role = role
         self.component = component
         module = component if isinstance(component, nn.Module) else getattr(component, "module", None)
         self.module: nn.Module | None = module if isinstance(module, nn.Module) else None
@@ -45,28 +45,28 @@ class Learned:
 
     @property
     def config(self) -> Component | None:
-        """Config that the component was built from, or that it is; None for one that no config names."""
+        """Config that the component was built from, or the component if it is its own config; None if it has none."""
         config = self.component if isinstance(self.component, Component) else getattr(self.component, "config", None)
         return config if isinstance(config, Component) else None
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return what is learned; [] if there is nothing."""
+        """Return the learned parameters; [] if there are none."""
         own = self._method("parameter_groups")
-        return all_parameters(self.sort, self.module) if own is None else list(own())
+        return all_parameters(self.role, self.module) if own is None else list(own())
 
     def log_values(self) -> Mapping[str, float]:
         """Return values to log after every step, by name.
 
         Raises:
-            ComponentError: the component's own are no numbers by name.
+            ComponentError: `log_values` of the component fails, or does not return numbers by name.
         """
         own = self._method("log_values")
-        values = {} if own is None else call_component(self.sort, self.component, own)
+        values = {} if own is None else call_component(self.role, self.component, own)
         is_right = isinstance(values, Mapping) and all(
             isinstance(name, str) and isinstance(value, (int, float)) for name, value in values.items()
         )
         if not is_right:
-            name = describe_component(self.sort, self.component)
+            name = describe_component(self.role, self.component)
             raise ComponentError(f"log_values of {name} must be numbers by name, not {shown(values)}")
         return dict(values)
 
@@ -83,12 +83,23 @@ class Learned:
         return {} if self._state is None else dict(self._state.state_dict())
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
+        """Load tensors that `state_dict` returned.
+
+        Args:
+            state_dict: tensors by name.
+        """
         if self._state is not None:
             self._state.load_state_dict(state_dict)
 
     def train(self, mode: bool = True) -> bool:
-        """Switch to training or evaluation, and return which it was."""
+        """Switch the component to training or evaluation.
+
+        Args:
+            mode: True for training.
+
+        Returns:
+            The mode before; False for a component without a module.
+        """
         if self.module is None:
             return False
         before = self.module.training
@@ -96,14 +107,22 @@ class Learned:
         return before
 
     def to(self, device: torch.device | str) -> None:
-        """Move the component to a device."""
+        """Move the component to a device.
+
+        Args:
+            device: for example "cuda".
+        """
         if self.module is not None:
             self.module.to(device)
 
 
 @contextmanager
 def evaluation_mode(*components: object) -> Iterator[None]:
-    """Switch components to evaluation inside the block, without dropout for example."""
+    """Switch components to evaluation inside the block, for example without dropout.
+
+    Args:
+        components: any; those without a module are left as they are.
+    """
     learned = [Learned("component", component) for component in components]
     before = [component.train(False) for component in learned]
     try:
@@ -114,7 +133,15 @@ def evaluation_mode(*components: object) -> Iterator[None]:
 
 
 def all_parameters(name: str, module: object) -> list[ParameterGroup]:
-    """Return all parameters of a module that require a gradient as one group; [] if there are none."""
+    """Return the parameters of a module that require a gradient, as one group.
+
+    Args:
+        name: of the group.
+        module: any object.
+
+    Returns:
+        One group; [] for a module without such parameters, and for any other object.
+    """
     if not isinstance(module, nn.Module):
         return []
     parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
@@ -122,7 +149,10 @@ def all_parameters(name: str, module: object) -> list[ParameterGroup]:
 
 
 def learns(component: object) -> bool:
-    """Return whether a component has something to learn.
+    """Return whether a component has parameters to learn.
+
+    Args:
+        component: any object or plain function.
 
     >>> learns(nn.Linear(2, 1)), learns(len)
     (True, False)

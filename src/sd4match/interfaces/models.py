@@ -26,10 +26,10 @@ from sd4match.structures.tensors import (
 )
 
 Scope = Literal["dataset", "category", "image", "pair"]
-"""What a prompt depends on."""
+"""Input that a prompt depends on."""
 
 Prepare = Callable[[Photo], View]
-"""Preprocessing of one photo for one model. Needs no weights, depends on the photo only, may run in several threads."""
+"""Preprocessing of one photo for one model. It needs no weights, depends on the photo only, and runs in threads."""
 
 
 class _Frozen(nn.Module, ABC):
@@ -42,16 +42,26 @@ class _Frozen(nn.Module, ABC):
 
 
 class TextEncoder(_Frozen):
-    """CLIP-like text transformer, split where learned vectors are inserted. Differentiable in its input."""
+    """Base class of text encoders: CLIP-like transformers, split where learned vectors are inserted.
+
+    >>> from sd4match.testing import FakeTextEncoder
+    >>> text_encoder = FakeTextEncoder()
+    >>> ids = text_encoder.tokenize(["cat"])
+    >>> ids.shape, text_encoder.encode(text_encoder.embed(ids)).shape
+    (torch.Size([1, 77]), torch.Size([1, 77, 8]))
+    """
 
     width: int
-    """D, the width of its vectors."""
+    """Width D of the token vectors."""
     max_length: int
-    """L, the number of tokens with BOS, EOS and padding."""
+    """Number L of tokens, with BOS, EOS and padding."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
         """Return token ids (B, L) with BOS, EOS and padding.
+
+        Args:
+            texts: B texts.
 
         Raises:
             InputError: a text has more than L - 2 tokens.
@@ -59,7 +69,10 @@ class TextEncoder(_Frozen):
 
     @abstractmethod
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
-        """Return ids (L,) of BOS, `num_tokens` placeholders, EOS and padding.
+        """Return token ids (L,) of BOS, placeholders, EOS and padding.
+
+        Args:
+            num_tokens: number of placeholders, in [0, L - 2].
 
         Raises:
             ShapeError: they do not fit into L.
@@ -71,27 +84,46 @@ class TextEncoder(_Frozen):
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
-        """Return the input of the transformer: token embeddings plus positions."""
+        """Return the input (B, L, D) of the transformer: token embeddings plus positions.
+
+        Args:
+            ids: (B, L) token ids.
+        """
 
     @abstractmethod
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Run the causal transformer and the final layer norm; differentiable in `inputs`."""
+        """Run the causal transformer and the final layer norm.
+
+        Args:
+            inputs: (B, L, D), as `embed` returns them. The result is differentiable in them.
+
+        Returns:
+            (B, L, D), the prompt embedding that cross-attention reads.
+        """
 
 
 class Backbone(_Frozen):
-    """Frozen network from photos to feature maps. Features are differentiable in the prompt.
+    """Base class of backbones: frozen networks from photos to feature maps, differentiable in the prompt.
 
-    Subclasses set `spec`, and `text_encoder` and `fingerprint` where they have them.
+    A subclass sets `spec`, and `text_encoder` and `fingerprint` where it has them. It defines `prepare`, `encode` and
+    `extract`.
+
+    >>> from sd4match.testing import FakeBackbone, random_photo
+    >>> backbone = FakeBackbone()
+    >>> encoded = backbone.encode(Views.of([backbone.prepare(random_photo())]))
+    >>> prompt = PromptEmbedding(torch.zeros(1, 77, 8))
+    >>> backbone.extract(encoded, prompt, Sampling(timestep=0)).values.shape
+    torch.Size([1, 48, 8, 8])
     """
 
     spec: FeatureSpec
-    """Shapes of what it takes and returns."""
+    """Shapes of its inputs and outputs."""
     text_encoder: TextEncoder | None
-    """None for a backbone without a prompt."""
+    """Encoder of text prompts; None for a backbone without a prompt."""
     fingerprint: str
-    """Text that tells its weights and settings from others (see `sd4match.fingerprints`), or "unknown"."""
+    """Identifier of weights and settings (see `sd4match.fingerprints`), or "unknown"."""
     encoded_at_once: int
-    """Photos that `encode` computes together without any effect on their bits; 1 if that is not known."""
+    """Number of photos that `encode` may compute together with the same bits as alone; 1 if that is not known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,67 +133,118 @@ class Backbone(_Frozen):
 
     @abstractmethod
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo. Needs no weights; called from several threads."""
+        """Preprocess a photo, without weights. Called from several threads.
+
+        Args:
+            photo: any.
+
+        Returns:
+            (3, H, W) pixels of the model's image, and the frame that maps original pixels to it.
+        """
 
     @abstractmethod
     def encode(self, views: Views) -> Encoded:
-        """Compute what does not depend on the prompt, so that it can be cached."""
+        """Compute everything that does not depend on the prompt, so that it can be cached.
+
+        Args:
+            views: B photos, as `prepare` returns them.
+
+        Returns:
+            Tensors by name, with B as first dimension, and the frames and keys of the views.
+
+        Raises:
+            ShapeError: the views have another size than the model's image.
+        """
 
     @abstractmethod
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Compute the feature maps of B images.
+        """Compute the feature maps of B photos.
 
         Args:
-            encoded: B photos.
-            prompt: (B, L, D), or (1, L, D) for one prompt for all; None for a backbone without a prompt.
-            sampling: timestep, ensemble, noise.
+            encoded: B photos, as `encode` returns them.
+            prompt: (B, L, D), or (1, L, D) for one prompt for all photos. Backbones that take no prompt ignore it.
+            sampling: timestep, ensemble and noise.
+
+        Returns:
+            (B, C, h, w) features, and the grid of their cells.
 
         Raises:
-            InputError: there is no prompt where one is needed.
+            InputError: the backbone needs a prompt and there is none.
             ShapeError: the prompt has another width or batch.
         """
 
     def weights_digest(self) -> str | None:
-        """Return a digest of everything `encode` depends on besides the view; None (default) if it is not known.
+        """Return a digest of everything but the views that `encode` depends on; None (default) if it is not known.
 
-        Encoded photos are cached on disk only under a known digest.
+        Encoded photos are cached on disk only if the digest is known.
         """
         return None
 
 
 class ImageEncoder(_Frozen):
-    """Frozen network from photos to the image features that conditional prompts are computed from."""
+    """Base class of image encoders: frozen networks whose features conditional prompts are computed from.
+
+    >>> from sd4match.testing import FakeImageEncoder, random_photo
+    >>> encoder = FakeImageEncoder()
+    >>> features = encoder.encode(Views.of([encoder.prepare(random_photo())]))
+    >>> features.local.shape, features.pooled.shape
+    (torch.Size([1, 16, 48]), torch.Size([1, 48]))
+    """
 
     spec: ImageFeatureSpec
-    """Shapes of what it returns."""
+    """Shapes of its features."""
 
     @abstractmethod
     def prepare(self, photo: Photo) -> View:
-        """Preprocess a photo. Needs no weights; called from several threads."""
+        """Preprocess a photo, without weights. Called from several threads.
+
+        Args:
+            photo: any.
+        """
 
     @abstractmethod
     def encode(self, views: Views) -> ImageFeatures:
-        """Compute local (B, P, d) and pooled (B, e) features."""
+        """Compute the features of B photos.
+
+        Args:
+            views: B photos, as `prepare` returns them.
+
+        Returns:
+            Local features (B, P, d) of P patches, and pooled features (B, e).
+        """
 
     def weights_digest(self) -> str | None:
-        """Return a digest of everything `encode` depends on besides the view; None (default) if it is not known."""
+        """Return a digest of everything but the views that `encode` depends on; None (default) if it is not known.
+
+        Features are cached on disk only if the digest is known.
+        """
         return None
 
 
 class Prompt(nn.Module, ABC):
-    """Base class of prompts: from photos and their categories to prompt embeddings.
+    """Base class of prompts, which compute prompt embeddings from photos and their categories.
 
     A subclass defines `forward` and, where the prompt is not the same for all photos, `scope`. Frozen networks that are
     assigned to an attribute (a text encoder, an image encoder, a backbone) are kept out of the parameters and of the
-    state dict, so that only what is learned is optimized, moved and saved.
+    state dict, so that only learned parameters are optimized, moved and saved.
+
+    >>> class Constant(Prompt):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.vectors = nn.Parameter(torch.zeros(1, 77, 8))
+    ...     def forward(self, images, partners=None):
+    ...         return PromptEmbedding(self.vectors)
+    >>> prompt = Constant()
+    >>> prompt(ImageBatch({}, (None,))).values.shape, [group.name for group in prompt.parameter_groups()]
+    (torch.Size([1, 77, 8]), ['prompt'])
     """
 
     scope: Scope = "dataset"
-    """What the prompt depends on: nothing ("dataset"), the category, the image, or both images of the pair."""
+    """Input that the prompt depends on: none ("dataset"), the category, the image, or both images of the pair."""
     views: Mapping[str, Prepare] = MappingProxyType({})
-    """Further preprocessing of the photos; a batch then has `ImageBatch.views` of these names."""
+    """Further preprocessing functions by name; their results are in `ImageBatch.views` of a batch."""
     config: Component | None = None
-    """What the prompt was built from; needed to save it."""
+    """Config that the prompt was built from; needed to save it."""
     details: Mapping[str, Any] = MappingProxyType({})
     """Metadata about its training from the file that it was loaded from; {} if it was not loaded."""
 
@@ -172,25 +255,36 @@ class Prompt(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: ImageBatch, partners: ImageBatch | None = None) -> PromptEmbedding:
-        """Return one prompt embedding per image, (B, L, D).
+        """Return the prompt embeddings of B photos.
 
         Args:
             images: B photos.
             partners: the other photo of each pair, for prompts of scope "pair".
+
+        Returns:
+            (B, L, D), or (1, L, D) for one prompt for all photos.
         """
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return what is learned: by default all parameters at the base learning rate; [] if there are none."""
+        """Return the parameters to learn; by default all, at the base learning rate, or [] if there are none."""
         return all_parameters("prompt", self)
 
     def log_values(self) -> Mapping[str, float]:
-        """Return values to log after every training step, by name, always the same names; {} by default."""
+        """Return values to log after every training step, by name; {} by default. The names must never change."""
         return {}
 
     def token_vectors(
         self, images: ImageBatch, partners: ImageBatch | None = None
     ) -> Float[Tensor, "batch tokens width"] | None:
-        """Return the vectors (B, S, D) between BOS and EOS; None (default) for a prompt that has none."""
+        """Return the vectors between BOS and EOS, before the text encoder.
+
+        Args:
+            images: B photos.
+            partners: the other photo of each pair, for prompts of scope "pair".
+
+        Returns:
+            (B, S, D); None (default) for a prompt without such vectors.
+        """
         return None
 
     def __setattr__(self, name: str, value: Any) -> None:

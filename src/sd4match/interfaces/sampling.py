@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class NoiseEnsemble(Component):
-    """Base class of noise ensembles: the noise of each pass over which the features of a photo are averaged.
+    """Base class of noise ensembles: the noises of the passes over which the features of a photo are averaged.
 
     An ensemble is its own config. All its fields need defaults, since samplings and configs name it by its kind alone.
-    Every member must be standard normal noise, or near it: a UNet expects no other.
+    Each member must be standard normal noise, at least approximately, since the UNet was trained on it.
 
     >>> from typing import Literal
     >>> from sd4match.registry import ensembles, register
@@ -40,12 +40,12 @@ class NoiseEnsemble(Component):
         """Return the noises of some members of one photo's ensemble.
 
         Args:
-            draw: from a number to independent standard normal noise (C, h, w), the same at every call. Number i is the
-                noise of member i of the published, independent ensemble.
-            size: number of members of the ensemble.
-            members: indices of the wanted members, from 0 to `size` - 1.
+            draw: returns independent standard normal noise (C, h, w) for a number, the same at every call. Number i is
+                the noise of member i of the published, independent ensemble.
+            size: number of members of the ensemble, >= 1.
+            members: M indices of the wanted members, in [0, size).
 
         Returns:
-            (len(members), C, h, w), of the dtype and on the device of the draws.
+            (M, C, h, w), of the dtype and on the device of the draws.
         """
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""Atomic files, the disk cache, and files of features."""
+"""Atomic files, the disk cache, and feature files."""

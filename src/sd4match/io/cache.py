@@ -1,4 +1,4 @@
-"""Tensors on disk, named by the digest of what they were computed from."""
+"""Cache of tensors on disk, with files named by the digest of the inputs of a computation."""
 
 from __future__ import annotations
 
@@ -31,24 +31,27 @@ _ENTRY = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]*{re.escape(_SUFFIX)}")
 _BEING_WRITTEN = re.compile(
     rf"\.([0-9a-f]{{2}})[0-9a-f]*{re.escape(_SUFFIX)}\.[a-z0-9_]{{8}}{re.escape(TEMPORARY_SUFFIX)}"
 )
-"""Names of entries, and of entries that are being written, below a folder of their first two letters."""
+"""Names of entries and of their temporary files, in a folder named by their first two letters."""
 _LONGEST_HEADER = 1 << 20
 _ABANDONED_SECONDS = 3600
 _WRITERS = 8
 """Number of processes among which the free bytes of a cache are divided.
 
-A process measures the folder again once it has written its fraction.
+A process measures the folder again after it has written its fraction.
 """
 
 
 class DamagedEntryWarning(UserWarning):
-    """A file of a store cannot be read; its content is computed again."""
+    """Warning that a file of a store cannot be read, and that its content is computed again."""
 
 
 class Store:
     """Folder of tensors with one safetensors file per key. Several processes may write and read at the same time.
 
     A key is a digest, preceded by the name of a subfolder if there are several kinds of entries: "latents/ab12...".
+
+    Args:
+        folder: folder of the files, created when it is needed.
 
     >>> import tempfile
     >>> store = Store(Path(tempfile.mkdtemp()))
@@ -61,10 +64,13 @@ class Store:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Return the file of an entry, whether it exists or not.
+        """Return the file of an entry, which need not exist.
+
+        Args:
+            key: a digest, optionally after the name of a subfolder and "/".
 
         Raises:
-            InputError: the key is no digest after at most one name of a subfolder.
+            InputError: it is no key.
         """
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InputError(f"a key is a digest, or a name, '/' and a digest, not {shown(key)}")
@@ -75,7 +81,12 @@ class Store:
         return is_file(self.path(key))
 
     def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        """Write an entry, whole or not at all.
+        """Write an entry atomically.
+
+        Args:
+            key: key of the entry.
+            tensors: tensors by name.
+            metadata: further text by name.
 
         Raises:
             SD4MatchError: it cannot be written.
@@ -88,6 +99,9 @@ class Store:
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Return tensors and metadata of an entry; None if there is none.
+
+        Args:
+            key: key of the entry.
 
         Warns:
             DamagedEntryWarning: the entry cannot be read, or its bytes have changed. It is removed.
@@ -107,14 +121,14 @@ class Store:
         return tensors, metadata
 
     def discard(self, key: str, reason: str) -> None:
-        """Remove an entry that cannot be believed, so that it is computed again.
+        """Remove a damaged entry, so that it is computed again.
 
         Args:
-            key: of the entry.
-            reason: for the warning.
+            key: key of the entry.
+            reason: reason in the warning.
 
         Warns:
-            DamagedEntryWarning: with the reason; unless another process has removed the entry.
+            DamagedEntryWarning: the entry was damaged; not if another process has removed it.
         """
         file = self.path(key)
         if os.path.lexists(file):
@@ -138,15 +152,15 @@ class CacheUsage:
 
 
 class Cache(Store):
-    """Store that does not grow beyond a limit: the least recently used entries are removed first.
+    """Store of limited size, from which the least recently used entries are removed first.
 
-    It counts and removes only files that it can prove its own: named by a digest, in a folder of its first two letters,
-    with the metadata of the entry of that name. Whatever else lies in the folder stays.
+    It counts and removes only its own files: those that are named by a digest, are in a folder of its first two
+    letters, and contain the metadata of this entry. Other files in the folder are left alone.
 
     Args:
-        folder: may be shared by all processes that compute the same.
-        limit: bytes. A single writer never exceeds it; several writers may for a moment, until one measures again.
-        dtype: dtype in which floats are stored; None: as they are. See `rounded`.
+        folder: folder of the files, which several processes may share.
+        limit: largest size in bytes. One writer never exceeds it; several writers may exceed it for a moment.
+        dtype: dtype in which floats are stored; None: their own. See `rounded`.
 
     >>> import tempfile
     >>> cache = Cache(Path(tempfile.mkdtemp()), limit=1_500)
@@ -164,14 +178,25 @@ class Cache(Store):
         self._free = 0
         """Bytes that this process may write before it measures the folder again."""
         self._proven: set[Path] = set()
-        """Files that were found to be entries, so that each is opened once."""
+        """Files that were identified as entries, so that each is opened only once."""
 
     def rounded(self, value: Tensor) -> Tensor:
-        """Return a tensor as this cache would return it, so that results do not depend on what was cached."""
+        """Return a tensor rounded as if it had been cached, so that results do not depend on what is cached.
+
+        Args:
+            value: any.
+        """
         return value if self.dtype is None or not value.is_floating_point() else value.to(self.dtype).to(value.dtype)
 
     def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        """Write an entry in the cache's dtype after evicting others; one larger than the limit is not written.
+        """Write an entry in the cache's dtype, after removing others if necessary.
+
+        An entry that is larger than the limit is not written.
+
+        Args:
+            key: key of the entry.
+            tensors: tensors by name.
+            metadata: further text by name.
 
         Raises:
             SD4MatchError: it cannot be written.
@@ -192,7 +217,12 @@ class Cache(Store):
         self._free -= size
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """Return tensors (half precision converted to float32) and metadata of an entry; None if there is none.
+        """Return tensors and metadata of an entry; None if there is none.
+
+        If the cache has a dtype, floating-point tensors are converted to float32.
+
+        Args:
+            key: key of the entry.
 
         Warns:
             DamagedEntryWarning: the entry cannot be read, or its bytes have changed. It is removed.
@@ -222,7 +252,7 @@ class Cache(Store):
         self._free = max(wanted, (self.limit - total) // _WRITERS)
 
     def _files(self) -> Iterator[_CacheFile]:
-        """Iterate over the files that a cache has written; other files in the folder are ignored."""
+        """Iterate over the files of the cache; other files in the folder are ignored."""
         for path in (*self.folder.glob(f"*/??/*{_SUFFIX}"), *self.folder.glob(f"*/??/.*{TEMPORARY_SUFFIX}")):
             try:
                 if self._is_own(path):
@@ -232,7 +262,7 @@ class Cache(Store):
                 continue
 
     def _is_own(self, path: Path) -> bool:
-        """Return whether a file is an entry of a cache, or one that is being written."""
+        """Return whether a file is an entry of a cache, or a temporary file of one."""
         if path in self._proven:
             return True
         name = _BEING_WRITTEN.fullmatch(path.name) or _ENTRY.fullmatch(path.name)
@@ -248,7 +278,7 @@ class Cache(Store):
         return sum(file.bytes for file in self._files())
 
     def usage(self) -> dict[str, CacheUsage]:
-        """Return entries and bytes by kind."""
+        """Return the number of entries and their bytes by kind."""
         usage: dict[str, CacheUsage] = {}
         for file in self._files():
             kind = file.path.parent.parent.name
@@ -257,7 +287,10 @@ class Cache(Store):
         return dict(sorted(usage.items()))
 
     def clear(self) -> CacheUsage:
-        """Remove every entry, and return how much that was.
+        """Remove all entries.
+
+        Returns:
+            Number and bytes of the removed entries.
 
         Raises:
             SD4MatchError: an entry cannot be removed.
@@ -282,7 +315,7 @@ def cache_folder() -> Path:
 
 
 def _is_entry(path: Path) -> bool:
-    """Return whether the metadata of a file say that it is the entry of its name."""
+    """Return whether the metadata of a file agree with its name."""
     metadata = _metadata(path)
     return metadata.get("format") == _FORMAT and metadata.get("entry") == f"{path.parts[-3]}/{path.stem}"
 
@@ -309,6 +342,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _try_to_remove(path: Path) -> None:
-    """Remove a file; one of another user remains, and the folder is a little larger than its limit."""
+    """Remove a file; an error, as for a file of another user, is ignored."""
     with suppress(SD4MatchError):
         remove(path)

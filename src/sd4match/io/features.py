@@ -1,4 +1,4 @@
-"""Feature maps as files: safetensors with the grid on which the cells lie, and the provenance of the features."""
+"""Feature files: safetensors with the features of a photo, the grid of their cells, and their provenance."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def write_features(features: FeatureMap, path: str | Path, *, provenance: Mappin
     """Write the map of one photo: `features` (C, h, w) in float32, with grid and provenance as JSON in the metadata.
 
     Args:
-        features: (1, C, h, w).
+        features: map of one photo, (1, C, h, w).
         path: a .safetensors file.
         provenance: JSON-able description of backbone, prompt and sampling.
 
     Raises:
-        InputError: it is not the map of one photo, or the provenance is no JSON.
+        InputError: the provenance is no JSON.
+        ShapeError: it is not the map of one photo.
         NonFiniteError: the features are not finite.
-        SD4MatchError: it cannot be written.
+        SD4MatchError: the file cannot be written.
     """
     file = as_path(path, what="file of features")
     if len(features) != 1:
@@ -50,10 +51,13 @@ def write_features(features: FeatureMap, path: str | Path, *, provenance: Mappin
 
 @check_arguments
 def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:
-    """Return the map of a file, (1, C, h, w), ready to be correlated, and its provenance.
+    """Return the map (1, C, h, w) of a feature file, and its provenance.
+
+    Args:
+        path: file that `write_features` wrote.
 
     Raises:
-        InputError: it does not exist, is not a file of features, or does not hold a whole and finite map.
+        InputError: the file does not exist, is no feature file, or its map is damaged or not finite.
     """
     file = as_path(path, what="file of features")
     try:
@@ -76,7 +80,11 @@ def read_features(path: str | Path) -> tuple[FeatureMap, dict[str, Any]]:
 
 
 def grid_metadata(features: FeatureMap) -> dict[str, str]:
-    """Return all of the map of one photo but its values, as strings for the metadata of a file."""
+    """Return the grid and the channel groups of the map of one photo, as strings for the metadata of a file.
+
+    Args:
+        features: map of one photo.
+    """
     grid = features.grid
     (frame,) = grid.frames
     return {
@@ -88,10 +96,14 @@ def grid_metadata(features: FeatureMap) -> dict[str, str]:
 
 
 def map_of_metadata(values: Any, metadata: Mapping[str, str]) -> FeatureMap:
-    """Rebuild the map of one photo from its values (1, C, h, w) and its metadata; inverse of `grid_metadata`.
+    """Rebuild the map of one photo from its values and metadata; inverse of `grid_metadata`.
+
+    Args:
+        values: (1, C, h, w) features.
+        metadata: result of `grid_metadata`.
 
     Raises:
-        InputError: a part of the metadata is missing or cannot be, or the values are of another shape.
+        InputError: a field of the metadata is missing or not valid, or the values are of another shape.
     """
     sizes = check_shape("features", values, "1 channels height width")
     if not values.is_floating_point():
@@ -99,27 +111,28 @@ def map_of_metadata(values: Any, metadata: Mapping[str, str]) -> FeatureMap:
     alignment = metadata.get("alignment")
     if alignment not in get_args(Alignment):
         raise InputError(f"the alignment must be {', '.join(get_args(Alignment))}, not {shown(alignment)}")
-    offset = _part(metadata, "offset")
+    offset = _field(metadata, "offset")
     if (offset is None) == (alignment == "patch"):
         raise InputError(f"the offset must be a number for the alignment 'patch' and null for others, not {offset}")
     if offset is not None:
         check_number("the offset", offset)
-    groups = _part(metadata, "groups")
+    groups = _field(metadata, "groups")
     if not isinstance(groups, list):
         raise InputError(f"groups must be a list of numbers of channels, not {shown(groups)}")
     for size in groups:
         check_count("the channels of a group", size, 1, _LARGEST)
     if groups and sum(groups) != sizes["channels"]:
         raise InputError(f"groups must have {sizes['channels']} channels together, not {sum(groups)}")
-    grid = Grid((_frame(_part(metadata, "frame")),), (sizes["height"], sizes["width"]), alignment, offset)  # type: ignore[arg-type]
+    frame = _frame(_field(metadata, "frame"))
+    grid = Grid((frame,), (sizes["height"], sizes["width"]), alignment, offset)  # type: ignore[arg-type]
     return FeatureMap(values, grid, tuple(groups))
 
 
-def _part(metadata: Mapping[str, str], name: str) -> Any:
-    """Return the value of a part of the metadata.
+def _field(metadata: Mapping[str, str], name: str) -> Any:
+    """Return the value of a field of the metadata.
 
     Raises:
-        InputError: it is missing, or is no JSON.
+        InputError: the field is missing, or is no JSON.
     """
     if name not in metadata:
         raise InputError(f"{name!r} is missing in the metadata")
@@ -127,10 +140,10 @@ def _part(metadata: Mapping[str, str], name: str) -> Any:
 
 
 def _frame(stored: Any) -> ImageFrame:
-    """Rebuild how a photo lies in the model's image.
+    """Rebuild the frame of a photo in the model's image.
 
     Raises:
-        InputError: a field is missing or has a value that cannot be.
+        InputError: a field is missing or not valid.
     """
     names = ("original_size", "model_size", "scale", "offset")
     if not isinstance(stored, dict) or set(stored) != set(names):

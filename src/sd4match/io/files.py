@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and safetensors files whose bytes follow from their content."""
+"""Atomic writing of files, and safetensors files with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPORARY_SUFFIX = ".part"
-"""Suffix of the temporary names of files that are being written; one that remains is of a process that was killed."""
+"""Suffix of temporary files during writing; such a file remains only if the process was killed."""
 _LONGEST_PREFIX = 100
-"""Characters of a file's name in its temporary name; a name of 255 bytes leaves room for nothing."""
+"""Characters of a file's name in its temporary name, which may have 255 bytes."""
 
 _DTYPES = {
     "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
@@ -38,17 +38,18 @@ def write_atomically(
     error: type[SD4MatchError] = SD4MatchError,
     durable: bool = False,
 ) -> None:
-    """Write a temporary file beside `path`, then rename it; creates the folder.
+    """Write a file atomically: write a temporary file next to it, then rename that. The folder is created.
 
     Args:
-        path: file that appears.
+        path: file to write.
         content: its bytes, or buffers to write one after the other.
-        name: how a message calls it; the path, if not given.
-        error: class of the error that is raised if it cannot be written; its message gives the reason.
-        durable: flush file and name to the disk before returning, so that they survive a power cut.
+        name: name of the file in messages; None: the path.
+        error: class of the error.
+        durable: whether to flush file and name to the disk, so that they survive a power failure.
 
     Raises:
-        SD4MatchError: it cannot be written; see `error`. Nothing is left of it, and an old file stays as it was.
+        SD4MatchError: the file cannot be written; of class `error`. An old file is unchanged then, and no temporary
+            file remains.
     """
     write_together({path: content}, name=name, error=error, durable=durable)
 
@@ -60,16 +61,17 @@ def write_together(
     error: type[SD4MatchError] = SD4MatchError,
     durable: bool = False,
 ) -> None:
-    """Write files that belong together: each is whole, and none appears before all of them are written.
+    """Write files that belong together atomically: none is renamed before all of them are written.
 
     Args:
         contents: bytes of each file, or buffers to write one after the other.
-        name: how a message calls a file; its path, if not given.
-        error: class of the error that is raised if one cannot be written; its message gives the reason.
-        durable: flush files and names to the disk before returning.
+        name: name of a file in messages; None: its path.
+        error: class of the error.
+        durable: whether to flush files and names to the disk.
 
     Raises:
-        SD4MatchError: one cannot be written; see `error`. No file is left, and old files stay as they were.
+        SD4MatchError: a file cannot be written; of class `error`. Old files are unchanged then, and no new file
+            remains.
     """
     temporary: dict[Path, Path] = {}
     old: dict[Path, Path] = {}
@@ -106,25 +108,35 @@ def write_together(
             raise error(f"cannot write {name or current}: {getattr(reason, 'strerror', None) or reason}") from None
         raise
     finally:
-        for kept in old.values():
-            kept.unlink(missing_ok=True)
+        for backup in old.values():
+            backup.unlink(missing_ok=True)
 
 
 def _second_name(path: Path) -> Path:
-    """Give a file a second, temporary name, under which it stays when it is replaced."""
+    """Return a temporary second name of a file, which remains when the file is replaced."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST_PREFIX]}.", suffix=TEMPORARY_SUFFIX)
     os.close(handle)
-    kept = Path(name)
-    kept.unlink()
+    backup = Path(name)
+    backup.unlink()
     try:
-        kept.hardlink_to(path)
+        backup.hardlink_to(path)
     except OSError:  # a file system without hard links
-        shutil.copy2(path, kept)
-    return kept
+        shutil.copy2(path, backup)
+    return backup
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Create a folder and those above it; return those that were not there, from the top."""
+    """Create a folder and its parents.
+
+    Args:
+        folder: folder to create.
+
+    Returns:
+        The folders that did not exist before, from the top.
+
+    Raises:
+        OSError: a folder cannot be created; those that were created are removed again.
+    """
     missing = []
     while not exists(folder) and folder != folder.parent:
         missing.append(folder)
@@ -143,7 +155,7 @@ def make_folders(folder: Path) -> list[Path]:
 
 
 def _write_beside(path: Path, content: bytes | Sequence[bytes | memoryview], *, durable: bool) -> Path:
-    """Write a temporary file in the folder of `path`, and return it; nothing is left if it cannot be written."""
+    """Write a temporary file in the folder of `path` and return it; it is removed if it cannot be written."""
     prefix = f".{path.name[:_LONGEST_PREFIX]}."
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY_SUFFIX)
     try:
@@ -168,17 +180,20 @@ def check_output_file(
     is_own: Callable[[Path], bool] | None = None,
     what: str = "file",
 ) -> Path:
-    """Check, before any work is done, that writing a file loses nothing of the user's.
+    """Check before a computation that writing its result overwrites no other file of the user.
 
     Args:
         path: file that will be written.
-        option: how messages call it.
+        option: name of the option in messages.
         inputs: files that are read; the output must be none of them.
-        is_own: whether an existing file is an earlier result of the same sort, which may be replaced; None: none is.
-        what: sort of the file, for messages.
+        is_own: function that returns whether an existing file is an earlier result, which may be replaced; None: never.
+        what: sort of the file in messages.
+
+    Returns:
+        The path.
 
     Raises:
-        InputError: it is a link, a folder, an input, or an existing file of another sort.
+        InputError: the path is a link, a folder, an input, or an existing file of another sort.
     """
     if not exists(path):
         check_no_link(path, option=option)
@@ -197,8 +212,12 @@ def check_output_file(
 def check_no_link(path: Path, *, option: str = "--output") -> None:
     """Check that a file that will be written is no link, which would be replaced by the file.
 
+    Args:
+        path: file that will be written.
+        option: name of the option in messages.
+
     Raises:
-        InputError: it is one, also one that leads nowhere.
+        InputError: the path is a link, even a broken one.
     """
     if os.path.islink(path):  # noqa: PTH114 - `Path.is_symlink` raises for a name that is too long
         raise InputError(f"{option} {path} is a link, and would be replaced: give the name of the file it leads to")
@@ -208,6 +227,10 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     """Return the content of a safetensors file; the same tensors and metadata always give the same bytes.
 
     Convention: the header is sorted, because safetensors itself shuffles the metadata.
+
+    Args:
+        tensors: tensors by name, on any device.
+        metadata: text by name.
 
     >>> import torch
     >>> first, second = ({name: "" for name in names} for names in ("abcdef", "fedcba"))
@@ -224,10 +247,14 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
 def safetensors_buffers(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> list[bytes | memoryview]:
-    """Return the content of a safetensors file as buffers; tensors in the memory of the CPU are not copied.
+    """Return the content of a safetensors file as buffers, without copies of contiguous tensors on the CPU.
+
+    Args:
+        tensors: tensors by name, on any device.
+        metadata: text by name.
 
     Raises:
-        InputError: a tensor is of a dtype that cannot be stored; the message names it.
+        InputError: a tensor has a dtype that cannot be stored; the message names it.
 
     >>> import torch
     >>> tensors = {"x": torch.ones(2), "y": torch.zeros(1, dtype=torch.float16)}
@@ -261,21 +288,24 @@ def _header(content: Mapping[str, object]) -> bytes:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and metadata of a file.
+    """Return tensors and metadata of a safetensors file.
+
+    Args:
+        path: the file.
 
     Raises:
-        OSError: it does not exist, or cannot be read.
-        ValueError: it is not a regular file, or not a whole safetensors file.
+        OSError: the file does not exist, or cannot be read.
+        ValueError: it is not a regular file, or not a complete safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would be waited for
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
         raise ValueError("it is not a regular file")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             return tensors, dict(file.metadata() or {})
-    except (SafetensorError, RuntimeError) as error:  # the latter where torch cannot open the file
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError if torch cannot open the file
         raise ValueError(str(error)) from None
 
 
@@ -284,10 +314,10 @@ def remove(path: Path, *, error: type[SD4MatchError] = SD4MatchError) -> None:
 
     Args:
         path: file to remove.
-        error: class of the error that is raised if it cannot be removed; its message gives the reason.
+        error: class of the error.
 
     Raises:
-        SD4MatchError: it cannot be removed; see `error`.
+        SD4MatchError: the file cannot be removed; of class `error`.
     """
     try:
         path.unlink(missing_ok=True)
@@ -296,7 +326,7 @@ def remove(path: Path, *, error: type[SD4MatchError] = SD4MatchError) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can do that."""
+    """Flush the names in a folder to the disk, if the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub, and what stands in the way of one. Importing this loads no client."""
+"""Downloads from the Hugging Face hub, with errors that give a reason and advice. Importing this loads no client."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sd4match.errors import SD4MatchError, shown
 
 _LONGEST = 300
 _NO_CONNECTION = {"RequestError", "RequestException", "ConnectionError", "TimeoutError", "SSLError", "gaierror"}
-"""Names of classes of errors: of the client's HTTP library, which differs between its releases, and of Python's own."""
+"""Names of error classes of Python and of the client's HTTP library, which differs between versions of the client."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class HubError(SD4MatchError):
-    """Reason why something cannot be had from the hub, and what to do; callers make it an error of what they load.
+    """Error about a download from the hub, with a reason and advice. Callers turn it into their own class of error.
 
     Args:
         repo_id: "owner/name".
-        reason: what stands in the way.
+        reason: why the download failed.
         advice: what to do, in the imperative.
 
     >>> error = HubError("owner/name", "it is gated", "accept its terms")
@@ -40,15 +40,21 @@ class HubError(SD4MatchError):
 
 
 class NoSuchFileError(HubError):
-    """Error of a file that a repository does not have."""
+    """Error about a file that a repository does not have."""
 
 
 def download_file(repo_id: str, file: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
-    """Return a file of a repository in the cache of the hub's client, downloaded if it is not there.
+    """Return a file of a repository from the cache of the hub's client, after downloading it if necessary.
+
+    Args:
+        repo_id: "owner/name".
+        file: name of the file in the repository.
+        revision: branch, tag or commit; None: the default branch.
+        endpoint: address of the hub; None: the default one.
 
     Raises:
         NoSuchFileError: the repository has no such file.
-        HubError: the file cannot be had.
+        HubError: the file cannot be downloaded.
     """
     import huggingface_hub
 
@@ -59,10 +65,14 @@ def download_file(repo_id: str, file: str, *, revision: str | None = None, endpo
 
 
 def download_folder(repo_id: str, patterns: Sequence[str]) -> Path:
-    """Return the folder of a repository in the cache of the hub's client, with all files of some patterns.
+    """Return the folder of a repository in the cache of the hub's client, after downloading files if necessary.
+
+    Args:
+        repo_id: "owner/name".
+        patterns: patterns of the names of the files.
 
     Raises:
-        HubError: the files cannot be had.
+        HubError: the files cannot be downloaded.
     """
     import huggingface_hub
 
@@ -73,7 +83,14 @@ def download_folder(repo_id: str, patterns: Sequence[str]) -> Path:
 
 
 def explain(error: Exception, repo_id: str, *, revision: str | None = None, endpoint: str | None = None) -> HubError:
-    """Return an error of the hub's client with its reason and what to do about it."""
+    """Return the reason of an error of the hub's client, with advice.
+
+    Args:
+        error: error of the client.
+        repo_id: "owner/name".
+        revision: requested branch, tag or commit.
+        endpoint: address of the hub; None: the default one.
+    """
     known = recognize(error, repo_id, revision=revision, endpoint=endpoint)
     return known or HubError(
         repo_id, f"{type(error).__name__}: {_one_line(error)}", "give the path of a folder instead"
@@ -83,18 +100,25 @@ def explain(error: Exception, repo_id: str, *, revision: str | None = None, endp
 def recognize(
     error: BaseException, repo_id: str, *, revision: str | None = None, endpoint: str | None = None
 ) -> HubError | None:
-    """Return what `explain` does; None for an error that is none of the hub, of the way to it, or of its cache."""
+    """Return the reason of an error of the hub, the network or the client's cache; None for any other error.
+
+    Args:
+        error: error of the client.
+        repo_id: "owner/name".
+        revision: requested branch, tag or commit.
+        endpoint: address of the hub; None: the default one.
+    """
     from huggingface_hub import constants, errors
 
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     if isinstance(cause, errors.OfflineModeIsEnabled) or cause is None:
-        part = "only a part of it is" if hasattr(error, "snapshot_path") else "not"
+        start = "only a part of it is" if hasattr(error, "snapshot_path") else "not"
         if cause is None and not constants.HF_HUB_OFFLINE:
-            return HubError(repo_id, f"{part} in its cache, and nothing was downloaded", "get it with `hf download`")
+            return HubError(repo_id, f"{start} in its cache, and nothing was downloaded", "get it with `hf download`")
         return HubError(
-            repo_id, f"{part} in its cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to reach the hub"
+            repo_id, f"{start} in its cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to reach the hub"
         )
-    if cause is not error:  # which says less than its cause
+    if cause is not error:  # the cause says more
         return recognize(cause, repo_id, revision=revision, endpoint=endpoint)
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(error, repo_id, revision, (endpoint or constants.ENDPOINT).rstrip("/"))
@@ -125,7 +149,7 @@ def recognize(
 
 
 def _refused(error: Any, repo_id: str, revision: str | None, endpoint: str) -> HubError:
-    """Return the reason for which the hub itself refuses a request."""
+    """Return the reason why the hub refuses a request."""
     from huggingface_hub import errors, get_token
 
     page = f"{endpoint}/{repo_id[:200]}"
@@ -164,6 +188,6 @@ def _refused(error: Any, repo_id: str, revision: str | None, endpoint: str) -> H
 
 
 def _one_line(error: object) -> str:
-    """Return the text of a foreign error on one line, cut to a length that can be read."""
+    """Return the text of a foreign error, shortened and on one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,4 +1,4 @@
-"""Locks of folders in which a run writes, so that no second run mixes its files with those of the first."""
+"""Locks of output folders, so that two runs do not write into the same folder."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from sd4match.io.files import make_folders
 from sd4match.paths import resolved
 
 LOCK_FILE = ".sd4match-lock"
-"""File of a folder that a run holds locked. The system frees the lock of a process that ends, however it ends."""
+"""Name of the lock file in a folder. The system releases the lock when the process ends for any reason."""
 
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
-"""Folders that the code around holds: a training in the folder of a command is no second run."""
+"""Folders that surrounding code has locked, so that a training in the folder of a command is no second run."""
 
 
 @contextmanager
 def locked_folder(folder: Path, *, error: type[SD4MatchError] = InputError) -> Iterator[None]:
-    """Hold a folder for a block; it is made, and removed at the end if it is empty.
+    """Lock a folder during a block. The folder is created, and removed at the end if it is empty.
 
-    Where the system or the file system has no locks, nothing is held.
+    There is no lock if the system or the file system does not support locks.
 
     Args:
-        folder: where a run writes. With several processes, the main one alone holds it.
+        folder: output folder of a run. With several processes, only the main one locks it.
         error: class of the error.
 
     Raises:
-        SD4MatchError: another run holds it, or it cannot be written; see `error`.
+        SD4MatchError: another run has locked the folder, or it cannot be written; of class `error`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name, locked_folder(Path(name)):
     ...     (Path(name) / LOCK_FILE).exists()
     True
     """
-    place = resolved(folder)
-    if place in _held.get():
+    target = resolved(folder)
+    if target in _held.get():
         yield
         return
     try:
@@ -46,7 +46,7 @@ def locked_folder(folder: Path, *, error: type[SD4MatchError] = InputError) -> I
     except OSError as reason:
         raise error(f"cannot make the folder {folder}: {reason.strerror or reason}") from None
     handle: int | None = None
-    token = _held.set(_held.get() | {place})
+    token = _held.set(_held.get() | {target})
     try:
         handle = _locked(folder, error)
         yield
@@ -54,7 +54,7 @@ def locked_folder(folder: Path, *, error: type[SD4MatchError] = InputError) -> I
         _held.reset(token)
         if handle is not None:
             with suppress(OSError):
-                (folder / LOCK_FILE).unlink()  # while it is locked: nobody else holds it
+                (folder / LOCK_FILE).unlink()  # before closing, while no other run can have locked it
             os.close(handle)
         for path in reversed(made):
             with suppress(OSError):  # not empty
@@ -62,14 +62,14 @@ def locked_folder(folder: Path, *, error: type[SD4MatchError] = InputError) -> I
 
 
 def _locked(folder: Path, error: type[SD4MatchError]) -> int | None:
-    """Return the open lock file of a folder; None where there are no locks.
+    """Return the open lock file of a folder; None if locks are not supported.
 
     Raises:
-        SD4MatchError: another run holds it, or it cannot be written; see `error`.
+        SD4MatchError: another run has locked the folder, or it cannot be written; of class `error`.
     """
     try:
         import fcntl
-    except ImportError:  # not on this system
+    except ImportError:  # on Windows
         return None
     file = folder / LOCK_FILE
     while True:
@@ -81,7 +81,7 @@ def _locked(folder: Path, error: type[SD4MatchError]) -> int | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), file.stat()):
                 return handle
-            os.close(handle)  # another run has removed it at its end
+            os.close(handle)  # another run has removed the file at its end
         except FileNotFoundError:
             os.close(handle)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""PNG files that say which command made them, so that only that command replaces them."""
+"""PNG files whose metadata name the command that wrote them, so that only this command replaces them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def png_of(picture: Image.Image | Figure, *, made_by: str) -> bytes:
-    """Return a picture, or a figure at twice the size of a screen, as a PNG file that names what made it.
+    """Return a picture as a PNG file whose metadata name a command.
 
     Args:
-        picture: to encode.
-        made_by: for example "sd4match sweep".
+        picture: image, or figure of matplotlib, which is drawn with 200 dots per inch.
+        made_by: name of the command, for example "sd4match sweep".
     """
     content = BytesIO()
     if isinstance(picture, Image.Image):
@@ -33,7 +33,11 @@ def png_of(picture: Image.Image | Figure, *, made_by: str) -> bytes:
 
 
 def check_png(path: Path, *, made_by: str) -> None:
-    """Check, before any work is done, that writing a picture replaces nothing but an earlier one of the same command.
+    """Check before a computation that writing a picture replaces at most an earlier one of the same command.
+
+    Args:
+        path: file that will be written.
+        made_by: name of the command.
 
     Raises:
         InputError: the file exists and is another one.
@@ -47,5 +51,5 @@ def _maker(path: Path) -> object:
     try:
         with Image.open(path) as picture:
             return picture.info.get("Software")
-    except Exception:  # of a damaged picture of any format, or none
+    except Exception:  # Pillow raises many types of errors for damaged files
         return None

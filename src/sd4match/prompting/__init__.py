@@ -1,4 +1,4 @@
-"""Prompts: from photos and their categories to prompt embeddings; prompt files, published prompts, the hub."""
+"""Prompts, which compute prompt embeddings from photos and their categories; prompt files; published prompts."""
 
 import lazy_loader
 

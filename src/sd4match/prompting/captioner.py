@@ -20,9 +20,10 @@ from sd4match.structures.tensors import PromptEmbedding
 class ImplicitCaptioner(ImageConditionedPrompt):
     """Implicit captioner of ODISE in hidden space: text("") + tanh(alpha) * (W e + pos).
 
-    e is the pooled image embedding (CLIP ViT-L/14 in ODISE), W (D, e) with bias, alpha and pos (L, D). alpha is
-    initialized to zero, so training begins at the empty prompt. ODISE also adds a learned term to the time embedding of
-    the UNet, which a prompt cannot do here; results published with it (52.4 on SPair-71k) are not reproduced.
+    e is the pooled image embedding (CLIP ViT-L/14 in ODISE), W is (D, e) with bias, alpha and pos are (L, D). alpha is
+    initialized to zero, so that training begins at the empty prompt. ODISE also adds a learned term to the time
+    embedding of the UNet, which a prompt cannot change here; results published with it (52.4 on SPair-71k) are not
+    reproduced.
 
     Args:
         config: None for the defaults.
@@ -32,6 +33,12 @@ class ImplicitCaptioner(ImageConditionedPrompt):
     Raises:
         ConfigError: the config does not fit the backbone.
         InputError: the backbone takes no prompt.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = ImplicitCaptioner(ImplicitCaptionerConfig(image_encoder="backbone"), backbone=backbone)
+    >>> prompt.condition(torch.zeros(2, 48)).shape
+    torch.Size([2, 77, 8])
     """
 
     scope: Scope = "image"

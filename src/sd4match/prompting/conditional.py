@@ -1,4 +1,4 @@
-"""Conditional prompting module (CPM): a prompt that is computed from both photos of a pair."""
+"""Conditional prompting module (CPM), which computes a prompt from both photos of a pair."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ConditionalPrompt(ImageConditionedPrompt):
     global, image        W_C f_A, the same for all tokens, as in an implicit captioner
     ===================  =========================================================================
 
-    W_C acts on channels (to D, with bias), W_N on patches (P to P, with bias); both learn at a tenth of the rate. A
-    pair has one prompt for both photos, and the first photo of the pair is A.
+    W_C acts on channels (to D, with bias), W_N on patches (P to P, with bias); both learn at a tenth of the rate. The
+    two photos of a pair share one prompt, and the source photo is A.
 
-    Convention: the learned vectors get no position embedding.
+    Convention: no position embeddings of the text encoder are added to the learned vectors.
 
     Args:
         config: None for the defaults.
@@ -44,6 +44,13 @@ class ConditionalPrompt(ImageConditionedPrompt):
     Raises:
         ConfigError: the config does not fit the backbone.
         InputError: the backbone takes no prompt, or a text to start from is too long.
+
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> config = ConditionalPromptConfig(image_encoder="backbone", num_global_tokens=3, num_tokens=4)
+    >>> prompt = ConditionalPrompt(config, backbone=FakeBackbone(text_encoder=FakeTextEncoder()))
+    >>> features = ImageFeatures(torch.zeros(2, 64, 48), torch.zeros(2, 48))
+    >>> prompt.condition(features, features).shape
+    torch.Size([2, 4, 8])
     """
 
     @check_arguments

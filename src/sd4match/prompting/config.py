@@ -1,4 +1,4 @@
-"""Configs of the prompts. Importing this module loads no torch."""
+"""Configs of prompts. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.errors import ConfigError, shown
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 
 
 SCOPES = ("dataset", "category", "image", "pair")
-"""What a prompt may depend on; see `Prompt.scope`."""
+"""Inputs that a prompt may depend on; see `Prompt.scope`."""
 
 
 class PromptConfig(Component):
-    """Base class of the configs of prompts."""
+    """Base class of configs of prompts. Subclasses define `build`.
+
+    >>> config = prompts.parse({"kind": "text", "template": "a {category}"})
+    >>> isinstance(config, PromptConfig), config.needs_category
+    (True, True)
+    """
 
     registry: ClassVar[Registry[Any, Any]] = prompts
 
@@ -41,13 +47,16 @@ class PromptConfig(Component):
 
         Raises:
             ConfigError: the prompt does not fit the backbone.
-            InputError: the backbone takes no prompt.
+            InputError: the backbone takes no prompt, or an initial text is too long.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build")
 
     @classmethod
     def check_target(cls, target: Callable[..., Any]) -> None:
         """Check the scope of a prompt class.
+
+        Args:
+            target: the class.
 
         Raises:
             ConfigError: there is no such scope.
@@ -58,28 +67,43 @@ class PromptConfig(Component):
             raise ConfigError(f"{name}: scope must be one of {', '.join(SCOPES)}, not {shown(scope)}")
 
     def attach(self, built: Any, **context: Any) -> Any:
-        """Return a prompt that was built from a signature, with this config as its `config`."""
+        """Set this config as the `config` of a prompt that was built from the signature of its class.
+
+        Args:
+            built: the prompt.
+            context: keywords that `build` received.
+
+        Returns:
+            The prompt.
+        """
         built.config = self
         return built
 
     @property
     def needs_category(self) -> bool:
-        """Whether every photo must have a category."""
+        """True if every photo must have a category."""
         return getattr(self.target, "scope", None) == "category"
 
     @property
     def wants_categories(self) -> bool:
-        """Whether the config needs `for_categories` before it can be built: it learns per category and names none."""
+        """True if categories must be set with `for_categories` before the prompt can be built; by default False."""
         return False
 
     @check_arguments
     def for_categories(self, categories: Sequence[str]) -> PromptConfig:
-        """Return the config for a data set with these categories."""
+        """Return the config for a data set with some categories; by default this config.
+
+        Args:
+            categories: categories of the data set.
+        """
         return self
 
     @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
         """Check that this prompt can condition a backbone.
+
+        Args:
+            spec: shapes of the backbone.
 
         Raises:
             ConfigError: the backbone takes no prompt, or has fewer text tokens than this prompt needs.
@@ -93,20 +117,28 @@ class PromptConfig(Component):
 
 @register
 class NoPromptConfig(PromptConfig):
-    """Empty embedding, for backbones that take no prompt."""
+    """Config of an empty embedding, for backbones that take no prompt.
+
+    >>> from sd4match.structures.images import ImageBatch
+    >>> NoPromptConfig().build()(ImageBatch({}, (None,))).values.shape
+    torch.Size([1, 0, 1])
+    """
 
     kind: Literal["none"] = "none"
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone | None = None, initialize: bool = True) -> NoPrompt:
-        """Return the prompt."""
         from sd4match.prompting.text import NoPrompt
 
         return NoPrompt(self, backbone=backbone)
 
     @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Check that the backbone takes no prompt.
+        """Check that a backbone takes no prompt.
+
+        Args:
+            spec: shapes of the backbone.
 
         Raises:
             ConfigError: the backbone needs a prompt.
@@ -117,13 +149,17 @@ class NoPromptConfig(PromptConfig):
 
 @register
 class EmptyPromptConfig(PromptConfig):
-    """Empty text."""
+    """Config of the empty text.
+
+    >>> prompts.parse("empty")
+    EmptyPromptConfig(kind='empty')
+    """
 
     kind: Literal["empty"] = "empty"
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> EmptyPrompt:
-        """Return the prompt."""
         from sd4match.prompting.text import EmptyPrompt
 
         return EmptyPrompt(self, backbone=backbone)
@@ -131,7 +167,11 @@ class EmptyPromptConfig(PromptConfig):
 
 @register
 class TextPromptConfig(PromptConfig):
-    """Text in which {category} is replaced by the category of the photo."""
+    """Config of a text in which {category} is replaced by the category of the photo.
+
+    >>> TextPromptConfig(template="a {category}", by_category={"person": "a face"}).by_category
+    {'person': 'a face'}
+    """
 
     kind: Literal["text"] = "text"
     template: Text = "a photo of a {category}"
@@ -139,16 +179,16 @@ class TextPromptConfig(PromptConfig):
         default={}, description="templates of single categories, used instead of `template`"
     )
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> TextPrompt:
-        """Return the prompt."""
         from sd4match.prompting.text import TextPrompt
 
         return TextPrompt(self, backbone=backbone)
 
     @property
     def needs_category(self) -> bool:
-        """Whether the template contains {category}, or some categories have templates of their own."""
+        """True if the template contains {category}, or some categories have templates of their own."""
         return "{category}" in self.template or bool(self.by_category)
 
     @model_validator(mode="after")
@@ -159,7 +199,10 @@ class TextPromptConfig(PromptConfig):
 
 
 def check_template(template: str) -> str:
-    """Return a text whose only braces are those of {category}.
+    """Return a template after a check that its only braces are those of {category}.
+
+    Args:
+        template: text.
 
     Raises:
         ValueError: it has other braces, for example those of a format.
@@ -174,10 +217,13 @@ def check_template(template: str) -> str:
 
 
 def check_fixed(text: str) -> str:
-    """Return a text without replacement fields.
+    """Return a text after a check that it has no replacement fields.
+
+    Args:
+        text: any.
 
     Raises:
-        ValueError: it has one.
+        ValueError: it contains a brace.
     """
     if "{" in text or "}" in text:
         raise ValueError(f"this prompt is the same for all categories: nothing can be filled in, as in {shown(text)}")
@@ -185,7 +231,7 @@ def check_fixed(text: str) -> str:
 
 
 class LearnedPromptConfig(PromptConfig):
-    """Base class of the configs of learned prompts: how their vectors are initialized."""
+    """Base class of configs of learned prompts, with the initialization of their vectors."""
 
     init: Text = Field(
         default="random",
@@ -213,27 +259,27 @@ class _VectorsConfig(LearnedPromptConfig):
         default="token", description="what is learned: the input of the text transformer, or its whole output"
     )
 
+    @override
     @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Check that the backbone takes a prompt and that the learned tokens fit.
-
-        Raises:
-            ConfigError: it takes none, or they do not fit.
-        """
         self._check_num_tokens("prompt.num_tokens", self.num_tokens, spec)
 
 
 @register
 class SinglePromptConfig(_VectorsConfig):
-    """One learned prompt for all photos (SD4Match-Single)."""
+    """Config of one learned prompt for all photos (SD4Match-Single).
+
+    >>> SinglePromptConfig(num_tokens=10).init
+    'random'
+    """
 
     kind: Literal["single"] = "single"
 
     _fixed = field_validator("init")(check_fixed)
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> SinglePrompt:
-        """Return the prompt."""
         from sd4match.prompting.learned import SinglePrompt
 
         return SinglePrompt(self, backbone=backbone, initialize=initialize)
@@ -241,7 +287,11 @@ class SinglePromptConfig(_VectorsConfig):
 
 @register
 class ClassPromptConfig(_VectorsConfig):
-    """One learned prompt for each category (SD4Match-Class). `init` may contain {category}."""
+    """Config of one learned prompt for each category (SD4Match-Class). `init` may contain {category}.
+
+    >>> ClassPromptConfig(num_tokens=10).for_categories(["cat", "car"]).categories
+    ('cat', 'car')
+    """
 
     kind: Literal["class"] = "class"
     categories: tuple[Text, ...] = Field(
@@ -261,32 +311,43 @@ class ClassPromptConfig(_VectorsConfig):
             raise ValueError(f"{shown(twice[0])} stands twice")
         return categories
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ClassPrompt:
-        """Return the prompt."""
         from sd4match.prompting.learned import ClassPrompt
 
         return ClassPrompt(self, backbone=backbone, initialize=initialize)
 
     @property
     def needs_category(self) -> bool:
-        """Whether every photo must have a category: always, since each has its own prompt."""
+        """True, since each category has its own prompt."""
         return True
 
     @property
     def wants_categories(self) -> bool:
-        """Whether `categories` is empty."""
+        """True if `categories` is empty."""
         return not self.categories
 
     @check_arguments
     def for_categories(self, categories: Sequence[str]) -> ClassPromptConfig:
-        """Return the config with these categories."""
+        """Return the config with other categories.
+
+        Args:
+            categories: categories to learn.
+
+        Raises:
+            ConfigError: a category stands twice.
+        """
         return self.model_copy(update={"categories": tuple(categories)})
 
 
 @register
 class ConditionalPromptConfig(LearnedPromptConfig):
-    """Conditional prompting module (SD4Match-CPM) and its ablations."""
+    """Config of the conditional prompting module (SD4Match-CPM) and its ablations.
+
+    >>> ConditionalPromptConfig().mixes_patches, ConditionalPromptConfig(condition_on="image").mixes_patches
+    (True, False)
+    """
 
     kind: Literal["cpm"] = "cpm"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("dinov2"))
@@ -303,9 +364,9 @@ class ConditionalPromptConfig(LearnedPromptConfig):
 
     _fixed = field_validator("init")(check_fixed)
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ConditionalPrompt:
-        """Return the prompt."""
         from sd4match.prompting.conditional import ConditionalPrompt
 
         return ConditionalPrompt(self, backbone=backbone, initialize=initialize)
@@ -318,18 +379,14 @@ class ConditionalPromptConfig(LearnedPromptConfig):
 
     @property
     def mixes_patches(self) -> bool:
-        """Whether there is a W_N."""
+        """True if there is a linear layer over patches, W_N."""
         if self.mix_patches is None:
             return self.condition_on == "pair" and self.features == "local"
         return self.mix_patches
 
+    @override
     @check_arguments
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Check that the backbone takes a prompt and that global and conditional tokens fit.
-
-        Raises:
-            ConfigError: it takes none, or they do not fit.
-        """
         self._check_num_tokens(
             "prompt.num_global_tokens + prompt.num_tokens", self.num_global_tokens + self.num_tokens, spec
         )
@@ -337,15 +394,19 @@ class ConditionalPromptConfig(LearnedPromptConfig):
 
 @register
 class ImplicitCaptionerConfig(PromptConfig):
-    """Implicit captioner of ODISE: the empty prompt plus a gated projection of an image embedding."""
+    """Config of the implicit captioner of ODISE: the empty prompt plus a gated projection of an image embedding.
+
+    >>> ImplicitCaptionerConfig().image_encoder.kind
+    'clip'
+    """
 
     kind: Literal["implicit_captioner"] = "implicit_captioner"
     image_encoder: AnyImageEncoder = Field(default_factory=lambda: image_encoders.parse("clip"))
     seed: Seed = Field(default=0, description="seed of the random initialization")
 
+    @override
     @check_arguments
     def build(self, *, backbone: Backbone, initialize: bool = True) -> ImplicitCaptioner:
-        """Return the prompt."""
         from sd4match.prompting.captioner import ImplicitCaptioner
 
         return ImplicitCaptioner(self, backbone=backbone, initialize=initialize)

@@ -32,6 +32,9 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
 
     Raises:
         PromptFileError: the file is no prompt file, `repo_id` is no name, or the hub refuses it.
+
+    >>> push_to_hub("single.safetensors", "user/single-spair")  # doctest: +SKIP
+    'https://huggingface.co/user/single-spair'
     """
     path = as_path(path, what="prompt file", error=PromptFileError)
     info, _ = read_prompt(path)
@@ -44,10 +47,20 @@ def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, endpoi
 
 
 def upload(folder: Path, repo_id: str, *, private: bool, endpoint: str | None, what: str) -> str:
-    """Upload a folder to a repository, which is created if it does not exist, and return its address.
+    """Upload a folder to a repository, which is created if it does not exist.
+
+    Args:
+        folder: folder to upload.
+        repo_id: "user/name".
+        private: whether a new repository is private.
+        endpoint: address of the hub; None: the default one.
+        what: contents in messages, for example "a prompt".
+
+    Returns:
+        The address of the repository.
 
     Raises:
-        PromptFileError: the hub refuses it.
+        PromptFileError: the hub refuses the upload.
     """
     api = HfApi(endpoint=endpoint)
     try:
@@ -60,10 +73,19 @@ def upload(folder: Path, repo_id: str, *, private: bool, endpoint: str | None, w
 
 
 def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: str | None) -> dict[str, Path]:
-    """Download those of some files that a repository has into the cache of the hub's client, and return their paths.
+    """Download files into the cache of the hub's client, without those that the repository does not have.
+
+    Args:
+        repo_id: "user/name".
+        files: names of the files.
+        revision: branch, tag or commit; None: the default branch.
+        endpoint: address of the hub; None: the default one.
+
+    Returns:
+        The paths of the downloaded files by name.
 
     Raises:
-        PromptFileError: there is no such repository, or it cannot be had; the message says why, and what to do.
+        PromptFileError: there is no such repository, or it cannot be downloaded; the message says why, and what to do.
     """
     found = {}
     for file in files:
@@ -72,7 +94,7 @@ def download(repo_id: str, files: list[str], *, revision: str | None, endpoint: 
         except NoSuchFileError:
             continue
         except HubError as error:
-            if not found:  # what is in the cache is enough if the first file is there
+            if not found:  # offline, the cache may hold the first file only
                 raise _not_had(file, repo_id, error) from None
     return found
 
@@ -91,6 +113,8 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
 
     Raises:
         PromptFileError: a name is empty, there is no such file, it is no prompt file, or the hub cannot be reached.
+
+    >>> path = from_hub("user/single-spair")  # doctest: +SKIP
     """
     check_names(repo_id=repo_id, file=file, revision=revision, endpoint=endpoint)
     try:
@@ -102,10 +126,13 @@ def from_hub(repo_id: str, *, file: str = FILE_NAME, revision: str | None = None
 
 
 def check_names(**names: object) -> None:
-    """Check names that the hub's client takes.
+    """Check names before they are passed to the hub's client.
+
+    Args:
+        names: values by name; "revision" and "endpoint" may be None.
 
     Raises:
-        PromptFileError: one is no text, or empty.
+        PromptFileError: a value is empty or no text.
     """
     for name, value in names.items():
         optional = name in ("revision", "endpoint")
@@ -123,9 +150,9 @@ def card(facts: Mapping[str, Any], name: str, *, learned: bool = True) -> str:
     """Return a model card (Markdown) of a prompt or a matcher.
 
     Args:
-        facts: what is known by name, as `describe_prompt` returns it: kind, backbone, base_model, license, data, ...
+        facts: facts by name, as `describe_prompt` returns them: kind, backbone, base_model, license, data, ...
         name: "user/name", or a folder.
-        learned: whether it has a learned prompt.
+        learned: whether there is a learned prompt.
 
     >>> "learned on mini" in card({"kind": "single", "backbone": "mini"}, "me/mine")
     True

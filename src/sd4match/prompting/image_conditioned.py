@@ -14,7 +14,7 @@ from sd4match.structures.tensors import ImageFeatures
 from sd4match.structures.tensors import ParameterGroup as ParameterGroup
 
 VIEW = "prompt"
-"""Name in `ImageBatch.views` of the photos as the image encoder of a prompt takes them."""
+"""Name in `ImageBatch.views` of the views for the image encoder of a prompt."""
 
 _LINEAR_SCALE = 0.1
 
@@ -62,7 +62,7 @@ class ImageConditionedPrompt(Prompt):
         return ImageFeatures(features.local.to(self.alpha.device), features.pooled.to(self.alpha.device))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the vectors, and the weights and biases of linear layers at a tenth of the learning rate."""
+        """Return two groups: the vectors, and the linear layers at a tenth of the learning rate."""
         layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
         linear = tuple(parameter for layer in layers for parameter in layer.parameters())
         vectors = tuple(self.parameters(recurse=False))

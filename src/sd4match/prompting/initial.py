@@ -1,4 +1,4 @@
-"""Initial values of learned vectors: random tokens, a text, uniform noise, or the file of another prompt."""
+"""Initial values of learned vectors, from random tokens, a text, uniform noise, or the file of another prompt."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def initial_vectors(
 
     Args:
         text_encoder: text encoder of the backbone.
-        space: "token": (num_tokens, D), with positions added; "hidden": (L, D), whatever `num_tokens` is.
+        space: "token" for vectors (num_tokens, D) with positions added; "hidden" for (L, D), whatever `num_tokens` is.
         num_tokens: number of vectors between BOS and EOS.
-        init: "random": tokens of the vocabulary (U[0, 1) in hidden space); "uniform": U[0, 1); "empty": the empty text;
-            or a text, followed by EOS and padding.
+        init: "random" for tokens of the vocabulary (U[0, 1) in hidden space), "uniform" for U[0, 1), "empty" for the
+            empty text, or a text, followed by EOS and padding.
         seed: seed of the random values.
 
     Raises:
@@ -118,7 +118,7 @@ def load_initial_weights(
 def _state_from_file(
     path: str, config: SinglePromptConfig | ClassPromptConfig | ConditionalPromptConfig, backbone: Backbone
 ) -> dict[str, Tensor]:
-    """Return the part of a state dict that a prompt file determines."""
+    """Return the entries of a state dict that a prompt file determines."""
     info, tensors = read_prompt(path)
     tensors = prompt_tensors(tensors)
     check_fits(info, path, backbone)

@@ -1,4 +1,4 @@
-"""Names of the tokens of a prompt, by their positions: words of a text, numbers of learned vectors."""
+"""Names of the tokens of a prompt by position: words of a text, or numbers of learned vectors."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from sd4match.prompting.text import EmptyPrompt, TextPrompt, text_encoder_of
 from sd4match.structures.images import ImageBatch
 
 _WORD_END = "</w>"
-"""What ends the last token of a word in the vocabulary of CLIP."""
+"""Suffix of the last token of a word in the vocabulary of CLIP."""
 
 
 @check_arguments
 def token_labels(
     prompt: Prompt, images: ImageBatch, partners: ImageBatch | None = None, *, backbone: Backbone
 ) -> dict[int, str]:
-    """Return the position of each token of a prompt between those that begin and end it, with a name for pictures.
+    """Return names of the tokens of a prompt between BOS and EOS, by position, for pictures.
 
-    Tokens of a text are words or parts of words, vectors of a learned prompt are numbers from 1. A prompt that replaces
-    all tokens has a number for each. The empty text has only "start" and "end".
+    Tokens of a text are named by words or fragments of words, vectors of a learned prompt by numbers from 1. A prompt
+    in hidden space has a number for each of its tokens. The empty text has only "start" and "end".
 
     Args:
-        prompt: of any scope.
+        prompt: prompt of any scope.
         images: one photo, with its category if the prompt needs it.
         partners: the other photo of a pair, for prompts of scope "pair".
-        backbone: that the prompt conditions.
+        backbone: backbone that the prompt conditions.
 
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
     >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
@@ -45,7 +45,7 @@ def token_labels(
 
 
 def _words(text: str, encoder: TextEncoder) -> list[str]:
-    """Return the tokens of a text; their numbers, if the text encoder tells no tokenizer."""
+    """Return the tokens of a text, or their numbers if the text encoder has no attribute `tokenizer`."""
     tokenizer = getattr(encoder, "tokenizer", None)
     if tokenizer is not None:
         tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)

@@ -18,16 +18,16 @@ from sd4match.prompting.config import (
 )
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types that learned values are stored in."""
+"""Dtypes in which learned values may be stored."""
 
 
 def check_tensors(tensors: Mapping[str, Tensor], config: PromptConfig, *, name: str, **sizes: int) -> None:
-    """Check that tensors are those of a prompt with this config; for a kind of a plugin, check their values alone.
+    """Check that tensors are those of a prompt with this config. For kinds of plugins, only the values are checked.
 
     Args:
         tensors: state dict of the prompt.
-        config: its config.
-        name: how messages call what holds the tensors.
+        config: config of the prompt.
+        name: name of the file in messages.
         sizes: sizes that dimensions must have, by the letters of `shapes_of`.
 
     Raises:
@@ -50,10 +50,15 @@ def check_tensors(tensors: Mapping[str, Tensor], config: PromptConfig, *, name: 
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], *, name: str) -> None:
-    """Check that the expected tensors are there, and no others.
+    """Check that there are all expected tensors and no others.
+
+    Args:
+        found: names of the tensors.
+        expected: expected names.
+        name: name of the file in messages.
 
     Raises:
-        PromptFileError: some are missing or surplus; the message names the first.
+        PromptFileError: tensors are missing or surplus; the message names the first three.
     """
     found, expected = set(found), set(expected)
     problems = (("misses", sorted(expected - found)), ("holds surplus", sorted(found - expected)))
@@ -63,10 +68,14 @@ def check_names(found: Iterable[str], expected: Iterable[str], *, name: str) -> 
 
 
 def check_values(value: Tensor, *, name: str) -> None:
-    """Check that a tensor holds values of a prompt: floats that are finite also in float32, in memory of their own.
+    """Check that a tensor is dense and not expanded, and holds floats that are finite in float32.
+
+    Args:
+        value: tensor from a file.
+        name: name of the tensor in messages.
 
     Raises:
-        PromptFileError: it does not; the message says what it holds.
+        PromptFileError: the tensor is of another dtype or layout, empty, expanded, or not finite.
     """
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.dtype not in FLOATS:
         kind = "a meta tensor" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
@@ -82,9 +91,13 @@ def check_values(value: Tensor, *, name: str) -> None:
 
 
 def shapes_of(config: PromptConfig) -> dict[str, str] | None:
-    """Return the shape of each tensor of a learned prompt, as `check_shape` takes them; None for a kind of a plugin.
+    """Return the shapes of the tensors of a learned prompt, in the notation of `check_shape`; None for plugins.
 
-    S: vectors of a prompt; G: its global vectors; L: text tokens; D: text width; P: patches; E: image features.
+    S is the number of vectors of a prompt, G of its global vectors, L of text tokens, and P of patches. D is the width
+    of the text encoder, and E the number of image features.
+
+    Args:
+        config: config of the prompt.
 
     >>> shapes_of(SinglePromptConfig())
     {'token_embeddings': 'S D'}

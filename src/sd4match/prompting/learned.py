@@ -1,4 +1,4 @@
-"""Learned prompts that do not depend on the content of the photo: one for all photos, or one for each category."""
+"""Learned prompts that do not depend on the content of photos: one for all, or one for each category."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ class SinglePrompt(Prompt):
 class ClassPrompt(Prompt):
     """SD4Match-Class: one learned prompt for each category.
 
-    Vectors as in `SinglePrompt`, a set for each of `config.categories`. The vectors of a category that is not in a
-    batch get no gradient, so a training step does not change them.
+    Each of `config.categories` has vectors as in `SinglePrompt`. The vectors of a category that is not in a batch get
+    no gradient, so that a training step does not change them.
 
     Args:
-        config: with at least one category.
+        config: config with at least one category.
         backbone: backbone that the prompt conditions.
         initialize: False leaves the parameters without values, for a state dict that is loaded next.
 

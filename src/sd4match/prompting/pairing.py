@@ -1,4 +1,4 @@
-"""Prompts and feature maps of pairs, and the checks of what prompts and backbones return."""
+"""Prompt embeddings and feature maps of pairs, with checks of the results of prompts and backbones."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def prompt_embeddings(prompt: Prompt, images: ImageBatch, partners: ImageBatch |
         partners: the other photo of each pair, for prompts of scope "pair".
 
     Raises:
-        InputError: a category is missing where the prompt depends on it, or is no text; or an unknown scope.
-        ComponentError: the prompt raises an error of its own, or returns what is no embedding of these photos.
+        InputError: the batch is empty, a category is no text or missing where the prompt needs it, or the scope is
+            unknown.
+        ComponentError: the prompt raises an error of its own, or does not return 1 or B embeddings.
         NonFiniteError: the embedding holds NaN or infinite values.
     """
     name = describe_component("prompt", prompt)
@@ -59,7 +60,12 @@ def _check_categories(name: str, images: ImageBatch, *, needed: bool) -> None:
 
 
 def photo_name(images: ImageBatch, row: int) -> str:
-    """Return the name of a photo of a batch, for messages."""
+    """Return the name of a photo of a batch, for messages.
+
+    Args:
+        images: B photos.
+        row: index in the batch.
+    """
     return images.photos[row].name if row < len(images.photos) else f"photo {row + 1}"
 
 
@@ -68,8 +74,8 @@ def pair_prompts(prompt: Prompt, source: ImageBatch, target: ImageBatch) -> tupl
     """Return the prompt embeddings of the sources and of the targets of B pairs, (B, L, D) each.
 
     A prompt of scope "pair" is called once, with (source, target), and its embedding is that of both photos. A prompt
-    of scope "image" is called for each side. Any other is called once for both sides, so that what photos share, a
-    prompt for all or for a category, is encoded once.
+    of scope "image" is called for each side. Any other prompt is called once for all 2 B photos, so that an embedding
+    that photos share is computed once.
 
     Args:
         prompt: prompt of any scope.
@@ -136,8 +142,9 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
         sampling: timestep, ensemble, noise.
 
     Raises:
-        ComponentError: the backbone raises an error of its own, or returns what are no maps of these photos.
-        NonFiniteError: a feature is NaN or infinite; the message names the photo, the layer and what helps.
+        ShapeError: the prompt embeddings have another width than the backbone's.
+        ComponentError: the backbone raises an error of its own, or returns maps of other photos or channels.
+        NonFiniteError: a feature is NaN or infinite; the message names the photo and the layer, and suggests a remedy.
     """
     name = describe_component("backbone", backbone)
     _check_fit(prompts, backbone, name)
@@ -157,10 +164,10 @@ def extract_maps(backbone: Backbone, images: ImageBatch, prompts: PromptEmbeddin
 
 
 def _check_fit(prompts: PromptEmbedding, backbone: Backbone, name: str) -> None:
-    """Check that prompt embeddings are as wide as the backbone reads them; those without tokens are left to it.
+    """Check the width of prompt embeddings, except for embeddings without tokens.
 
     Raises:
-        ShapeError: they are not.
+        ShapeError: the backbone has another width.
     """
     width, (_, tokens, found) = backbone.spec.prompt_width, prompts.values.shape
     if width is not None and tokens and found != width:
@@ -181,7 +188,8 @@ def pair_maps(
         sampling: noise of the 2 B photos, sources first.
 
     Raises:
-        InputError, ComponentError, NonFiniteError: as `prompt_embeddings` and `extract_maps`.
+        InputError, ComponentError, NonFiniteError: as `prompt_embeddings` and `extract_maps`. `ShapeError` is an
+            `InputError`.
 
     >>> from sd4match.prompting import EmptyPrompt
     >>> from sd4match.structures.images import Views

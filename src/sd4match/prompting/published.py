@@ -1,4 +1,4 @@
-"""Published prompts: files of the reference implementation of SD4Match, and the implicit captioner of ODISE.
+"""Published prompts: files of SD4Match's reference implementation, and the implicit captioner of ODISE.
 
 Pickled tensors are read with `weights_only=True`, so that no code in them is executed.
 """
@@ -49,7 +49,7 @@ _NAMES = (
 _SD2_1_SIZES = {"D": 1024, "L": 77}
 _SD1_SIZES = {"D": 768, "L": 77, "E": 768}
 _ENCODER_SIZES = {"DINO": {"P": 256, "Feat": 768, "Head": 768}, "CLIP": {"P": 256, "Feat": 1024, "Head": 768}}
-"""Patches and features, by the names of the reference, of the image encoders of published prompts."""
+"""Number of patches and features of the image encoders of published prompts, by their names in the reference."""
 LARGEST_CHECKPOINT = 16 << 30
 """Largest published file, in bytes, that is read."""
 
@@ -73,6 +73,15 @@ def read_published(path: str | Path) -> PublishedPrompt:
 
     Raises:
         PromptFileError: the name is not known, a file is missing or unsafe, or its tensors do not fit the name.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     folder = Path(root) / "Single_SPair_sd2-1_TokenEmbeds75"
+    ...     folder.mkdir()
+    ...     torch.save({"all": torch.zeros(1, 77, 1024)}, folder / "caption.pt")
+    ...     published = read_published(folder)
+    >>> published.config.num_tokens, published.tensors["token_embeddings"].shape
+    (75, torch.Size([75, 1024]))
     """
     path = as_path(path, what="published prompt", error=PromptFileError)
     if not exists(path):
@@ -88,12 +97,20 @@ def read_published(path: str | Path) -> PublishedPrompt:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the files that `read_published` may read at a path."""
+    """Return the files that `read_published` may read at a path.
+
+    Args:
+        path: folder or file.
+    """
     return (path, path / "caption.pt", path / "ckpt.pt")
 
 
 def is_converted(path: Path) -> bool:
-    """Return whether a file is a prompt file that a published prompt was converted to."""
+    """Return whether a file is a prompt file that was converted from a published prompt.
+
+    Args:
+        path: any file.
+    """
     try:
         info, _ = read_prompt(path)
     except SD4MatchError:
@@ -223,7 +240,7 @@ def _read_odise(file: Path) -> PublishedPrompt:
 
 
 def _without_batch(value: Tensor, *, file: Path, name: str) -> Tensor:
-    """Return (S, D) for vectors (1, S, D), and weights and biases as they are, in float32."""
+    """Return a tensor in float32, without the batch dimension of vectors (1, S, D)."""
     vectors = name in ("global_embeddings", "positions", "alpha")
     if vectors and value.ndim == 3:
         if value.shape[0] != 1:
@@ -235,7 +252,7 @@ def _without_batch(value: Tensor, *, file: Path, name: str) -> Tensor:
 
 
 def _check_all(content: Mapping[Any, Any], file: Path) -> dict[str, Tensor]:
-    """Return what a file holds, if it is tensors by name."""
+    """Return the content of a file after a check that it is tensors by name."""
     for name, value in content.items():
         if not isinstance(name, str):
             raise PromptFileError(f"{file} has the name {shown(name)}, which is no text")
@@ -264,7 +281,7 @@ def _load(file: Path) -> dict[Any, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except PromptFileError:
         raise
-    except Exception as error:  # whatever a damaged archive makes zipfile, pickle and torch raise
+    except Exception as error:  # zipfile, pickle and torch raise many types of errors for damaged archives
         if isinstance(error, UnpicklingError) and not is_lfs_pointer(file):
             raise PromptFileError(
                 f"{file} is damaged or holds more than tensors, so it was not opened: a published prompt is a dict of "

@@ -31,25 +31,33 @@ FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30
 """Largest prompt file, in bytes, that is read."""
 COMPONENTS: Mapping[str, Registry[Any, Any]] = {"matcher": matchers, "pair_transform": pair_transforms, "loss": losses}
-"""Components that may be learned beside a prompt, by the names under which files hold them."""
+"""Components that may be learned together with a prompt, by their names in prompt files."""
 _FIXED = (NoPromptConfig, EmptyPromptConfig, TextPromptConfig)
 """Configs of prompts that learn nothing, and so have no files."""
 
 
 @dataclass(frozen=True)
 class PromptInfo:
-    """Metadata of a prompt file."""
+    """Metadata of a prompt file.
+
+    >>> config = prompts.parse({"kind": "single", "num_tokens": 3})
+    >>> info = PromptInfo(config, "fake", "unknown", __version__, {"layer": 1})
+    >>> info.config.kind, info.details["layer"]
+    ('single', 1)
+    """
 
     config: PromptConfig
+    """Config of the prompt."""
     architecture: str
     """Architecture of the backbone that the prompt was learned on."""
     fingerprint: str
-    """Fingerprint of its weights, or "unknown"."""
+    """Fingerprint of the backbone's weights, or "unknown"."""
     library_version: str
+    """Version of sd4match that wrote the file."""
     details: Mapping[str, Any]
     """Further JSON-able metadata: layer, timesteps, data set, categories, scores."""
     components: Mapping[str, Component] = field(default_factory=dict)
-    """Configs of what was learned beside the prompt: "matcher", "pair_transform", "loss"."""
+    """Configs of components that were learned together with the prompt: "matcher", "pair_transform", "loss"."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -74,7 +82,7 @@ def describe_prompt(info: PromptInfo) -> dict[str, Any]:
 
 
 class UnknownWeightsWarning(UserWarning):
-    """A prompt was learned on other weights of the same architecture."""
+    """Warning that a prompt was learned on other weights of the same architecture."""
 
 
 @check_arguments
@@ -86,21 +94,21 @@ def save_prompt(
     details: Mapping[str, Any] | None = None,
     components: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a learned prompt, and what was learned beside it, to a file, atomically.
+    """Write a learned prompt, and components that were learned together with it, to a file, atomically.
 
     Args:
         prompt: prompt with the `config` that it was built from.
         path: usually `something.safetensors`.
         backbone: backbone that the prompt was learned on.
         details: further JSON-able metadata.
-        components: what was learned beside the prompt: "matcher", "pair_transform", "loss". With one of them the prompt
-            itself need not have learned anything.
+        components: components that were learned together with the prompt, by name: "matcher", "pair_transform", "loss".
+            With one of them the prompt may be one that learns nothing.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: nothing is learned, or a component has no config; or `details` are no JSON.
+        InputError: nothing is learned, the prompt or a component has no config, or `details` are no JSON.
         NonFiniteError: a learned value is NaN or infinite.
         PromptFileError: the file cannot be written, or an existing file at `path` is no prompt file.
 
@@ -118,7 +126,7 @@ def save_prompt(
         raise InputError(f"prompt must be a Prompt, not {shown(prompt)}")
     _check_backbone(backbone)
     name = type(prompt).__name__
-    learned = [Learned(sort, component) for sort, component in (components or {}).items() if learns(component)]
+    learned = [Learned(role, component) for role, component in (components or {}).items() if learns(component)]
     if not prompt.parameter_groups() and not learned:
         raise InputError(f"{name} holds nothing learned, so there is nothing to save")
     if not isinstance(prompt.config, PromptConfig):
@@ -127,19 +135,19 @@ def save_prompt(
             "register_prompt, and build it with arguments that YAML can hold"
         )
     tensors = {tensor: value.detach().cpu().clone() for tensor, value in prompt.state_dict().items()}
-    for part in learned:
-        if part.sort not in COMPONENTS:
-            raise InputError(f"components are {', '.join(COMPONENTS)}, not {shown(part.sort)}")
-        if not isinstance(part.config, Component):
+    for own in learned:
+        if own.role not in COMPONENTS:
+            raise InputError(f"components are {', '.join(COMPONENTS)}, not {shown(own.role)}")
+        if not isinstance(own.config, Component):
             raise InputError(
-                f"{describe_component(part.sort, part.component)} has no config, without which it cannot be loaded: "
-                f"register the class with register_{part.sort}"
+                f"{describe_component(own.role, own.component)} has no config, without which it cannot be loaded: "
+                f"register the class with register_{own.role}"
             )
-        tensors |= {f"{part.sort}/{key}": value.detach().cpu().clone() for key, value in part.state_dict().items()}
+        tensors |= {f"{own.role}/{key}": value.detach().cpu().clone() for key, value in own.state_dict().items()}
     for tensor, value in tensors.items():
         check_finite(f"the values of {tensor} in {name}", value, "a prompt that diverged is not saved")
     info = PromptInfo(
-        components={part.sort: part.config for part in learned if part.config is not None},
+        components={own.role: own.config for own in learned if own.config is not None},
         config=prompt.config,
         architecture=backbone.spec.architecture,
         fingerprint=backbone.fingerprint,
@@ -166,9 +174,9 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
     try:
         details = json.dumps(dict(info.details), allow_nan=False)
         config = info.config.model_dump_json()
-        components = json.dumps({name: one.model_dump(mode="json") for name, one in info.components.items()})
+        components = json.dumps({name: own.model_dump(mode="json") for name, own in info.components.items()})
         parse_json(details, what="details")
-    except (TypeError, ValueError, RecursionError) as error:  # pydantic's and JSON's, for what is not UTF-8 or no JSON
+    except (TypeError, ValueError, RecursionError) as error:  # of pydantic and json, for text that is not UTF-8 or JSON
         raise InputError(f"config and details of {path} must be JSON: {_one_line(error)}") from None
     metadata = {
         "format": FORMAT,
@@ -187,19 +195,27 @@ def write_prompt(info: PromptInfo, tensors: Mapping[str, Tensor], path: str | Pa
 
 
 def is_prompt_file(path: Path) -> bool:
-    """Return whether a file says of itself that it is a prompt file, of whatever version and however damaged."""
+    """Return whether the metadata of a file name it a prompt file, of any version, even if it is damaged.
+
+    Args:
+        path: any file.
+    """
     return stored_metadata(path).get("format") == FORMAT
 
 
 def stored_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file, without reading its tensors; {} for any other file."""
+    """Return the metadata of a safetensors file, without reading its tensors; {} for any other file.
+
+    Args:
+        path: any file.
+    """
     from safetensors import safe_open
 
     try:
         require_file(path, what="file")
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except Exception:  # whatever the reader raises: this is no file of ours
+    except Exception:  # safetensors raises many types of errors for other files
         return {}
 
 
@@ -211,9 +227,21 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
         path: file written by `save_prompt`.
         changes: fields of the stored config to replace before it is validated.
 
+    Returns:
+        Metadata, and tensors on the CPU by name. Names of tensors of other components are "COMPONENT/NAME".
+
     Raises:
         PromptFileError: the file is missing, is no prompt file, is damaged, or has another format version.
-        ConfigError: `changes` are no fields by name; or the config has no such field, or a changed value is not valid.
+        ConfigError: `changes` are no fields by name, the config has no such field, or a changed value is not valid.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = prompts.build({"kind": "single", "num_tokens": 3}, backbone=backbone)
+    >>> with TemporaryDirectory() as folder:
+    ...     info, tensors = read_prompt(save_prompt(prompt, f"{folder}/single.safetensors", backbone=backbone))
+    >>> info.architecture, tensors["token_embeddings"].shape
+    ('fake', torch.Size([3, 8]))
     """
     path = as_path(path, what="prompt file", error=PromptFileError)
     tensors, metadata = _read_file(path)
@@ -249,12 +277,16 @@ def read_prompt(path: str | Path, *, changes: Mapping[str, Any] | None = None) -
 
 
 def prompt_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the prompt among those of a file; those of other components are "COMPONENT/NAME"."""
+    """Return the tensors of the prompt, without those of other components ("COMPONENT/NAME").
+
+    Args:
+        tensors: tensors from `read_prompt`.
+    """
     return {name: value for name, value in tensors.items() if "/" not in name}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and metadata of a file that says that it is a prompt file of this version."""
+    """Return tensors and metadata of a file after a check of its format and version."""
     if not exists(path) and (near := get_close_matches(str(path), [config().kind for config in _FIXED], n=1)):
         raise PromptFileError(
             f"no such prompt file: {path}; did you mean {near[0]!r}? It is the prompt of a preset or config, not a file"
@@ -265,7 +297,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise PromptFileError(f"{path} is no prompt file: it has {size:,} bytes, and at most {LARGEST_FILE:,} are read")
     try:
         tensors, metadata = read_safetensors(path)
-    except Exception as error:  # of safetensors and torch, for types that they do not know as well
+    except Exception as error:  # of safetensors and torch, also for unknown dtypes
         raise PromptFileError(f"{path} is not a safetensors file ({why_unreadable(path, error)})") from None
     if metadata.get("format") != FORMAT:
         raise PromptFileError(f"{path} is a safetensors file, but not a prompt of sd4match")
@@ -278,7 +310,12 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """Return, for a message, why a reader of tensors failed on a file."""
+    """Return the reason for a message why a file of tensors could not be read.
+
+    Args:
+        path: the file.
+        error: error of the reader.
+    """
     if is_lfs_pointer(path):
         return "it is a Git-LFS pointer: fetch the file with `git lfs pull`"
     return _one_line(error) or f"{type(error).__name__}: it is damaged"
@@ -289,7 +326,11 @@ def _one_line(value: object) -> str:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Return whether a file is the few lines of text that stand for a file in Git LFS."""
+    """Return whether a file is a Git-LFS pointer.
+
+    Args:
+        path: an existing file.
+    """
     with path.open("rb") as file:
         return file.read(64).startswith(b"version https://git-lfs")
 
@@ -310,7 +351,7 @@ def _json_object(metadata: Mapping[str, str], name: str, path: Path) -> dict[str
 def _packages(metadata: Mapping[str, str], path: Path) -> Sequence[str]:
     """Return the packages of plugins that a file names."""
     value = parse_json(metadata.get("packages", "[]"), what=f"{path} is damaged: 'packages'", error=PromptFileError)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise PromptFileError(f"{path} is damaged: 'packages' must be names, not {shown(value)}")
     return value
 
@@ -323,14 +364,18 @@ def _parse_config(
     packages: Sequence[str] = (),
     is_learned: bool = True,
 ) -> PromptConfig:
-    """Return the config of a prompt file with some fields changed; what is wrong is said of the file or of them.
+    """Return the config of a prompt file with some fields changed.
 
     Args:
-        stored: the config in the file.
-        changes: to its fields.
-        path: of the file.
-        packages: of plugins that its components come from.
-        is_learned: whether the prompt itself must be one that learns.
+        stored: config in the file.
+        changes: values of fields to change, by name.
+        path: the file.
+        packages: packages of the plugins that its components come from.
+        is_learned: whether the prompt must be one that learns.
+
+    Raises:
+        PromptFileError: the stored config is not valid.
+        ConfigError: the changes are not valid.
     """
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping) or not all(isinstance(field, str) for field in changes):
@@ -350,7 +395,7 @@ def _parse_config(
 
 
 def _parse_component(name: str, fields: object, path: Path, *, packages: Sequence[str]) -> Component:
-    """Return the config of what was learned beside the prompt in a file."""
+    """Return the config of a component that was learned together with the prompt."""
     if name not in COMPONENTS:
         raise PromptFileError(f"{path} is damaged: it holds a learned {shown(name)}, none of {', '.join(COMPONENTS)}")
     try:
@@ -361,7 +406,7 @@ def _parse_component(name: str, fields: object, path: Path, *, packages: Sequenc
 
 
 def _unreadable_component(path: Path, error: ConfigError, packages: Sequence[str]) -> PromptFileError:
-    """Return the error of a component that a file names and that cannot be read."""
+    """Return the error about a component whose config cannot be read."""
     if isinstance(error, UnknownComponentError) and packages:
         how = "import what registers it" if packages[0] == "__main__" else "install it"
         return PromptFileError(
@@ -380,7 +425,7 @@ def check_fits(info: PromptInfo, path: str | Path, backbone: Backbone) -> None:
         backbone: backbone that the prompt is to condition.
 
     Raises:
-        PromptMismatchError: it was not; the message names both.
+        PromptMismatchError: architecture or layer differ; the message names both.
     """
     _check_backbone(backbone)
     if info.architecture != backbone.spec.architecture:
@@ -418,6 +463,17 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
 
     Warns:
         UnknownWeightsWarning: the weights of the backbone are others, or unknown.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> backbone.fingerprint = "1.5"
+    >>> prompt = prompts.build({"kind": "single", "num_tokens": 3}, backbone=backbone)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = save_prompt(prompt, f"{folder}/single.safetensors", backbone=backbone)
+    ...     loaded = load_prompt(path, backbone=backbone)
+    >>> loaded.token_embeddings.equal(prompt.token_embeddings)
+    True
     """
     info, tensors = read_prompt(path, changes=changes)
     check_fits(info, path, backbone)
@@ -434,7 +490,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
         if changes:
             raise
         raise PromptFileError(f"{path} is damaged: {error}") from None
-    except (RuntimeError, MemoryError) as error:  # of the allocator
+    except (RuntimeError, MemoryError) as error:  # out of memory
         raise PromptFileError(
             f"the prompt that the config in {path} describes cannot be built: {_one_line(error)}"
         ) from None
@@ -448,7 +504,7 @@ def load_prompt(path: str | Path, *, backbone: Backbone, changes: Mapping[str, A
 
 @check_arguments
 def load_components(path: str | Path) -> dict[str, Any]:
-    """Load what was learned beside the prompt of a file.
+    """Load the components that were learned together with the prompt of a file.
 
     Args:
         path: file written by `save_prompt`.
@@ -459,6 +515,17 @@ def load_components(path: str | Path) -> dict[str, Any]:
     Raises:
         PromptFileError: the file cannot be read.
         PromptMismatchError: its tensors are not those of the components that it describes.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = prompts.build({"kind": "single", "num_tokens": 3}, backbone=backbone)
+    >>> loss = losses.build({"kind": "gaussian_cross_entropy", "temperature": "learned"})
+    >>> with TemporaryDirectory() as folder:
+    ...     path = save_prompt(prompt, f"{folder}/both.safetensors", backbone=backbone, components={"loss": loss})
+    ...     components = load_components(path)
+    >>> list(components)
+    ['loss']
     """
     info, tensors = read_prompt(path)
     loaded: dict[str, Any] = {}
@@ -467,11 +534,11 @@ def load_components(path: str | Path) -> dict[str, Any]:
             loaded[name] = config.build()
         except (ConfigError, RuntimeError, MemoryError) as error:
             raise PromptFileError(f"the {name} in {path} cannot be built: {_one_line(error)}") from None
-        part = Learned(name, loaded[name])
+        learned = Learned(name, loaded[name])
         found = {key.partition("/")[2]: value for key, value in tensors.items() if key.partition("/")[0] == name}
-        _check_state(found, part.state_dict(), path, whose=f"the {name} that it describes")
-        part.load_state_dict(found)
-        part.train(False)
+        _check_state(found, learned.state_dict(), path, whose=f"the {name} that it describes")
+        learned.load_state_dict(found)
+        learned.train(False)
     return loaded
 
 
@@ -484,7 +551,7 @@ def _check_state(
         PromptFileError: some are missing or surplus.
         PromptMismatchError: one has another shape or type.
     """
-    if not where and set(tensors) != set(own):  # of a class that has changed since
+    if not where and set(tensors) != set(own):  # the class has changed since
         raise PromptMismatchError(
             f"{path} has the tensors {shown(sorted(tensors))}; {whose}, as its class is now, has {shown(sorted(own))}"
         )
@@ -498,7 +565,7 @@ def _check_state(
 
 
 def _difference(fingerprint: str, own: str) -> str:
-    """Return, for a message, in what the weights of a prompt's backbone differ from those of another one."""
+    """Return for a message which networks differ between the backbone of a prompt and another one."""
     if ":" in own and ":" not in fingerprint and fingerprint != "unknown":
         return " (the file is of an earlier release, whose fingerprints say less: learn or save the prompt again)"
     names = what_differs(fingerprint, own)

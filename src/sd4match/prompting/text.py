@@ -1,4 +1,4 @@
-"""Prompts without parameters: the empty text, a text template, and no prompt at all."""
+"""Prompts without parameters: the empty text, a text template, and no prompt."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from sd4match.structures.images import ImageBatch
 from sd4match.structures.tensors import PromptEmbedding
 
 RANGE_HINT = "bfloat16 and float32 have the range; where they fail too, the weights are damaged"
-"""What helps where the text encoder overflows."""
+"""Remedy that messages suggest if the text encoder overflows."""
 _ENDS = ("<|startoftext|>", "<|endoftext|>")
 """Tokens that begin and end a text in the vocabulary of CLIP."""
 
 
 def text_encoder_of(backbone: Backbone) -> TextEncoder:
     """Return the text encoder of a backbone.
+
+    Args:
+        backbone: any.
 
     Raises:
         InputError: the backbone takes no prompt.
@@ -37,6 +40,9 @@ def text_encoder_of(backbone: Backbone) -> TextEncoder:
 
 def clean_category(category: str) -> str:
     """Return the words of a category, without underscores and the suffixes of PF-Willow.
+
+    Args:
+        category: name in a data set.
 
     Raises:
         InputError: it is no text, has no words, holds a control character, or cannot be written as UTF-8.
@@ -53,10 +59,14 @@ def clean_category(category: str) -> str:
 
 
 def check_utf8(text: str, *, name: str) -> str:
-    """Return a text that a tokenizer takes.
+    """Return a text after a check that a tokenizer can encode it.
+
+    Args:
+        text: any.
+        name: name of the text in messages.
 
     Raises:
-        InputError: it holds half a character, as arguments do whose bytes are not UTF-8.
+        InputError: the text contains surrogates, as command-line arguments that are not UTF-8 do.
     """
     try:
         text.encode()
@@ -66,10 +76,14 @@ def check_utf8(text: str, *, name: str) -> str:
 
 
 def check_plain(text: str, text_encoder: TextEncoder) -> None:
-    """Check that a text holds no token that begins or ends a text, which would cut off what follows.
+    """Check that a text contains no special token, which would cut off the text after it.
+
+    Args:
+        text: any.
+        text_encoder: text encoder whose special tokens are checked, besides those of CLIP.
 
     Raises:
-        InputError: it holds one; the message names it.
+        InputError: the text contains a special token; the message names it.
     """
     tokenizer = getattr(text_encoder, "tokenizer", None)
     names = [getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "unk")]
@@ -97,6 +111,9 @@ class TextEmbeddings:
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
         """Return the embeddings (B, L, D) of B texts.
 
+        Args:
+            texts: B texts.
+
         Raises:
             InputError: a text is too long, is not UTF-8, or holds a special token.
             NonFiniteError: the text encoder overflows.
@@ -111,7 +128,7 @@ class TextEmbeddings:
 
 
 class EmptyPrompt(Prompt):
-    """The text "" for every photo.
+    """Empty text as the prompt of every photo.
 
     Args:
         config: None for the default.
@@ -184,6 +201,9 @@ class TextPrompt(Prompt):
     def text(self, category: str | None) -> str:
         """Return the text for a photo of a category.
 
+        Args:
+            category: category of the photo; None if it has none.
+
         Raises:
             InputError: the template needs a category, and there is none.
         """
@@ -196,7 +216,7 @@ class TextPrompt(Prompt):
 
 
 class NoPrompt(Prompt):
-    """Empty embedding, for backbones that take no prompt.
+    """Prompt with an empty embedding, for backbones that take no prompt.
 
     Args:
         config: None for the default.

@@ -38,8 +38,9 @@ def export_textual_inversion(
 ) -> Path:
     """Write the token vectors of a prompt as the textual-inversion file of a new word.
 
-    A pipeline adds position embeddings to the vectors of a word, whereas learned vectors are used as they are. The file
-    therefore holds vectors minus position embeddings, and the text `token` alone gives the embedding of the prompt:
+    A pipeline adds position embeddings to the vectors of a word, whereas learned vectors are used without them. The
+    file therefore holds vectors minus position embeddings, and the text `token` alone gives the embedding of the
+    prompt:
 
         pipeline.load_textual_inversion(path)
         pipeline(token)
@@ -56,11 +57,21 @@ def export_textual_inversion(
         The path of the file.
 
     Raises:
-        InputError: there are several photos; diffusers would refuse, split or change the new word; the prompt has no
-            token vectors: it is in hidden space, an implicit captioner, or not learned; or `path` is an existing file
-            that is no export.
+        InputError: there is not one photo; diffusers would refuse, split or change the new word; the prompt has no
+            token vectors, since it is in hidden space, an implicit captioner, or not learned; or `path` is an existing
+            file that is no export.
         NonFiniteError: a vector is NaN or infinite.
         PromptFileError: the file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sd4match.prompting import SinglePrompt, SinglePromptConfig
+    >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
+    >>> backbone = FakeBackbone(text_encoder=FakeTextEncoder())
+    >>> prompt = SinglePrompt(SinglePromptConfig(num_tokens=3), backbone=backbone)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = f"{folder}/word.safetensors"
+    ...     export_textual_inversion(prompt, path, backbone=backbone, images=ImageBatch({}, (None,))).name
+    'word.safetensors'
     """
     if len(images) != 1:
         raise InputError(f"a textual inversion is of one prompt; {len(images)} photos were given")
@@ -84,15 +95,18 @@ def export_textual_inversion(
 
 
 def check_export(path: Path, *, option: str, inputs: tuple[Path, ...] = ()) -> Path:
-    """Check that an export loses nothing of the user's; an earlier export may be replaced.
+    """Check that an export overwrites no other file of the user; an earlier export may be replaced.
 
     Args:
         path: file that will be written.
-        option: how messages call it.
+        option: name of the option in messages.
         inputs: files that are read; the output must be none of them.
 
+    Returns:
+        The path.
+
     Raises:
-        InputError: it is a folder, an input, or an existing file that is no export.
+        InputError: the path is a folder, an input, or an existing file that is no export.
     """
     return check_output_file(
         path, option=option, inputs=inputs, what="textual inversion",
@@ -102,6 +116,9 @@ def check_export(path: Path, *, option: str, inputs: tuple[Path, ...] = ()) -> P
 
 def check_word(token: object) -> None:
     """Check a new word by the rules that hold for every tokenizer of CLIP.
+
+    Args:
+        token: the new word.
 
     Raises:
         InputError: diffusers would refuse, split or change it; the message names the nearest word that fits.
@@ -130,22 +147,22 @@ def check_word(token: object) -> None:
 
 
 def _in_brackets(token: str) -> str:
-    """Return a word like the given one that no vocabulary has."""
+    """Return a similar word in angle brackets, which no vocabulary has."""
     return f"<{token.strip('<|>') or 'sd4match'}>"
 
 
 def _check_tokenizer(token: str, text_encoder: TextEncoder, count: int) -> None:
-    """Check that the tokenizer of the backbone, with the words of `count` vectors added, gives one token for each.
+    """Check that the tokenizer, with the words of `count` vectors added, maps each of them to one token.
 
     Raises:
-        InputError: the tokenizer knows one of the words already, or does not find them in a text.
+        InputError: a word is already a token, or the tokenizer does not find the words in a text.
     """
     tokenizer: Any = getattr(text_encoder, "tokenizer", None)
-    if tokenizer is None:  # of a plugin
+    if tokenizer is None:  # the text encoder of a plugin may have none
         return
-    words = [token, *(f"{token}_{number}" for number in range(1, max(count, 2)))]  # diffusers looks at _1 in any case
-    vocabulary = tokenizer.get_vocab()
-    if known := [word for word in words if word in vocabulary]:
+    words = [token, *(f"{token}_{number}" for number in range(1, max(count, 2)))]  # diffusers looks up _1 in any case
+    tokens = tokenizer.get_vocab()
+    if known := [word for word in words if word in tokens]:
         raise InputError(f"{known[0]!r} is a token already, and diffusers refuses it: try {_in_brackets(token)!r}")
     extended = copy.deepcopy(tokenizer)
     extended.add_tokens(words[:count])

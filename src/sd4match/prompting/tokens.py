@@ -18,12 +18,12 @@ def encode_token_vectors(
 ) -> Float[Tensor, "batch tokens width"]:
     """Encode [BOS, vectors, EOS, padding] with the text transformer.
 
-    Convention: BOS, EOS and padding carry their position embedding; the vectors are used as they are, which is why
-    learned vectors are initialized from token embeddings with positions added.
+    Convention: position embeddings are added to BOS, EOS and padding, but not to the vectors. Learned vectors are
+    therefore initialized from token embeddings with positions added.
 
     Args:
         text_encoder: text encoder of the backbone.
-        vectors: (B, S, D), S + 2 <= L.
+        vectors: (B, S, D), with S + 2 <= L.
 
     Returns:
         The prompt embedding (B, L, D), differentiable in `vectors`.
@@ -55,15 +55,15 @@ def random_token_vectors(
 
     Args:
         text_encoder: text encoder of the backbone.
-        num_tokens: S, with S + 2 <= L.
-        seed: seed of the random tokens.
+        num_tokens: number S of tokens, with 1 <= S <= L - 2.
+        seed: seed of the random tokens, >= 0.
 
     Returns:
         (S, D), float32.
 
     Raises:
-        ShapeError: they do not fit into L.
-        InputError: no token, or no seed.
+        ShapeError: the tokens do not fit into L.
+        InputError: `num_tokens` or `seed` is out of range.
 
     >>> from sd4match.testing import FakeTextEncoder
     >>> random_token_vectors(FakeTextEncoder(), 5, seed=0).shape
@@ -72,9 +72,9 @@ def random_token_vectors(
     check_count("seed", seed, 0, LARGEST_SEED)
     check_count("num_tokens", num_tokens)
     ids = text_encoder.template_ids(num_tokens).clone()
-    vocabulary = text_encoder.token_embeddings()
+    vocab_size = text_encoder.token_embeddings().shape[0]
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(vocabulary.shape[0], (num_tokens,), generator=generator)
+    tokens = torch.randint(vocab_size, (num_tokens,), generator=generator)
     ids[1 : num_tokens + 1] = tokens.to(ids)
     with torch.no_grad():
         return text_encoder.embed(ids[None])[0, 1 : num_tokens + 1].float()

@@ -1,4 +1,4 @@
-"""Fakes, hypothesis strategies and conformance checks for tests of one's own components.
+"""Fakes, hypothesis strategies and conformance checks for tests of custom components.
 
 The strategies need the extra `testing`.
 """

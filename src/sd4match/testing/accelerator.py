@@ -1,4 +1,4 @@
-"""A pretend accelerator: a device whose tensors are computed on the CPU and refuse what a GPU's refuse."""
+"""Simulated accelerator, whose tensors are computed on the CPU and have the restrictions of GPU tensors."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "pretend"
-"""Type of the device: `device="pretend"`."""
+"""Type of the device, for example in `device="pretend"`."""
 
 _aten = torch.ops.aten
 _COPIES = {_aten.copy_.default, _aten._to_copy.default}
 """Operations between two devices."""
 _INDEXING = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default, _aten._unsafe_index.Tensor}
-"""Operations whose indices may be the CPU's."""
+"""Operations whose indices may be on the CPU."""
 _ANSWERED_ON_THE_HOST = {_aten._local_scalar_dense.default, _aten.equal.default, _aten.is_same_size.default}
 _SUBSCRIPTS = {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
 _MADE_BELOW_THE_DISPATCHER = {torch.tensor, torch.as_tensor, torch.asarray}
 
 
 class PretendTensor(torch.Tensor):
-    """Tensor that says it is on the device `pretend:0`, and holds one on the CPU."""
+    """Tensor on the device `pretend:0`, with its values in a tensor on the CPU."""
 
     held: Tensor
+    """Tensor on the CPU."""
 
     @staticmethod
     def __new__(cls, held: Tensor, requires_grad: bool = False) -> PretendTensor:
-        """Return a tensor of the same shape, strides and type."""
+        """Return a tensor of the same shape, strides and dtype as `held`."""
         made: PretendTensor = torch.Tensor._make_wrapper_subclass(
             cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             device=torch.device(NAME, 0), requires_grad=requires_grad,
@@ -52,7 +53,7 @@ class PretendTensor(torch.Tensor):
         return PretendTensor(held["held"])
 
     def numpy(self, *, force: bool = False) -> Any:
-        """Refuse, as a GPU's tensor does, unless it is forced."""
+        """Raise a TypeError as a GPU tensor does, unless `force` is true."""
         if force:
             return self.detach().cpu().numpy()
         raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy; use Tensor.cpu() first")
@@ -61,7 +62,7 @@ class PretendTensor(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override] # torch declares it without the class
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation on what the tensors hold."""
+        """Run an operation on the CPU tensors."""
         return _run(func, args, kwargs or {})
 
 
@@ -70,7 +71,7 @@ def _is_pretend(device: Any) -> bool:
 
 
 def _map_tensors(function: Callable[[Tensor], Tensor], values: Any) -> Any:
-    """Apply a function to the tensors among arguments or answers of an operation, which nest lists and tuples alone."""
+    """Apply a function to all tensors in nested lists and tuples."""
     if isinstance(values, Tensor):
         return function(values)
     if isinstance(values, (list, tuple)):
@@ -87,14 +88,14 @@ def _pretend(values: Any) -> Any:
 
 
 def _index(index: Any) -> Any:
-    """Return an index in which lists are tensors: torch would put them on the device below the dispatcher."""
+    """Return an index with lists as tensors, since torch would move them to the device below the dispatcher."""
     if isinstance(index, tuple):
         return tuple(_index(each) for each in index)
     return torch.tensor(index) if isinstance(index, list) else index
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors among arguments of an operation."""
+    """Yield all tensors among the arguments of an operation."""
     for each in values:
         if isinstance(each, Tensor):
             yield each
@@ -103,10 +104,10 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Run an operation of the dispatcher on the CPU, and return its answer as of the device that would hold it.
+    """Run an operation of the dispatcher on the CPU, and return its result on the device where it would be.
 
     Raises:
-        RuntimeError: tensors of both devices meet, other than numbers and indices.
+        RuntimeError: the operation mixes tensors of both devices, other than numbers and indices.
     """
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     here = [each for each in tensors if isinstance(each, PretendTensor)]
@@ -136,14 +137,14 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 class _Dispatched(TorchDispatchMode):
-    """Mode that sees operations that have no tensor of the device among their arguments, such as `torch.zeros`."""
+    """Mode that handles operations without a tensor of the device among their arguments, such as `torch.zeros`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
 
 class _Called(TorchFunctionMode):
-    """Mode that sees functions that do not go through the dispatcher."""
+    """Mode that handles functions that do not go through the dispatcher."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -175,7 +176,7 @@ class _Called(TorchFunctionMode):
 
 @cache
 def _register() -> None:
-    """Tell torch of the device, once in a process."""
+    """Register the device with torch, once in a process."""
     register = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
     if register is None:
         raise RuntimeError(f"torch {torch.__version__} cannot pretend a device: install torch 2.10 or newer")
@@ -185,25 +186,25 @@ def _register() -> None:
 
 @contextmanager
 def pretend_accelerator() -> Iterator[torch.device]:
-    """Pretend, while the context lasts, that torch sees a device of the type "pretend".
+    """Simulate an accelerator, a device of the type "pretend", inside a context.
 
-    Its tensors refuse what a GPU's refuse: to meet tensors of the CPU, other than numbers and indices, and `numpy()`.
-    They are computed on the CPU, so results equal the CPU's, and a forgotten `.to(device)` is an error in a test and
-    not at a user's.
+    Like GPU tensors, its tensors raise errors when they are combined with CPU tensors, other than numbers and indices,
+    and on `numpy()`. They are computed on the CPU, with the same results. A test thus finds a missing `.to(device)`
+    without a GPU.
 
-    It has no autocast, streams or figures of memory. Modules that were moved to it are of no use after the context.
-    torch counts devices at the first `backward()` of a process: enter the context once before that.
+    The device has no autocast, no streams and no memory statistics. Modules that were moved to it cannot be used after
+    the context. torch counts devices at the first `backward()` of a process, so enter the context once before that.
 
     Raises:
-        RuntimeError: torch is too old to pretend a device, or sees a CUDA device, whose `backward()` a second
-            accelerator in the process would break.
+        RuntimeError: torch is too old, or there is a CUDA device, whose `backward()` would break next to a second
+            accelerator.
 
     >>> with pretend_accelerator() as device:
     ...     x = torch.ones(2, device=device)
     ...     print(x.device, float(x.sum()))
     pretend:0 2.0
     """
-    if torch.cuda.is_available():  # a second accelerator breaks the first one's backward() by an assertion of torch
+    if torch.cuda.is_available():  # with a second accelerator, an assertion of torch fails in backward()
         raise RuntimeError("torch sees a CUDA device: use it, or hide it with CUDA_VISIBLE_DEVICES= to pretend one")
     _register()
     future = torch.__future__

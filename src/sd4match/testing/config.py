@@ -1,6 +1,6 @@
-"""Configs of the fakes, so that an experiment names them by `kind: fake`. Importing this module loads no torch.
+"""Configs of the fakes, which experiments name by `kind: fake`. Importing this module loads no torch.
 
-They are registered when `sd4match.testing` is imported, and not before.
+The fakes are registered when `sd4match.testing` is imported.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from sd4match.backbones.config import BackboneConfig, ImageEncoderConfig
 from sd4match.checks import check_count
@@ -25,16 +26,19 @@ if TYPE_CHECKING:
 FAKE_WIDTH = 8
 """Width of the text vectors of the fakes."""
 FAKE_LENGTH = 77
-"""Number of text tokens of the fakes, BOS and EOS included: that of Stable Diffusion."""
+"""Number of text tokens of the fakes, BOS and EOS included, as in Stable Diffusion."""
 LARGEST_FAKE = 4096
-"""Largest number of pixels, cells, pairs and the like."""
+"""Largest size of a fake: pixels, cells, pairs and so on."""
 
 
 def fake_spec(side: int) -> FeatureSpec:
     """Return the shapes of a fake backbone.
 
+    Args:
+        side: side of its image in pixels, in [4, 4096].
+
     Raises:
-        InputError: the side of its image is no multiple of 4 pixels.
+        InputError: the side is out of range or no multiple of 4.
     """
     if check_count("side", side, 4, LARGEST_FAKE) % 4:
         raise InputError(f"side must be a multiple of 4, not {side}")
@@ -46,40 +50,32 @@ def fake_spec(side: int) -> FeatureSpec:
 
 @register
 class FakeBackboneConfig(BackboneConfig):
-    """Backbone for tests, without weights: colors of patches, tinted by the prompt."""
+    """Config of a backbone for tests, without weights: colors of patches, to which the prompt is added."""
 
     kind: Literal["fake"] = "fake"
     side: int = Field(default=32, ge=4, le=LARGEST_FAKE, multiple_of=4, description="side of its image in pixels")
 
+    @override
     def spec(self) -> FeatureSpec:
-        """Return the shapes."""
         return fake_spec(self.side)
 
+    @override
     def build(self, *, device: str | torch.device = "cpu") -> FakeBackbone:
-        """Return the backbone, with a text encoder.
-
-        Args:
-            device: of its tensors.
-        """
         from sd4match.testing.fakes import FakeBackbone, FakeTextEncoder
 
         backbone = FakeBackbone(side=self.side, text_encoder=FakeTextEncoder()).to(device)
-        backbone.fingerprint = f"{self.side}.0"  # its side is all that tells it from others
+        backbone.fingerprint = f"{self.side}.0"  # fakes differ by their side only
         return backbone
 
 
 @register
 class FakeImageEncoderConfig(ImageEncoderConfig):
-    """Image encoder for tests, without weights: colors of patches."""
+    """Config of an image encoder for tests, without weights: colors of patches."""
 
     kind: Literal["fake"] = "fake"
 
+    @override
     def build(self, *, backbone: Backbone) -> ImageEncoder:
-        """Return the image encoder.
-
-        Args:
-            backbone: whose device, and cache on disk if it has one, the encoder shares.
-        """
         from sd4match.testing.fakes import FakeImageEncoder
 
         encoder: ImageEncoder = self.attach(FakeImageEncoder().to(backbone.device), backbone=backbone)
@@ -88,7 +84,7 @@ class FakeImageEncoderConfig(ImageEncoderConfig):
 
 @register
 class FakePairsConfig(DatasetConfig):
-    """Data set for tests: pairs of random photos with random points."""
+    """Config of a data set for tests: pairs of random photos with random points."""
 
     kind: Literal["fake"] = "fake"
     pairs: int = Field(default=6, ge=1, le=LARGEST_FAKE, description="number of pairs of each split")

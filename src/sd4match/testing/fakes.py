@@ -1,4 +1,4 @@
-"""Small components that need no weights, for tests of one's own components."""
+"""Small components that need no weights, for tests of custom components."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sd4match.arguments import check_arguments
 from sd4match.backbones.preprocessing import squash
@@ -29,7 +30,14 @@ from sd4match.testing.config import FAKE_LENGTH, FAKE_WIDTH, LARGEST_FAKE, fake_
 
 @check_arguments
 def random_photo(size: tuple[int, int] = (24, 32), *, seed: int = 0) -> Photo:
-    """Return a photo of noise with (H, W) pixels.
+    """Return a photo of noise.
+
+    Args:
+        size: (H, W) in pixels, in [1, 4096].
+        seed: seed of the noise, >= 0.
+
+    Raises:
+        InputError: an argument is out of range.
 
     >>> random_photo((4, 6)).size
     (4, 6)
@@ -47,6 +55,19 @@ def random_correlation(
 ) -> Correlation:
     """Return the correlation of random maps of 32 x 48 photos, as an input for matchers and losses.
 
+    Args:
+        batch: number B of pairs, >= 1.
+        points: number N of query points of each pair, >= 0.
+        map_size: (h, w) of both maps in cells.
+        channels: number of channels of the maps, >= 1.
+        seed: seed of the features and points, >= 0.
+
+    Returns:
+        Correlation with values (B, N, h, w).
+
+    Raises:
+        InputError: an argument is out of range.
+
     >>> random_correlation().values.shape
     torch.Size([2, 3, 8, 8])
     """
@@ -62,14 +83,17 @@ def random_correlation(
 
 
 class FakeTextEncoder(TextEncoder):
-    """Text encoder without weights to load: 32 tokens, width 8, length 77; each token sees those before it.
+    """Text encoder without weights to load, with 32 tokens, width 8 and length 77.
+
+    A text has one token per letter; BOS is 0, EOS 1, padding 2. The output is the tanh of the running mean over each
+    token and those before it.
 
     >>> text_encoder = FakeTextEncoder()
     >>> text_encoder.encode(text_encoder.embed(text_encoder.tokenize(["ab", ""]))).shape
     torch.Size([2, 77, 8])
     """
 
-    vocabulary: Tensor
+    embeddings: Tensor
     positions: Tensor
     width = FAKE_WIDTH
     max_length = FAKE_LENGTH
@@ -77,18 +101,14 @@ class FakeTextEncoder(TextEncoder):
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        vocabulary = torch.randn(32, self.width, generator=generator)
+        embeddings = torch.randn(32, self.width, generator=generator)
         positions = 0.1 * torch.randn(self.max_length, self.width, generator=generator)
-        self.register_buffer("vocabulary", vocabulary, persistent=False)
+        self.register_buffer("embeddings", embeddings, persistent=False)
         self.register_buffer("positions", positions, persistent=False)
 
+    @override
     @check_arguments
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
-        """Return one token per letter; BOS is 0, EOS 1, padding 2.
-
-        Raises:
-            InputError: a text has more than 75 letters.
-        """
         if not texts:
             raise InputError("texts must hold one text or more")
         rows = []
@@ -102,7 +122,10 @@ class FakeTextEncoder(TextEncoder):
 
     @check_arguments
     def template_ids(self, num_tokens: int) -> Int[Tensor, " tokens"]:
-        """Return ids of BOS, placeholders, EOS and padding.
+        """Return token ids (77,) of BOS, placeholders, EOS and padding.
+
+        Args:
+            num_tokens: number of placeholders, in [0, 75].
 
         Raises:
             InputError: they do not fit into 77 tokens.
@@ -110,24 +133,24 @@ class FakeTextEncoder(TextEncoder):
         check_count("num_tokens", num_tokens, 0, self.max_length - 2)
         return torch.tensor([0, *[2] * num_tokens, 1, *[2] * (self.max_length - num_tokens - 2)])
 
+    @override
     def token_embeddings(self) -> Float[Tensor, "vocabulary width"]:
-        """Return the embeddings without positions."""
-        return self.vocabulary
+        return self.embeddings
 
+    @override
     @check_arguments
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
-        """Return embeddings plus positions."""
-        return self.vocabulary[ids.to(self.device)] + self.positions
+        return self.embeddings[ids.to(self.device)] + self.positions
 
+    @override
     @check_arguments
     def encode(self, inputs: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Return tanh of the running mean over each token and those before it."""
         count = torch.arange(1, inputs.shape[1] + 1, dtype=inputs.dtype, device=inputs.device)[:, None]
         return torch.tanh(inputs.cumsum(dim=1) / count)
 
 
 class FakeImageEncoder(ImageEncoder):
-    """Image encoder without weights: colors of 4 x 4 patches of a 16 x 16 view, and their mean.
+    """Image encoder without weights. Its features are the colors of 4 x 4 patches of a 16 x 16 view, and their mean.
 
     >>> FakeImageEncoder().spec
     ImageFeatureSpec(patches=16, local=48, pooled=48)
@@ -140,24 +163,26 @@ class FakeImageEncoder(ImageEncoder):
         super().__init__()
         self.register_buffer("weight", torch.eye(48), persistent=False)
 
+    @override
     @check_arguments
     def prepare(self, photo: Photo) -> View:
-        """Resize the photo to 16 x 16."""
         return squash(photo, (16, 16))
 
+    @override
     @check_arguments
     def encode(self, views: Views) -> ImageFeatures:
-        """Return (B, 16, 48) and (B, 48) features."""
         local = F.pixel_unshuffle(views.pixels.to(self.device), 4).flatten(2).transpose(1, 2) @ self.weight
         return ImageFeatures(local, local.mean(dim=1))
 
 
 class FakeBackbone(Backbone):
-    """Backbone without weights: colors of 4 x 4 patches, tinted by the prompt. Deterministic and fast.
+    """Backbone without weights, deterministic and fast. Its features are the colors of 4 x 4 patches.
+
+    The mean of the prompt is added to the first channels, so that gradients reach the prompt.
 
     Args:
-        side: of its image in pixels.
-        text_encoder: for prompts that need one.
+        side: side of its image in pixels, a multiple of 4.
+        text_encoder: text encoder for prompts that need one.
 
     >>> backbone = FakeBackbone()
     >>> backbone.spec.prompt_width, backbone.prepare(random_photo()).pixels.shape
@@ -174,24 +199,24 @@ class FakeBackbone(Backbone):
         self.text_encoder = text_encoder
         self.register_buffer("tint", torch.eye(FAKE_WIDTH, self.spec.channels), persistent=False)
         self.encoded = 0
-        """Number of photos that went through `encode`."""
+        """Number of photos that `encode` has encoded."""
         self.extracted = 0
-        """Number of feature maps that were extracted."""
+        """Number of feature maps that `extract` has returned."""
 
+    @override
     @check_arguments
     def prepare(self, photo: Photo) -> View:
-        """Resize the photo to its square."""
         return squash(photo, (self.side, self.side))
 
+    @override
     @check_arguments
     def encode(self, views: Views) -> Encoded:
-        """Return the pixels themselves."""
         self.encoded += len(views)
         return Encoded({"pixels": views.pixels}, views.frames, views.keys)
 
+    @override
     @check_arguments
     def extract(self, encoded: Encoded, prompt: PromptEmbedding | None, sampling: Sampling) -> FeatureMap:
-        """Return patches; the prompt's mean is added to the first channels, so that gradients reach it."""
         self.extracted += len(encoded)
         values = F.pixel_unshuffle(encoded.tensors["pixels"].to(self.device), 4)
         if prompt is not None and prompt.values.shape[1]:
@@ -200,15 +225,15 @@ class FakeBackbone(Backbone):
 
 
 class FakePairs(PairDataset):
-    """Pairs of random photos with random points and boxes.
+    """Data set of random photos with random points and boxes. A photo is always the same for an id.
 
     Splits have the same photos in other pairs.
 
     Args:
-        pairs: number of pairs.
-        photos: number of photos they are drawn from.
-        points: number of points of even pairs; odd ones have one more.
-        invisible_pair: index of a pair without a visible point.
+        pairs: number of pairs, >= 0.
+        photos: number of photos they are drawn from, >= 2.
+        points: number of points of even pairs, >= 1; odd pairs have one more.
+        invisible_pair: index of a pair without a visible point; None: no such pair.
         split: name of the split.
 
     >>> pairs = FakePairs(pairs=3)
@@ -257,8 +282,8 @@ class FakePairs(PairDataset):
             target_box=(1.0, 3.0, 29.0, 20.0),
         )
 
+    @override
     @check_arguments
     def photo(self, image_id: str) -> Photo:
-        """Return noise, always the same for an id."""
         seed = int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=4).digest(), "little")
         return random_photo(seed=seed)

@@ -1,7 +1,7 @@
-"""Hypothesis strategies of everything that passes between components. Needs the extra `testing`.
+"""Hypothesis strategies for the inputs and results of components. This module needs the extra `testing`.
 
-Hypothesis draws the values themselves, so examples hit zeros, ones, bounds, ties, whole cells and borders, and shrink
-to the simplest that fails: sizes to their least, numbers to zero (or the bound next to it), flags to False.
+Hypothesis draws the values themselves. Examples therefore include zeros, ones, bounds, ties, whole cells and borders,
+and shrink to the simplest failing one: sizes to the smallest, numbers to zero or the nearest bound, flags to False.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ Drawn = TypeVar("Drawn")
 def composite(
     function: Callable[Concatenate[st.DrawFn, Arguments], Drawn],
 ) -> Callable[Arguments, st.SearchStrategy[Drawn]]:
-    """Make a strategy as `hypothesis.strategies.composite` does.
+    """Make a strategy as `hypothesis.strategies.composite` does, and preserve the state of Python's `random`.
 
-    Type checkers at run time sample containers by Python's `random`, which hypothesis takes for hidden chance.
+    Type checkers at run time sample containers with `random`, which hypothesis reports as hidden randomness.
+
+    Args:
+        function: function whose first argument draws from strategies.
     """
 
     @wraps(function)
@@ -74,12 +77,12 @@ def values(
 ) -> Float[Tensor, ...]:
     """Draw a float32 tensor in [low, high]; zeros, ones, bounds and ties are frequent.
 
-    Shrinks to one number everywhere, 0 if that fails and is within the bounds, or to few that differ from the others.
+    Shrinks to a constant tensor, of 0 if possible, or to one of few different numbers.
 
     Args:
-        draw: by hypothesis.
-        shape: of the tensor.
-        low: least number.
+        draw: function that hypothesis passes.
+        shape: shape of the tensor.
+        low: smallest number.
         high: largest number.
         nan: whether a number may be NaN.
     """
@@ -94,13 +97,26 @@ def values(
 
 @composite
 def sizes(draw: st.DrawFn, *, min_side: int = 1, max_side: int = 64) -> Size:
-    """Draw (height, width), independently; shrinks to the least side."""
+    """Draw (height, width), independently; shrinks to the smallest side.
+
+    Args:
+        draw: function that hypothesis passes.
+        min_side: smallest side.
+        max_side: largest side.
+    """
     return draw(st.integers(min_side, max_side)), draw(st.integers(min_side, max_side))
 
 
 @composite
 def photos(draw: st.DrawFn, *, min_side: int = 1, max_side: int = 24, mask: bool = False) -> Photo:
-    """Draw a photo, with a mask of one pixel or more if that is asked for; shrinks to a small black one."""
+    """Draw a photo; shrinks to a small black one.
+
+    Args:
+        draw: function that hypothesis passes.
+        min_side: smallest side in pixels.
+        max_side: largest side in pixels.
+        mask: whether the photo has a mask, of one pixel or more.
+    """
     height, width = draw(sizes(min_side=min_side, max_side=max_side))
     numbers = st.sampled_from([0, 255]) | st.integers(0, 255)
     pixels = draw(arrays.arrays(np.uint8, (height, width, 3), elements=numbers, fill=st.sampled_from([0, 255])))
@@ -113,15 +129,15 @@ def photos(draw: st.DrawFn, *, min_side: int = 1, max_side: int = 24, mask: bool
 
 @composite
 def frames(draw: st.DrawFn, *, model_size: Size | None = None, min_side: int = 1, max_side: int = 64) -> ImageFrame:
-    """Draw how a photo of some size lies in a model's image: squashed, or padded to a square.
+    """Draw the frame of a photo in a model's image, squashed or padded to a square.
 
     Shrinks to a photo and an image of one pixel, squashed.
 
     Args:
-        draw: by hypothesis.
+        draw: function that hypothesis passes.
         model_size: (H, W) of the model's image; None: drawn.
-        min_side: least side of the photo and of a drawn image.
-        max_side: largest one.
+        min_side: smallest side of the photo and of a drawn image.
+        max_side: largest side of both.
     """
     size = draw(sizes(min_side=min_side, max_side=max_side))
     is_padded = draw(st.booleans())
@@ -140,10 +156,10 @@ def grids(
     """Draw the grid of a batch of maps of any alignment; shrinks to one photo, one cell and "corners".
 
     Args:
-        draw: by hypothesis.
+        draw: function that hypothesis passes.
         batch: number of photos; None: drawn up to `max_batch`.
-        min_side: least number of cells in a row or column.
-        max_side: largest one.
+        min_side: smallest number of cells in a row or column.
+        max_side: largest number of cells in a row or column.
         max_batch: largest number of photos.
     """
     count = batch or draw(st.integers(1, max_batch))
@@ -169,18 +185,18 @@ def feature_maps(
     nan: bool = False,
     mask: bool = False,
 ) -> FeatureMap:
-    """Draw feature maps, cells of zeros and equal cells among them; shrinks to one cell of zeros.
+    """Draw feature maps, with frequent cells of zeros and equal cells; shrinks to one cell of zeros.
 
     Args:
-        draw: by hypothesis.
-        grid: of the maps; None: drawn with the bounds below.
+        draw: function that hypothesis passes.
+        grid: grid of the maps; None: drawn with the bounds below.
         channels: number of channels; None: drawn up to `max_channels`.
         max_batch: largest number of photos.
-        min_side: least number of cells in a row or column.
-        max_side: largest one.
+        min_side: smallest number of cells in a row or column.
+        max_side: largest number of cells in a row or column.
         max_channels: largest number of channels.
         nan: whether a number may be NaN.
-        mask: whether some cells, but not all of a photo's, may be masked.
+        mask: whether some cells, but not all cells of a photo, may be masked.
     """
     grid = grid or draw(grids(min_side=min_side, max_side=max_side, max_batch=max_batch))
     count = channels or draw(st.integers(1, max_channels))
@@ -197,6 +213,12 @@ def points(draw: st.DrawFn, shape: Sequence[int], size: Size, *, margin: float =
     """Draw points (*shape, 2), (x, y), in a photo or map of (height, width), or up to `margin` outside it.
 
     Corners, whole numbers and equal points are frequent; shrinks to (0, 0).
+
+    Args:
+        draw: function that hypothesis passes.
+        shape: shape of the points, without the last dimension.
+        size: (height, width) of the photo or map.
+        margin: largest distance outside of it, >= 0.
     """
     coordinates = []
     for side in (size[1], size[0]):
@@ -210,13 +232,27 @@ def points(draw: st.DrawFn, shape: Sequence[int], size: Size, *, margin: float =
 def cells(
     draw: st.DrawFn, batch: int, count: int, map_size: Size, *, margin: float = 0.0
 ) -> Float[Tensor, "batch points 2"]:
-    """Draw points (B, N, 2), (x, y), inside a map of (h, w) cells, or up to `margin` cells outside it."""
+    """Draw points (B, N, 2), (x, y), inside a map, or up to `margin` cells outside it.
+
+    Args:
+        draw: function that hypothesis passes.
+        batch: number B of maps.
+        count: number N of points of each map.
+        map_size: (h, w) of the map in cells.
+        margin: largest distance outside of it in cells, >= 0.
+    """
     return draw(points((batch, count), map_size, margin=margin))
 
 
 @composite
 def visibility(draw: st.DrawFn, batch: int, count: int) -> Bool[Tensor, "batch points"]:
-    """Draw any pattern of visible points, none and all included; shrinks to none."""
+    """Draw any pattern of visible points, including none and all; shrinks to none.
+
+    Args:
+        draw: function that hypothesis passes.
+        batch: number B of photos.
+        count: number N of points of each photo.
+    """
     flags = draw(st.lists(st.booleans(), min_size=batch * count, max_size=batch * count))
     return torch.tensor(flags, dtype=torch.bool).reshape(batch, count)
 
@@ -234,9 +270,9 @@ def keypoints(
     """Draw points in photos of (height, width) pixels, any of them visible; shrinks to one invisible point at (0, 0).
 
     Args:
-        draw: by hypothesis.
+        draw: function that hypothesis passes.
         batch: number of photos; None: drawn up to `max_batch`.
-        count: number of points of each; None: drawn up to `max_points`.
+        count: number of points of each photo; None: drawn up to `max_points`.
         size: (H, W) of the photos.
         max_batch: largest number of photos.
         max_points: largest number of points.
@@ -249,7 +285,11 @@ def keypoints(
 def boxes(draw: st.DrawFn, size: Size) -> tuple[float, float, float, float]:
     """Draw a box (left, top, right, bottom) of one pixel or more in a photo of (height, width).
 
-    The whole photo is as likely as all others. Shrinks to it.
+    Half of the boxes are the whole photo, to which boxes shrink.
+
+    Args:
+        draw: function that hypothesis passes.
+        size: (height, width) of the photo.
     """
     height, width = size
     if not draw(st.booleans()):
@@ -272,18 +312,18 @@ def correlations(
     peaked: bool = False,
     nan: bool = False,
 ) -> Correlation:
-    """Draw what matchers and losses receive: query points of photos with every cell of other maps.
+    """Draw correlations of query points with every cell of target maps, as inputs of matchers and losses.
 
     Shrinks to one query at (0, 0) and one cell.
 
     Args:
-        draw: by hypothesis.
+        draw: function that hypothesis passes.
         max_batch: largest number of pairs.
         max_points: largest number of query points.
-        min_side: least number of cells in a row or column.
-        max_side: largest one.
+        min_side: smallest number of cells in a row or column.
+        max_side: largest number of cells in a row or column.
         max_channels: largest number of channels.
-        peaked: let one cell of the target be the source's feature, so that each query point has one best match.
+        peaked: whether one target cell has the source's feature, so that each query point has a unique best match.
         nan: whether a feature may be NaN.
     """
     source = draw(
@@ -317,7 +357,7 @@ def pair_batches(
     """Draw the points of a batch of pairs of photos of one size, without views.
 
     Args:
-        draw: by hypothesis.
+        draw: function that hypothesis passes.
         max_batch: largest number of pairs.
         max_points: largest number of points of a pair.
         size: (H, W) of all photos.
@@ -333,7 +373,12 @@ def pair_batches(
 
 @composite
 def protocols(draw: st.DrawFn, *, max_alphas: int = 4) -> EvaluationProtocol:
-    """Draw an evaluation protocol; shrinks to the one of SD4Match with one alpha."""
+    """Draw an evaluation protocol; shrinks to that of SD4Match with one alpha.
+
+    Args:
+        draw: function that hypothesis passes.
+        max_alphas: largest number of alphas.
+    """
     error_frame = draw(st.sampled_from(["squash", "pad", "photo"]))
     in_photos = error_frame == "photo"
     some_alphas = st.lists(st.sampled_from(_ALPHAS), min_size=1, max_size=max_alphas, unique=True)
@@ -363,9 +408,9 @@ def prompt_configs(
     """Draw the config of a prompt that needs no image encoder; shrinks to the first kind.
 
     Args:
-        draw: by hypothesis.
-        kinds: to draw from.
-        max_tokens: largest number of learned vectors; 75 is what `FakeTextEncoder` has room for.
+        draw: function that hypothesis passes.
+        kinds: kinds to draw from.
+        max_tokens: largest number of learned vectors, at most 75 for `FakeTextEncoder`.
     """
     kind = draw(st.sampled_from(kinds))
     if kind == "empty":
@@ -387,7 +432,12 @@ def prompt_configs(
 
 @composite
 def experiment_configs(draw: st.DrawFn, *, max_tokens: int = 75) -> ExperimentConfig:
-    """Draw an experiment on synthetic pairs that can be composed; shrinks to the empty prompt and the first matcher."""
+    """Draw a valid experiment on synthetic pairs; shrinks to the empty prompt and the first matcher.
+
+    Args:
+        draw: function that hypothesis passes.
+        max_tokens: largest number of learned vectors of a prompt.
+    """
     kinds = [kind for kind in matchers.kinds() if kind not in ("mutual", "cycle", "ratio", "threshold")]
     matcher: Any = draw(st.sampled_from(kinds).map(matchers.parse))
     return ExperimentConfig(

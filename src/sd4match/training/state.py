@@ -33,7 +33,7 @@ class TrainingState:
     """
 
     def __init__(self, learned: Sequence[Learned], optimization: Optimization, history: TrainingRun) -> None:
-        self.learned = {component.sort: component for component in learned}
+        self.learned = {component.role: component for component in learned}
         self.optimization = optimization
         self.history = history
         self.best = self._copy_learned()
@@ -52,7 +52,7 @@ class TrainingState:
             own = component.log_values()
             taken = [name for name in own if name in values or name in RESERVED_COLUMNS]
             if taken:
-                owner = describe_component(component.sort, component.component)
+                owner = describe_component(component.role, component.component)
                 raise ComponentError(
                     f"{owner} logs {shown(taken[0])}, which is a column of this training already: give it another name"
                 )

@@ -1,6 +1,6 @@
-"""Conformance checks: what every component of a sort must do. Call them from a test.
+"""Conformance checks of components, to be called from tests.
 
-Each check raises AssertionError that says in one sentence which promise of the interface is broken.
+Each check raises an AssertionError that says in one sentence which promise of the interface is broken.
 """
 
 import lazy_loader

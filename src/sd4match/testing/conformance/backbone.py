@@ -34,17 +34,19 @@ from sd4match.testing.conformance.common import (
 
 @check_arguments
 def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tolerance: float = 1e-4) -> None:
-    """Check what `Backbone` promises.
+    """Check that a backbone keeps the promises of `Backbone`.
 
-    Shapes are those of its spec; a view carries the photo's frame and key; preprocessing depends on the photo alone;
-    features do not depend on the order or the size of a batch or on earlier calls, are the same bits for the same
-    batch, and carry the frames; the prompt, where there is one, matters and gets a gradient, and weights do not; noise
-    is each photo's own; it computes on the device that it is moved to; its digest tells its weights from others.
+    - Shapes are those of its spec. A view has the photo's frame and key, and depends on the photo alone.
+    - Features depend neither on the order or size of a batch nor on earlier calls. They have the same bits for the same
+      batch, and the frames of the views.
+    - The prompt, if there is one, changes the features and gets a gradient. Weights get none.
+    - The noise of a photo does not depend on the rest of the batch.
+    - It computes on the device that it is moved to, and its digest changes with its weights.
 
     Args:
-        backbone: as built.
-        sampling: timestep and noise to try it with.
-        tolerance: of equality between batches of different size, relative to the largest feature.
+        backbone: the backbone, already built.
+        sampling: timestep and noise of the features.
+        tolerance: largest difference between batches of different size, relative to the largest feature, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -99,7 +101,7 @@ def check_backbone(backbone: Backbone, *, sampling: Sampling | None = None, tole
 
 
 def _check_views(spec: FeatureSpec, views: Sequence[View]) -> None:
-    """Check that a spec is true of views."""
+    """Check that views agree with the spec."""
     several = spec.size_multiple
     sides = (*spec.native_size, *(side for view in views for side in view.frame.model_size))
     hold(
@@ -125,13 +127,14 @@ def _encode(name: str, backbone: Backbone, views: Sequence[View]) -> Encoded:
 
 
 def _check_encoded(name: str, backbone: Backbone, views: Sequence[View], *, tolerance: float) -> None:
-    """Check that what is cached depends on each photo alone."""
+    """Check that an encoded photo depends on this photo alone."""
     with torch.no_grad():
-        whole, again, one = (_encode(name, backbone, some) for some in (views, views, views[1:2]))
+        whole, again, single = (_encode(name, backbone, some) for some in (views, views, views[1:2]))
     for key, tensor in whole.tensors.items():
         hold(equal(tensor, again.tensors[key]), "photos must be encoded to the same bits each time")
         hold(
-            close(one.tensors[key], tensor[1:2], tolerance), "an encoded photo must not depend on the rest of its batch"
+            close(single.tensors[key], tensor[1:2], tolerance),
+            "an encoded photo must not depend on the rest of its batch",
         )
 
 
@@ -168,7 +171,7 @@ def _check_map(spec: FeatureSpec, whole: FeatureMap, views: Sequence[View]) -> N
 def _check_prompt(
     name: str, backbone: Backbone, views: Sequence[View], prompts: Tensor, sampling: Sampling, *, tolerance: float
 ) -> None:
-    """Check that a prompt matters, learns, and may be one for all photos."""
+    """Check that a prompt has influence and a gradient, and that one prompt can serve all photos."""
     encoded = _encode(name, backbone, views[:2])
     first = prompts[:1].clone().requires_grad_()
     with promising(f"{name} must take one prompt, (1, L, D), for all photos"):
@@ -189,8 +192,8 @@ def _check_prompt(
 def _there(
     moved: Backbone, views: Sequence[View], prompts: Tensor | None, sampling: Sampling, device: torch.device
 ) -> Tensor:
-    """Return the features on another device, of encoded photos that come from the CPU as those of a cache do."""
+    """Return the features on another device, of encoded photos on the CPU, where a cache has them."""
     encoded = moved.encode(Views.of(views))
-    kept = replace(encoded, tensors={key: value.cpu() for key, value in encoded.tensors.items()})
+    on_cpu = replace(encoded, tensors={key: value.cpu() for key, value in encoded.tensors.items()})
     prompt = None if prompts is None else PromptEmbedding(prompts.detach().to(device))
-    return moved.extract(kept, prompt, sampling).values
+    return moved.extract(on_cpu, prompt, sampling).values

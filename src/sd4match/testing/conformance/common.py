@@ -1,4 +1,4 @@
-"""What the checks share: promises, photos, and what is asked of every component that learns or moves."""
+"""Functions that the checks share: promises, inputs, and checks of devices, gradients and state."""
 
 from __future__ import annotations
 
@@ -32,24 +32,32 @@ Answer = TypeVar("Answer")
 ConfigT = TypeVar("ConfigT", bound=Component)
 
 
-def hold(kept: bool | Tensor, promise: str) -> None:
-    """Raise the promise if it is not kept.
+def hold(condition: bool | Tensor, promise: str) -> None:
+    """Check a condition.
+
+    Args:
+        condition: whether the promise is kept.
+        promise: message of the error.
 
     Raises:
-        AssertionError: it is not.
+        AssertionError: the condition is false.
     """
-    if not kept:
+    if not condition:
         raise AssertionError(promise)
 
 
 @contextmanager
 def promising(promise: str) -> Iterator[None]:
-    """Let an error of a component inside the block say which promise it breaks."""
+    """Turn an error of a component inside the block into an AssertionError with a promise.
+
+    Args:
+        promise: message of the error.
+    """
     try:
         yield
     except AssertionError:
         raise
-    except Exception as error:  # whatever a component raises
+    except Exception as error:  # a component may raise any
         raise AssertionError(f"{promise}; it raised {_described(error)}") from error
 
 
@@ -58,13 +66,16 @@ def _described(error: BaseException) -> str:
 
 
 def ask(promise: str, function: Callable[..., Any], *arguments: object, kind: type[Answer]) -> Answer:
-    """Return what a component answers, which must be of a type.
+    """Call a function of a component and check the type of its result.
 
     Args:
-        promise: what it promises: to answer so, without an error.
-        function: of the component.
-        arguments: of the call.
-        kind: type of the answer.
+        promise: message if the function fails or returns another type.
+        function: function of the component.
+        arguments: arguments of the call.
+        kind: type of the result.
+
+    Raises:
+        AssertionError: the function raises an error, or returns another type.
     """
     with promising(promise):
         answer = function(*arguments)
@@ -75,21 +86,39 @@ def ask(promise: str, function: Callable[..., Any], *arguments: object, kind: ty
 
 @contextmanager
 def untouched(name: str, *values: Tensor | npt.NDArray[Any] | None) -> Iterator[None]:
-    """Check that arrays and tensors have the same values after the block."""
+    """Check that arrays and tensors have the same values after the block.
+
+    Args:
+        name: name of the component in messages.
+        values: arrays and tensors; None is ignored.
+    """
     given = [value for value in values if value is not None]
     before = [value.detach().clone() if isinstance(value, Tensor) else value.copy() for value in given]
     yield
-    same = (equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(given, before, strict=True))
+    same = (equal(torch.as_tensor(now), torch.as_tensor(then)) for now, then in zip(given, before, strict=True))
     hold(all(same), f"{name} must not change its inputs in place")
 
 
-def equal(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors hold the same numbers; NaN is equal to NaN."""
-    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+def equal(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers; NaN is equal to NaN.
+
+    Args:
+        found: any shape.
+        expected: any shape.
+    """
+    if found.shape != expected.shape:
+        return False
+    return bool(((found == expected) | ((found != found) & (expected != expected))).all())
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Return whether two tensors are equal but for a share of the largest number."""
+    """Return whether two tensors are equal up to a tolerance.
+
+    Args:
+        found: any shape.
+        expected: any shape.
+        tolerance: largest difference, relative to the largest expected number.
+    """
     if found.shape != expected.shape or found.numel() == 0:
         return found.shape == expected.shape
     found, expected = (value.detach().cpu().double() for value in (found, expected))
@@ -97,10 +126,14 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def config_of(registry: Registry[ConfigT, Any], value: object) -> ConfigT:
-    """Return a config: the given one, that of a registered class with its default values, or that of a kind.
+    """Return a config from a config, a registered class, a kind, or a mapping.
+
+    Args:
+        registry: registry of the sort.
+        value: anything that `Registry.parse` takes, or a class.
 
     Raises:
-        InputError: a class that is not registered.
+        InputError: the class is not registered.
         ConfigError: a required field is missing, or there is no such kind.
     """
     if not isinstance(value, type):
@@ -113,11 +146,15 @@ def config_of(registry: Registry[ConfigT, Any], value: object) -> ConfigT:
 
 
 def built(registry: Registry[Any, Any], value: Any) -> Any:
-    """Return a component from itself, or from a config, a registered class or a kind of it.
+    """Return a component, built if a config, a registered class or a kind is given.
+
+    Args:
+        registry: registry of the sort.
+        value: the component, or anything that `config_of` takes.
 
     Raises:
         InputError: it is none of these.
-        ConfigError: as `config_of`.
+        ConfigError: a required field is missing, or there is no such kind.
     """
     if isinstance(value, (Component, type, str, Mapping)):
         return config_of(registry, value).build()
@@ -127,14 +164,22 @@ def built(registry: Registry[Any, Any], value: Any) -> Any:
 
 
 def check_own_config(component: Any) -> None:
-    """Check the config that a component is or has, if there is one."""
+    """Check the config of a component, if it has one or is one.
+
+    Args:
+        component: any.
+    """
     config = component if isinstance(component, Component) else getattr(component, "config", None)
     if isinstance(config, Component):
         check_config(config)
 
 
 def check_config(config: Component) -> None:
-    """Check that a config is the same after it was written to JSON and YAML."""
+    """Check that a config is the same after it was written to JSON and YAML and read again.
+
+    Args:
+        config: config of any sort.
+    """
     registry = type(config).registry
     known = config.kind in registry.kinds() and registry.config_class(config.kind) is type(config)
     parse: Callable[[Any], Component] = registry.parse if known else type(config).model_validate
@@ -153,13 +198,13 @@ def some_photos() -> list[Photo]:
 def some_maps(
     channels: int, groups: tuple[int, ...] = (), *, size: Size, seed: int, scale: int = 1, last: int = len(SIZES)
 ) -> FeatureMap:
-    """Return random maps of three photos.
+    """Return random maps of up to three photos.
 
     Args:
-        channels: of each map.
-        groups: of channels.
+        channels: number of channels.
+        groups: channel groups.
         size: (h, w) of the maps.
-        seed: of their values.
+        seed: seed of their values.
         scale: factor of the sizes of the photos.
         last: number of photos.
     """
@@ -170,7 +215,16 @@ def some_maps(
 
 
 def check_prepare(name: str, prepare: Prepare, photos: Sequence[Photo]) -> list[View]:
-    """Check preprocessing, which depends on the photo alone and runs in several threads; return the views."""
+    """Check that preprocessing depends on the photo alone and can run in several threads.
+
+    Args:
+        name: name of the component in messages.
+        prepare: preprocessing function.
+        photos: photos to prepare.
+
+    Returns:
+        The view of each photo.
+    """
     views = []
     for photo in photos:
         with untouched(f"prepare of {name}", photo.pixels):
@@ -191,13 +245,23 @@ def check_prepare(name: str, prepare: Prepare, photos: Sequence[Photo]) -> list[
 
 
 def check_frozen(name: str, network: nn.Module) -> None:
-    """Check that a network learns nothing."""
+    """Check that no weight of a network requires a gradient.
+
+    Args:
+        name: name of the component in messages.
+        network: network to check.
+    """
     learning = [parameter for parameter, value in network.named_parameters() if value.requires_grad]
     hold(not learning, f"the weights of {name} must be frozen, and {learning[:1]} has requires_grad = True")
 
 
 def check_digest(name: str, network: Backbone | ImageEncoder) -> None:
-    """Check that the digest, under which results are kept on disk, is that of the weights."""
+    """Check that the digest, by which results are cached on disk, changes with the weights.
+
+    Args:
+        name: name of the component in messages.
+        network: network to check.
+    """
     with promising(f"{name} must return a weights_digest, or None"):
         found = network.weights_digest()
         hold(found is None or isinstance(found, str), f"the weights_digest of {name} must be a text or None")
@@ -212,16 +276,20 @@ def check_digest(name: str, network: Backbone | ImageEncoder) -> None:
 
 
 def copied(component: Answer) -> Answer | None:
-    """Return a copy of a component; None if it cannot be copied."""
+    """Return a copy of a component; None if it cannot be copied.
+
+    Args:
+        component: any.
+    """
     try:
         return copy.deepcopy(component)
-    except Exception:  # whatever it holds
+    except Exception:  # some attributes cannot be copied
         return None
 
 
 @contextmanager
 def accelerator() -> Iterator[torch.device]:
-    """Yield CUDA's current device, with float32 that is float32, or a pretended device where there is none."""
+    """Yield CUDA's current device without TF32, or a simulated device if there is no CUDA."""
     if torch.cuda.is_available():
         with torch.backends.cudnn.flags(allow_tf32=False):
             yield torch.device("cuda", torch.cuda.current_device())
@@ -234,20 +302,20 @@ def check_device(
     name: str, component: Any, compute: Callable[[Any, torch.device], Mapping[str, Tensor]],
     expected: Mapping[str, Tensor], *, tolerance: float,
 ) -> None:  # fmt: skip
-    """Check a component on an accelerator, CUDA's or a pretended one, if the component can be copied.
+    """Check a component on an accelerator, CUDA or a simulated one. Components that cannot be copied are not checked.
 
     Args:
-        name: of the component, for messages.
-        component: a copy of it is moved, if it is a module.
-        compute: returns what the moved component computes, by name.
-        expected: what it computes on the CPU.
-        tolerance: relative to the largest number; at least 1e-3 on CUDA.
+        name: name of the component in messages.
+        component: component of which a copy is moved, if it is a module.
+        compute: function that returns results of the moved component by name.
+        expected: results on the CPU by name.
+        tolerance: largest difference relative to the largest number; at least 1e-3 on CUDA.
     """
     other = copied(component)
     with ExitStack() as stack:
         try:
             device = stack.enter_context(accelerator())
-        except RuntimeError:  # of a torch that is too old
+        except RuntimeError:  # torch is too old
             return
         if other is None and component is not None:
             return
@@ -255,7 +323,7 @@ def check_device(
             Learned("component", other).to(device)
             with torch.no_grad():
                 found = dict(compute(other, device))
-        except Exception as error:  # whatever a component raises
+        except Exception as error:  # a component may raise any
             promise = f"{name} must compute on the device that it is moved to: register its tensors as buffers"
             raise AssertionError(f"{promise}; it raised {_described(error.__cause__ or error)}") from error
         for what, value in found.items():
@@ -273,8 +341,11 @@ def check_device(
 def has_tensors(network: nn.Module) -> bool:
     """Return whether a network has tensors that `to` moves.
 
+    Args:
+        network: any.
+
     Raises:
-        AssertionError: all that it has are attributes, which stay where they are.
+        AssertionError: its only tensors are plain attributes, which `to` does not move.
     """
     if any(True for _ in (*network.parameters(), *network.buffers())):
         return True
@@ -286,13 +357,21 @@ def has_tensors(network: nn.Module) -> bool:
 
 
 def learned(component: object) -> list[nn.Parameter]:
-    """Return what a training learns of a component."""
+    """Return the parameters of a component that a training learns.
+
+    Args:
+        component: any.
+    """
     groups = Learned("component", component).parameter_groups()
     return [parameter for group in groups for parameter in group.parameters]
 
 
 def change(component: Any) -> None:
-    """Add a little noise to all that is learned."""
+    """Add a little noise to all learned parameters.
+
+    Args:
+        component: any.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in learned(component):
@@ -300,12 +379,12 @@ def change(component: Any) -> None:
 
 
 def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> None:
-    """Check groups, gradients and logged values of a component, which need not learn.
+    """Check groups, gradients and logged values of a component, also of one that does not learn.
 
     Args:
-        name: of the component, for messages.
+        name: name of the component in messages.
         component: any.
-        compute: returns a number that depends on all that is learned.
+        compute: function that returns a number which depends on all learned parameters.
     """
     view = Learned("component", component)
     own = dict(view.module.named_parameters()) if view.module is not None else {}
@@ -326,7 +405,8 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
                 f"{name} lists {key} in parameter_groups, which is not in its state_dict, so that it is never saved",
             )
     hold(len({*map(id, listed)}) == len(listed), f"parameter_groups of {name} must list each parameter once")
-    missed = [key for key, value in own.items() if value.requires_grad and all(value is not one for one in listed)]
+    in_groups = {id(parameter) for parameter in listed}
+    missed = [key for key, value in own.items() if value.requires_grad and id(value) not in in_groups]
     hold(not missed, f"parameter_groups of {name} must hold all that learns, and misses {missed[:1]}")
     if listed:
         value = compute()
@@ -349,12 +429,12 @@ def check_learned(name: str, component: Any, compute: Callable[[], Tensor]) -> N
 
 
 def check_state(name: str, component: Any, compute: Callable[[Any], Tensor]) -> None:
-    """Check that the state dict holds all that a component learns.
+    """Check that the state dict holds all learned parameters of a component.
 
     Args:
-        name: of the component, for messages.
-        component: any that has a state dict and can be copied; others are not checked.
-        compute: returns what a component computes.
+        name: name of the component in messages.
+        component: any; components that learn nothing or cannot be copied are not checked.
+        compute: function that returns a result of a component.
     """
     other = copied(component) if learned(component) else None
     if other is None:

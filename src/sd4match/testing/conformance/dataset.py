@@ -23,21 +23,22 @@ from sd4match.testing.conformance.common import THREADS, ask, check_config, conf
 
 @check_arguments
 def check_dataset(dataset: Any, *, limit: int = 20, margin: float = 0.0) -> None:
-    """Check what `PairDataset` promises.
+    """Check that a data set keeps the promises of `PairDataset`.
 
-    Keys are of as many pairs as there are, each listed once, and say what the records say; the categories are all
-    there; visible points and boxes are inside the photos, and photos are as large as records say; pairs and photos are
-    the same each time, photos also from several threads; a pair that does not exist is an error.
+    - There is one key for each pair, and it agrees with the pair's record. All categories are declared.
+    - Visible points and boxes are inside the photos, and photos have the sizes of the records.
+    - Pairs and photos are the same each time, photos also in several threads.
+    - An index beyond the last pair raises an error.
 
     Args:
-        dataset: a data set, or a config, a registered class or a kind of one.
-        limit: largest number of pairs that are read, spread over the data set.
-        margin: how far outside points and boxes may be, as a share of the longer side of a photo: published data sets
-            have some there.
+        dataset: a data set, or its config, registered class or kind.
+        limit: largest number of pairs that are read, spread over the data set, >= 1.
+        margin: largest distance of points and boxes outside of a photo, as a share of its longer side; published data
+            sets need some.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
-        InputError: it is no data set.
+        InputError: the argument is no data set.
 
     >>> from sd4match.testing import FakePairs
     >>> check_dataset(FakePairs())
@@ -102,18 +103,18 @@ def _read(name: str, dataset: PairDataset, index: int, margin: float) -> PairRec
     return record
 
 
-def _same(one: PairRecord, other: PairRecord) -> bool:
-    """Return whether two records say the same of what is visible."""
+def _same(first: PairRecord, other: PairRecord) -> bool:
+    """Return whether two records are equal, apart from points that are not visible."""
     return (
-        one.sides == other.sides
-        and (one.source_size, one.target_size) == (other.source_size, other.target_size)
-        and (one.source_box, one.target_box) == (other.source_box, other.target_box)
-        and np.array_equal(one.visible, other.visible)
+        first.sides == other.sides
+        and (first.source_size, first.target_size) == (other.source_size, other.target_size)
+        and (first.source_box, first.target_box) == (other.source_box, other.target_box)
+        and np.array_equal(first.visible, other.visible)
         and all(
-            np.array_equal(points[one.visible], others[one.visible])
+            np.array_equal(points[first.visible], others[first.visible])
             for points, others in (
-                (one.source_points, other.source_points),
-                (one.target_points, other.target_points),
+                (first.source_points, other.source_points),
+                (first.target_points, other.target_points),
             )
         )
     )

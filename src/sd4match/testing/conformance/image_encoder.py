@@ -36,15 +36,17 @@ from sd4match.testing.fakes import FakeBackbone, FakeTextEncoder
 
 @check_arguments
 def check_image_encoder(encoder: Any, *, backbone: Backbone | None = None, tolerance: float = 1e-4) -> None:
-    """Check what `ImageEncoder` promises.
+    """Check that an image encoder keeps the promises of `ImageEncoder`.
 
-    Shapes are those of its spec; preprocessing depends on the photo alone; features are finite, float32, without a
-    gradient, the same bits for the same batch, and each photo's own; it computes on the device that it is moved to.
+    - Shapes are those of its spec, and preprocessing depends on the photo alone.
+    - Features are finite, float32, and without a gradient. They have the same bits for the same batch, and do not
+      depend on the rest of the batch.
+    - It computes on the device that it is moved to.
 
     Args:
-        encoder: an image encoder, or a config, a registered class or a kind of one.
-        backbone: to build it with; a fake one by default.
-        tolerance: of equality between batches of different size, relative to the largest feature.
+        encoder: an image encoder, or its config, registered class or kind.
+        backbone: backbone to build it with; a fake one by default.
+        tolerance: largest difference between batches of different size, relative to the largest feature, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -79,11 +81,11 @@ def check_image_encoder(encoder: Any, *, backbone: Backbone | None = None, toler
         hold(values.isfinite().all(), f"the {what} of {name} must be finite")
         hold(not values.requires_grad, f"{name} is frozen, and its {what} must need no gradient")
         hold((values[0] - values[1]).abs().max() > 0, f"different photos must have different {what} of {name}")
-    again, turned, one, later = (features(rows) for rows in ([0, 1, 2], [2, 0, 1], [1], [0, 1, 2]))
+    again, turned, single, later = (features(rows) for rows in ([0, 1, 2], [2, 0, 1], [1], [0, 1, 2]))
     for what, values in whole.items():
         hold(equal(again[what], values), f"the same batch must give the same bits of {what} of {name}")
         hold(close(turned[what], values[[2, 0, 1]], tolerance), f"the order of a batch changes {what} of {name}")
-        hold(close(one[what], values[1:2], tolerance), f"the batch size changes {what} of {name}")
+        hold(close(single[what], values[1:2], tolerance), f"the batch size changes {what} of {name}")
         hold(equal(later[what], values), f"earlier calls change {what} of {name}")
 
     def there(moved: ImageEncoder, device: torch.device) -> dict[str, Tensor]:

@@ -37,21 +37,23 @@ from sd4match.testing.conformance.common import (
 
 _CHANNELS = 12
 _VISIBLE = torch.tensor([[True, True, False, True], [True, False, True, False], [False] * 4])
-"""Of three pairs with four points; the last has no visible point."""
+"""Visible points of three pairs with four points; the last pair has none."""
 
 
 @check_arguments
 def check_loss(loss: Any, *, tolerance: float = 1e-4) -> None:
-    """Check what `MatchingLoss` promises.
+    """Check that a loss keeps the promises of `MatchingLoss`.
 
-    It is a finite scalar: the mean over the pairs that have a visible point, 0 if none has; points that are not visible
-    influence neither value nor gradient, whatever their coordinates are; neither do the order of pairs and points or
-    earlier calls; gradients reach the features and all that is learned, which is in the state dict; a lower bound is
-    there if `has_lower_bound` says so, and is one; it is on the device of the correlation.
+    - It is a finite scalar: the mean over the pairs that have a visible point, and 0 without such a pair.
+    - Points that are not visible influence neither value nor gradient, whatever their coordinates are. Neither do the
+      order of pairs and points or earlier calls.
+    - Gradients reach the features and all learned parameters, which are in the state dict.
+    - There is a lower bound if `has_lower_bound` is true, and the value is never below it.
+    - The value is on the device of the correlation.
 
     Args:
-        loss: a loss, a function of its form, or a config, a registered class or a kind of one.
-        tolerance: of equality between batches, relative to the largest number.
+        loss: a loss, a function with its signature, or its config, registered class or kind.
+        tolerance: largest difference between batches, relative to the largest number, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -67,7 +69,7 @@ def check_loss(loss: Any, *, tolerance: float = 1e-4) -> None:
         if getattr(loss, "takes_matches", False):
             _check_matches(name, loss)
     check_learned(name, loss, lambda: _Pairs().value(name, loss).value)
-    check_state(name, loss, lambda one: _Pairs().value(name, one).value)
+    check_state(name, loss, lambda single: _Pairs().value(name, single).value)
 
 
 def _points(seed: int, scale: float = 1.0) -> Tensor:
@@ -78,18 +80,23 @@ def _points(seed: int, scale: float = 1.0) -> Tensor:
 
 
 def matches_for(loss: Any, correlation: Correlation) -> Matches | None:
-    """Return the matches that a loss takes; None for one that takes none."""
+    """Return matches for a loss; None if it takes none.
+
+    Args:
+        loss: any loss.
+        correlation: correlation to match.
+    """
     return SoftArgmax(temperature=0.1)(correlation) if getattr(loss, "takes_matches", False) else None
 
 
 class _Pairs:
-    """Inputs of a loss: points of some pairs, with maps whose gradient is asked for.
+    """Inputs of a loss: points of some pairs, and maps that require a gradient.
 
     Args:
-        rows: of the pairs.
-        order: of the points.
-        queries: (3, 4, 2), in the source photos; None: random ones.
-        truth: (3, 4, 2), in the target photos; None: random ones.
+        rows: indices of the pairs.
+        order: order of the points.
+        queries: (3, 4, 2) points in the source photos; None: random ones.
+        truth: (3, 4, 2) points in the target photos; None: random ones.
         padding: number of invisible points to add.
     """
 
@@ -132,14 +139,14 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Found:
-    """Value of a loss, and its gradient in the maps: (B, C, h, w) of the source and of the target."""
+    """Value of a loss, and its gradients (B, C, h, w) with respect to the source and target maps."""
 
     loss: LossValue
     gradients: tuple[Tensor, Tensor]
 
     @classmethod
     def of(cls, name: str, loss: Any, pairs: _Pairs) -> _Found:
-        """Return the loss of pairs, and check that gradients are finite."""
+        """Return the loss of pairs, after a check that gradients are finite."""
         found, leaves = pairs.value(name, loss), (pairs.source.values, pairs.target.values)
         made: Sequence[Tensor | None] = (None, None)
         if found.value.requires_grad:
@@ -154,7 +161,7 @@ class _Found:
     def same(self, other: _Found, tolerance: float) -> bool:
         """Return whether value and gradients are equal."""
         pairs = zip((self.loss.value[None], *self.gradients), (other.loss.value[None], *other.gradients), strict=True)
-        return all(close(one, another, tolerance) for one, another in pairs)
+        return all(close(own, its, tolerance) for own, its in pairs)
 
 
 def _check_values(name: str, loss: Any, whole: _Found, tolerance: float) -> None:
@@ -168,12 +175,14 @@ def _check_values(name: str, loss: Any, whole: _Found, tolerance: float) -> None
     nothing = found([2])
     hold(nothing.loss.value.item() == 0, f"{name} must be 0 for pairs without a visible point")
     alone = [found([row]) for row in (0, 1)]
-    mean = torch.stack([one.loss.value for one in alone]).mean()
+    mean = torch.stack([single.loss.value for single in alone]).mean()
     hold(close(whole.loss.value, mean, tolerance), f"{name} must be the mean over the pairs that have a visible point")
     rows, order = [2, 0, 1], [3, 1, 0, 2]
     turned = found(rows)
-    kept = all(close(one, its[rows], tolerance) for one, its in zip(turned.gradients, whole.gradients, strict=True))
-    hold(kept and close(turned.loss.value, whole.loss.value, tolerance), f"the order of a batch changes {name}")
+    gradients = zip(turned.gradients, whole.gradients, strict=True)
+    same_gradients = all(close(its, reference[rows], tolerance) for its, reference in gradients)
+    same_value = close(turned.loss.value, whole.loss.value, tolerance)
+    hold(same_gradients and same_value, f"the order of a batch changes {name}")
     hold(found((0, 1, 2), order).same(whole, tolerance), f"the order of the points changes {name}")
     hold(equal(found().loss.value, whole.loss.value), f"earlier calls change {name}")
     _check_bound(name, loss, whole.loss)
@@ -189,7 +198,7 @@ def _check_values(name: str, loss: Any, whole: _Found, tolerance: float) -> None
 
 
 def _check_invisible(name: str, found: Any, whole: _Found, tolerance: float) -> None:
-    """Check that points that are not visible have no part."""
+    """Check that points that are not visible have no influence."""
     seen = _VISIBLE[..., None]
     for what, where in (("other places", _points(7)), ("far away", _points(7) + 1e4), ("NaN", _points(7) * math.nan)):
         moved = found(truth=torch.where(seen, _points(5), where))
@@ -206,7 +215,7 @@ def _check_invisible(name: str, found: Any, whole: _Found, tolerance: float) -> 
 
 
 def _check_matches(name: str, loss: Any) -> None:
-    """Check that a loss that takes matches gives them a gradient, where points are visible."""
+    """Check that a loss that takes matches has a gradient in them, for visible points only."""
     pairs = _Pairs()
     found = _points(9).requires_grad_()
     matches = Matches(found, torch.ones(found.shape[:2]))
@@ -215,12 +224,12 @@ def _check_matches(name: str, loss: Any) -> None:
     (gradient,) = torch.autograd.grad(value, found, allow_unused=True) if value.requires_grad else (None,)
     reached = gradient is not None and bool(gradient[_VISIBLE].any())
     hold(reached, f"the gradient of {name} must reach the matches that it takes")
-    kept = gradient is None or (bool(gradient.isfinite().all()) and not bool(gradient[~_VISIBLE].any()))
-    hold(kept, f"matches of points that are not visible must not influence {name}")
+    is_clean = gradient is None or (bool(gradient.isfinite().all()) and not bool(gradient[~_VISIBLE].any()))
+    hold(is_clean, f"matches of points that are not visible must not influence {name}")
 
 
 def _check_bound(name: str, loss: Any, value: LossValue) -> None:
-    """Check that a lower bound is there if the loss says so, and is one, also where matches are perfect."""
+    """Check that there is a lower bound if the loss declares it, and that even perfect matches do not fall below it."""
     has_bound = getattr(loss, "has_lower_bound", False)
     hold(
         has_bound == (value.lower_bound is not None),

@@ -34,22 +34,23 @@ from sd4match.testing.conformance.common import (
 
 _POINTS, _CHANNELS = 5, 12
 _CORNER = 2
-"""Side in cells of the part of the map that a masked photo leaves."""
+"""Side in cells of the unmasked corner of a map."""
 
 
 @check_arguments
 def check_matcher(matcher: Any, *, tolerance: float = 1e-4) -> None:
-    """Check what `Matcher` promises.
+    """Check that a matcher keeps the promises of `Matcher`.
 
-    Answers are points in original pixels inside the target photos, with scores in [0, 1]; each depends on its own pair
-    and query alone, not on the order or size of a batch, on other points or on earlier calls; cells at -inf are not
-    answered; a batch without a point is answered; nothing is changed in place; answers are on the device of the
-    correlation; gradients are finite; the config is read as it was written; what is learned gets a gradient and is in
-    the state dict.
+    - Matches are points in original pixels inside the target photos, with scores in [0, 1].
+    - A match depends on its own pair and query alone, and not on the order or size of a batch, on other points or on
+      earlier calls. Nothing is changed in place.
+    - Cells with a correlation of -inf are never matched. A batch without points works.
+    - Matches are on the device of the correlation, and gradients are finite.
+    - The config is the same after it was written and read. Learned parameters get a gradient and are in the state dict.
 
     Args:
-        matcher: a matcher, a function of its form, or a config, a registered class or a kind of one.
-        tolerance: of equality between batches of different size, relative to the largest coordinate.
+        matcher: a matcher, a function with its signature, or its config, registered class or kind.
+        tolerance: largest difference between batches of different size, relative to the largest coordinate, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -64,11 +65,11 @@ def check_matcher(matcher: Any, *, tolerance: float = 1e-4) -> None:
         _check_answers(name, matcher, tolerance)
     _check_gradients(name, matcher)
     check_learned(name, matcher, lambda: _total(matcher(_correlation())))
-    check_state(name, matcher, lambda one: _total(one(_correlation())))
+    check_state(name, matcher, lambda other: _total(other(_correlation())))
 
 
 def _maps(scale: int = 1) -> tuple[FeatureMap, FeatureMap]:
-    """Return maps of three pairs: photos of other shapes, and maps of other sizes, on both sides."""
+    """Return maps of three pairs, whose photos and maps differ in size between source and target."""
     return some_maps(_CHANNELS, size=(5, 7), seed=0, scale=scale), some_maps(
         _CHANNELS, size=(6, 8), seed=1, scale=scale
     )
@@ -86,14 +87,14 @@ def _correlation(
     """Return the correlation of some points of some pairs, whose photos are `scale` times as large."""
     source, target = _maps(scale)
     queries = (_queries() * scale)[list(rows)][:, list(points)]
-    if scale != 1:  # the same cells as in the smaller photos
+    if scale != 1:  # points at the same cells as in the smaller photos
         cells = _maps()[0][list(rows)].grid.to_cells(_queries()[list(rows)][:, list(points)])
         queries = source[list(rows)].grid.to_pixels(cells)
     return correlate_maps(source[list(rows)], target[list(rows)], queries)
 
 
 def _answer(name: str, matcher: Any, correlation: Correlation) -> Matches:
-    """Return the matches of a correlation, whose scores are read, and check their form."""
+    """Return the matches of a correlation after a check of their shapes, dtypes and ranges."""
     maps = (correlation.source.values, correlation.target.values)
     with untouched(name, correlation.values, correlation.query_points, *maps):
         matches = ask(f"{name} must return Matches", matcher, correlation, kind=Matches)
@@ -122,7 +123,7 @@ def _check_answers(name: str, matcher: Any, tolerance: float) -> None:
             inside = (whole.points[row] >= -0.5) & (whole.points[row] <= limit)
             hold(inside.all(), f"{name} must answer points inside the target photos, in their original pixels")
         larger = _correlation(scale=4)
-        cells = [each.target.grid.to_cells(one.points) for each, one in
+        cells = [each.target.grid.to_cells(its.points) for each, its in
                  ((correlation, whole), (larger, _answer(name, matcher, larger)))]  # fmt: skip
         hold(
             close(cells[1], cells[0], max(tolerance, 1e-3)),
@@ -156,7 +157,7 @@ def _check_answers(name: str, matcher: Any, tolerance: float) -> None:
 
 
 def _check_impossible(name: str, matcher: Any) -> None:
-    """Check that cells outside of a photo's mask are not answered."""
+    """Check that cells outside of a photo's mask are not matched."""
     source, target = _maps()
     for corner in (slice(None, _CORNER), slice(-_CORNER, None)):
         mask = torch.zeros(len(target), *target.size, dtype=torch.bool)
@@ -173,7 +174,7 @@ def _check_impossible(name: str, matcher: Any) -> None:
 
 
 def _check_gradients(name: str, matcher: Any) -> None:
-    """Check that answers with gradients are those without, and that gradients are finite."""
+    """Check that matches are the same with and without gradients, and that gradients are finite."""
     source, target = _maps()
     leaves = [each.values.clone().requires_grad_() for each in (source, target)]
     own = [replace(each, values=values) for each, values in zip((source, target), leaves, strict=True)]
@@ -190,7 +191,7 @@ def _check_gradients(name: str, matcher: Any) -> None:
 
 
 def _total(matches: Matches) -> Tensor:
-    """Return a number that depends on all answers."""
+    """Return a number that depends on all points and scores."""
     weights = torch.linspace(0.5, 1.5, matches.points.numel()).reshape(matches.points.shape)
     return (matches.points * weights).mean() + (matches.scores * weights[..., 0]).sum()
 
@@ -213,7 +214,7 @@ def _same(found: Matches, expected: Matches, tolerance: float) -> bool:
 
 
 def _there(moved: Any, device: torch.device) -> dict[str, Tensor]:
-    """Return the answers on another device."""
+    """Return points and scores on another device."""
     source, target = (replace(each, values=each.values.to(device)) for each in _maps())
     matches = moved(correlate_maps(source, target, _queries().to(device)))
     return {"points": matches.points, "scores": matches.scores}

@@ -37,18 +37,21 @@ Pair = tuple[FeatureMap, FeatureMap]
 
 @check_arguments
 def check_pair_transform(transform: Any, *, spec: FeatureSpec | None = None, tolerance: float = 1e-3) -> None:
-    """Check what `PairTransform` promises.
+    """Check that a pair transform keeps the promises of `PairTransform`.
 
-    It returns two maps of equally many channels, finite, float32, on the grids and with the masks of before; each pair
-    is its own; nothing is changed in place or kept between calls; `check_spec` takes the maps that the call takes; it
-    computes on the device of the maps; gradients are finite; the config is read as it was written; what is learned gets
-    a gradient and is in the state dict. Maps are compared by the products of their cells, since directions of a
-    decomposition have any sign and order.
+    - It returns two maps with the same number of channels, finite, float32, with the grids and masks of its inputs.
+    - A pair does not depend on other pairs of the batch or on earlier calls. Nothing is changed in place.
+    - `check_spec` accepts the spec of maps that the call accepts.
+    - It computes on the device of the maps, and gradients are finite.
+    - The config is the same after it was written and read. Learned parameters get a gradient and are in the state dict.
+
+    Maps are compared by the products of their cells, since the directions of a decomposition may have any sign and
+    order.
 
     Args:
-        transform: a transform, a function of its form, or a config, a registered class or a kind of one.
-        spec: of the backbone whose maps it is for; one of 48 channels in one group by default.
-        tolerance: of equality between batches of different size, relative to the largest product.
+        transform: a transform, a function with its signature, or its config, registered class or kind.
+        spec: shapes of the backbone whose maps it transforms; 48 channels in one group by default.
+        tolerance: largest difference between batches of different size, relative to the largest product, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -66,7 +69,7 @@ def check_pair_transform(transform: Any, *, spec: FeatureSpec | None = None, tol
     with evaluation_mode(transform):
         _check_maps(name, transform, spec, tolerance)
     check_learned(name, transform, lambda: _total(transform(*_maps(spec))))
-    check_state(name, transform, lambda one: _total(one(*_maps(spec))))
+    check_state(name, transform, lambda single: _total(single(*_maps(spec))))
 
 
 def _maps(spec: FeatureSpec, rows: Sequence[int] = (0, 1, 2), *, masks: bool = False) -> Pair:
@@ -106,8 +109,11 @@ def _answer(name: str, transform: Any, pair: Pair) -> Pair:
         hold(after.grid == before.grid, f"{name} must return maps on the same grids as before")
         hold(after.values.dtype == torch.float32, f"the maps of {name} must be in float32, not {after.values.dtype}")
         hold(after.values.isfinite().all(), f"the maps of {name} must be finite")
-        kept = after.mask is None if before.mask is None else after.mask is not None and equal(after.mask, before.mask)
-        hold(kept, f"{name} must keep the masks of the maps: use dataclasses.replace(map, values=...)")
+        if before.mask is None or after.mask is None:
+            same_mask = before.mask is after.mask
+        else:
+            same_mask = equal(after.mask, before.mask)
+        hold(same_mask, f"{name} must keep the masks of the maps: use dataclasses.replace(map, values=...)")
     source, target = answer
     channels = source.values.shape[1], target.values.shape[1]
     hold(channels[0] == channels[1], f"{name} must return maps of equally many channels, not {channels}")
@@ -119,7 +125,7 @@ def _check_maps(name: str, transform: Any, spec: FeatureSpec, tolerance: float) 
     with torch.no_grad():
         whole = _answer(name, transform, _maps(spec))
         products, order = _products(whole), [2, 0, 1]
-        again, turned, one, later = (
+        again, turned, single, later = (
             _answer(name, transform, _maps(spec, rows)) for rows in ((0, 1, 2), order, (1,), (0, 1, 2))
         )
         for what, found in (
@@ -129,7 +135,7 @@ def _check_maps(name: str, transform: Any, spec: FeatureSpec, tolerance: float) 
             same = all(equal(side.values, its.values) for side, its in zip(found, whole, strict=True))
             hold(same, f"{what} {name}")
         hold(close(_products(turned), products[order], tolerance), f"the order of a batch changes the maps of {name}")
-        hold(close(_products(one), products[1:2], tolerance), f"{name} must transform each pair by itself")
+        hold(close(_products(single), products[1:2], tolerance), f"{name} must transform each pair by itself")
         _answer(name, transform, _maps(spec, masks=True))
     leaves = [side.values.clone().requires_grad_() for side in _maps(spec)]
     maps = [replace(side, values=values) for side, values in zip(_maps(spec), leaves, strict=True)]
@@ -142,7 +148,7 @@ def _check_maps(name: str, transform: Any, spec: FeatureSpec, tolerance: float) 
     def there(moved: Any, device: torch.device) -> dict[str, Tensor]:
         source, target = (replace(side, values=side.values.to(device)) for side in _maps(spec))
         found = moved(source, target)
-        # each map alone says where it is; their products are the same numbers for any choice of directions
+        # each map shows its own device; the products are the same for any choice of directions
         return {"products": _products(found), **{key: side.values.square().sum(dim=1) for key, side in
                                                  zip(("source", "target"), found, strict=True)}}  # fmt: skip
 

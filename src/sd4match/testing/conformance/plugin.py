@@ -1,4 +1,4 @@
-"""Conformance of an installed package: of its entry points, their configs and the components that can be built."""
+"""Conformance of an installed package: its entry points, their configs, and the components that can be built."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ _GROUPS = {registry.group: registry for registry in REGISTRIES}
 
 @dataclass(frozen=True)
 class PluginCheck:
-    """Result of `check_plugin`."""
+    """Result of `check_plugin`.
+
+    >>> PluginCheck(checked=("matcher squared",), left_out={"backbone large": "no model 'large'"}).checked
+    ('matcher squared',)
+    """
 
     checked: tuple[str, ...]
     """Sort and kind of the components that were built and checked, for example "matcher squared"."""
     left_out: Mapping[str, str]
-    """Why others could not be built, by sort and kind. Their configs were checked."""
+    """Reasons why other components could not be built, by sort and kind. Only their configs were checked."""
 
 
 @check_arguments
@@ -51,20 +55,26 @@ def check_plugin(
 ) -> PluginCheck:
     """Check an installed package that registers components of sd4match.
 
-    Every entry point can be loaded and registers a kind; every config has a line of description, and a default or a
-    description for each field, and is read from JSON and YAML as it was written; and every component that can be built
-    from these passes the check of its sort.
+    - Every entry point can be loaded and registers a kind.
+    - Every config has a docstring, and a default or a description for each field. It is the same after it was written
+      to JSON and YAML and read again.
+    - Every component that can be built passes the check of its sort.
 
     Args:
-        distribution_name: of the installed package, for example "sd4match-lowrank".
-        fields: of kinds that need some, by kind.
-        backbone: for prompts and image encoders; a fake one by default.
+        distribution_name: name of the installed package, for example "sd4match-lowrank".
+        fields: fields of kinds that have required ones, by kind.
+        backbone: backbone for prompts and image encoders; a fake one by default.
 
     Returns:
-        The components that were checked, and why others could not be built, for example for weights that are not here.
+        The components that were checked, and why others could not be built, for example because weights are missing.
 
     Raises:
         AssertionError: a promise is broken; the message names package, sort and kind.
+
+    >>> check_plugin("not-installed")
+    Traceback (most recent call last):
+        ...
+    AssertionError: the package 'not-installed' must be installed, and is not
     """
     try:
         package = distribution(distribution_name)
@@ -92,7 +102,7 @@ def check_plugin(
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Put the name of a component before the message of a check."""
+    """Prefix the messages of checks with the name of a component."""
     try:
         yield
     except AssertionError as error:
@@ -100,7 +110,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _registered(package: Distribution) -> Iterator[tuple[Registry[Any, Any], str]]:
-    """Load the entry points of a package, and yield what they have registered."""
+    """Load the entry points of a package, and yield the registry and kind of each registered component."""
     points = [point for point in package.entry_points if point.group.startswith("sd4match.")]
     hold(
         bool(points),
@@ -121,7 +131,7 @@ def _registered(package: Distribution) -> Iterator[tuple[Registry[Any, Any], str
 
 
 def _check_protocol(point: EntryPoint, package: str) -> None:
-    """Check the protocol that an entry point names."""
+    """Check the evaluation protocol of an entry point."""
     where = f"{package}: the entry point {point.name!r} ({point.value})"
     with promising(f"{where} must be loaded and registered"):
         protocol = register_protocol(point.load())
@@ -147,7 +157,7 @@ def _kinds(registry: Registry[Any, Any], point: EntryPoint, package: str) -> Ite
 
 
 def _check_fields(config: type[Component]) -> None:
-    """Check that users learn from a config what a component is, and what each field that they must give means."""
+    """Check that a config has a docstring, and each required field a description."""
     own = config.__doc__ if config.target is None else config.target.__doc__
     hold(
         bool(cleandoc(own or "").strip()),
@@ -162,10 +172,10 @@ def _check_fields(config: type[Component]) -> None:
 
 
 def _check_of(registry: Registry[Any, Any], config: Any, backbone: Backbone) -> Callable[[], object]:
-    """Return the check of a component, which is built for it.
+    """Build a component and return the check to run on it.
 
     Raises:
-        SD4MatchError: it cannot be built here.
+        SD4MatchError: the component cannot be built here.
     """
     if registry.sort == "prompt":
         config = config.for_categories(_CATEGORIES) if config.wants_categories else config

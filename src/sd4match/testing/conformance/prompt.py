@@ -49,18 +49,20 @@ _CATEGORIES = ("cat", "dog", "fish")
 def check_prompt(
     prompt: Any, *, backbone: Backbone | None = None, categories: Sequence[str] | None = None, tolerance: float = 1e-5
 ) -> None:
-    """Check what `Prompt` promises.
+    """Check that a prompt keeps the promises of `Prompt`.
 
-    Embeddings are (B, L, D) or (1, L, D), finite, the same each time, and each photo's own; they depend on no more than
-    `scope` says; a missing category is refused where the scope is "category", and taken elsewhere; all that is learned
-    is in the groups and gets a gradient; frozen networks are not in the state dict; what was built from a config, saved
-    or loaded gives the same embeddings; it computes on the device that it is moved to.
+    - Embeddings are (B, L, D) or (1, L, D), finite, the same each time, and independent of the rest of the batch.
+    - They depend on nothing but the inputs that `scope` names. A missing category raises an error if the scope is
+      "category", and has no effect otherwise.
+    - All learned parameters are in the groups and get a gradient. Frozen networks are not in the state dict.
+    - A prompt that is built from its config, saved or loaded gives the same embeddings.
+    - It computes on the device that it is moved to.
 
     Args:
-        prompt: a prompt, or a config, a registered class or a kind of one.
-        backbone: that the prompt was or is built on; a fake one by default.
-        categories: of the photos; those of the prompt's config, or three animals, by default.
-        tolerance: of equality between batches of different size, relative to the largest number.
+        prompt: a prompt, or its config, registered class or kind.
+        backbone: backbone that the prompt was or will be built on; a fake one by default.
+        categories: categories of the photos; by default those of the prompt's config, or three animals.
+        tolerance: largest difference between batches of different size, relative to the largest number, >= 0.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -89,7 +91,7 @@ def check_prompt(
 
 
 def _built(prompt: object, backbone: Backbone, categories: Sequence[str]) -> Prompt:
-    """Return the prompt of a config, which must be built to the same one twice."""
+    """Return the prompt of a config, after a check that building it twice gives the same values."""
     config: Any = config_of(prompts, prompt)
     config = config.for_categories(categories) if config.wants_categories else config
     name = f"the prompt {config.kind!r}"
@@ -109,9 +111,9 @@ class _Inputs:
     """Photos, their partners and their categories.
 
     Args:
-        name: of the prompt, for messages.
-        backbone: of the prompt.
-        categories: of the photos.
+        name: name of the prompt in messages.
+        backbone: backbone of the prompt.
+        categories: categories of the photos.
     """
 
     def __init__(self, name: str, backbone: Backbone, categories: Sequence[str]) -> None:
@@ -123,7 +125,15 @@ class _Inputs:
     def images(
         self, prompt: Prompt, rows: Sequence[int], *, photos: int = 0, turn: int = 0, named: bool = True
     ) -> ImageBatch:
-        """Return some of the photos, others for another number, with categories that are turned or left out."""
+        """Return photos with categories.
+
+        Args:
+            prompt: prompt whose preprocessing is used.
+            rows: indices of the photos.
+            photos: other photos for another number.
+            turn: shift of the categories.
+            named: False leaves the categories out.
+        """
         made = [_photo(row, seed=row + photos) for row in rows]
         names = [self.categories[(row + turn) % len(self.categories)] if named else None for row in rows]
         with promising(f"{self.name} must prepare photos"):
@@ -132,7 +142,14 @@ class _Inputs:
     def embed(
         self, prompt: Prompt, rows: Sequence[int] | None = None, *, partners: int | None = None, **options: Any
     ) -> Tensor:
-        """Return the embedding of each photo (B, L, D); partners are given where they are named or needed."""
+        """Return the embedding of each photo (B, L, D).
+
+        Args:
+            prompt: prompt to call.
+            rows: indices of the photos; None: all.
+            partners: number that selects the partners; None: partners only if the scope is "pair".
+            options: arguments of `images`.
+        """
         rows = range(self.count) if rows is None else rows
         arguments = [self.images(prompt, rows, **options)]
         if partners is not None or prompt.scope == "pair":
@@ -144,7 +161,7 @@ class _Inputs:
 
 
 def _photo(row: int, *, seed: int) -> Photo:
-    """Return a photo of noise: a dark one, a bright one or one of all colors, for prompts that tell them apart."""
+    """Return a photo of noise that is dark, bright or of all colors, for prompts that depend on brightness."""
     photo = random_photo(SIZES[row % len(SIZES)], seed=seed)
     dark = photo.pixels // 3
     return Photo((dark, 255 - dark, photo.pixels)[row % 3], photo.name)
@@ -157,7 +174,7 @@ def _total(values: Tensor) -> Tensor:
 
 
 def _check_embeddings(name: str, prompt: Prompt, inputs: _Inputs, tolerance: float) -> None:
-    """Check shape and values, and that each photo has its own."""
+    """Check shape and values of the embeddings, and that they do not depend on the rest of the batch."""
     whole, spec = inputs.embed(prompt), inputs.backbone.spec
     width, tokens = whole.shape[2], whole.shape[1]
     hold(
@@ -176,12 +193,12 @@ def _check_embeddings(name: str, prompt: Prompt, inputs: _Inputs, tolerance: flo
     partners = inputs.images(prompt, range(3), photos=100)
     with promising(f"{name} must return its token_vectors, or None"):
         vectors = prompt.token_vectors(images, partners)
-        kept = vectors is None or (vectors.dim(), len(vectors), vectors.shape[-1]) == (3, 3, spec.prompt_width)
-        hold(kept, f"token_vectors of {name} must be None or (B, S, D)")
+        has_shape = vectors is None or (vectors.dim(), len(vectors), vectors.shape[-1]) == (3, 3, spec.prompt_width)
+        hold(has_shape, f"token_vectors of {name} must be None or (B, S, D)")
 
 
 def _check_scope(name: str, prompt: Prompt, inputs: _Inputs) -> None:
-    """Check that a prompt depends on no more than its scope says."""
+    """Check that a prompt depends on nothing but the inputs that its scope names."""
     scope, whole = prompt.scope, inputs.embed(prompt)
     if scope == "category":
         try:
@@ -207,7 +224,7 @@ def _check_scope(name: str, prompt: Prompt, inputs: _Inputs) -> None:
 
 
 def _check_state_dict(name: str, prompt: Prompt, backbone: Backbone) -> None:
-    """Check that only what is learned is saved."""
+    """Check that the state dict holds nothing but learned parameters."""
     for module in prompt.modules():
         frozen = isinstance(module, (Backbone, ImageEncoder, TextEncoder))
         hold(not frozen, f"{name} holds a frozen network, {type(module).__name__}, in its state_dict")
@@ -219,7 +236,7 @@ def _check_state_dict(name: str, prompt: Prompt, backbone: Backbone) -> None:
 
 
 def _check_config(name: str, prompt: Prompt, config: PromptConfig, inputs: _Inputs, tolerance: float) -> None:
-    """Check that config, state dict and file hold all that the embeddings depend on."""
+    """Check that the embeddings follow from config and state dict, also after saving and loading."""
     check_config(config)
     state = {key: value.detach().clone() for key, value in prompt.state_dict().items()}
     with promising(f"{name} must be built again from its config, and take its state_dict"):
@@ -248,9 +265,9 @@ def _check_config(name: str, prompt: Prompt, config: PromptConfig, inputs: _Inpu
 
 
 def _check_device(name: str, prompt: Prompt, inputs: _Inputs, *, own: bool, tolerance: float) -> None:
-    """Check a prompt on a backbone on another device: built there, or copied together with the backbone."""
+    """Check a prompt on another device, built there or copied together with its backbone."""
     config, state = prompt.config, prompt.state_dict()
-    if not isinstance(config, PromptConfig) and own:  # what it was built on cannot be moved
+    if not isinstance(config, PromptConfig) and own:  # the backbone that it was built on is not known
         return
 
     def there(moved: Any, device: torch.device) -> Mapping[str, Tensor]:
