@@ -44,6 +44,20 @@ RETIRED_FILES = (
 )  # fmt: skip
 """Names of modules that were replaced."""
 
+EXCEPTIONS = {
+    "Checkpoint: sd4match/training/checkpoint.py": "public; a state of a training, and no known model",
+    "floor: sd4match/backbones/config.py": "public field of HogConfig, in the word's usual sense",
+    "kept: sd4match/evaluation/scores.py": "field of the files of scores",
+    "part: sd4match/data/synthetic/anatomy.py": "of a drawn object",
+    "part: sd4match/data/synthetic/scene.py": "likewise",
+    "parts: sd4match/data/synthetic/anatomy.py": "likewise",
+    "protocols.py: sd4match/config/protocols.py": "of evaluation protocols; the retired module was of interfaces",
+    "settings.py: sd4match/reproduction/settings.py": "of ReproductionSettings, which is public",
+    "sort: sd4match/cli/components.py": "argument of the command line",
+    "sort: sd4match/registry.py": "public attribute of a registry",
+}
+"""Retired words that stay, and why."""
+
 
 def public_objects() -> dict[str, object]:
     """Return every public module, function, class, method and property once, by the name it is defined under."""
@@ -165,7 +179,8 @@ def main() -> None:
     for rule, count in ruff_findings(options.src).items():
         print(f"{rule}: {count}")
     retired = retired_names(options.src)
-    print(f"retired words in identifiers: {len(retired)}", *retired, sep="\n  ")
+    print(f"retired words in identifiers: {sum(name not in EXCEPTIONS for name in retired)}")
+    print(*(f"  {name} ({EXCEPTIONS.get(name, 'to be renamed')})" for name in retired), sep="\n")
     if options.missing:
         for title, names in found.items():
             print(f"\n{title}:", *sorted(names), sep="\n  ")

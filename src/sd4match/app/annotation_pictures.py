@@ -124,23 +124,23 @@ def draw_annotation(
     draw = ImageDraw.Draw(picture)
     unit = (room or Room()).shrinkage((height, width))
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
+    def drawn(point: tuple[float, float]) -> tuple[float, float]:
         x, y = ((value + 0.5) * scale for value in point)
         return x, y
 
     if box is not None:
-        corners = [*place((box[0], box[1])), *place((box[2], box[3]))]
+        corners = [*drawn((box[0], box[1])), *drawn((box[2], box[3]))]
         draw.rectangle(corners, outline=_PAPER, width=round(3 * unit))
         draw.rectangle(corners, outline=BLUE, width=round(1.8 * unit))
     if corner is not None:
-        _cross(draw, place(corner), unit)
+        _cross(draw, drawn(corner), unit)
     in_order = sorted(marks, key=lambda mark: (mark.is_guess, mark.is_selected))
     for mark in in_order:
-        _draw_mark(draw, place(mark.point), mark, unit)
-    occupied = [_square(place(mark.point), _MARK * unit) for mark in marks]
+        _draw_mark(draw, drawn(mark.point), mark, unit)
+    occupied = [_square(drawn(mark.point), _MARK * unit) for mark in marks]
     for mark in in_order:
         text = f"{mark.number}?" if mark.is_guess else str(mark.number)
-        occupied.append(_label(draw, place(mark.point), text, unit, picture.size, occupied))
+        occupied.append(_label(draw, drawn(mark.point), text, unit, picture.size, occupied))
     return picture
 
 
@@ -174,7 +174,7 @@ def _label(
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     edge, away = round(2 * unit), 1.8 * _MARK * unit
     width, height = right - left + 2 * edge, bottom - top + 2 * edge
-    places = [
+    corners = [
         (center[0] + away, center[1] - height / 2), (center[0] - away - width, center[1] - height / 2),
         (center[0] - width / 2, center[1] + away), (center[0] - width / 2, center[1] - away - height),
     ]  # fmt: skip
@@ -185,17 +185,17 @@ def _label(
         inside = _overlap(around, (0, 0, *size))
         return width * height - inside + sum(_overlap(around, other) for other in occupied)
 
-    x, y = min(places, key=cost)  # the first of equal ones: on the right
+    x, y = min(corners, key=cost)  # the first of equal ones: on the right
     x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
     draw.rectangle([x, y, x + width, y + height], fill=_PAPER, outline=_INK)
     draw.text((x + edge - left, y + edge - top), text, fill=_INK, font=font)
     return x, y, x + width, y + height
 
 
-def _overlap(one: Rectangle, other: Rectangle) -> float:
+def _overlap(first: Rectangle, other: Rectangle) -> float:
     """Return the area that two rectangles share, in pixels."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(first[2], other[2]) - max(first[0], other[0])
+    height = min(first[3], other[3]) - max(first[1], other[1])
     return max(width, 0) * max(height, 0)
 
 
