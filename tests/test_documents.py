@@ -14,7 +14,7 @@ from sd4match.data import SyntheticConfig
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
-    pytest.param(block, id=f"{file.name}-{number}")
+    pytest.param(block, id=f"{file.relative_to(ROOT).with_suffix('')}-{number}")
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
 ]
@@ -39,6 +39,6 @@ def test_block_runs(block, tmp_path, monkeypatch, other_model):
 
 
 def test_links_lead_somewhere():
-    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    for file in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\((?!http|#)([^)#]+)", file.read_text(encoding="utf-8")):
             assert (file.parent / link).exists(), (file.name, link)

@@ -1,4 +1,4 @@
-"""The pictures of docs/pictures.md: all are there, they are small, and the tool that draws them runs its examples."""
+"""The pictures of docs/how-to/pictures.md: all are there, they are small, and the tool that draws them runs its examples."""
 
 from __future__ import annotations
 

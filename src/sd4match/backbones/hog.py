@@ -2,7 +2,7 @@
 
 A backbone answers three questions in three methods: how a photo is brought into the model's image (`prepare`), what of
 its features depends on nothing else and is worth keeping (`encode`), and what the feature map is (`extract`).
-docs/extending.md explains this file step by step.
+docs/how-to/own-component.md explains this file step by step.
 """
 
 from __future__ import annotations
