@@ -106,7 +106,9 @@ def documents(clone: Path) -> list[str]:
     """Return README, then the documents in the order in which README names them, then the others."""
     readme = (clone / "README.md").read_text()
     named = [link for link in re.findall(r"\]\((docs/[\w/.-]+\.md)\)", readme) if "decisions" not in link]
-    others = sorted(str(file.relative_to(clone)) for file in (clone / "docs").rglob("*.md") if "decisions" not in file.parts)
+    others = sorted(
+        str(file.relative_to(clone)) for file in (clone / "docs").rglob("*.md") if "decisions" not in file.parts
+    )
     return list(dict.fromkeys(["README.md", *named, *others, "CONTRIBUTING.md"]))
 
 
