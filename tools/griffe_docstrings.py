@@ -18,7 +18,7 @@ class Docstrings(griffe.Extension):
             obj.docstring.value = fence_doctests(obj.docstring.value)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Give each config class the signature that its fields make."""
+        """Give each config class the signature that its fields make, and the fields that it inherits."""
         classes = list(_classes(pkg))
         for cls in classes:
             bases = [cls, *(base for base in _bases(cls) if base.path != _CONFIG)]
@@ -36,6 +36,8 @@ class Docstrings(griffe.Extension):
                 for name, field in fields.items()
             ]
             self_parameter = griffe.Parameter("self", kind=griffe.ParameterKind.positional_only)
+            for name in fields.keys() - cls.members.keys():
+                cls.set_member(name, griffe.Alias(name, fields[name], parent=cls))
             cls.set_member(
                 "__init__", griffe.Function("__init__", parameters=griffe.Parameters(self_parameter, *parameters))
             )
@@ -55,8 +57,8 @@ class Docstrings(griffe.Extension):
                 except (SyntaxError, ValueError):
                     continue
                 attr.docstring = griffe.Docstring(text[:1].upper() + text[1:] + ".", parent=attr)
-            if call is attr.value and ("default" in given or "default_factory" in given):
-                attr.value = given.get("default", attr.value)
+            if call is attr.value and "default_factory" not in given:
+                attr.value = given.get("default")
 
 
 _CONFIG = "sd4match.registry.Config"
@@ -80,7 +82,7 @@ def _bases(cls: griffe.Class) -> list[griffe.Class]:
 
 
 def _is_field(name: str, attribute: griffe.Attribute) -> bool:
-    """Return whether an attribute is a field: annotated, and not as a ClassVar, of which griffe keeps only the label."""
+    """Return whether an attribute is a field: annotated, and not as a ClassVar, which griffe labels otherwise."""
     return not name.startswith("_") and attribute.annotation is not None and "instance-attribute" in attribute.labels
 
 

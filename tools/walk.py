@@ -1,7 +1,7 @@
 """Walk through the documents as a newcomer: a fresh clone, then every command and program that they show, in order.
 
     python tools/walk.py FOLDER                # FOLDER must not exist; clones this repository into it
-    python tools/walk.py FOLDER --only docs/how-to/train.md --clone .   # one document, with an environment that is there
+    python tools/walk.py FOLDER --only docs/how-to/train.md --clone .   # one document, in an environment that is there
 
 Commands run as they are written, in a folder for each document, with the clone's `.venv/bin` on the PATH. What cannot
 be had without a download gets a stand-in (`prepare`): small models with random weights under the names of the real
