@@ -89,13 +89,8 @@ def _is_field(name: str, attribute: griffe.Attribute) -> bool:
 def fence_doctests(text: str) -> str:
     r"""Put fences around the doctests of a docstring, so that Markdown does not read them.
 
-    >>> print(fence_doctests("Return 1.\n\n>>> one()\n1").replace("`", "'"))
-    Return 1.
-    <BLANKLINE>
-    '''pycon
-    >>> one()
-    1
-    '''
+    >>> fence_doctests("Return 1.\n\n>>> one()\n1").splitlines()
+    ['Return 1.', '', '```pycon', '>>> one()', '1', '```']
     """
     lines: list[str] = []
     indent: str | None = None

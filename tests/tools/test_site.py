@@ -1,4 +1,4 @@
-"""The documentation site: what the hooks and the extension of its reference do, and that it builds without a warning."""
+"""Documentation site: its hooks, the extension of its reference, and a build without a warning."""
 
 from __future__ import annotations
 
