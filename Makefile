@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow coverage lint check mutation robustness bench bench-full wheel clean
+.PHONY: install demo test test-slow coverage lint check mutation robustness bench bench-full wheel docs docs-serve clean
 
 install: $(READY)
 
@@ -52,8 +52,14 @@ bench: install  ## ours against reference-shaped loops, a quarter-width model: 5
 bench-full: install  ## the same with Stable Diffusion 2.1's architecture at 768: half an hour, 16 GB of memory
 	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks --full
 
+docs: install  ## the documentation site, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: install  ## the site at http://127.0.0.1:8000, built again after each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 wheel: install  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) dist demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist demo site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

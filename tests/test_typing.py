@@ -14,7 +14,7 @@ from jaxtyping import TypeCheckError
 from sd4match.matching.functional.cross_entropy import mean_over_pairs
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 WRONG = """
 from sd4match.matching import KernelSoftArgmax
@@ -32,7 +32,8 @@ def programs(tmp_path_factory):
     for document in DOCUMENTS:
         blocks = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
         for number, block in enumerate(blocks):
-            (folder / f"{document.stem.lower()}_{number}.py").write_text(block, encoding="utf-8")
+            name = re.sub(r"\W+", "_", str(document.relative_to(ROOT).with_suffix("")).lower())
+            (folder / f"{name}_{number}.py").write_text(block, encoding="utf-8")
     return folder
 
 

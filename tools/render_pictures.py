@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/pictures.md again: run its examples, and keep what they save under docs/images.
+"""Draw the pictures of docs/how-to/pictures.md again: run its examples, and keep what they save under docs/images.
 
     python tools/render_pictures.py
 
@@ -20,7 +20,7 @@ from PIL import Image
 from sd4match.data import SyntheticConfig
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "pictures.md"
+PAGE = ROOT / "docs" / "how-to" / "pictures.md"
 _WIDTH = 1200
 """Largest width of a stored picture in pixels."""
 _LARGEST = 140_000
@@ -29,7 +29,7 @@ _LARGEST = 140_000
 
 def links(page: Path = PAGE) -> list[str]:
     """Return the names of the pictures that a page shows."""
-    return sorted(set(re.findall(r"\]\(images/([\w-]+\.(?:jpg|png))\)", page.read_text(encoding="utf-8"))))
+    return sorted(set(re.findall(r"\]\((?:\.\./)?images/([\w-]+\.(?:jpg|png))\)", page.read_text(encoding="utf-8"))))
 
 
 def draw_photos(folder: Path) -> None:

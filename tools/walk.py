@@ -1,7 +1,7 @@
 """Walk through the documents as a newcomer: a fresh clone, then every command and program that they show, in order.
 
     python tools/walk.py FOLDER                # FOLDER must not exist; clones this repository into it
-    python tools/walk.py FOLDER --only docs/training.md --clone .   # one document, with an environment that is there
+    python tools/walk.py FOLDER --only docs/how-to/train.md --clone .   # one document, in an environment that is there
 
 Commands run as they are written, in a folder for each document, with the clone's `.venv/bin` on the PATH. What cannot
 be had without a download gets a stand-in (`prepare`): small models with random weights under the names of the real
@@ -106,7 +106,9 @@ def documents(clone: Path) -> list[str]:
     """Return README, then the documents in the order in which README names them, then the others."""
     readme = (clone / "README.md").read_text()
     named = [link for link in re.findall(r"\]\((docs/[\w/.-]+\.md)\)", readme) if "decisions" not in link]
-    others = sorted(str(file.relative_to(clone)) for file in (clone / "docs").glob("*.md"))
+    others = sorted(
+        str(file.relative_to(clone)) for file in (clone / "docs").rglob("*.md") if "decisions" not in file.parts
+    )
     return list(dict.fromkeys(["README.md", *named, *others, "CONTRIBUTING.md"]))
 
 

@@ -446,7 +446,7 @@ def test_an_app_with_a_prompt_that_is_none_is_not_built(tmp_path):
 
 def test_the_example_of_the_docs_launches_the_app_on_loopback(monkeypatch):
     gradio = pytest.importorskip("gradio")
-    (block,) = re.findall(r"```py\n(.*?)```", (DOCS / "app.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(r"```py\n(.*?)```", (DOCS / "how-to" / "app.md").read_text(encoding="utf-8"), re.DOTALL)
     launched = []
     monkeypatch.setattr(gradio.Blocks, "launch", lambda app, **options: launched.append(options))
     fake = ExperimentConfig(backbone={"kind": "fake"})

@@ -1,4 +1,4 @@
-"""From bare photos to a trained prompt and a measured PCK, as docs/annotate.md says."""
+"""From bare photos to a trained prompt and a measured PCK, as docs/how-to/own-photos.md says."""
 
 from __future__ import annotations
 

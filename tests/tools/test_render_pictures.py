@@ -1,4 +1,4 @@
-"""The pictures of docs/pictures.md: all are there, they are small, and the tool that draws them runs its examples."""
+"""Pictures of docs/how-to/pictures.md: all are there, they are small, and the tool runs the examples that draw them."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_two_processes_take_the_same_steps(tmp_path):
 
 @pytest.mark.slow
 def test_how_rounding_grows(tmp_path, capsys):
-    """Adam divides by the size of gradients, so a difference in their last digits grows: shown in docs/training.md."""
+    """Adam divides by the size of gradients, so a difference in last digits grows: shown in docs/how-to/train.md."""
     alone, two = learn_in(1, tmp_path / "one", 200), learn_in(2, tmp_path / "two", 200)
     growth = {
         step: apart(alone["prompts"][step - 1], two["prompts"][step - 1]) for step in (1, 2, 5, 10, 20, 50, 100, 200)
