@@ -1,8 +1,8 @@
 """Dense histograms of oriented gradients: a backbone without weights, and a worked example of a backbone.
 
 A backbone has three methods: `prepare` brings a photo into the model's image, `encode` computes everything that depends
-on the photo alone and can be cached, and `extract` returns the feature map. docs/how-to/own-component.md explains this file
-step by step.
+on the photo alone and can be cached, and `extract` returns the feature map. docs/how-to/own-backbone.md explains this
+file step by step.
 """
 
 from __future__ import annotations
