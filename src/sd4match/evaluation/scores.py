@@ -198,8 +198,7 @@ class PairScores:
 
         Args:
             average: "image" (mean over pairs), "point" (over points), "category" (over categories of the mean over
-                their pairs)
-            or "category_point" (over categories, weighted by pairs, of the mean over their points).
+                their pairs), or "category_point" (over categories, weighted by pairs, of the mean over their points).
 
         Returns:
             PCK in [0, 1] by alpha, for example {"0.1": 0.5}.
