@@ -155,7 +155,7 @@ def test_several_candidates_are_apart_and_in_order(matcher):
         for i in range(4):
             for j in range(i):
                 assert np.abs(row[i] - row[j]).max() > 1.4
-    with pytest.raises(InputError, match="candidates do not fit into a map of 24 x 24 cells"):
+    with pytest.raises(InputError, match="candidates are in a map of 24 x 24 cells: lower count"):
         matcher.match_candidates(source, target, points, count=400)
 
 

@@ -101,7 +101,7 @@ def test_options_that_are_none_are_refused(options, message):
     ("options", "message"),
     [
         *[({"count": value}, "count must be") for value in (0, -1, 2.5, None, True)],
-        *[({"count": value}, "candidates do not fit into a map of 8 x 8 cells") for value in (64, 65, 10**6)],
+        *[({"count": value}, "candidates are in a map of 8 x 8 cells") for value in (64, 65, 10**6)],
         *[({"temperature": value}, "temperature") for value in (0, -1.0, math.nan, "1", None)],
     ],
 )

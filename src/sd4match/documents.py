@@ -84,7 +84,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} stands twice")
+        raise ValueError(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} appears twice")
     return content
 
 
@@ -259,7 +259,7 @@ class _Loader(yaml.SafeLoader):
             key = _scalar(key_node)
             if key in content:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {shown(key)} stands twice", key_node.start_mark
+                    None, None, f"the key {shown(key)} appears twice", key_node.start_mark
                 )
             content[key] = self._value(value_node)
         return content

@@ -67,7 +67,7 @@ _LARGEST_GRID = 1000
 _MAPS_IN_MEMORY = 2 << 30
 """Bytes of feature maps that `match_pairs` keeps in memory."""
 RETURN_CELLS = 1.5
-"""Largest distance in cells, in x and in y, between a point and the match of its match, for mutual matches."""
+"""Largest distance in cells, along x and along y, between a query point and the match of its match, if it is mutual."""
 
 
 _Photos = tuple[Photo, Photo]
@@ -82,7 +82,7 @@ def build_for_matching(
     device: str | torch.device = "cpu",
     cache: Cache | None = None,
 ) -> Components:
-    """Build components as `build_components` does, but refuse components that must be learned and are in no file.
+    """Build components as `build_components` does, but refuse a learned component that is not in the given file.
 
     Raises:
         ConfigError: the prompt, the matcher or the pair transform must be learned, and no file holds it.
@@ -99,7 +99,7 @@ def build_for_matching(
 
 
 class SemanticMatcher:
-    """Matcher of two photos, composed of a backbone, a prompt and a matcher.
+    """Semantic correspondences between two photos, found with a backbone, a prompt and a matcher.
 
     Components may also be assigned later, for example `matcher.prompt = load_prompt(...)`.
 
@@ -108,7 +108,7 @@ class SemanticMatcher:
         prompt: computes prompt embeddings of photos.
         matcher: computes matches from correlations; a `Matcher` or any function.
         sampling: timestep, ensemble and noise; None: t = 50.
-        pair_transform: transform of the two maps of a pair, before matching; None: none.
+        pair_transform: transform of the two maps of a pair, before matching; None: no transform.
         protocol: alignment of cells and sampling of source points, as in the benchmark of that name; None: those of the
             backbone.
         config: experiment that the components were built from; needed to save the matcher.
@@ -322,12 +322,14 @@ class SemanticMatcher:
         """Return the config with the present components.
 
         Raises:
-            InputError: there is no config, or a component is none that a config names.
+            InputError: there is no config, or a component cannot be expressed in one.
         """
         if self.config is None:
             raise InputError("this matcher was composed of components: build it from a config or a preset to save it")
         if self.backbone is not self._configured:
-            raise InputError("the backbone was replaced since: build a matcher from a config that names it to save it")
+            raise InputError(
+                "the backbone was replaced after construction: build the matcher from a config that names it to save it"
+            )
         prompt = self.prompt.config
         matcher, pair_transform = (
             Learned(name, getattr(self, name)).config or getattr(self, name) for name in ("matcher", "pair_transform")
@@ -337,9 +339,9 @@ class SemanticMatcher:
             ("prompt", prompt, PromptConfig), ("protocol", self.protocol, EvaluationProtocol),
         ):  # fmt: skip
             if component is not None and not isinstance(component, kind):
-                raise InputError(f"{name} is no component that a config names, so that it cannot be saved")
+                raise InputError(f"the {name} is not a registered component, so this matcher cannot be saved")
         if not isinstance(self.sampling.noise, EvaluationNoise):
-            raise InputError("a matcher with the noise of a training cannot be saved")
+            raise InputError("a matcher whose sampling uses training noise cannot be saved")
         own = self.sampling
         sampling = SamplingConfig(
             timestep=own.timestep, ensemble_size=own.ensemble_size, ensemble=own.ensemble, posterior=own.posterior
@@ -399,21 +401,25 @@ class SemanticMatcher:
 
         Args:
             source: a path, a pillow image, an array (H, W, 3) or a tensor (3, H, W) of uint8 or of floats in [0, 1], a
-                `Photo`, or the `Features` of one from `extract`. If a `Photo` has a mask, points are taken from it.
+                `Photo`, or the `Features` of one from `extract`. If a `Photo` has a mask, `points` must lie in it, and
+                the regular grid is restricted to it.
             target: likewise, of any size. If a `Photo` has a mask, points are matched only to cells in it.
             points: (N, 2), (x, y) in pixels of the source, inside it; None: a regular grid.
             category: category of both photos, or a pair of those of source and target; text prompts need it.
-            mutual: keep only points that the match of their match returns to, within `RETURN_CELLS` cells.
+            mutual: keep only mutual matches: the target point, matched back to the source, must lie within
+                `RETURN_CELLS` cells of the query point.
             grid: points per side of the regular grid, from 1 to 1000.
 
         Returns:
-            N matches; fewer with `mutual`, or if the matcher rejects some. `indices` are those of their points. A point
-            between the border of the photo and the outermost cell centers is clamped to these centers.
+            N matches; fewer with `mutual`, or if the matcher rejects some. `indices` holds, for each match, the row of
+            its query point in `points`. A point between the border of the photo and the outermost cell centers is
+            clamped to these centers.
 
         Raises:
             PhotoError: a photo cannot be read.
-            InputError: a point is outside the source, a text prompt has no category, or features come from another
-                prompt, backbone or sampling, or the prompt depends on pairs.
+            InputError: a point is outside the source or its mask; the prompt needs a category and none is given; or
+                `Features` are given that were extracted with another backbone, prompt or sampling, or with a prompt
+                that depends on both photos.
             NonFiniteError: features are NaN or infinite; the message suggests a remedy.
             ComponentError: a custom component fails, or returns a value that its interface does not allow.
         """
@@ -472,10 +478,11 @@ class SemanticMatcher:
         batch_size: int = 8,
         progress: bool | Progress = False,
     ) -> list[MatchResult]:
-        """Match many pairs as `match` does, but encode each photo once, and photos in batches.
+        """Match many pairs, as `match` does, in batches and with a cache of feature maps.
 
-        Up to 2 GB of feature maps stay in memory; beyond that, the least recently used are dropped. Pairs that share
-        photos should follow each other; otherwise some maps are extracted again.
+        With a prompt that does not depend on pairs, each photo is encoded once as long as its map stays in the cache.
+        The cache holds 2 GiB and drops the least recently used maps first, so pairs that share photos should follow
+        each other.
 
         Args:
             pairs: M pairs (source, target), or (source, target, points), as in `match`.
@@ -536,8 +543,8 @@ class SemanticMatcher:
                 `Features` carry no gradients.
 
         Returns:
-            Values (1, N, h, w) in [-1, 1], -inf outside of the target's mask; `full()` correlates all cells of the
-            source, `reversed(points)` points of the target.
+            Cosine similarities (1, N, h, w) in [-1, 1], -inf outside of the target's mask; `full()` correlates all
+            cells of the source, `reversed(points)` points of the target.
 
         Raises:
             InputError, PhotoError, NonFiniteError, ComponentError: as in `match`.
@@ -564,7 +571,9 @@ class SemanticMatcher:
         category: str | tuple[str, str] | None = None,
         temperature: float = 0.04,
     ) -> Candidates:
-        """Find several candidates for each point: peaks of the correlation, at the resolution of cells.
+        """Find the K best candidates for each point, by greedy non-maximum suppression of the correlation.
+
+        Candidates are cells of the feature map that are more than 1.5 cells apart in x or in y.
 
         Args:
             source: as in `match`.
@@ -578,7 +587,7 @@ class SemanticMatcher:
             N x K candidates, best first.
 
         Raises:
-            InputError: as in `match`; or the map has too few cells for that many candidates.
+            InputError: as in `match`; or fewer than `count` cells are left after suppression and masking.
             PhotoError, NonFiniteError, ComponentError: as in `match`.
         """
         check_count("count", count)
@@ -590,7 +599,7 @@ class SemanticMatcher:
         height, width = maps[1].size
         cells, values = functional.best_cells(correlation.values, count=min(count, height * width))
         if count > height * width or not values.isfinite().all():
-            raise InputError(f"{count} candidates do not fit into a map of {height} x {width} cells")
+            raise InputError(f"fewer than {count} candidates are in a map of {height} x {width} cells: lower count")
         scores = torch.stack(
             [
                 functional.probability_mass(correlation.values, rank, temperature=temperature)
@@ -744,7 +753,10 @@ class SemanticMatcher:
 
     def _check_single(self) -> None:
         if self.prompt.scope == "pair":
-            raise InputError("this prompt depends on both photos of a pair: a single photo has no features under it")
+            raise InputError(
+                "this prompt depends on both photos of a pair: features of a single photo cannot be extracted; "
+                "give both photos to match()"
+            )
 
     def _match_all(
         self, source: FeatureMap, target: FeatureMap, queries: torch.Tensor

@@ -294,7 +294,7 @@ def test_two_apps_do_not_hold_one_folder(folder):
         ('{"photos": {"a.png": {"points": {}}}, "author": "me"}', "unknown key 'author'"),
         ('{"photos": {"a.png": {"points": {}, "weather": "fine"}}}', "unknown key 'weather'"),
         ('{"photos": {"a.png": {"points": {"ear": ["1", 2]}}}}', "must be a finite number"),
-        ('{"photos": {"a.png": {"points": {"ear": [1, 2], "ear": [3, 4]}}}}', "stands twice"),
+        ('{"photos": {"a.png": {"points": {"ear": [1, 2], "ear": [3, 4]}}}}', "appears twice"),
         ('{"photos": {"../a.png": {"points": {}}}}', "name of a file below the folder"),
         (
             '{"photos": {"x.png": {"points": {}}, "y.png": {"points": {}}}, "pairs": [["x.png", "y.png"]]}',

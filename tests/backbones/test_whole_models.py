@@ -267,7 +267,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
         ("pipe.json", None, "not a regular file"),
         ("none.json", None, "no such model file"),
         ("list.json", "[1]", "holds no JSON object"),
-        ("twice.json", '{"a": 1, "a": 2}', "stands twice"),
+        ("twice.json", '{"a": 1, "a": 2}', "appears twice"),
         ("deep.json", "[" * 100_000, "nests too deep"),
         ("nan.json", '{"a": NaN}', "not a finite number"),
     ):

@@ -123,7 +123,7 @@ TEXTS = [
     (DEEP, "nests too deep"),
     ('{"src_kps": ' + "[" * 80 + "]" * 80 + "}", "nests more than 64 deep"),
     ('{"src_kps": [[' + HUGE + ", 2]]}", "a number of 400 digits"),
-    ('{"category": "cat", "category": "dog"}', "the key 'category' stands twice"),
+    ('{"category": "cat", "category": "dog"}', "the key 'category' appears twice"),
     ("\xff\xfe", "is not UTF-8"),
 ]
 
@@ -252,7 +252,7 @@ FOLDER = [
     (["pairs"], ["ab"], "pair 0 must be two file names", False),
     (["pairs"], [["a.jpg", "bb.jpg"]], "names 'bb.jpg', which is not among its photos; did you mean 'b.jpg'?", False),
     (["pairs"], [["a.jpg", "a.jpg"]], "pair 0 is of a.jpg with itself", False),
-    (["pairs"], [["a.jpg", "b.jpg"]] * 2, "pair 1 stands there twice: a.jpg, b.jpg", False),
+    (["pairs"], [["a.jpg", "b.jpg"]] * 2, "pair 1 is listed twice: a.jpg, b.jpg", False),
 ]  # fmt: skip
 POINTS = {
     "photos": {
@@ -300,7 +300,7 @@ def test_a_damaged_photo_that_is_in_no_pair_stops_nothing(folder):
 
 
 CSV = [
-    ("a.jpg,eye,10,5,20,25", "row 4 has 6 columns; its header has 4; decimals are written 10.5", True),
+    ("a.jpg,eye,10,5,20,25", "row 4 has 6 columns, but the header has 4: write decimals as 10.5, not as 10,5", True),
     ("a.jpg,ear,10", "row 4 has 3 columns", True),
     ("a.jpg,ear,ten,5", "a coordinate must be a finite number, not 'ten'", True),
     ("a.jpg,ear,1_0,5", "a coordinate must be a finite number, not '1_0'", True),
@@ -309,7 +309,7 @@ CSV = [
     ("a.jpg,ear,nan,5", "a coordinate must be a finite number, not 'nan'", True),
     ("a.jpg,ear,,5", "a coordinate must be a finite number, not ''", True),
     ('a.jpg,ear,"10,5",5', "a coordinate must be a finite number, not '10,5'", True),
-    ("a.jpg,eye,10,12", "row 4: the point 'eye' of a.jpg stands twice", True),
+    ("a.jpg,eye,10,12", "row 4: the point 'eye' of a.jpg appears twice", True),
     ("a.jpg,,10,12", "the point must be a text that is not empty", True),
     (",ear,10,12", "row 4: the photo must be a text that is not empty", False),
     ("../a.jpg,ear,10,12", "row 4: the photo must be the name of a file below the folder", False),
@@ -332,7 +332,7 @@ def test_damaged_rows_of_points_csv(folder, row, message, others):
     [
         ("photo;point;x;y\na.jpg;eye;10,5;20", "columns must be separated by commas, not 'photo;point;x;y'"),
         ("photo\tpoint\tx\ty\na.jpg\teye\t1\t2", "columns must be separated by commas"),
-        ("photo,point,x,y,x\na.jpg,eye,1,2,3", "the column 'x' stands twice"),
+        ("photo,point,x,y,x\na.jpg,eye,1,2,3", "the column 'x' appears twice"),
         ("photo,point,x,y,catgory\na.jpg,eye,1,2,cat", "unknown column 'catgory'; did you mean 'category'?"),
         ("photo,point,x,y,note\na.jpg,eye,1,2,mine", "unknown column 'note'"),
         ("photo,point,x\na.jpg,eye,1", "has no column y; it has 'photo, point, x'"),
@@ -368,14 +368,14 @@ def test_columns_in_capitals_with_spaces_and_a_mark_of_byte_order_are_there(fold
         ({"category": "cat"}, "it has one photo, a.jpg"),
         ({"a.jpg": {"category": "cat"}, "b.jpg": {"category": "dog"}}, "no two photos are of one category"),
         ({"a.jpg": {"points": {"eye": [1, 2]}}, "b.jpg": {"points": {"ear": [1, 2]}}}, "share a visible point"),
-        ({"a.jpg": {"split": "train"}, "b.jpg": {"split": "train"}}, "its photos are of train"),
+        ({"a.jpg": {"split": "train"}, "b.jpg": {"split": "train"}}, "all photos with a split are of train"),
     ],
 )
 def test_the_reason_why_there_is_no_pair(folder, changes, message):
     names = [name for name in changes if name.endswith(".jpg")] or ["a.jpg"]
     photos = {name: {"points": {"eye": [1, 2]}, **changes.get(name, {})} for name in names}
     (folder / "points.json").write_text(json.dumps({"photos": photos}))
-    check_damage(FolderConfig(root=folder, split="test"), "makes no pair of the test split")
+    check_damage(FolderConfig(root=folder, split="test"), "has no pairs of the test split")
     assert message in errors_of(FolderConfig(root=folder, split="test"))[0]
 
 
@@ -395,7 +395,7 @@ def test_what_may_have_been_forgotten_is_noted(folder):
     (folder / "points.json").write_text(json.dumps(content))
     findings = list(check_split(FolderConfig(root=folder, split="test").build, "test"))
     assert [finding.is_problem for finding in findings] == [False, False]
-    assert "1 of 3 photos have no box, first c.jpg: alpha is a fraction of the photo" in findings[0].text
+    assert "1 of 3 photos have no box, first c.jpg: thresholds are fractions of the photo" in findings[0].text
     assert "1 of 3 photos have no split, first c.jpg: they are in no split" in findings[1].text
 
 
@@ -440,7 +440,7 @@ AP10K = [  # path below the first annotation or its image, value, message, wheth
     (["images", 0, "height"], DROP, "annotation 100 has no height", True),
     (["annotations", 0, "id"], "100", "annotations, entry 0: id must be a whole number", False),
     (["annotations", 0, "id"], "first", "annotations, entry 0: id must be a whole number", False),
-    (["annotations", 0, "id"], 101, "annotations, entry 1: the id 101 stands twice", False),
+    (["annotations", 0, "id"], 101, "annotations, entry 1: the id 101 appears twice", False),
     (["annotations", 0, "id"], None, "annotations, entry 0: id must be a whole number", False),
     (["annotations", 0, "id"], 1.5, "annotations, entry 0: id must be a whole number", False),
     (["annotations", 0, "id"], [1], "annotations, entry 0: id must be a whole number", False),
@@ -455,7 +455,7 @@ AP10K = [  # path below the first annotation or its image, value, message, wheth
     (["annotations"], [], "no intra-species pairs", False),
     (["images"], None, "images must be a list, not None", False),
     (["images", 0, "id"], "0", "images, entry 0: id must be a whole number", False),
-    (["images", 0, "id"], 1, "images, entry 1: the id 1 stands twice", False),
+    (["images", 0, "id"], 1, "images, entry 1: the id 1 appears twice", False),
     (["images", 0, "file_name"], 5, "image 0: file_name must be a text that is not empty, not 5", False),
     (["images", 0, "file_name"], "../x.jpg", "image 0: file_name must be the name of a file below the folder", False),
     (["images", 0, "file_name"], DROP, "image 0 has no file_name", False),
@@ -585,7 +585,7 @@ def test_damaged_classes_of_pf_pascal(tmp_path, number, message):
         ("10;30;25.5", "inf;30;25.5", "a coordinate must be a finite number, not 'inf'"),
         ("10;30;25.5", "10;30", "2 x and 3 y"),
         ("10;30;25.5", "1000;30;25.5", "point 1000,10 is outside 2008_000006.jpg, which is 60 x 40"),
-        ("XA,YA", "XA,XA", "the column 'XA' stands twice"),
+        ("XA,YA", "XA,XA", "the column 'XA' appears twice"),
         ("class,XA,YA,XB,YB", "class,XA,other,XC,YC", "has the columns XA alone"),
         ("class", "klass", "unknown column 'klass'; did you mean 'class'?"),
         ("source_image,target_image,class,XA,YA,XB,YB", "a,b,c,d,e,f,g", "has no column source_image"),
@@ -667,7 +667,7 @@ def test_matlab_files_that_are_none(tmp_path, monkeypatch):
         ("imageA,imageB\n", "lists no pair"),
         ("", "is not a list of pairs"),
         ("imageA,imageB,X\ncar(G)/060_0000.png,car(G)/060_0001.png,5\n", "has 3 columns; it must have two photos"),
-        ("imageA,imageA\ncar(G)/060_0000.png,car(G)/060_0001.png\n", "the column 'imageA' stands twice"),
+        ("imageA,imageA\ncar(G)/060_0000.png,car(G)/060_0001.png\n", "the column 'imageA' appears twice"),
         ("imageA,imageB\ncar(G)/060_0000.png\n", "row 1 has 1 columns; its header has 2"),
         ("imageA,imageB\ncar(G)/060_0000.png,060_0001.png\n", "'060_0001.png' is not in a sub-class"),
         ("imageA,imageB\ncar(G)/060_0000.png,duck(S)/060_0001.png\n", "are not of one category"),
@@ -813,7 +813,7 @@ def test_any_rows_of_a_table_are_read_or_refused(tmp_path_factory, rows, header)
 def test_one_file_of_points_is_read(folder):
     (folder / "points.json").write_text(json.dumps(POINTS))
     (folder / "points.csv").write_text("photo,point,x,y\na.jpg,eye,1,2\nb.jpg,eye,3,4\n")
-    check_damage(FolderConfig(root=folder, split="test"), "holds points.json and points.csv, of which one is read")
+    check_damage(FolderConfig(root=folder, split="test"), "holds both points.json and points.csv: choose one")
     assert len(FolderConfig(root=folder, split="test", points="points.csv").build()) == 2
 
 

@@ -37,7 +37,7 @@ def test_folder_with_listed_pairs_splits_and_without_boxes(tmp_path):
         content["photos"][f"my photo {number}.jpg"]["split"] = "train" if number else "test"
     file.write_text(json.dumps(content))
     assert len(FolderConfig(root=tmp_path, split="train").build()) == 2
-    with pytest.raises(DatasetError, match="makes no pair of the test split"):
+    with pytest.raises(DatasetError, match="has no pairs of the test split"):
         FolderConfig(root=tmp_path, split="test").build()
 
 
@@ -58,7 +58,7 @@ def test_errors_of_a_folder_name_the_file_and_the_problem(tmp_path):
         ({"photos": point, "pairs": [["a.jpg", "a.jpg"]]}, "pair 0 is of a.jpg with itself"),
         (
             {"photos": {**point, "b.jpg": point["a.jpg"]}, "pairs": [["a.jpg", "b.jpg"]] * 2},
-            "pair 1 stands there twice",
+            "pair 1 is listed twice",
         ),
     ):
         file.write_text(json.dumps(content))

@@ -389,7 +389,7 @@ def test_temporary_maps_are_removed_also_after_an_error(tmp_path):
 
 
 def test_a_protocol_of_other_photos_is_refused():
-    with pytest.raises(ConfigError, match=r"'geoaware' counts on photos .* frame = 'squash'"):
+    with pytest.raises(ConfigError, match=r"'geoaware' needs photos in the layout .* frame = 'squash'"):
         evaluator(protocol=get_protocol("geoaware"))
 
 

@@ -188,7 +188,7 @@ def test_a_wrong_change_is_an_error_about_the_change(backbone, tmp_path):
         for changes in wrong:
             with pytest.raises(ConfigError, match=message):
                 unwrap(read_prompt)(path, changes=changes)
-    with pytest.raises(ConfigError, match="'cat' stands twice"):
+    with pytest.raises(ConfigError, match="'cat' appears twice"):
         load_prompt(path, backbone=backbone, changes={"categories": ["cat", "cat"]})
     written(CONFIGS["cpm"], backbone, path)
     with pytest.raises(PromptFileError, match=r"patch_linear\.weight must be \(P, P\) with P = 9"):

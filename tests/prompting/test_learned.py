@@ -110,7 +110,7 @@ def test_learned_values_that_are_not_finite_are_refused_where_they_are_used(spac
 def test_categories_that_are_none_or_stand_twice_are_refused():
     config = ClassPromptConfig(num_tokens=2)
     for categories, message in (
-        (("cat", "cat"), "'cat' stands twice"),
+        (("cat", "cat"), "'cat' appears twice"),
         (("cat", ""), "is empty"),
         (("(G)",), "no words"),
     ):

@@ -105,8 +105,8 @@ class ExperimentConfig(registry.Config):
             protocol = self.evaluation.protocol
             if spec.frame != protocol.frame:
                 raise ConfigError(
-                    f"evaluation.protocol = {protocol.name!r} needs photos that are put into the model's image by "
-                    f"{protocol.frame}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.frame}"
+                    f"evaluation.protocol = {protocol.name!r} needs photos in the layout "
+                    f"{protocol.frame!r}, and backbone.frame = {spec.frame!r}: set backbone.frame={protocol.frame}"
                 )
             self.prompt.check_spec(spec)
             if self.pair_transform is not None:

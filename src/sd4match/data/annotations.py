@@ -264,13 +264,13 @@ def check_columns(header: Sequence[str], known: Sequence[str], required: Sequenc
     """Check the header of a table.
 
     Raises:
-        DatasetError: a required column is missing, one stands twice, or one is nearly a known one.
+        DatasetError: a required column is missing, one appears twice, or one is nearly a known one.
     """
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise DatasetError(f"{where}: columns must be separated by commas, not {shown(header[0])}")
     for name in header:
         if header.count(name) > 1:
-            raise DatasetError(f"{where}: the column {shown(name)} stands twice")
+            raise DatasetError(f"{where}: the column {shown(name)} appears twice")
         hint = choose_from(name[:80], known)
         if name not in known and hint.startswith("did you mean"):
             raise DatasetError(f"{where}: unknown column {shown(name)}; {hint}")

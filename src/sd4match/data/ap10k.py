@@ -239,7 +239,7 @@ def _by_id(content: Mapping[str, Any], field: str, file: Path) -> dict[int, Mapp
         where = f"{file}: {field}, entry {item[0]}"
         number = as_whole(field_of(item[1], "id", where), f"{where}: id", low=0)
         if number in seen:
-            raise DatasetError(f"{where}: the id {number} stands twice")
+            raise DatasetError(f"{where}: the id {number} appears twice")
         seen.add(number)
         return number
 

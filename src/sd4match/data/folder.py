@@ -72,19 +72,19 @@ class FolderPairs(FilePairs):
 
     Category, box, a photo's `split` and the pairs are optional. The file `points.csv` may replace it, with columns
     `photo`, `point`, `x`, `y`, and optionally `category` and `split`; empty x and y mean that the point is not visible.
-    Without pairs, the pairs are all ordered pairs of two photos of a category that share a visible point; a photo whose
-    annotation is damaged is paired with all others, and its pairs cannot be read. Without splits, every split has all
-    photos; with splits, a listed pair is of the split of its photos.
+    Without `pairs`, all ordered pairs of photos of one category that share a visible point are used. A photo with a
+    damaged annotation is paired with all others, so that reading one of its pairs is an error and nothing is dropped.
+    If no photo has a `split`, every split has all photos; otherwise a listed pair belongs to the split of its photos.
 
-    Convention: alpha is a fraction of the box if every photo has one, otherwise of the longer side of the photo (in the
-    frame of the evaluation protocol).
+    Convention: the threshold of PCK is alpha times the longer side of the target's box if every photo has one,
+    otherwise of the target photo (in the frame of the evaluation protocol).
 
     Args:
         config: root, split, file of points, and frame of the points.
 
     Raises:
-        DatasetError: the folder or the file of points is missing, there are two, or the content is wrong; the message
-            says where.
+        DatasetError: the folder or the file of points is missing, both files are there, or the content is wrong; the
+            message says where.
 
     >>> import json, tempfile
     >>> from sd4match.testing import random_photo
@@ -112,7 +112,7 @@ class FolderPairs(FilePairs):
             raise DatasetError(f"no {' or '.join(file.name for file in files)} in {root}")
         if len(found) > 1:
             raise DatasetError(
-                f"{root} holds {' and '.join(file.name for file in found)}, of which one is read: say which with "
+                f"{root} holds both {' and '.join(file.name for file in found)}: choose one with "
                 f"data.points={found[0].name}"
             )
         file = found[0]
@@ -124,7 +124,7 @@ class FolderPairs(FilePairs):
         if not pairs:
             raise_problems(problems)
             reason = _why_no_pair(self._annotations, chosen, listed=listed is not None)
-            raise DatasetError(f"{file} makes no pair of the {split} split: {reason}")
+            raise DatasetError(f"{file} has no pairs of the {split} split: {reason}")
         all_boxes = all(annotation.box is not None for annotation in self._annotations.values())
         self.list_path = file
         self.reference = "box" if all_boxes else "photo"
@@ -200,7 +200,7 @@ def _why_no_pair(
     """Return why the photos of a split make no pair."""
     if not chosen:
         splits = sorted({str(photo.split) for photo in annotations.values() if photo.split})
-        return f"its photos are of {', '.join(splits)}"
+        return f"all photos with a split are of {', '.join(splits)}"
     if listed:
         return "no listed pair has both photos in it"
     if len(chosen) < 2:
@@ -215,7 +215,11 @@ def _notes(annotations: Mapping[str, PhotoAnnotation], file: Path) -> list[str]:
     """Return fields that some photos have and others lack."""
     notes = []
     for what, those, effect in (
-        ("box", [name for name, photo in annotations.items() if photo.box is None], "alpha is a fraction of the photo"),
+        (
+            "box",
+            [name for name, photo in annotations.items() if photo.box is None],
+            "thresholds are fractions of the photo",
+        ),
         ("split", [name for name, photo in annotations.items() if photo.split is None], "they are in no split"),
         (
             "category",
@@ -279,7 +283,7 @@ def _parse_pairs(value: object, annotations: Mapping[str, PhotoAnnotation], file
         if source == target:
             raise DatasetError(f"{file}: pair {number} is of {source} with itself")
         if (source, target) in listed:
-            raise DatasetError(f"{file}: pair {number} stands there twice: {source}, {target}")
+            raise DatasetError(f"{file}: pair {number} is listed twice: {source}, {target}")
         listed.add((source, target))
         return source, target
 
@@ -360,11 +364,13 @@ def _add_row(annotation: PhotoAnnotation, header: Sequence[str], row: Sequence[s
         DatasetError: it has another number of columns, no point, what is not a number, or contradicts an earlier row.
     """
     if len(row) != len(header):
-        raise DatasetError(f"{where} has {len(row)} columns; its header has {len(header)}; decimals are written 10.5")
+        raise DatasetError(
+            f"{where} has {len(row)} columns, but the header has {len(header)}: write decimals as 10.5, not as 10,5"
+        )
     cells = dict(zip(header, row, strict=True))
     point = as_word(cells["point"], f"{where}: the point")
     if point in annotation.points:
-        raise DatasetError(f"{where}: the point {shown(point)} of {cells['photo']} stands twice")
+        raise DatasetError(f"{where}: the point {shown(point)} of {cells['photo']} appears twice")
     category = _parse_category(cells.get("category") or None, where)
     split = _parse_split(cells.get("split") or None, where)
     for name, old, new in (("category", annotation.category, category), ("split", annotation.split, split)):

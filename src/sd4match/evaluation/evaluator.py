@@ -1,4 +1,4 @@
-"""Evaluation of prompts: feature maps first, then matches pair by pair, then counts."""
+"""Evaluation of prompts: extract feature maps, match each pair, count the correct keypoints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MapsOfPairs = Callable[[Sequence[PairRecord]], Iterator[tuple[FeatureMap, Featu
 
 
 class Evaluator:
-    """Evaluation of prompts on a data set, with several matchers on the same features.
+    """Evaluator of prompts on a data set, with one or more matchers that share the extracted features.
 
     The feature map of a photo is extracted once if the prompt does not depend on pairs, and once per pair if it does.
     Maps stay in memory within a budget, and on disk beyond it. Counts do not depend on the budget, on the order of the
@@ -55,20 +55,21 @@ class Evaluator:
 
     Args:
         backbone: computes feature maps of photos.
-        protocol: alignment of cells, sampling of source points, and rule of correct matches.
+        protocol: how cells lie on pixels, how source features are sampled, and when a match is correct.
         matchers: matchers by their names in the result.
         sampling: timestep, ensemble and noise.
         batch_size: photos that are extracted together, at least 1; pairs, for prompts that depend on pairs.
         maps: folder in which all maps are stored and found again, for another matcher or protocol or after an
             interruption; None: maps are deleted at the end.
-        scratch: folder of the temporary folder of maps; None: the system's.
-        memory: bytes of maps in the memory of each process; None: half of the free memory.
+        scratch: folder in which the temporary folder for feature maps is made; None: the system's default.
+        memory: budget in bytes for feature maps of each process; None: half of the free memory of the GPU, or of the
+            machine divided by the number of processes.
         map_dtype: data type of stored maps, in memory and on disk: float32, float16 or bfloat16.
         skip_bad: skip pairs whose annotation or photo cannot be read.
-        pair_transform: transform of the two maps of a pair, before matching; None: none.
+        pair_transform: transform of the two maps of a pair, before matching; None: no transform.
 
     Raises:
-        ConfigError: the protocol is defined on photos in another frame than the backbone's.
+        ConfigError: the protocol needs another layout of photos (`frame`, "squash" or "pad") than the backbone's.
         InputError: an argument is of another type, or out of bounds.
 
     >>> from sd4match.config import get_protocol
@@ -147,11 +148,11 @@ class Evaluator:
             dataset: pairs; the same in all processes.
             prompt: prompt of any scope.
             progress: called after each batch; see `counting.Progress`.
-            should_stop: called before each batch. If it returns True on one process, all stop at the end of their
-                phase.
+            should_stop: called before each batch. If it returns True in any process, all stop at the end of the
+                current phase, extraction or matching.
 
         Returns:
-            Counts by name of the matcher; None if the evaluation was stopped.
+            Scores by name of the matcher, whose `pck("image")` is the PCK; None if the evaluation was stopped.
 
         Raises:
             DatasetError, PhotoError: there is no pair, or an annotation or a photo cannot be read and `skip_bad` is
@@ -278,8 +279,8 @@ def check_frame(protocol: EvaluationProtocol, frame: str) -> None:
     """
     if protocol.frame != frame:
         raise ConfigError(
-            f"protocol {protocol.name!r} counts on photos that are put into the model's image by frame = "
-            f"{protocol.frame!r}; this backbone has frame = {frame!r}"
+            f"protocol {protocol.name!r} needs photos in the layout frame = {protocol.frame!r}; "
+            f"this backbone has frame = {frame!r}"
         )
 
 

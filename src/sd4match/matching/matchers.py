@@ -1,5 +1,7 @@
 """Matchers: from correlations to locations in the target photos. Importing this module loads no torch.
 
+A correlation holds the cosine similarity of each query feature to every cell of the target map.
+
 Scores are `functional.probability_mass` at the matcher's temperature. They depend on the size of the target map: scores
 of maps of different sizes cannot be compared.
 """
@@ -80,7 +82,7 @@ class NearestNeighbor(CellMatcher):
 
 @register
 class SoftArgmax(CellMatcher):
-    """Mean cell under the match probability (Eq. 4); two peaks are averaged.
+    """Expected cell under softmax(correlation / temperature) (Eq. 4). With several peaks it lies between them.
 
     >>> from sd4match.testing import random_correlation
     >>> SoftArgmax(temperature=0.02)(random_correlation()).points.shape
@@ -100,7 +102,7 @@ class SoftArgmax(CellMatcher):
 
 @register
 class KernelSoftArgmax(CellMatcher):
-    """Soft arg-max of the correlation under a Gaussian around its peak (SD4Match's inference).
+    """Soft arg-max of the correlation multiplied by a Gaussian around its peak (SD4Match's inference).
 
     Convention: suppressed cells count as a correlation of 0, not as minus infinity; see
     `functional.kernel_soft_argmax`.
@@ -126,7 +128,7 @@ class KernelSoftArgmax(CellMatcher):
 
 @register
 class WindowSoftArgmax(CellMatcher):
-    """Soft arg-max of the correlation set to 0 outside a square around its peak (GeoAware's inference).
+    """Soft arg-max of the correlation with values outside a square around its peak set to 0 (GeoAware's inference).
 
     Convention: cells outside of the square keep the probability of a correlation of 0; see
     `functional.window_soft_argmax`.
@@ -159,7 +161,7 @@ class WindowSoftArgmax(CellMatcher):
 
 @register
 class BilinearNearestNeighbor(CellMatcher):
-    """Arg-max of each of the four source cells around a query, blended with the query's bilinear weights.
+    """Arg-max of each of the four source cells around a query, averaged with the query's bilinear weights.
 
     >>> from sd4match.testing import random_correlation
     >>> BilinearNearestNeighbor()(random_correlation()).points.shape
@@ -181,9 +183,9 @@ class BilinearNearestNeighbor(CellMatcher):
 
 @register
 class PixelNearestNeighbor(Matcher):
-    """Arg-max over the pixels of the model's image, of the cosine with features interpolated to its size (DIFT).
+    """Pixel of the model's image whose bilinearly upsampled feature has the highest cosine similarity (DIFT).
 
-    No features are interpolated, but the result is the same; see `functional.upsampled_nearest_neighbor`.
+    The upsampled feature map is never materialized; see `functional.upsampled_nearest_neighbor`.
 
     >>> from sd4match.testing import random_correlation
     >>> PixelNearestNeighbor()(random_correlation()).points.shape

@@ -22,24 +22,26 @@ from sd4match.structures.tensors import ImageFeatures, PromptEmbedding
 class ConditionalPrompt(ImageConditionedPrompt):
     """SD4Match-CPM (section 3.3 of the paper): [global; tanh(alpha) * (x + pos)] between BOS and EOS.
 
-    x is (B, num_tokens, D). With F_A the features of the photo and F_B those of its partner, it is
+    x is (B, num_tokens, D). F_A and F_B are the patch features (P, C) of the photo and of its partner, f_A and f_B
+    their pooled features, and [;] concatenates channels. "Pooled" is adaptive max-pooling from P patches to num_tokens.
 
     ===================  =========================================================================
-    local, pair          AdaptiveMaxPool over patches of W_N W_C [F_A; F_B]
-    local, image         AdaptiveMaxPool over patches of W_C F_A; with W_N if `mix_patches` is true
-    global, pair         W_C [f_A; f_B], the same for all tokens (f: the pooled features)
+    local, pair          W_N W_C [F_A; F_B], pooled
+    local, image         W_C F_A, pooled; with W_N if `mix_patches` is true
+    global, pair         W_C [f_A; f_B], the same for all tokens
     global, image        W_C f_A, the same for all tokens, as in an implicit captioner
     ===================  =========================================================================
 
-    W_C acts on channels (to D, with bias), W_N on patches (P to P, with bias); both learn at a tenth of the rate. The
-    two photos of a pair share one prompt, and the source photo is A.
+    W_C is a linear layer over channels (to D, with bias) and W_N one over patches (P to P, with bias); both learn at a
+    tenth of the learning rate. Conditioned on a pair, both photos share one prompt, and A is the source; conditioned on
+    an image, each photo has its own.
 
     Convention: no position embeddings of the text encoder are added to the learned vectors.
 
     Args:
         config: None for the defaults.
         backbone: backbone that the prompt conditions.
-        initialize: False leaves the parameters without values, for a state dict that is loaded next.
+        initialize: if False, parameters are left uninitialized; use this only if a state dict is loaded next.
 
     Raises:
         ConfigError: the config does not fit the backbone.
@@ -76,7 +78,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the parameters to the initial values that `config.init` and `config.seed` name.
+        """Reset the parameters according to `config.init` and `config.seed`.
 
         Raises:
             InputError: `config.init` is a text of more than `config.num_global_tokens` tokens.
@@ -103,7 +105,7 @@ class ConditionalPrompt(ImageConditionedPrompt):
 
         Args:
             images: B photos with the view "prompt".
-            partners: the other photo of each pair, for a prompt that is conditioned on pairs.
+            partners: the other photo of each pair; required if the prompt is conditioned on pairs.
 
         Raises:
             InputError: `partners` are missing for a prompt of pairs, or a batch lacks the view.

@@ -308,7 +308,7 @@ class ClassPromptConfig(_VectorsConfig):
     def _each_once(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
         twice = [name for name, count in Counter(categories).items() if count > 1]
         if twice:
-            raise ValueError(f"{shown(twice[0])} stands twice")
+            raise ValueError(f"{shown(twice[0])} appears twice")
         return categories
 
     @override
@@ -336,7 +336,7 @@ class ClassPromptConfig(_VectorsConfig):
             categories: categories to learn.
 
         Raises:
-            ConfigError: a category stands twice.
+            ConfigError: a category appears twice.
         """
         return self.model_copy(update={"categories": tuple(categories)})
 

@@ -107,7 +107,7 @@ class ClassPrompt(Prompt):
         initialize: False leaves the parameters without values, for a state dict that is loaded next.
 
     Raises:
-        ConfigError: there are no categories, one is empty or stands twice, or the config does not fit the backbone.
+        ConfigError: there are no categories, one is empty or appears twice, or the config does not fit the backbone.
         InputError: the backbone takes no prompt, or a text to start from is too long.
 
     >>> from sd4match.testing import FakeBackbone, FakeTextEncoder
