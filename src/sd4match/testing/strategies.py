@@ -71,7 +71,7 @@ def _float32(number: float) -> float:
 @composite
 def values(
     draw: st.DrawFn, shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, nan: bool = False
-) -> Float[Tensor, ...]:
+) -> Float[Tensor, "*shape"]:
     """Draw a float32 tensor in [low, high]; zeros, ones, bounds and ties are frequent.
 
     Shrinks to one number everywhere, 0 if that fails and is within the bounds, or to few that differ from the others.
