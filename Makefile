@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-slow coverage lint check mutation robustness bench bench-full wheel docs docs-serve clean
+.PHONY: install demo test test-slow test-lowest test-newest coverage lint check mutation robustness bench bench-full wheel dist \
+	docs docs-serve clean
 
 install: $(READY)
 
@@ -29,6 +30,35 @@ coverage: install  ## the quick suite with the coverage of every file
 
 test-slow: install  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --override-ini addopts="--import-mode=importlib --strict-markers --strict-config -ra"
+
+# What users install gets the lowest version that pyproject.toml allows; pytest and other tools get the newest that fits.
+# torch is the exception: PyPI's builds of older releases for Linux on x86_64 bring gigabytes of CUDA libraries. Set
+# LOWEST_TORCH=lowest to install its lower bound too. Old releases warn of much, so warnings are not errors here.
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.11
+LOWEST_TORCH ?= 2.13.0
+LOWEST_READY := $(LOWEST)/.ready-$(LOWEST_TORCH)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+$(LOWEST_READY): pyproject.toml tools/lowest.py
+	rm -rf $(LOWEST)
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tools/lowest.py $(if $(filter lowest,$(LOWEST_TORCH)),,--torch $(LOWEST_TORCH)) > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) --constraint $(LOWEST)/lowest.txt torch
+	$(LOWEST)/bin/python $(PIP_INSTALL) --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
+	$(LOWEST)/bin/python $(PIP_INSTALL) --constraint $(LOWEST)/lowest.txt --no-deps timm
+	@touch $@
+
+test-lowest: $(LOWEST_READY)  ## the quick suite on the lowest versions of the dependencies, in .venv-lowest
+	$(LOWEST)/bin/python -m pytest -W default --disable-warnings
+
+NEWEST := .venv-newest
+test-newest:  ## the quick suite on the newest versions of the dependencies, in .venv-newest
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	$(NEWEST)/bin/python $(PIP_INSTALL) --no-deps timm
+	$(NEWEST)/bin/python -m pytest
 
 lint: install  ## style, types, layers
 	$(BIN)/ruff check src tests tools benchmarks robustness docs/notebooks
@@ -61,5 +91,10 @@ docs-serve: install  ## the site at http://127.0.0.1:8000, built again after eac
 wheel: install  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
+dist: install  ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 clean:
-	rm -rf $(VENV) dist demo site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) $(NEWEST) dist demo site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache

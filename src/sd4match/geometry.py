@@ -114,7 +114,7 @@ class ImageFrame:
         for number in self.scale:
             check_positive("scale", number)
 
-    def holds(self, points: Float[Tensor, "... 2"]) -> Bool[Tensor, ...]:
+    def holds(self, points: Float[Tensor, "*shape 2"]) -> Bool[Tensor, "*shape"]:
         """Return which points in model pixels lie on the photo, not on padding around it.
 
         Args:
@@ -451,7 +451,7 @@ class Grid:
         scale, shift = self._cell_rules(cells)
         return to_photo((cells - shift) / scale, self.frames)
 
-    def cell_centers(self, like: Float[Tensor, ...]) -> Float[Tensor, "batch cells 2"]:
+    def cell_centers(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "batch cells 2"]:
         """Return the centers of all cells, row by row.
 
         Args:

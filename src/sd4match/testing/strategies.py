@@ -74,7 +74,7 @@ def _float32(number: float) -> float:
 @composite
 def values(
     draw: st.DrawFn, shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, nan: bool = False
-) -> Float[Tensor, ...]:
+) -> Float[Tensor, "*shape"]:
     """Draw a float32 tensor in [low, high]; zeros, ones, bounds and ties are frequent.
 
     Shrinks to a constant tensor, of 0 if possible, or to one of few different numbers.
