@@ -89,11 +89,11 @@ def test_what_a_config_cannot_name_is_not_saved(learned, tmp_path):
     with pytest.raises(InputError, match="composed of components"):
         SemanticMatcher(**parts).save_pretrained(tmp_path / "a")
     learned.matcher = lambda correlation: NearestNeighbor()(correlation)
-    with pytest.raises(InputError, match="matcher is no component"):
+    with pytest.raises(InputError, match="matcher is not a registered component"):
         learned.save_pretrained(tmp_path / "a")
     learned.matcher = NearestNeighbor()
     learned.sampling = Sampling(40, noise=TrainingNoise(0, 1))
-    with pytest.raises(InputError, match="noise of a training"):
+    with pytest.raises(InputError, match="training noise cannot be saved"):
         learned.save_pretrained(tmp_path / "a")
     learned.sampling = Sampling(40)
     learned.backbone = SemanticMatcher.from_preset("hog").backbone

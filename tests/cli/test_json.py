@@ -73,7 +73,7 @@ def test_reports(answer, tmp_path):
 
 @pytest.mark.slow
 def test_training(answer, tmp_path):
-    small = sets(*SMALL, "prompt.num_tokens=4", "training.validate_every=2")
+    small = sets(*SMALL, "training.validate_every=2")
     found = answer("train", "--steps", 2, "--output", tmp_path / "run", *small)
     assert (found["stopped"], found["step"], found["steps"]) == (False, 2, 2)
     assert found["files"] == [str(tmp_path / "run" / name) for name in ("prompt.safetensors", "report.json")]
@@ -83,7 +83,7 @@ def test_training(answer, tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep(answer, tmp_path):
-    small = sets(*SMALL, "prompt.num_tokens=4", "training.validate_every=2")
+    small = sets(*SMALL, "training.validate_every=2")
     found = answer("sweep", "prompts", "--only", "text", "--only", "single", "--steps", 2, "--output", tmp_path, *small)
     assert [row["prompt"] for row in found["results"]] == ["text", "single"]
     assert found["files"][0] == str(tmp_path / "report.json")
