@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sd4match.arguments import check_arguments, check_fields, check_value
+from sd4match.arguments import _type_checking_imports, check_arguments, check_fields, check_value
 from sd4match.errors import InputError
 from sd4match.testing import FakeBackbone
 
@@ -158,3 +159,42 @@ def test_a_module_without_source_is_checked_as_far_as_it_goes():
     scope["function"](5, 5)
     with pytest.raises(InputError):
         scope["function"](5, "x")
+
+
+def imports_of(tree):
+    """Return what `if TYPE_CHECKING:` imports, read from the syntax tree."""
+    blocks = [
+        node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    lines = [line for block in blocks for line in block.body]
+    return {
+        alias.asname or alias.name: (line.module, alias.name)
+        if isinstance(line, ast.ImportFrom)
+        else (alias.name, None)
+        for line in lines
+        if isinstance(line, ast.Import | ast.ImportFrom)
+        for alias in line.names
+    }
+
+
+@pytest.mark.parametrize("file", [*Path("src").rglob("*.py"), Path(__file__)], ids=str)
+def test_imports_for_type_checkers_are_read_from_the_text(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert _type_checking_imports(str(file)) == imports_of(tree)
+
+
+def test_imports_of_every_form_are_read(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text(
+        "if TYPE_CHECKING:\n    import a, b.c as d  # a comment\n\n    from e.f import (\n        G,  # one\n"
+        "        H as I,\n    )\n    from j import K, \\\n        L\n\nfrom m import N\nif TYPE_CHECKING:\n    import o"
+    )
+    assert _type_checking_imports(str(file)) == imports_of(ast.parse(file.read_text()))
+
+
+def test_no_syntax_tree_is_built(monkeypatch):
+    """`ast.parse` in two threads at once fails on Python 3.11, and threads that load photos call checked functions."""
+    _type_checking_imports.cache_clear()
+    monkeypatch.setattr(ast, "parse", None)
+    with pytest.raises(InputError, match="value must be a Decimal"):
+        takes("Decimal")(1)

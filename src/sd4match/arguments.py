@@ -5,9 +5,9 @@ Only types are checked here. See `checks` for shapes, bounds and names.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
+import re
 import sys
 import types
 import typing
@@ -27,6 +27,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _CHECKED_ITEMS = 100
 """Number of items of a collection whose types are checked."""
+_TYPE_CHECKING_BLOCK = re.compile(r"^if TYPE_CHECKING:[ \t]*\n((?:[ \t]+\S.*(?:\n|\Z)|[ \t]*\n)+)", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^[ \t]+(?:from[ \t]+(\w[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n(]+)|import[ \t]+([^\n]+))", re.MULTILINE
+)
+"""`from MODULE import NAMES` or `import NAMES`; NAMES may be in parentheses on several lines."""
+_NAME_AND_ALIAS = re.compile(r"(\w[\w.]*)(?:[ \t]+as[ \t]+(\w+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,20 +203,20 @@ class _Deferred(dict[str, Any]):
 
 @functools.cache
 def _type_checking_imports(source: str) -> dict[str, tuple[str, str | None]]:
-    """Return the imports under `if TYPE_CHECKING:` in a source file, as name: (module, name there)."""
+    """Return the imports under `if TYPE_CHECKING:` in a source file, as name: (module, name there).
+
+    They are found by their text, because `ast.parse` in two threads at once fails on Python 3.11 (gh-106905), and
+    threads that load photos call checked functions.
+    """
     try:
-        tree = ast.parse(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):  # the source is not available
+        text = Path(source).read_text(encoding="utf-8")
+    except (OSError, ValueError):  # the source is not available
         return {}
     found: dict[str, tuple[str, str | None]] = {}
-    for block in tree.body:
-        if not (isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"):
-            continue
-        for line in block.body:
-            if isinstance(line, ast.ImportFrom) and line.module:
-                found.update({alias.asname or alias.name: (line.module, alias.name) for alias in line.names})
-            elif isinstance(line, ast.Import):
-                found.update({alias.asname or alias.name: (alias.name, None) for alias in line.names})
+    for block in _TYPE_CHECKING_BLOCK.findall(re.sub(r"\\\n", " ", re.sub(r"#.*", "", text))):
+        for module, names, plain in _IMPORT.findall(block):
+            for name, alias in _NAME_AND_ALIAS.findall(names or plain):
+                found[alias or name] = (module, name) if module else (name, None)
     return found
 
 

@@ -68,7 +68,7 @@ REAL = ("sd2-1", "SPair-71k", "asset/prompts")
 SMALL = sets("data.photos_per_category=2", "data.pairs=4", "evaluation.bootstrap_samples=20")
 SMALL_TRAINING = [*SMALL, *sets("training.steps=2", "training.batch_size=2", "training.validation_pairs=2")]
 SMALLER = {
-    "evaluate": SMALL, "train": SMALL_TRAINING, "sweep prompts": [*SMALL_TRAINING, *sets("prompt.num_tokens=4")],
+    "evaluate": SMALL, "train": SMALL_TRAINING, "sweep prompts": SMALL_TRAINING,
     "sweep evaluation": SMALL, "sweep learning_rate": SMALL_TRAINING,
     "reproduce": ["--steps", "1", "--pairs", "4", "--seeds", "0", *sets("data.photos_per_category=2")],
 }  # fmt: skip
