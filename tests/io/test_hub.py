@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 from functools import partial
 
-import httpx2
 import pytest
 from huggingface_hub import constants, errors
 
 from sd4match.errors import CheckpointError, PromptFileError
 from sd4match.io.hub import HubError, NoSuchFileError, download_file, download_folder, explain
 
+try:
+    import httpx2 as httpx  # of huggingface_hub 2
+except ImportError:
+    import httpx  # of huggingface_hub 1
+
 GATED = "Access to model owner/name is restricted. You must have access to it and be authenticated to access it."
 
 
 def refusal(kind, status=404, said=None):
     """An error as the client makes it of a response."""
-    request = httpx2.Request("GET", "https://huggingface.co/owner/name")
-    response = httpx2.Response(status, request=request)
+    request = httpx.Request("GET", "https://huggingface.co/owner/name")
+    response = httpx.Response(status, request=request)
     return kind(f"{status} Client Error.\n\nFor url: {request.url}.", response=response, server_message=said)
 
 
@@ -30,7 +34,7 @@ def caused(kind, cause):
 
 LOCAL = errors.LocalEntryNotFoundError
 OFFLINE = errors.OfflineModeIsEnabled("Cannot reach https://huggingface.co: offline mode is enabled.")
-UNKNOWN_HOST = httpx2.ConnectError("[Errno -2] Name or service not known")
+UNKNOWN_HOST = httpx.ConnectError("[Errno -2] Name or service not known")
 NO_ACCOUNT = refusal(errors.GatedRepoError, 401, GATED)
 
 CASES = {
@@ -57,8 +61,8 @@ CASES = {
         "no connection to 'https://huggingface.co', ConnectError: [Errno -2] Name or service not known", "HTTPS_PROXY",
         "HF_ENDPOINT",
     ]),
-    "timeout": (httpx2.ReadTimeout("The read operation timed out"), ["no connection to", "ReadTimeout", "timed out"]),
-    "proxy": (httpx2.ProxyError("407 Proxy Authentication Required"), ["no connection to", "ProxyError", "407"]),
+    "timeout": (httpx.ReadTimeout("The read operation timed out"), ["no connection to", "ReadTimeout", "timed out"]),
+    "proxy": (httpx.ProxyError("407 Proxy Authentication Required"), ["no connection to", "ProxyError", "407"]),
     "reset": (ConnectionResetError(104, "Connection reset by peer"), ["no connection to", "reset by peer"]),
     "login page": (caused(LOCAL, errors.FileMetadataError("no ETag")), ["does not answer as the hub does"]),
     "permission": (PermissionError(errno.EACCES, "Permission denied", "/cache/x"), [

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -130,6 +130,7 @@ def test_at_a_cell_of_the_photo_is_its_match(size, cells, alignment, frame, seed
     dense = dense_of(size, seed=seed, cells=cells, alignment=alignment, frame=frame, backward=False)
     last = np.array(size[::-1]) - 1
     on_pixels = dense.inside & ((dense.source_points >= 0) & (dense.source_points <= last)).all(axis=-1)
+    assume(on_pixels.any())  # a single cell may have its center between the border and the outermost pixels
     found = dense.at(dense.source_points[on_pixels])
     assert np.allclose(found, dense.target_points[on_pixels], atol=1e-4)
 
