@@ -130,7 +130,7 @@ def test_at_a_cell_of_the_photo_is_its_match(size, cells, alignment, frame, seed
     dense = dense_of(size, seed=seed, cells=cells, alignment=alignment, frame=frame, backward=False)
     last = np.array(size[::-1]) - 1
     on_pixels = dense.inside & ((dense.source_points >= 0) & (dense.source_points <= last)).all(axis=-1)
-    assume(on_pixels.any())  # a single cell may have its center between the border and the outermost pixels
+    assume(on_pixels.any())  # the center of a single cell may lie beside the photo
     found = dense.at(dense.source_points[on_pixels])
     assert np.allclose(found, dense.target_points[on_pixels], atol=1e-4)
 
