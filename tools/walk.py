@@ -43,6 +43,7 @@ SHORTENED = {
     ),
     "sweep prompts": ("sweep prompts --steps 2 --set data.pairs=20", "half an hour"),
     "make test-slow": ("make -n test-slow", "half an hour"),
+    "make test-lowest": ("make -n test-lowest", "half an hour"),
     "make mutation": ("make -n mutation", "half an hour"),
     "make robustness": ("make -n robustness", "five minutes"),
     "make bench": ("make -n bench", "ten minutes"),
