@@ -18,6 +18,8 @@ REAL_DEVICE = os.environ.get("SD4MATCH_TEST_DEVICE")
 """Device that `tests/accelerator` use instead of a pretended one."""
 if REAL_DEVICE is None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite is the CPU's, and torch knows one accelerator in a process
+for name in ("SD4MATCH_MODELS", "HF_HUB_OFFLINE", "HF_ENDPOINT", "ACCELERATE_USE_CPU", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(name, None)  # results do not depend on what the user has set
 
 CHECKED = (
     "structures", "geometry", "io", "matching", "backbones", "prompting", "data", "evaluation", "training", "viz",

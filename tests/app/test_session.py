@@ -20,7 +20,7 @@ from sd4match.app.marks import LONGEST_SHOWN, draw_marks, point_of_click, shown_
 from sd4match.app.matching import Matching, MatchSettings, models_here
 from sd4match.app.session import MOST_POINTS, MOST_PROMPTS, SOURCE, TARGET, Session, find_prompts, label_of
 from sd4match.config import ExperimentConfig, load_preset
-from sd4match.errors import ConfigError, InputError, PhotoError, PromptFileError, PromptMismatchError
+from sd4match.errors import CheckpointError, ConfigError, InputError, PhotoError, PromptFileError, PromptMismatchError
 from sd4match.prompting import read_prompt
 from sd4match.prompting.serialization import write_prompt
 from sd4match.structures.images import Photo
@@ -419,6 +419,19 @@ def test_models_of_this_machine_are_offered(monkeypatch):
     assert "sd1-5" not in found
     assert found["dino-vitb8"].prompt.kind == found["dinov2-base"].prompt.kind == "none"
     assert found["mini"].prompt.kind == "text"
+
+
+def test_a_damaged_model_is_left_out_with_a_warning(monkeypatch):
+    def load(name, overrides=()):
+        if "backbone.weights=dinov2-base" in overrides:
+            raise CheckpointError("layer 11 does not exist in dinov2-base")
+        return load_preset(name, overrides)
+
+    monkeypatch.setattr("sd4match.app.matching.whereabouts", lambda name: "here" if name == "dinov2-base" else None)
+    monkeypatch.setattr("sd4match.app.matching.load_preset", load)
+    with pytest.warns(UserWarning, match="dinov2-base is not offered: layer 11 does not exist"):
+        found = models_here(load_preset("text"))
+    assert list(found) == ["mini", "hog"]
 
 
 def test_examples_show_what_they_say():

@@ -69,6 +69,8 @@ def test_the_system_ends_a_command_as_control_c_does(run, monkeypatch, number):
 
     monkeypatch.setattr(app, "app", wait)
     before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        pytest.skip("the shell ignores this signal, as nohup does, and so does the command")
     assert run("--help") == (128 + number, "", "sd4match: stopped\n")
     assert removed == ["scratch"]
     assert signal.getsignal(number) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from sd4match.config.experiment import ExperimentConfig
 from sd4match.config.presets import load_preset
 from sd4match.dense import DenseMatch
 from sd4match.devices import resolve_device
-from sd4match.errors import InputError, choose_from, shown
+from sd4match.errors import CheckpointError, ConfigError, InputError, choose_from, shown
 from sd4match.interfaces import Backbone, Prompt
 from sd4match.pipeline import SemanticMatcher
 from sd4match.prompting.config import EmptyPromptConfig, NoPromptConfig, TextPromptConfig
@@ -132,6 +133,8 @@ class Model:
 def models_here(first: ExperimentConfig) -> dict[str, ExperimentConfig]:
     """Return the experiments of all models that need no download, by name; the given experiment is the first.
 
+    A model whose folder is damaged or does not fit its preset is left out with a warning.
+
     >>> list(models_here(load_preset("hog")))[:2]
     ['hog', 'mini']
     """
@@ -140,7 +143,10 @@ def models_here(first: ExperimentConfig) -> dict[str, ExperimentConfig]:
         if name in found or whereabouts(name) is None:
             continue
         preset = "empty" if model.kind == "stable_diffusion" else "dino" if name.startswith("dino-") else "dinov2"
-        found[name] = load_preset(preset, [f"backbone.weights={name}"])
+        try:
+            found[name] = load_preset(preset, [f"backbone.weights={name}"])
+        except (CheckpointError, ConfigError) as error:
+            warnings.warn(f"the model {name} is not offered: {error}", stacklevel=2)
     found.setdefault("hog", load_preset("hog"))
     return found
 
