@@ -25,6 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("make", "sd4match", "python", "accelerate", "torchrun", "ACCELERATE_USE_CPU=true")
 """First words of the lines of code blocks that are commands."""
+OF_A_CLONE = ("make", "python -m robustness", "python -m benchmarks", "python tools/")
+"""How commands begin that only a clone of the repository has; they run in it."""
 
 SHORTENED = {
     "--steps 40000": ("--steps 110", "hours"),
@@ -176,8 +178,7 @@ def run(step: Step, clone: Path, folder: Path, log: Path, *, timeout: float) -> 
         step.remark = f"left out: {reason}"
         return
     text = (clone / step.document).read_text()
-    is_make = step.text.startswith("make")
-    place = clone if is_make else work_folder(folder, step.document, text)
+    place = clone if step.text.startswith(OF_A_CLONE) else work_folder(folder, step.document, text)
     command: list[str | Path] = ["bash", "-c", shorten(step).text]
     if step.is_python:
         program = place / f"program-{abs(hash(step.text)) % 10**8}.py"
