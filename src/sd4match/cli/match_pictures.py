@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sd4match.config.experiment import Components, ExperimentConfig
+    from sd4match.dense import DenseMatch
     from sd4match.errors import InputError
     from sd4match.interfaces import Prompt
     from sd4match.pipeline import SemanticMatcher
@@ -96,15 +97,20 @@ class Pictures:
             maps[label] = other.correlate(*self.photos, queries, category=self.category)
         return stack([draw_heat_maps(*self.photos, maps, query=number) for number in range(len(queries))])
 
+    @cached_property
+    def dense_match(self) -> DenseMatch:
+        """Match of every pixel, which two of the pictures show."""
+        return self.matcher.match_dense(*self.sides, category=self.category, cycle=False)
+
     def _dense(self) -> Image.Image:
         from sd4match.viz.dense import draw_correspondence
 
-        return draw_correspondence(self.matcher.match_dense(*self.sides, category=self.category, cycle=False))
+        return draw_correspondence(self.dense_match)
 
     def _warp(self) -> Image.Image:
         from sd4match.viz.dense import draw_warp
 
-        return draw_warp(self.matcher.match_dense(*self.sides, category=self.category, cycle=False))
+        return draw_warp(self.dense_match)
 
     def _features(self) -> Image.Image:
         from sd4match.viz.features import draw_features
