@@ -82,7 +82,7 @@ class Row:
     name: str
     points: tuple[Point, Point]
     known: tuple[bool, bool]
-    """Whether the point is annotated in each photo, as a location or as not visible."""
+    """Flags of whether the point is annotated in each photo, as a location or as not visible."""
 
     def state(self, side: int) -> str:
         """Return the annotation of the point in a photo as text."""

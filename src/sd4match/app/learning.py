@@ -103,7 +103,7 @@ class Progress:
     file: Path | None = None
     """File of the learned prompt, once the training is over."""
     waits: bool = False
-    """Whether the training of another page has to end first."""
+    """True while the training of another page has to end first."""
 
     def __str__(self) -> str:
         if self.waits:

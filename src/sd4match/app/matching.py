@@ -97,7 +97,7 @@ class MatchSettings:
     timestep: int | None = None
     """Timestep of the extraction; None: that of the experiment."""
     mutual: bool = False
-    """Whether to reject points whose match, matched back, is not near them."""
+    """Flag that rejects points whose match, matched back, is not near them."""
 
 
 @dataclass(frozen=True, eq=False)

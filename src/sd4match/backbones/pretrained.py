@@ -80,7 +80,7 @@ class PretrainedModel:
     overlay_of: str | None = None
     """Name of the model whose folder the overlay is used with."""
     clean: bool = False
-    """Whether its UNet takes latents without noise (CleanDIFT)."""
+    """True if its UNet takes latents without noise (CleanDIFT)."""
     license: str = "apache-2.0"
     """Name of the license of the weights on the hub; the text there is authoritative."""
 

@@ -106,9 +106,9 @@ class MatchingLoss:
     """
 
     has_lower_bound: ClassVar[bool] = False
-    """Whether the loss returns a lower bound with its value, so that the excess loss can be logged."""
+    """True if the loss returns a lower bound with its value, so that the excess loss can be logged."""
     takes_matches: ClassVar[bool] = False
-    """Whether the loss takes the `Matches` of the experiment's matcher as a third argument and sends its gradient
+    """True if the loss takes the `Matches` of the experiment's matcher as a third argument and sends its gradient
     through them. A matcher that learns needs such a loss."""
 
     def __call__(self, correlation: Correlation, targets: Keypoints, /) -> Tensor | LossValue:

@@ -17,7 +17,7 @@ from sd4match.prompting.text import RANGE_HINT, check_plain, check_utf8
 from sd4match.prompting.tokens import random_token_vectors
 
 Space = Literal["token", "hidden"]
-"""Whether the input of the text transformer is learned, or its output."""
+"""Space of what is learned: the input of the text transformer, or its output."""
 
 
 @torch.no_grad()
