@@ -17,7 +17,7 @@ from sd4match.config import load_preset
 from sd4match.config.experiment import build_components
 from sd4match.errors import InputError
 from sd4match.matching import NearestNeighbor
-from sd4match.prompting import NoPrompt, TextPrompt, save_prompt
+from sd4match.prompting import EmptyPrompt, NoPrompt, TextPrompt, save_prompt
 from sd4match.results import MatchResult
 from sd4match.testing import FakeBackbone, random_photo
 
@@ -129,6 +129,17 @@ def test_a_prompt_of_pairs_has_every_picture(mini):
     result = matcher.match(*photos, category="fish", grid=2)
     drawn = Pictures(matcher, photos, photos, result, None, "fish", "both", {}).draw(KINDS)
     assert [*drawn] == [*KINDS]
+
+
+def test_pictures_of_a_dense_match_compute_it_once(mini, monkeypatch):
+    matcher = SemanticMatcher(backbone=mini, prompt=EmptyPrompt(backbone=mini), matcher=NearestNeighbor())
+    photos = random_photo((40, 60)), random_photo((50, 44), seed=1)
+    made = []
+    match = matcher.match_dense
+    monkeypatch.setattr(matcher, "match_dense", lambda *a, **k: made.append(match(*a, **k)) or made[-1])
+    pictures = Pictures(matcher, photos, photos, matcher.match(*photos), None, None, "empty", {})
+    assert list(pictures.draw(["dense", "warp"])) == ["dense", "warp"]
+    assert len(made) == 1
 
 
 def test_heat_maps_need_a_point():
